@@ -1,0 +1,34 @@
+"""Magnetic MACE potentials: batched relaxation of positions, cell and magnetic moments.
+
+Heavy imports happen on first use, so that ``import mmace_sim`` stays fast.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+__version__ = version("mmace-sim")
+
+_LAZY = {
+    "load_model": "mmace_sim.model.checkpoint",
+    "save_model": "mmace_sim.model.checkpoint",
+    "MagneticMACE": "mmace_sim.model.magnetic_mace",
+    "ModelConfig": "mmace_sim.model.config",
+    "MMACECalculator": "mmace_sim.calculator",
+    "relax": "mmace_sim.workflows.relax",
+}
+_MODULES = ("torchsim", "testing", "units")
+
+__all__ = ["__version__", *_LAZY, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return import_module(f"mmace_sim.{name}")
+    raise AttributeError(f"module 'mmace_sim' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,45 @@
+"""Exceptions of the package. Each also is the built-in exception that a careless caller would catch."""
+
+
+class MmaceError(Exception):
+    """Base class of every error that mmace_sim raises on purpose."""
+
+
+class StructureError(MmaceError, ValueError):
+    """A structure cannot be simulated as it is (overlapping atoms, no cell, non-finite numbers, ...)."""
+
+
+class MomentShapeError(StructureError):
+    """Magnetic moments have a shape other than (n_atoms, 3) or (n_atoms,)."""
+
+
+class MissingMomentsError(StructureError):
+    """A structure carries no magnetic moments and none were asked for."""
+
+
+class UnsupportedElementError(StructureError):
+    """A structure holds an element that the model was not made for."""
+
+
+class ModelFileError(MmaceError, ValueError):
+    """A model file is missing, truncated, corrupted or of a newer format."""
+
+
+class ConfigError(MmaceError, ValueError):
+    """A configuration holds an unknown key or an impossible value."""
+
+
+class DataError(MmaceError, ValueError):
+    """A data set cannot be used for training or evaluation."""
+
+
+class UnsupportedOptionError(MmaceError, ValueError):
+    """An option is valid in itself but not for this model, structure or host."""
+
+
+class OutputError(MmaceError, OSError):
+    """A result cannot be written (read-only folder, full disk, existing files)."""
+
+
+class DetachedEnergyError(MmaceError, RuntimeError):
+    """An energy does not depend on the variable that it should be differentiated by."""

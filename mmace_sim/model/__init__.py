@@ -1,0 +1,1 @@
+"""The energy model, its derivatives, its reference energies and its file format."""

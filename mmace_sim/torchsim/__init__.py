@@ -1,0 +1,1 @@
+"""Magnetic models in TorchSim: model, state, batched relaxation of moments."""

@@ -1,0 +1,1 @@
+"""Batched properties: settings in, typed results out, one status per structure."""
