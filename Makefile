@@ -1,0 +1,66 @@
+# make demo   create the environment and relax the structures in examples/structures
+# make test   the same environment, then the test suite
+#
+# PYTHON=/path/to/python3.12   the interpreter to build the environment with (found by itself otherwise)
+# VENV=.venv                   where the environment goes
+# PIP_ARGS=                    further arguments of pip install
+
+VENV ?= .venv
+PYTHON ?=
+PIP_ARGS ?=
+DEMO_DIR ?= build/demo
+
+bin := $(VENV)/bin
+installed := $(VENV)/.installed
+docs_installed := $(VENV)/.installed-docs
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint format docs clean distclean
+
+help:
+	@echo "make demo       relax the structures in examples/structures with the default model"
+	@echo "make test       run the test suite"
+	@echo "make lint       ruff check and ruff format --check"
+	@echo "make docs       build the documentation in docs/_build/html"
+	@echo "make clean      remove what was built (distclean: and the environment)"
+
+$(bin)/python:
+	@python=$$(sh tools/find_python.sh "$(PYTHON)") || exit 1; \
+	echo "Creating $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv --clear "$(VENV)"
+
+# Installed again only if pyproject.toml changed: an editable install follows the sources by itself.
+$(installed): pyproject.toml | $(bin)/python
+	@echo "Installing mmace_sim and its dependencies (PyTorch is large: some minutes the first time)"
+	$(bin)/python -m pip install --quiet $(PIP_ARGS) -e ".[dev]"
+	@touch $@
+
+$(docs_installed): pyproject.toml $(installed)
+	$(bin)/python -m pip install --quiet $(PIP_ARGS) -e ".[docs]"
+	@touch $@
+
+env: $(installed)
+
+demo: $(installed)
+	$(bin)/mmace-sim relax examples/structures --output $(DEMO_DIR) --force
+
+test: $(installed)
+	$(bin)/python -m pytest
+
+lint: $(installed)
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+
+format: $(installed)
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+docs: $(docs_installed)
+	$(bin)/sphinx-build -nW --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf build dist docs/_build docs/auto_examples docs/generated .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf "$(VENV)"
