@@ -144,7 +144,7 @@ def structures() -> dict[str, Atoms]:
     }
 
 
-def to_pymatgen(atoms: Atoms):  # noqa: ANN201 (pymatgen's Structure)
+def to_pymatgen(atoms: Atoms):
     """The same structure with vector moments in the site property ``magmom``."""
     moments = atoms.get_initial_magnetic_moments()
     plain = atoms.copy()
