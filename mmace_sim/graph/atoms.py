@@ -1,0 +1,156 @@
+"""The only reader and writer of magnetic moments on ``ase.Atoms``.
+
+ASE knows moments under several names. `get_magmoms` takes the first that it finds in this order:
+
+1. the array ``initial_magmoms``. If it is there it wins, **also when it is all zeros**: a user or a file that
+   says zero asks for a non-magnetic start. (It must win over the older results of an attached calculator.)
+2. ``atoms.calc.results["magmoms"]``, as left by a DFT run or by a reader of its output;
+3. the arrays ``magmoms``, ``magmom``, ``REF_magmom``, ``magnetic_moments``, in this order.
+
+If none is present the moments are missing, which is an error and never silently zero: ASE's own
+``get_initial_magnetic_moments`` returns zeros in that case.
+"""
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError
+
+INITIAL_MAGMOMS = "initial_magmoms"
+"""The array that moments are written to."""
+
+MAGMOM_ARRAYS: tuple[str, ...] = ("magmoms", "magmom", "REF_magmom", "magnetic_moments")
+"""Further arrays that moments are read from, in order of precedence."""
+
+
+def widen_collinear(magmoms: ArrayLike) -> Float[np.ndarray, "n_atoms 3"]:
+    """Write collinear moments as vectors along z.
+
+    Args:
+        magmoms: Moments of shape (n_atoms,), (n_atoms, 1) or (n_atoms, 3), in μB.
+
+    Returns:
+        A copy of the moments as vectors, in μB.
+
+    Raises:
+        MomentShapeError: If the shape is none of the three.
+    """
+    values = _as_float_array(magmoms)
+    if values.ndim == 2 and values.shape[1] == 3:
+        return values
+    if values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1):
+        vectors = np.zeros((len(values), 3))
+        vectors[:, 2] = values.reshape(-1)
+        return vectors
+    raise MomentShapeError(
+        f"magnetic moments have shape {values.shape}, expected (n_atoms, 3) in μB, "
+        "or (n_atoms,) for collinear moments, which become vectors along z."
+    )
+
+
+def has_magmoms(atoms: Atoms) -> bool:
+    """Say whether the structure carries moments, zero or not, that `get_magmoms` would find.
+
+    Args:
+        atoms: Structure to look at.
+
+    Returns:
+        True if moments are present under any name that is read.
+    """
+    return _find_magmoms(atoms) is not None
+
+
+def get_magmoms(atoms: Atoms, *, default: ArrayLike | None = None) -> Float[np.ndarray, "n_atoms 3"]:
+    """Read the moments of a structure as vectors; see the module for where they are looked for.
+
+    Args:
+        atoms: Structure to read from.
+        default: Moments to use if the structure carries none, in μB: one number (along z, for every atom),
+            or an array of shape (n_atoms,) or (n_atoms, 3). None makes missing moments an error.
+
+    Returns:
+        A copy of the moments, in μB.
+
+    Raises:
+        MissingMomentsError: If the structure carries no moments and there is no default.
+        MomentShapeError: If they have a wrong shape or number.
+        StructureError: If any of them is NaN or infinite.
+    """
+    found = _find_magmoms(atoms)
+    if found is None:
+        if default is None:
+            raise MissingMomentsError(
+                f"{atoms.get_chemical_formula()} carries no magnetic moments. Set them with "
+                "mmace_sim.graph.atoms.set_magmoms(atoms, magmoms); all zeros mean a non-magnetic start."
+            )
+        found = ("default", np.full(len(atoms), default) if np.ndim(default) == 0 else default)
+    source, values = found
+    return check_magmoms(values, len(atoms), source=source)
+
+
+def set_magmoms(atoms: Atoms, magmoms: ArrayLike) -> None:
+    """Write moments into ``initial_magmoms``, whatever shape was there before.
+
+    ASE refuses to overwrite the scalar moments that e.g. ``bulk("Fe")`` comes with by vectors.
+
+    Args:
+        atoms: Structure to change.
+        magmoms: Moments of shape (n_atoms, 3), or (n_atoms,) along z, in μB.
+
+    Raises:
+        MomentShapeError: If they have a wrong shape or number.
+        StructureError: If any of them is NaN or infinite.
+    """
+    vectors = check_magmoms(magmoms, len(atoms), source="magmoms")
+    atoms.arrays.pop(INITIAL_MAGMOMS, None)
+    atoms.set_array(INITIAL_MAGMOMS, vectors, dtype=float, shape=(3,))
+
+
+def check_magmoms(magmoms: ArrayLike, n_atoms: int, *, source: str) -> Float[np.ndarray, "n_atoms 3"]:
+    """Widen moments to vectors and make sure that there is one finite vector for each atom.
+
+    Args:
+        magmoms: Moments, in μB.
+        n_atoms: Number of atoms.
+        source: Where the moments come from, for the message.
+
+    Returns:
+        A copy of the moments as vectors, in μB.
+
+    Raises:
+        MomentShapeError: If they have a wrong shape or number.
+        StructureError: If any of them is NaN or infinite.
+    """
+    shape = np.shape(magmoms)
+    if len(shape) == 0 or shape[0] != n_atoms:
+        raise MomentShapeError(
+            f"{source} has shape {shape}, expected (n_atoms, 3) = ({n_atoms}, 3) in μB, "
+            f"or ({n_atoms},) for collinear moments along z."
+        )
+    vectors = widen_collinear(magmoms)
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise StructureError(f"{source} of atom {bad[0]} is not finite: {vectors[bad[0]]} μB.")
+    return vectors
+
+
+def _find_magmoms(atoms: Atoms) -> tuple[str, ArrayLike] | None:
+    """Return name and value of the moments that take precedence."""
+    if INITIAL_MAGMOMS in atoms.arrays:
+        return INITIAL_MAGMOMS, atoms.arrays[INITIAL_MAGMOMS]
+    results = getattr(atoms.calc, "results", None) or {}
+    if results.get("magmoms") is not None:
+        return "calculator result magmoms", results["magmoms"]
+    return next(((name, atoms.arrays[name]) for name in MAGMOM_ARRAYS if name in atoms.arrays), None)
+
+
+def _as_float_array(magmoms: ArrayLike) -> np.ndarray:
+    try:
+        return np.array(magmoms, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise MomentShapeError(
+            "magnetic moments are no rectangular array of numbers; expected (n_atoms, 3) in μB, "
+            "or (n_atoms,) for collinear moments."
+        ) from error

@@ -1,0 +1,40 @@
+"""Annotated shapes are checked in every test; runs are reproducible and use one thread."""
+
+import os
+import warnings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+install_import_hook("mmace_sim", "typechecking.checker")
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # mace and e3nn warn on import about things that we cannot change
+    import mace  # noqa: F401
+    import torch
+
+torch.set_num_threads(1)
+
+settings.register_profile(
+    "mmace_sim",
+    derandomize=True,  # the same examples in every run
+    deadline=None,
+    database=None,
+    max_examples=10,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
+)
+settings.load_profile("mmace_sim")
+
+HOST_WARNINGS = (
+    # ASE 3.29 sets array.shape, which NumPy 2.5 deprecates
+    "ignore:Setting the shape on a NumPy array:DeprecationWarning",
+    # torch 2.x on a machine without a compiler cache
+    "ignore:.*torch.jit.*:DeprecationWarning",
+)
+
+
+def pytest_configure(config):
+    for line in HOST_WARNINGS:
+        config.addinivalue_line("filterwarnings", line)
