@@ -1,0 +1,272 @@
+"""The configuration of a training run: one YAML file, unknown keys refused, flags merged on top."""
+
+import types
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import field_validator, model_validator
+
+from mmace_sim.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A part of the configuration that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class LabelKeys(Section):
+    """Names of the labels in the extended XYZ files."""
+
+    energy: str = "REF_energy"
+    forces: str = "REF_forces"
+    stress: str = "REF_stress"
+    magmoms: str = "REF_magmom"
+    magforces: str = "REF_magforces"
+    config_type: str = "config_type"
+
+
+class DataConfig(Section):
+    """What to train, validate and test on."""
+
+    train_file: list[Path] = Field(default_factory=list)
+    """Extended XYZ files (also xz-, gz- or bz2-compressed)."""
+
+    valid_file: list[Path] = Field(default_factory=list)
+    """Files to choose the best weights on. Without them a part of `train_file` is split off by a hash of each frame's identity."""
+
+    test_file: list[Path] = Field(default_factory=list)
+    """Files to report errors on after training; never looked at before."""
+
+    valid_fraction: float = Field(0.1, ge=0.0, lt=1.0)
+    """Part of `train_file` used for validation if no `valid_file` is given."""
+
+    test_fraction: float = Field(0.0, ge=0.0, lt=1.0)
+    """Part of `train_file` kept for the final test if no `test_file` is given."""
+
+    keys: LabelKeys = Field(default_factory=LabelKeys)
+    """Names of the labels."""
+
+    atomic_energies: dict[str, float] | None = None
+    """Energy of the non-magnetic isolated atom per element symbol (eV); default: least squares on the training set."""
+
+    licence: str = ""
+    """Licence of the data and the weights, written into the model file."""
+
+    citation: str = ""
+    """What users of the model should cite, written into the model file."""
+
+    @field_validator("train_file", "valid_file", "test_file", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _fractions_leave_data(self) -> "DataConfig":
+        if self.valid_fraction + self.test_fraction >= 1.0:
+            raise ValueError("valid_fraction + test_fraction must be below 1: nothing would be left to train on")
+        return self
+
+
+class LossTerm(Section):
+    """One label's part of the loss: weight · mean(ρ(error / scale))."""
+
+    weight: NonNegativeFloat = 1.0
+    """Weight of this label; 0 leaves the label out."""
+
+    scale: PositiveFloat
+    """Error that counts as 1: the accuracy wanted of this label. Beyond it the Huber loss grows linearly."""
+
+
+class LossConfig(Section):
+    """Loss of the four labels, made dimensionless by the accuracy wanted of each (so that weights are of order 1)."""
+
+    kind: Literal["huber", "mse"] = "huber"
+    """ρ: Huber (quadratic below 1, linear above: outliers do not dominate) or the plain square."""
+
+    energy: LossTerm = Field(default_factory=lambda: LossTerm(weight=1.0, scale=0.01))
+    """Energy per atom; scale in eV/atom."""
+
+    forces: LossTerm = Field(default_factory=lambda: LossTerm(weight=1.0, scale=0.1))
+    """Forces; scale in eV/Å."""
+
+    stress: LossTerm = Field(default_factory=lambda: LossTerm(weight=0.3, scale=0.005))
+    """Stress; scale in eV/Å³."""
+
+    magforces: LossTerm = Field(default_factory=lambda: LossTerm(weight=1.0, scale=0.05))
+    """Magnetic forces; scale in eV/μB."""
+
+    magforce_elements: list[str] | None = None
+    """Elements whose magnetic forces are labels; default: all. Leave out atoms that the reference did not constrain."""
+
+    config_type_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Weight of all labels of the structures of a config_type; 1 where not given."""
+
+
+class OptimizerConfig(Section):
+    """Adam (AMSGrad) with a learning-rate schedule and an exponential moving average of the weights."""
+
+    lr: PositiveFloat = 0.01
+    """Largest learning rate."""
+
+    weight_decay: NonNegativeFloat = 1e-6
+    """Decoupled weight decay of the matrices (not of biases and scales)."""
+
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    """`cosine` falls to `lr · lr_final` at the last epoch; `plateau` multiplies by `plateau_factor` when the validation loss stalls."""
+
+    lr_final: float = Field(0.01, ge=0.0, le=1.0)
+    """Learning rate at the end of a cosine schedule, and the smallest one of a plateau schedule, as a part of `lr`."""
+
+    warmup_epochs: NonNegativeFloat = 1.0
+    """Epochs over which the learning rate rises from a tenth of `lr`."""
+
+    plateau_factor: float = Field(0.6, gt=0.0, lt=1.0)
+    """Factor of the plateau schedule."""
+
+    plateau_patience: PositiveInt = 20
+    """Epochs without improvement before the plateau schedule acts."""
+
+    ema_decay: float = Field(0.995, ge=0.0, lt=1.0)
+    """Decay per step of the averaged weights that are validated and saved; 0 switches the average off."""
+
+    gradient_clip: NonNegativeFloat = 10.0
+    """Largest norm of the gradient; 0 switches clipping off."""
+
+
+class TrainerConfig(Section):
+    """How long, how and where to train."""
+
+    max_epochs: PositiveInt = 300
+    """Passes over the training set."""
+
+    batch_size: PositiveInt = 8
+    """Structures per step."""
+
+    valid_batch_size: PositiveInt = 32
+    """Structures per evaluation batch."""
+
+    valid_every: PositiveInt = 1
+    """Epochs between validations."""
+
+    early_stopping: PositiveInt | None = None
+    """Validations without improvement after which training stops; default: never."""
+
+    max_time: PositiveFloat | None = None
+    """Hours after which training stops; default: no limit."""
+
+    seed: int = 0
+    """Seed of the initial weights and of the order of the structures."""
+
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of the network while training (references are subtracted in float64)."""
+
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`."""
+
+    num_threads: PositiveInt | None = None
+    """CPU threads of torch; default: as torch chooses."""
+
+
+class TrainConfig(Section):
+    """A training run."""
+
+    name: str = "mmace"
+    """Name of the model."""
+
+    description: str = ""
+    """One line on what the model is for, written into the model file."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `ModelConfig`. Elements, largest moments and mean number of neighbours come from the data if not given."""
+
+    loss: LossConfig = Field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+
+    @field_validator("model")
+    @classmethod
+    def _known_model_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+        from mmace_sim.model.config import ModelConfig  # the model is heavy to import
+
+        unknown = sorted(set(value) - set(ModelConfig.model_fields))
+        if unknown:
+            known = ", ".join(sorted(ModelConfig.model_fields))
+            raise ValueError(f"unknown field(s) {', '.join(unknown)}; known: {known}")
+        return value
+
+
+def merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `extra` on top, nested mappings merged key by key."""
+    merged = dict(base)
+    for key, value in extra.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def load_train_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> TrainConfig:
+    """Read a configuration file, put `overrides` on top and check everything.
+
+    Args:
+        path: YAML file, or None to start from the defaults.
+        overrides: Nested values that win over the file (the command line's flags).
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        ConfigError: If the file is unreadable, a key is unknown or a value impossible.
+    """
+    content = {} if path is None else _read_yaml(path)
+    try:
+        config = TrainConfig.model_validate(merge(content, overrides or {}))
+    except ValidationError as error:
+        source = "options" if path is None else str(path)
+        raise ConfigError(f"{source}: {_explain(error)}") from error
+    if not config.data.train_file:
+        raise ConfigError("no training data: give data.train_file in the configuration or --train-file")
+    return config
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write the merged configuration as YAML (it can be given to `train` again)."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, got {type(content).__name__}")
+    return content
+
+
+def _explain(error: ValidationError) -> str:
+    """One clause per problem, naming the key and, for an unknown one, the keys that exist there."""
+    clauses = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(problem["loc"][:-1])
+            clauses.append(f"unknown key {where}" + (f" (known: {', '.join(known)})" if known else ""))
+        else:
+            clauses.append(f"{where}: {problem['msg']}")
+    return "; ".join(clauses)
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    section: Any = TrainConfig
+    for part in loc:
+        field = section.model_fields.get(part)
+        section = None if field is None else field.annotation
+        if isinstance(section, types.GenericAlias) or not (isinstance(section, type) and issubclass(section, Section)):
+            return []
+    return list(section.model_fields)

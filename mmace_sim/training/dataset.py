@@ -1,0 +1,235 @@
+"""Labelled structures as graphs, built once and kept in memory, and the batches made of them.
+
+A label that a structure does not have is NaN in the batch. Nothing is computed from it: `LabelledBatch.errors`
+selects the entries that exist, and a NaN that slipped through would show at once.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers as number_of_symbol
+from ase.data import chemical_symbols
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mmace_sim.errors import DataError
+from mmace_sim.graph.batch import MagneticGraph, build_graph
+from mmace_sim.training.frames import LABELS, Frame
+
+
+@dataclass
+class Errors:
+    """Prediction minus reference where a reference exists, one entry per component.
+
+    Attributes:
+        value: Errors (energies per atom).
+        system_idx: Structure of each entry.
+    """
+
+    value: Float[Tensor, " n_entries"]
+    system_idx: Int[Tensor, " n_entries"]
+
+
+@dataclass
+class LabelledBatch:
+    """A batch of structures with their labels; NaN where a label is missing.
+
+    Attributes:
+        graph: Structures, moments and neighbours.
+        energy: Total energies, in eV, always in float64 (they are large).
+        forces: Forces, in eV/Å.
+        stress: Stress, in eV/Å³.
+        magforces: Magnetic forces, in eV/μB.
+        structure_weight: Weight of each structure's labels in the loss.
+        n_atoms: Number of atoms of each structure.
+        config_idx: Index of each structure's config_type.
+    """
+
+    graph: MagneticGraph
+    energy: Float[Tensor, " n_systems"]
+    forces: Float[Tensor, "n_atoms 3"]
+    stress: Float[Tensor, "n_systems 3 3"]
+    magforces: Float[Tensor, "n_atoms 3"]
+    structure_weight: Float[Tensor, " n_systems"]
+    n_atoms: Int[Tensor, " n_systems"]
+    config_idx: Int[Tensor, " n_systems"]
+
+    def to(self, device: torch.device | str) -> "LabelledBatch":
+        """The batch on another device."""
+        graph = MagneticGraph(**{f.name: getattr(self.graph, f.name).to(device) for f in fields(self.graph)})
+        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "graph"}
+        return LabelledBatch(graph=graph, **tensors)
+
+    def has(self, label: str) -> bool:
+        """Whether any structure has the label."""
+        return not bool(torch.isnan(getattr(self, label)).all())
+
+    def errors(self, prediction: dict[str, Tensor], label: str) -> Errors:
+        """Errors of a prediction where a reference exists; the difference of energies is taken in float64.
+
+        Args:
+            prediction: Output of `evaluate`, with the label.
+            label: `energy` (compared per atom), `forces`, `stress` or `magforces`.
+        """
+        reference = getattr(self, label)
+        known = ~torch.isnan(reference)
+        owner = torch.arange(len(self.n_atoms), device=reference.device)
+        if label in ("forces", "magforces"):
+            owner = self.graph.system_idx
+        owner = owner.reshape(-1, *([1] * (reference.ndim - 1))).expand_as(reference)[known]
+        if not len(owner):
+            return Errors(self.structure_weight.new_zeros(0), owner)
+        error = prediction[label][known] - reference[known]
+        if label == "energy":
+            error = (error / self.n_atoms[owner]).to(self.structure_weight.dtype)
+        return Errors(error, owner)
+
+
+class GraphDataset(Dataset[LabelledBatch]):
+    """Structures with their neighbour lists, found once.
+
+    Args:
+        frames: Structures.
+        r_max: Cutoff radius of the model, in Å.
+        dtype: Floating-point type of everything but the energies.
+        config_types: Names that `config_idx` counts; collected from the frames if not given.
+        config_type_weights: Weight of the labels per config_type.
+        magforce_elements: Symbols of the elements whose magnetic forces are labels; None means all.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        r_max: float,
+        *,
+        dtype: torch.dtype = torch.float64,
+        config_types: Sequence[str] | None = None,
+        config_type_weights: dict[str, float] | None = None,
+        magforce_elements: Sequence[str] | None = None,
+    ) -> None:
+        self.config_types = list(config_types) if config_types else sorted({f.config_type for f in frames})
+        self._weights = config_type_weights or {}
+        self._constrained = magforce_elements and [number_of_symbol[s] for s in magforce_elements]
+        self.samples = [self._build(frame, r_max, dtype) for frame in frames]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> LabelledBatch:
+        return self.samples[index]
+
+    @property
+    def mean_neighbors(self) -> float:
+        """Mean number of neighbours of an atom."""
+        n_atoms = sum(s.graph.n_atoms for s in self.samples)
+        return sum(s.graph.edge_index.shape[1] for s in self.samples) / max(n_atoms, 1)
+
+    def _build(self, frame: Frame, r_max: float, dtype: torch.dtype) -> LabelledBatch:
+        atoms, labels = frame.atoms, dict(frame.labels)
+        graph = build_graph(
+            torch.tensor(atoms.positions),
+            torch.tensor(atoms.cell.array[None]),
+            torch.tensor(atoms.pbc[None]),
+            torch.tensor(atoms.numbers),
+            torch.tensor(frame.magmoms),
+            torch.zeros(len(atoms), dtype=torch.long),
+            r_max,
+        )
+        if "magforces" in labels and self._constrained is not None:
+            free = ~np.isin(atoms.numbers, self._constrained)
+            labels["magforces"] = np.where(free[:, None], np.nan, labels["magforces"])
+        shapes = {"forces": (len(atoms), 3), "stress": (1, 3, 3), "magforces": (len(atoms), 3)}
+        tensors = {
+            name: torch.tensor(labels.get(name, np.full(shape, np.nan)), dtype=dtype).reshape(shape)
+            for name, shape in shapes.items()
+        }
+        return LabelledBatch(
+            graph=cast_graph(graph, dtype),
+            energy=torch.tensor(labels.get("energy", np.nan), dtype=torch.float64).reshape(1),
+            structure_weight=torch.tensor([self._weights.get(frame.config_type, 1.0)], dtype=dtype),
+            n_atoms=torch.tensor([len(atoms)]),
+            config_idx=torch.tensor([self.config_types.index(frame.config_type)]),
+            **tensors,
+        )
+
+
+class EpochShuffle(Sampler[int]):
+    """A random order that depends on the seed and the epoch only, so that a resumed run sees the same batches."""
+
+    def __init__(self, n_samples: int, seed: int) -> None:
+        self.n_samples = n_samples
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (called by Lightning)."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n_samples
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.n_samples, generator=generator).tolist())
+
+
+def collate(samples: Sequence[LabelledBatch]) -> LabelledBatch:
+    """One batch of several: concatenated, with the indices of atoms and structures shifted."""
+    n_atoms = torch.cat([s.n_atoms for s in samples])
+    n_edges = torch.tensor([s.graph.edge_index.shape[1] for s in samples])
+    first_atom = torch.cumsum(n_atoms, 0) - n_atoms
+    shift = torch.repeat_interleave(first_atom, n_edges)
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(s, name) for s in samples])
+
+    def joined_graph(name: str) -> Tensor:
+        return torch.cat([getattr(s.graph, name) for s in samples])
+
+    graph = MagneticGraph(
+        positions=joined_graph("positions"),
+        cell=joined_graph("cell"),
+        magmoms=joined_graph("magmoms"),
+        atomic_numbers=joined_graph("atomic_numbers"),
+        system_idx=torch.repeat_interleave(torch.arange(len(n_atoms)), n_atoms),
+        edge_index=torch.cat([s.graph.edge_index for s in samples], dim=1) + shift,
+        edge_shifts=joined_graph("edge_shifts"),
+    )
+    names = ("energy", "forces", "stress", "magforces", "structure_weight", "config_idx")
+    return LabelledBatch(graph=graph, n_atoms=n_atoms, **{name: joined(name) for name in names})
+
+
+def cast_graph(graph: MagneticGraph, dtype: torch.dtype) -> MagneticGraph:
+    """The graph with its floating-point tensors in another precision."""
+    tensors = {f.name: getattr(graph, f.name) for f in fields(graph)}
+    return MagneticGraph(**{k: t.to(dtype) if t.is_floating_point() else t for k, t in tensors.items()})
+
+
+def make_loader(dataset: GraphDataset, batch_size: int, *, shuffle_seed: int | None = None) -> DataLoader:
+    """Batches of a data set, in order or shuffled anew each epoch.
+
+    The graphs are in memory and joining them takes microseconds: worker processes would only cost time.
+    """
+    sampler = None if shuffle_seed is None else EpochShuffle(len(dataset), shuffle_seed)
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=collate, num_workers=0)
+
+
+def elements_of(frames: Sequence[Frame]) -> list[int]:
+    """Atomic numbers of all elements, ascending."""
+    return sorted({int(z) for frame in frames for z in frame.atoms.numbers})
+
+
+def require_labels(frames: Sequence[Frame], what: str) -> None:
+    """Refuse a set without any label.
+
+    Raises:
+        DataError: If no structure has an energy, or there is no structure at all.
+    """
+    if not frames:
+        raise DataError(f"the {what} set is empty")
+    if not any("energy" in frame.labels for frame in frames):
+        symbols = ", ".join(sorted({chemical_symbols[z] for z in elements_of(frames)}))
+        raise DataError(f"no structure of the {what} set ({symbols}) has an energy; labels looked for: {LABELS}")

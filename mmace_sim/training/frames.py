@@ -1,0 +1,194 @@
+"""Labelled structures from files: reading, checking, and splitting them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io import iread
+
+from mmace_sim.errors import DataError, StructureError
+from mmace_sim.graph.atoms import check_magmoms, get_magmoms, has_magmoms
+from mmace_sim.training.config import LabelKeys
+
+LABELS: tuple[str, ...] = ("energy", "forces", "stress", "magforces")
+"""The labels a model can be trained on, in the order of every table."""
+
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+"""Voigt order of ASE."""
+
+
+@dataclass
+class Frame:
+    """One structure of a file with the labels it has.
+
+    Attributes:
+        atoms: Structure.
+        source: File and position in it, for messages.
+        magmoms: Moments, in μB.
+        config_type: Kind of structure, for tables and weights.
+        labels: Labels that the file has: `energy` (), `forces` (n, 3), `stress` (3, 3), `magforces` (n, 3).
+    """
+
+    atoms: Atoms
+    source: str
+    magmoms: np.ndarray
+    config_type: str
+    labels: dict[str, np.ndarray]
+
+
+@dataclass
+class FrameSet:
+    """What was read from some files.
+
+    Attributes:
+        frames: Usable structures.
+        problems: One message per structure that cannot be used.
+    """
+
+    frames: list[Frame] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def read_frames(paths: Sequence[Path], keys: LabelKeys | None = None) -> FrameSet:
+    """Read every structure of the files; those without moments or with broken labels become problems.
+
+    Args:
+        paths: Extended XYZ files (or anything else ASE reads), plain or compressed.
+        keys: Names of the labels.
+
+    Returns:
+        Structures and problems, in the order of the files.
+
+    Raises:
+        DataError: If a file does not exist, cannot be parsed or holds no structure.
+    """
+    keys = keys or LabelKeys()
+    found = FrameSet()
+    for path in paths:
+        images = _read_images(Path(path))
+        for position, atoms in enumerate(images):
+            source = f"{path}@{position}"
+            try:
+                found.frames.append(_to_frame(atoms, source, keys))
+            except StructureError as error:
+                found.problems.append(f"{source}: {error}")
+    return found
+
+
+def frame_identity(atoms: Atoms) -> str:
+    """What decides on which side of a split a structure falls: its group, id, or geometry and moments."""
+    info = atoms.info
+    if "group" in info:
+        return f"group|{info.get('config_type', '')}|{info['group']}"
+    for key in ("config_id", "uid"):
+        if key in info:
+            return f"{key}|{info[key]}"
+    parts = [atoms.numbers.astype(float), atoms.positions, atoms.cell.array]
+    parts += [get_magmoms(atoms)] if has_magmoms(atoms) else []
+    return "geometry|" + hashlib.sha256(b"".join(np.round(p, 6).tobytes() for p in parts)).hexdigest()
+
+
+def split_frames(
+    frames: Sequence[Frame], valid_fraction: float, test_fraction: float
+) -> tuple[list[Frame], list[Frame], list[Frame]]:
+    """Split by a hash of each frame's identity.
+
+    A structure stays on its side when the set grows, and structures of one `group` stay together.
+
+    Args:
+        frames: Structures.
+        valid_fraction: Expected part for validation.
+        test_fraction: Expected part for the test.
+
+    Returns:
+        Training, validation and test structures, each in the order given.
+    """
+    numbers = [_hash_number(frame_identity(frame.atoms)) for frame in frames]
+    test = [f for f, u in zip(frames, numbers, strict=True) if u < test_fraction]
+    limit = test_fraction + valid_fraction
+    valid = [f for f, u in zip(frames, numbers, strict=True) if test_fraction <= u < limit]
+    train = [f for f, u in zip(frames, numbers, strict=True) if u >= limit]
+    return train, valid, test
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _hash_number(identity: str) -> float:
+    """A number in [0, 1) that depends on the identity only."""
+    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2.0**64
+
+
+def _read_images(path: Path) -> list[Atoms]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        images = list(iread(path, index=":"))
+    except Exception as error:  # readers raise whatever they like
+        raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
+    if not images:
+        raise DataError(f"{path}: holds no structure")
+    return images
+
+
+def _to_frame(atoms: Atoms, source: str, keys: LabelKeys) -> Frame:
+    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+        raise StructureError("positions or cell are not finite")
+    if keys.magmoms in atoms.arrays:
+        magmoms = check_magmoms(atoms.arrays[keys.magmoms], len(atoms), source=keys.magmoms)
+    else:
+        magmoms = get_magmoms(atoms)
+    return Frame(
+        atoms=atoms,
+        source=source,
+        magmoms=magmoms,
+        config_type=str(atoms.info.get(keys.config_type, "default")),
+        labels=_read_labels(atoms, keys),
+    )
+
+
+def _read_labels(atoms: Atoms, keys: LabelKeys) -> dict[str, np.ndarray]:
+    labels: dict[str, np.ndarray] = {}
+    if keys.energy in atoms.info:
+        labels["energy"] = _numbers(atoms.info[keys.energy], keys.energy).reshape(())
+    if keys.stress in atoms.info:
+        labels["stress"] = stress_matrix(_numbers(atoms.info[keys.stress], keys.stress))
+    for label, key in (("forces", keys.forces), ("magforces", keys.magforces)):
+        if key in atoms.arrays:
+            values = _numbers(atoms.arrays[key], key)
+            if values.shape != (len(atoms), 3):
+                raise StructureError(f"{key} has shape {values.shape}, expected ({len(atoms)}, 3)")
+            labels[label] = values
+    return labels
+
+
+def stress_matrix(values: np.ndarray) -> np.ndarray:
+    """The symmetric (3, 3) stress from 9 numbers, a matrix, or 6 numbers in Voigt order (xx, yy, zz, yz, xz, xy).
+
+    Raises:
+        StructureError: If there are neither 6 nor 9 numbers.
+    """
+    if values.size == 9:
+        matrix = values.reshape(3, 3)
+        return 0.5 * (matrix + matrix.T)
+    if values.size == 6:
+        matrix = np.zeros((3, 3))
+        for value, (i, j) in zip(values.reshape(6), VOIGT, strict=True):
+            matrix[i, j] = matrix[j, i] = value
+        return matrix
+    raise StructureError(f"stress has {values.size} numbers, expected 9 (3x3) or 6 (Voigt)")
+
+
+def _numbers(value: object, key: str) -> np.ndarray:
+    try:
+        numbers = np.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise StructureError(f"{key} is not a number or an array of numbers: {value!r}") from error
+    if not np.isfinite(numbers).all():
+        raise StructureError(f"{key} is not finite; leave the label out if it is unknown")
+    return numbers
