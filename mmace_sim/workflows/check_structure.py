@@ -1,0 +1,189 @@
+"""Checks of one structure before anything is computed with it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.geometry import complete_cell
+from ase.neighborlist import neighbor_list
+from jaxtyping import Float
+
+from mmace_sim.errors import MissingMomentsError, StructureError, UnsupportedElementError
+from mmace_sim.graph.atoms import get_magmoms, has_magmoms
+
+MIN_DISTANCE: float = 0.5
+"""Atoms closer than this (Å) are a mistake: no bond is shorter than 0.7 Å."""
+
+MIN_FLATNESS: float = 1e-3
+"""Smallest volume of a cell relative to the product of its edge lengths."""
+
+_ALL_PAIRS = 64
+
+
+@dataclass(frozen=True)
+class StructureCheck:
+    """What a checked structure allows.
+
+    Attributes:
+        cell_can_relax: True for crystals (periodic in all three directions); otherwise the cell stays as it is.
+        note: The reason if the cell cannot relax, else "".
+    """
+
+    cell_can_relax: bool
+    note: str = ""
+
+
+def check_structure(atoms: Atoms, elements: Iterable[int] | None, name: str = "") -> StructureCheck:
+    """Make sure that a structure can be simulated.
+
+    Args:
+        atoms: Structure with moments.
+        elements: Atomic numbers that the model knows; None skips this check.
+        name: Name for the messages.
+
+    Returns:
+        Whether its cell can relax.
+
+    Raises:
+        StructureError: No atoms, NaN or infinite numbers, flat or left-handed cell, atoms on top of each other.
+        UnsupportedElementError: An element that the model does not know.
+        MissingMomentsError: No moments.
+        MomentShapeError: Moments of a wrong shape.
+    """
+    try:
+        return _check(atoms, elements)
+    except StructureError as error:
+        if not name:
+            raise
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _check(atoms: Atoms, elements: Iterable[int] | None) -> StructureCheck:
+    if len(atoms) == 0:
+        raise StructureError("the structure holds no atoms.")
+    if elements is not None:
+        _check_elements(atoms, {int(number) for number in elements})
+    finite = np.isfinite(atoms.positions).all(axis=1)
+    if not finite.all():
+        index = int(np.argmin(finite))
+        raise StructureError(
+            f"the position of atom {index} ({atoms.symbols[index]}) is not finite: {atoms.positions[index]} Å. "
+            "Correct the file."
+        )
+    _check_cell(atoms)
+    if not has_magmoms(atoms):
+        raise MissingMomentsError(
+            "the structure carries no magnetic moments. Set them with mmace_sim.graph.atoms.set_magmoms(atoms, magmoms), "
+            "or on the command line with --initial-magmoms high-spin, afm or random:SEED; "
+            "all zeros mean a non-magnetic start."
+        )
+    get_magmoms(atoms)
+    _check_distances(atoms)
+    if atoms.pbc.all():
+        return StructureCheck(cell_can_relax=True)
+    kind = "a molecule (not periodic)" if not atoms.pbc.any() else "not periodic in all three directions"
+    return StructureCheck(cell_can_relax=False, note=f"{kind}: the cell stays fixed")
+
+
+def _check_elements(atoms: Atoms, elements: set[int]) -> None:
+    unknown = sorted(set(atoms.numbers.tolist()) - elements)
+    if not unknown:
+        return
+    names = ", ".join(chemical_symbols[number] for number in unknown)
+    known = ", ".join(chemical_symbols[number] for number in sorted(elements))
+    raise UnsupportedElementError(
+        f"the structure holds {names}; the model knows only {known}. {_advice(set(atoms.numbers.tolist()))}"
+    )
+
+
+def _advice(numbers: set[int]) -> str:
+    """Which registered models know the elements."""
+    from mmace_sim.model.registry import list_models
+
+    fitting = [
+        str(entry["name"])
+        for entry in list_models()
+        if numbers <= {int(number) for number in entry.get("atomic_numbers", ())}
+    ]
+    if fitting:
+        return f"Models that know them all: {', '.join(fitting)} (--model NAME)."
+    return "No installed model knows them all (`mmace-sim models` lists them): train one with `mmace-sim train`."
+
+
+def _check_cell(atoms: Atoms) -> None:
+    cell = atoms.cell.array
+    if not np.isfinite(cell).all():
+        raise StructureError("the cell holds numbers that are not finite. Correct the file.")
+    if not atoms.pbc.any():
+        return
+    lengths = np.linalg.norm(cell, axis=1)
+    if (lengths[atoms.pbc] < 1e-6).any():
+        raise StructureError(
+            "the structure is periodic but has no cell vector in a periodic direction (zero volume). "
+            "Give the lattice in the file, or switch the periodicity off (pbc=\"F F F\") for a molecule."
+        )
+    volume = _relative_volume(complete_cell(cell))
+    if abs(volume) < MIN_FLATNESS:
+        raise StructureError(
+            f"the cell vectors lie in one plane (zero volume): {np.round(cell, 4).tolist()} Å. Correct the lattice in the file."
+        )
+    if volume < 0 and atoms.pbc.all():
+        raise StructureError(
+            "the cell is left-handed (negative volume). Swap two cell vectors together with the fractional coordinates, "
+            "e.g. atoms.set_cell(atoms.cell[[1, 0, 2]])."
+        )
+
+
+def _relative_volume(cell: Float[np.ndarray, "3 3"]) -> float:
+    """Signed volume of the cell over the product of its edges."""
+    return float(np.linalg.det(cell / np.linalg.norm(cell, axis=1)[:, None]))
+
+
+def _check_distances(atoms: Atoms) -> None:
+    """Raise if two atoms, or an atom and its own periodic image, are closer than `MIN_DISTANCE`."""
+    closest = _closest_pair(atoms) if len(atoms) <= _ALL_PAIRS else _closest_listed(atoms)
+    if closest is None:
+        return
+    first, second, distance = closest
+    symbols = atoms.symbols
+    other = "its periodic image" if first == second else f"atom {second} ({symbols[second]})"
+    raise StructureError(
+        f"atom {first} ({symbols[first]}) and {other} are {distance:.3f} Å apart (less than {MIN_DISTANCE} Å). "
+        "Remove the duplicate, or check the units and whether coordinates are fractional or Cartesian."
+    )
+
+
+def _closest_pair(atoms: Atoms) -> tuple[int, int, float] | None:
+    """All pairs at once, for small cells: a few array operations, so that 10⁴ of them take seconds.
+
+    With fractional differences rounded into [-½, ½], an image k along an axis can only be nearer than the minimum if
+    |k| ≤ ½ + MIN_DISTANCE / h, h being the height of the cell along that axis.
+    """
+    n = len(atoms)
+    cell = complete_cell(atoms.cell.array) if atoms.pbc.any() else np.eye(3)
+    inverse = np.linalg.inv(cell)
+    first, second = np.triu_indices(n)
+    difference = (atoms.positions[second] - atoms.positions[first]) @ inverse
+    difference[:, atoms.pbc] -= np.round(difference[:, atoms.pbc])
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    reach = np.where(atoms.pbc, np.floor(0.5 + MIN_DISTANCE / heights), 0).astype(int)
+    axes = [np.arange(-k, k + 1) for k in reach]
+    images = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    vectors = (difference[:, None, :] + images[None, :, :]) @ cell
+    distances = np.sqrt((vectors**2).sum(axis=-1))
+    itself = (first == second)[:, None] & (images == 0).all(axis=1)[None, :]
+    distances[itself] = np.inf
+    pair, image = np.unravel_index(int(np.argmin(distances)), distances.shape)
+    shortest = float(distances[pair, image])
+    return None if shortest >= MIN_DISTANCE else (int(first[pair]), int(second[pair]), shortest)
+
+
+def _closest_listed(atoms: Atoms) -> tuple[int, int, float] | None:
+    """By a neighbour list, for large cells."""
+    first, second, distances = neighbor_list("ijd", atoms, MIN_DISTANCE)
+    if len(distances) == 0:
+        return None
+    pair = int(np.argmin(distances))
+    return int(first[pair]), int(second[pair]), float(distances[pair])
