@@ -1,0 +1,116 @@
+"""A batch of structures as one graph."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.neighbors import neighbor_list
+
+
+@dataclass
+class MagneticGraph:
+    """Structures of one batch, their moments and their neighbour pairs.
+
+    Attributes:
+        positions: Cartesian positions, in Å.
+        cell: Cell vectors as rows, in Å.
+        magmoms: Magnetic moments, in μB.
+        atomic_numbers: Atomic number of each atom.
+        system_idx: Structure of each atom, ascending.
+        edge_index: Pairs (sender, receiver) sorted by receiver, the centre.
+        edge_shifts: Shift of each sender in cell vectors (integers).
+    """
+
+    positions: Float[Tensor, "n_atoms 3"]
+    cell: Float[Tensor, "n_systems 3 3"]
+    magmoms: Float[Tensor, "n_atoms 3"]
+    atomic_numbers: Int[Tensor, " n_atoms"]
+    system_idx: Int[Tensor, " n_atoms"]
+    edge_index: Int[Tensor, "2 n_edges"]
+    edge_shifts: Float[Tensor, "n_edges 3"]
+
+    @property
+    def n_systems(self) -> int:
+        """Number of structures."""
+        return self.cell.shape[0]
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms of all structures together."""
+        return self.positions.shape[0]
+
+    def edge_vectors(self) -> Float[Tensor, "n_edges 3"]:
+        """Vectors from each centre to its neighbour, in Å."""
+        sender, receiver = self.edge_index
+        vectors = self.positions[sender] - self.positions[receiver]
+        cell = self.cell[self.system_idx[receiver]]
+        return vectors + torch.einsum("ei,eij->ej", self.edge_shifts, cell)
+
+
+def build_graph(
+    positions: Float[Tensor, "n_atoms 3"],
+    cell: Float[Tensor, "n_systems 3 3"],
+    pbc: Bool[Tensor, "..."],
+    atomic_numbers: Int[Tensor, " n_atoms"],
+    magmoms: Float[Tensor, "n_atoms 3"],
+    system_idx: Int[Tensor, " n_atoms"],
+    r_max: float,
+) -> MagneticGraph:
+    """Find the neighbours of every atom and assemble the batch.
+
+    Args:
+        positions: Cartesian positions, in Å.
+        cell: Cell vectors as rows, in Å.
+        pbc: Periodic directions, of shape (3,) for all or (n_systems, 3).
+        atomic_numbers: Atomic number of each atom.
+        magmoms: Magnetic moments, in μB.
+        system_idx: Structure of each atom, ascending.
+        r_max: Cutoff radius, in Å.
+    """
+    pbc = pbc.expand(cell.shape[0], 3) if pbc.ndim == 1 else pbc
+    edge_index, edge_shifts = neighbor_list(positions, cell, pbc, system_idx, r_max)
+    return MagneticGraph(
+        positions=positions,
+        cell=cell,
+        magmoms=magmoms,
+        atomic_numbers=atomic_numbers.long(),
+        system_idx=system_idx,
+        edge_index=edge_index,
+        edge_shifts=edge_shifts,
+    )
+
+
+def graph_from_atoms(
+    atoms: Sequence[Atoms] | Atoms,
+    r_max: float,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> MagneticGraph:
+    """The graph of one or several ASE structures with their moments.
+
+    Args:
+        atoms: Structures that carry moments (see :func:`mmace_sim.graph.atoms.get_magmoms`).
+        r_max: Cutoff radius, in Å.
+        device: Where the tensors live.
+        dtype: Floating-point type of the tensors.
+
+    Raises:
+        MissingMomentsError: If a structure has no moments.
+    """
+    images = [atoms] if isinstance(atoms, Atoms) else list(atoms)
+    return build_graph(
+        torch.as_tensor(np.concatenate([a.positions for a in images]), dtype=dtype, device=device),
+        torch.as_tensor(np.stack([a.cell.array for a in images]), dtype=dtype, device=device),
+        torch.as_tensor(np.stack([a.pbc for a in images]), device=device),
+        torch.as_tensor(np.concatenate([a.numbers for a in images]), device=device),
+        torch.as_tensor(np.concatenate([get_magmoms(a) for a in images]), dtype=dtype, device=device),
+        torch.repeat_interleave(torch.arange(len(images)), torch.tensor([len(a) for a in images])).to(device),
+        r_max,
+    )

@@ -1,0 +1,100 @@
+"""Hyper-parameters of a model."""
+
+import re
+from typing import Annotated
+
+from ase.data import atomic_numbers as NUMBERS
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class ModelConfig(BaseModel):
+    """Everything that defines a :class:`~mmace_sim.model.magnetic_mace.MagneticMACE` apart from its weights."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    atomic_numbers: list[int] = Field(min_length=1)
+    """Elements, as atomic numbers or symbols; kept sorted."""
+    r_max: float = Field(default=5.0, gt=0)
+    """Cutoff radius, in Å."""
+    num_bessel: int = Field(default=8, ge=1)
+    """Number of radial Bessel functions."""
+    num_polynomial_cutoff: int = Field(default=5, ge=2)
+    """Order of the polynomial cutoff."""
+    max_ell: int = Field(default=3, ge=0, le=4)
+    """Highest degree of the spherical harmonics."""
+    hidden_irreps: str = "32x0e"
+    """Hidden spin-scalar features: "Kx0e" or "Kx0e+Kx1o"."""
+    num_interactions: int = Field(default=2, ge=1)
+    """Number of message-passing layers."""
+    correlation: int = Field(default=3, ge=1, le=3)
+    """Highest body order minus one of the symmetric product."""
+    radial_mlp: list[Annotated[int, Field(ge=1)]] = [64, 64]
+    """Widths of the radial network."""
+    MLP_irreps: str = "16x0e"
+    """Hidden features of the last readout, "Kx0e"."""
+    avg_num_neighbors: float = Field(default=50.0, gt=0)
+    """Typical number of neighbours; a constant that normalises their sums."""
+    max_moment: dict[int, float] = {}
+    """Largest moment of the training data for each atomic number, in μB; moments saturate above."""
+    num_moment_basis: int = Field(default=6, ge=1)
+    """Number of basis functions in m·m."""
+    num_one_body: int = Field(default=6, ge=1)
+    """Number of basis functions of the one-body energy."""
+    spin_channels: int = Field(default=16, ge=1)
+    """Channels of the spin vectors."""
+    spin_max_ell: int = Field(default=2, ge=0)
+    """Highest degree at which spin vectors see their surroundings."""
+    spin_orbit: bool = False
+    """Whether the model has a spin–orbit term; without it anisotropies are zero by construction."""
+    spin_orbit_channels: int = Field(default=8, ge=1)
+    """Channels of the spin–orbit term."""
+
+    @field_validator("atomic_numbers", mode="before")
+    @classmethod
+    def _numbers(cls, value: list[int | str]) -> list[int]:
+        return sorted({NUMBERS[v] if isinstance(v, str) and not v.isdigit() else int(v) for v in value})
+
+    @field_validator("max_moment", mode="before")
+    @classmethod
+    def _moments(cls, value: dict[int | str, float]) -> dict[int, float]:
+        return {
+            NUMBERS[k] if isinstance(k, str) and not k.isdigit() else int(k): float(v)
+            for k, v in value.items()
+        }
+
+    @field_validator("hidden_irreps", "MLP_irreps")
+    @classmethod
+    def _irreps(cls, value: str) -> str:
+        match = re.fullmatch(r"(\d+)x0e(?:\+(\d+)x1o)?", value.replace(" ", ""))
+        if not match or (match[2] and match[2] != match[1]):
+            raise ValueError(f'irreps are "{value}", expected "Kx0e" or "Kx0e+Kx1o" with one K for both')
+        return value.replace(" ", "")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelConfig":
+        if self.spin_max_ell > self.max_ell:
+            raise ValueError(f"spin_max_ell = {self.spin_max_ell} is above max_ell = {self.max_ell}")
+        unknown = set(self.max_moment) - set(self.atomic_numbers)
+        if unknown:
+            raise ValueError(f"max_moment names elements {sorted(unknown)} that are not in atomic_numbers")
+        return self
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the spin-scalar features."""
+        return int(self.hidden_irreps.split("x")[0])
+
+    @property
+    def hidden_ell(self) -> int:
+        """Highest degree of the hidden features."""
+        return 1 if "1o" in self.hidden_irreps else 0
+
+    @property
+    def readout_channels(self) -> int:
+        """Width of the last readout."""
+        return int(self.MLP_irreps.split("x")[0])
+
+    def moment_scale(self, atomic_number: int) -> float:
+        """Moment that the basis of an element is scaled to, in μB; 1 where the data have (almost) none."""
+        moment = self.max_moment.get(atomic_number, 0.0)
+        return moment if moment > 0.1 else 1.0

@@ -1,0 +1,95 @@
+"""Forces, stress and magforces of an energy model in one backward pass."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mmace_sim.graph.batch import MagneticGraph
+
+
+class EnergyModel(Protocol):
+    """Anything that gives the energies of a graph as a differentiable function of pair vectors and moments."""
+
+    def __call__(self, graph: MagneticGraph, edge_vectors: Tensor | None = None) -> dict[str, Tensor]:
+        """Return "energy" (n_systems,) and "node_energy" (n_atoms,), in eV."""
+
+
+def evaluate(
+    model: EnergyModel,
+    graph: MagneticGraph,
+    *,
+    compute_forces: bool = True,
+    compute_stress: bool = True,
+    compute_magforces: bool = True,
+    training: bool = False,
+) -> dict[str, Tensor]:
+    """Energy and its derivatives.
+
+    The energy depends on positions and cell through the pair vectors alone, so one gradient by those gives the
+    forces −∂E/∂r and the stress (1/V) Σ_ij sym(∂E/∂r_ij ⊗ r_ij); moments do not change under strain.
+
+    Args:
+        model: The energy model.
+        graph: The batch.
+        compute_forces: Whether to return forces.
+        compute_stress: Whether to return stresses.
+        compute_magforces: Whether to return magforces.
+        training: Keep the graph of the derivatives, so that losses of them can be differentiated.
+
+    Returns:
+        "energy" (n_systems,) and "node_energy" (n_atoms,) in eV and float64, and as asked "forces" (n_atoms, 3) in eV/Å,
+        "stress" (n_systems, 3, 3) in eV/Å³ with tension positive (zero where the cell has no volume),
+        "magforces" = −∂E/∂m (n_atoms, 3) in eV/μB.
+    """
+    with torch.enable_grad():
+        vectors = graph.edge_vectors().detach().requires_grad_(compute_forces or compute_stress)
+        magmoms = graph.magmoms.detach().requires_grad_(compute_magforces)
+        out = model(_with_magmoms(graph, magmoms), vectors)
+        variables = [v for v in (vectors, magmoms) if v.requires_grad]
+        gradients: dict[int, Tensor] = {}
+        if variables:
+            grads = torch.autograd.grad(
+                out["energy"].sum(),
+                variables,
+                create_graph=training,
+                retain_graph=training,
+                materialize_grads=True,
+                allow_unused=True,
+            )
+            gradients = {id(v): g for v, g in zip(variables, grads, strict=True)}
+        result = dict(out) if training else {key: value.detach() for key, value in out.items()}
+        if compute_magforces:
+            result["magforces"] = -gradients[id(magmoms)]
+        if compute_forces:
+            result["forces"] = _forces(graph, gradients[id(vectors)])
+        if compute_stress:
+            result["stress"] = _stress(graph, vectors.detach(), gradients[id(vectors)])
+    return result
+
+
+def _with_magmoms(graph: MagneticGraph, magmoms: Tensor) -> MagneticGraph:
+    return MagneticGraph(
+        positions=graph.positions,
+        cell=graph.cell,
+        magmoms=magmoms,
+        atomic_numbers=graph.atomic_numbers,
+        system_idx=graph.system_idx,
+        edge_index=graph.edge_index,
+        edge_shifts=graph.edge_shifts,
+    )
+
+
+def _forces(graph: MagneticGraph, gradient: Tensor) -> Tensor:
+    sender, receiver = graph.edge_index
+    zeros = torch.zeros_like(graph.positions)
+    return zeros.index_add(0, receiver, gradient) - zeros.index_add(0, sender, gradient)
+
+
+def _stress(graph: MagneticGraph, vectors: Tensor, gradient: Tensor) -> Tensor:
+    system = graph.system_idx[graph.edge_index[1]]
+    products = gradient[:, :, None] * vectors[:, None, :]
+    virial = torch.zeros_like(graph.cell).index_add(0, system, products)
+    volume = torch.linalg.det(graph.cell).abs()[:, None, None]
+    stress = 0.5 * (virial + virial.mT) / volume.clamp(min=1e-30)
+    return torch.where(volume > 1e-10, stress, torch.zeros_like(stress))

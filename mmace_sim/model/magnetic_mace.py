@@ -1,0 +1,186 @@
+"""The energy model."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mmace_sim.graph.batch import MagneticGraph
+from mmace_sim.model.config import ModelConfig
+from mmace_sim.model.reference import ReferenceEnergy
+from mmace_sim.nn.angular import spherical_harmonics
+from mmace_sim.nn.interaction import Edges, Hidden, SpinSpaceInteraction
+from mmace_sim.nn.moments import MomentGate, moment_basis, saturate
+from mmace_sim.nn.ops import ChannelLinear, NeighborLayout, SpeciesLinear
+from mmace_sim.nn.product import ProductBasis
+from mmace_sim.nn.radial import RadialBasis
+from mmace_sim.nn.readout import LinearReadout, NonLinearReadout
+from mmace_sim.nn.spin_orbit import FIELD_MAX_ELL, SpinOrbitTerm
+
+
+class MagneticLayer(nn.Module):
+    """Interaction, symmetric product, residual connection and the update of the hidden spin vectors.
+
+    Args:
+        config: Hyper-parameters of the model.
+        first: Whether this is the first layer, which takes scalars only and has no residual connection
+            (so that an isolated atom has no energy but its reference energy).
+    """
+
+    def __init__(self, config: ModelConfig, *, first: bool) -> None:
+        super().__init__()
+        n_species, K = len(config.atomic_numbers), config.num_channels
+        self.interaction = SpinSpaceInteraction(
+            hidden_ell=0 if first else config.hidden_ell,
+            max_ell=config.max_ell,
+            n_channels=K,
+            n_spin_channels=config.spin_channels,
+            spin_max_ell=config.spin_max_ell,
+            n_radial=config.num_bessel,
+            radial_mlp=config.radial_mlp,
+            has_spins=not first,
+            avg_num_neighbors=config.avg_num_neighbors,
+        )
+        self.gate = MomentGate(n_species, config.num_moment_basis, K)
+        self.product = ProductBasis(config.max_ell, config.hidden_ell, config.correlation, n_species, K)
+        self.skip = (
+            None
+            if first
+            else nn.ModuleList(SpeciesLinear(n_species, K, K) for _ in range(config.hidden_ell + 1))
+        )
+        self.spin_neighbors = ChannelLinear(config.spin_channels, config.spin_channels)
+        self.spin_centre = ChannelLinear(K, config.spin_channels)
+
+    def forward(
+        self,
+        hidden: Hidden,
+        moments: Float[Tensor, "n_atoms 3"],
+        basis: Float[Tensor, "n_atoms n_basis"],
+        species: Int[Tensor, " n_atoms"],
+        edges: Edges,
+    ) -> Hidden:
+        """Features of the next layer."""
+        features, spins = self.interaction(hidden, moments, edges)
+        features = features * self.gate(basis, species)[:, :, None]
+        scalars = self.product(features, species)
+        if self.skip is not None:
+            scalars = [
+                new + skip(old, species)
+                for new, skip, old in zip(scalars, self.skip, hidden.scalars, strict=True)
+            ]
+        factors = self.spin_centre(scalars[0])
+        spins = self.spin_neighbors(spins) + factors * moments[:, None, :]
+        return Hidden(scalars=scalars, spins=spins)
+
+
+class MagneticMACE(nn.Module):
+    """Magnetic MACE with spin and space factorised, and an optional spin–orbit term.
+
+    E = Σ_i [E0_z + E1_z(m_i·m_i) + s · (E_exchange,i + E_soc,i)]. E_exchange depends on moments through spin dot products only: it is
+    invariant under every rotation or reflection of all moments alone, under time reversal, and under inversion.
+    E_soc (present with ``spin_orbit=True``) couples them to space, is even in the moments and conserves parity.
+
+    Args:
+        config: Hyper-parameters.
+
+    References:
+        arXiv 2604.08143 (magnetic MACE); Batatia et al., arXiv 2206.07697 (MACE).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.metadata: dict = {}
+        n_species, K = len(config.atomic_numbers), config.num_channels
+        max_moment = [config.moment_scale(z) for z in config.atomic_numbers]
+        table = torch.full((120,), -1, dtype=torch.long)
+        table[config.atomic_numbers] = torch.arange(n_species)
+        self.register_buffer("species_table", table, persistent=False)
+        self.register_buffer("max_moment", torch.tensor(max_moment, dtype=torch.float64), persistent=False)
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+        self.reference = ReferenceEnergy(max_moment, config.num_one_body)
+        self.embedding = nn.Parameter(torch.randn(n_species, K))
+        self.embedding_gate = MomentGate(n_species, config.num_moment_basis, K)
+        self.radial_basis = RadialBasis(config.r_max, config.num_bessel, config.num_polynomial_cutoff)
+        n_layers = config.num_interactions
+        self.layers = nn.ModuleList(MagneticLayer(config, first=k == 0) for k in range(n_layers))
+        self.readouts = nn.ModuleList(
+            LinearReadout(K) if k < n_layers - 1 else NonLinearReadout(K, config.readout_channels)
+            for k in range(n_layers)
+        )
+        self.spin_orbit_term = (
+            SpinOrbitTerm(
+                n_node_channels=K,
+                n_channels=config.spin_orbit_channels,
+                n_radial=config.num_bessel,
+                radial_mlp=config.radial_mlp,
+                avg_num_neighbors=config.avg_num_neighbors,
+            )
+            if config.spin_orbit
+            else None
+        )
+        self.to(torch.get_default_dtype())
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers that the model knows, ascending."""
+        return self.config.atomic_numbers
+
+    @property
+    def r_max(self) -> float:
+        """Cutoff radius, in Å."""
+        return self.config.r_max
+
+    @property
+    def spin_orbit(self) -> bool:
+        """Whether directions of moments couple to space."""
+        return self.config.spin_orbit
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the network."""
+        return self.embedding.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return self.embedding.device
+
+    def forward(
+        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
+    ) -> dict[str, Tensor]:
+        """Energies of the structures of a batch.
+
+        Args:
+            graph: The batch, with pairs up to the cutoff (longer ones do no harm).
+            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
+
+        Returns:
+            "energy" of each structure and "node_energy" of each atom, in eV and float64.
+        """
+        species = self.species_table[graph.atomic_numbers]
+        vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
+        moments = saturate(graph.magmoms, self.max_moment[species])
+        basis = moment_basis(moments, self.config.num_moment_basis)
+        edges = self._edges(graph, vectors)
+        scalars = self.embedding[species] * self.embedding_gate(basis, species)
+        hidden = Hidden(scalars=[scalars[:, :, None]], spins=None)
+        energies = torch.zeros_like(scalars[:, 0])
+        for layer, readout in zip(self.layers, self.readouts, strict=True):
+            hidden = layer(hidden, moments, basis, species, edges)
+            energies = energies + readout(hidden.scalars[0][:, :, 0])
+        if self.spin_orbit_term is not None:
+            energies = energies + self.spin_orbit_term(scalars, moments, edges)
+        node_energy = self.scale.double() * energies.double() + self.reference(graph.magmoms, species)
+        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
+        return {"energy": energy, "node_energy": node_energy}
+
+    def _edges(self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]) -> Edges:
+        """Radial and angular basis of the pairs, regrouped by centre."""
+        sender, receiver = graph.edge_index
+        layout = NeighborLayout.build(receiver, graph.n_atoms, vectors.dtype)
+        if layout.order is not None:
+            vectors, sender = vectors[layout.pairs], sender[layout.pairs]
+        lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
+        max_ell = self.config.max_ell if self.spin_orbit_term is None else FIELD_MAX_ELL
+        harmonics = spherical_harmonics(vectors, lengths, max_ell) * layout.mask
+        return Edges(sender=sender, radial=self.radial_basis(lengths), harmonics=harmonics, layout=layout)

@@ -1,0 +1,54 @@
+"""Models by name: those embedded in the package and those that plugins register."""
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from mmace_sim.errors import ModelFileError
+
+ENTRY_POINT_GROUP: str = "mmace_sim.models"
+"""Entry points of this group are functions without arguments that return the path of a model file."""
+
+MODEL_FOLDER: Path = Path(__file__).parents[1] / "models"
+DEFAULT_MODEL: str = "mmace-fe-pbe"
+
+
+def embedded_default() -> Path:
+    """Path of the embedded default model."""
+    return MODEL_FOLDER / f"{DEFAULT_MODEL}.safetensors"
+
+
+def list_models() -> dict[str, Path]:
+    """Names and files of all models at hand, the default first.
+
+    Raises:
+        ModelFileError: If the entry point of a plugin fails.
+    """
+    models = {"default": embedded_default()}
+    models.update({path.stem: path for path in sorted(MODEL_FOLDER.glob("*.safetensors"))})
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            models[entry.name] = Path(entry.load()())
+        except Exception as error:
+            raise ModelFileError(
+                f"model '{entry.name}' of {entry.dist.name if entry.dist else 'a plugin'} cannot be loaded: {error}. "
+                "Reinstall or remove that package."
+            ) from error
+    return models
+
+
+def resolve_model(name_or_path: str | Path) -> Path:
+    """File of a model given by name or path.
+
+    Raises:
+        ModelFileError: If it is neither a known name nor an existing file.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    models = list_models()
+    if str(name_or_path) in models and models[str(name_or_path)].is_file():
+        return models[str(name_or_path)]
+    raise ModelFileError(
+        f"no model '{name_or_path}': neither a file nor one of the names {', '.join(models)} "
+        "(see `mmace-sim models`)."
+    )

@@ -1,0 +1,150 @@
+"""Operations shared by the blocks: linear maps, a bias-free network, and the sum over neighbours."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+SILU_NORM: float = 1.6790
+"""1/sqrt of the second moment of silu under a normal distribution: keeps variances at one."""
+
+PADDING_WORTH_A_SPLIT: float = 0.1
+"""A group of atoms is split where that saves at least this share of the padded pairs."""
+
+
+class ChannelLinear(nn.Module):
+    """Mixes channels and leaves the components of each channel alone; no bias.
+
+    Args:
+        n_in: Channels in.
+        n_out: Channels out.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_out, n_in))
+        self.norm = 1.0 / math.sqrt(n_in)
+
+    def forward(self, x: Float[Tensor, "n_atoms n_in n_comp"]) -> Float[Tensor, "n_atoms n_out n_comp"]:
+        """Apply to features of any number of components."""
+        return torch.matmul(self.weight * self.norm, x)
+
+
+class SpeciesLinear(nn.Module):
+    """A :class:`ChannelLinear` with its own weights for each element.
+
+    Args:
+        n_species: Number of elements.
+        n_in: Channels in.
+        n_out: Channels out.
+    """
+
+    def __init__(self, n_species: int, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_species, n_out, n_in))
+        self.norm = 1.0 / math.sqrt(n_in)
+
+    def forward(
+        self, x: Float[Tensor, "n_atoms n_in n_comp"], species: Int[Tensor, " n_atoms"]
+    ) -> Float[Tensor, "n_atoms n_out n_comp"]:
+        """Apply the weights of each atom's element (its index, not its atomic number)."""
+        if self.weight.shape[0] == 1:
+            return torch.matmul(self.weight[0] * self.norm, x)
+        return torch.matmul(self.weight[species] * self.norm, x)
+
+
+class Mlp(nn.Module):
+    """Bias-free network with silu between its layers; zero in, zero out.
+
+    Args:
+        widths: Number of features from the input to the output.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(
+            torch.randn(n_in, n_out) for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, x: Float[Tensor, "n n_in"]) -> Float[Tensor, "n n_out"]:
+        """Apply to rows of features."""
+        for k, weight in enumerate(self.weights):
+            if k:
+                x = nn.functional.silu(x) * SILU_NORM
+            x = x @ (weight / math.sqrt(weight.shape[0]))
+        return x
+
+
+@dataclass
+class NeighborLayout:
+    """Pairs regrouped so that all neighbours of an atom stand in one row of equal length.
+
+    Atoms with similar numbers of neighbours share a group; short rows are filled up with repeated pairs
+    that `mask` switches off. The sum over neighbours then is a batched matrix product, and no
+    array with an entry for each pair, channel and component is ever built.
+
+    Attributes:
+        pairs: Original index of each padded pair.
+        mask: 1 for true pairs and 0 for filling.
+        groups: Number of atoms and of pairs per atom, for each group.
+        order: Position of each atom in the concatenation of the groups; None if it is the identity.
+    """
+
+    pairs: Int[Tensor, " n_padded"]
+    mask: Float[Tensor, "n_padded 1"]
+    groups: list[tuple[int, int]]
+    order: Int[Tensor, " n_atoms"] | None
+
+    @classmethod
+    def build(cls, receiver: Int[Tensor, " n_edges"], n_atoms: int, dtype: torch.dtype) -> "NeighborLayout":
+        """Group the atoms of a pair list that is sorted by receiver."""
+        counts = torch.bincount(receiver, minlength=n_atoms)
+        first = torch.cumsum(counts, 0) - counts
+        rank = torch.argsort(counts, stable=True)
+        pairs, masks, groups = [], [], []
+        for start, stop in _group_bounds(counts[rank].tolist()):
+            members = rank[start:stop]
+            width = int(counts[members[-1]])
+            slot = torch.arange(width, device=receiver.device)
+            valid = slot < counts[members, None]
+            pairs.append(torch.where(valid, first[members, None] + slot, 0).flatten())
+            masks.append(valid.flatten())
+            groups.append((stop - start, width))
+        order = None if len(groups) == 1 and bool((counts == counts[0]).all()) else torch.argsort(rank)
+        mask = torch.cat(masks)[:, None].to(dtype)
+        return cls(pairs=torch.cat(pairs), mask=mask, groups=groups, order=order)
+
+    def sum_neighbors(
+        self, weights: Float[Tensor, "n_padded n_channels"], basis: Float[Tensor, "n_padded n_comp"]
+    ) -> Float[Tensor, "n_atoms n_channels n_comp"]:
+        """Σ_j weights_ij ⊗ basis_ij for every centre i; `basis` must vanish on the filling."""
+        sums, start = [], 0
+        for n, width in self.groups:
+            stop = start + n * width
+            w = weights[start:stop].reshape(n, width, weights.shape[1])
+            b = basis[start:stop].reshape(n, width, basis.shape[1])
+            sums.append(torch.bmm(w.mT, b))
+            start = stop
+        total = torch.cat(sums) if len(sums) > 1 else sums[0]
+        return total if self.order is None else total[self.order]
+
+
+def _group_bounds(counts: list[int]) -> list[tuple[int, int]]:
+    """Split ascending counts into groups wherever that saves enough padding."""
+    total = sum(counts) or 1
+    distinct = [k for k in range(1, len(counts)) if counts[k] != counts[k - 1]]
+
+    def split(start: int, stop: int, depth: int) -> list[tuple[int, int]]:
+        candidates = [k for k in distinct if start < k < stop] if depth else []
+        if not candidates:
+            return [(start, stop)]
+        best = max(candidates, key=lambda k: (k - start) * (counts[stop - 1] - counts[k - 1]))
+        saved = (best - start) * (counts[stop - 1] - counts[best - 1])
+        if saved < PADDING_WORTH_A_SPLIT * total:
+            return [(start, stop)]
+        return split(start, best, depth - 1) + split(best, stop, depth - 1)
+
+    return split(0, len(counts), 3)

@@ -1,0 +1,117 @@
+"""The spin–orbit term: the only place where moment directions couple to space."""
+
+from collections.abc import Sequence
+
+import torch
+from e3nn import o3
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmace_sim.nn.angular import clebsch_gordan, degree_slice
+from mmace_sim.nn.interaction import Edges
+from mmace_sim.nn.ops import ChannelLinear
+from mmace_sim.nn.radial import RadialNetwork
+
+FIELD_MAX_ELL: int = 4
+"""Degree of the crystal field; 4 is the first that a cubic site has besides 0."""
+SPIN_MAX_ELL: int = 2
+SINGLE_ION_DEGREES: tuple[int, ...] = (2, 4)
+
+
+def two_ion_paths() -> list[tuple[int, int, int]]:
+    """Couplings (l, J, L) of m_i, m_j and r̂_ij: (m_i m_j)_J with Y_l to degree L of natural parity.
+
+    J = 0 is the isotropic exchange and belongs to the exchange energy; J = 1 is the Dzyaloshinskii–Moriya
+    interaction and J = 2 the symmetric anisotropic exchange (the pseudo-dipolar one for l = 2, L = 0).
+    """
+    return [
+        (ell, J, L)
+        for ell in range(SPIN_MAX_ELL + 1)
+        for J in (1, 2)
+        for L in range(abs(ell - J), min(ell + J, FIELD_MAX_ELL) + 1)
+        if (ell + L) % 2 == 0
+    ]
+
+
+class SpinOrbitTerm(nn.Module):
+    """E_soc: even in the moments, even under inversion, and zero for an isolated atom.
+
+    With the crystal field G_L = Σ_j R(r_ij) Y_L(r̂_ij) and the spin field V_l = Σ_j R(r_ij) Y_l(r̂_ij) ⊗ m_j, the energy of an
+    atom is linear in G_l · S_l(m_i) (single-ion, l = 2 and 4; S the solid harmonics |m|^l Y_l) and in
+    G_L · [(m_i V_l)_J]_L (two-ion). Moments are axial vectors, so their products have even parity.
+
+    Args:
+        n_node_channels: Scalar channels that come in.
+        n_channels: Channels of both fields.
+        n_radial: Number of radial functions.
+        radial_mlp: Widths of the radial network.
+        avg_num_neighbors: Sums over neighbours are divided by this number's square root.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_node_channels: int,
+        n_channels: int,
+        n_radial: int,
+        radial_mlp: Sequence[int],
+        avg_num_neighbors: float,
+    ) -> None:
+        super().__init__()
+        self.norm = avg_num_neighbors**-0.5
+        self.n_channels = n_channels
+        self.paths = two_ion_paths()
+        n_degrees = FIELD_MAX_ELL + SPIN_MAX_ELL + 2
+        self.radial = RadialNetwork(n_radial, radial_mlp, n_degrees * n_channels)
+        self.linear_up = ChannelLinear(n_node_channels, n_channels)
+        n_invariants = (len(SINGLE_ION_DEGREES) + len(self.paths)) * n_channels
+        self.readout = nn.Parameter(0.01 * torch.randn(n_invariants) / n_invariants**0.5)
+        for k, (ell, J, L) in enumerate(self.paths):
+            spins, space = clebsch_gordan(1, 1, J), clebsch_gordan(J, ell, L)
+            coupling = torch.einsum("abj,jmM->abmM", spins, space)
+            self.register_buffer(f"coupling_{k}", coupling, persistent=False)
+
+    def forward(
+        self,
+        scalars: Float[Tensor, "n_atoms n_node_channels"],
+        moments: Float[Tensor, "n_atoms 3"],
+        edges: Edges,
+    ) -> Float[Tensor, " n_atoms"]:
+        """Spin–orbit energy of each atom, before the scale.
+
+        Args:
+            scalars: Scalar features of the first layer.
+            moments: Saturated moments, in units of the largest moment of the data.
+            edges: Neighbour pairs with harmonics up to degree 4.
+        """
+        K = self.n_channels
+        n = moments.shape[0]
+        radial = self.radial(edges.radial) * self.norm
+        sent = self.linear_up(scalars[..., None])[:, :, 0][edges.sender]
+        field, spin = [], []
+        for ell in range(FIELD_MAX_ELL + 1):
+            weights = radial[:, ell * K : (ell + 1) * K] * sent
+            field.append(edges.layout.sum_neighbors(weights, edges.harmonics[:, degree_slice(ell)]))
+        sent_moments = moments[edges.sender]
+        for ell in range(SPIN_MAX_ELL + 1):
+            start = (FIELD_MAX_ELL + 1 + ell) * K
+            harmonics = edges.harmonics[:, degree_slice(ell)]
+            basis = (harmonics[:, :, None] * sent_moments[:, None, :]).flatten(1)
+            weights = radial[:, start : start + K] * sent
+            spin.append(edges.layout.sum_neighbors(weights, basis).view(n, K, 2 * ell + 1, 3))
+        return torch.cat(self._invariants(field, spin, moments), dim=1) @ self.readout
+
+    def _invariants(self, field: list[Tensor], spin: list[Tensor], moments: Tensor) -> list[Tensor]:
+        solid = o3.spherical_harmonics(
+            list(SINGLE_ION_DEGREES), moments, normalize=False, normalization="component"
+        )
+        invariants, start = [], 0
+        for ell in SINGLE_ION_DEGREES:
+            stop = start + 2 * ell + 1
+            invariants.append(torch.einsum("nkm,nm->nk", field[ell], solid[:, start:stop]))
+            start = stop
+        for k, (ell, _, L) in enumerate(self.paths):
+            coupled = torch.einsum("nb,abmM->namM", moments, getattr(self, f"coupling_{k}"))
+            pair = torch.einsum("nkma,namM->nkM", spin[ell], coupled)
+            invariants.append((pair * field[L]).sum(-1) if L else pair[..., 0])
+        return invariants
