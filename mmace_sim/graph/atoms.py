@@ -123,13 +123,13 @@ def check_magmoms(magmoms: ArrayLike, n_atoms: int, *, source: str) -> Float[np.
         MomentShapeError: If they have a wrong shape or number.
         StructureError: If any of them is NaN or infinite.
     """
-    shape = np.shape(magmoms)
-    if len(shape) == 0 or shape[0] != n_atoms:
+    values = _as_float_array(magmoms)
+    if values.ndim == 0 or len(values) != n_atoms:
         raise MomentShapeError(
-            f"{source} has shape {shape}, expected (n_atoms, 3) = ({n_atoms}, 3) in μB, "
+            f"{source} has shape {values.shape}, expected (n_atoms, 3) = ({n_atoms}, 3) in μB, "
             f"or ({n_atoms},) for collinear moments along z."
         )
-    vectors = widen_collinear(magmoms)
+    vectors = widen_collinear(values)
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise StructureError(f"{source} of atom {bad[0]} is not finite: {vectors[bad[0]]} μB.")
