@@ -1,6 +1,7 @@
 """The Lightning module: what happens in one step of training and of validation."""
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -59,10 +60,10 @@ class MagneticTraining(LightningModule):
         self.config = config
         self.config_types = config_types
         self.steps_per_epoch = steps_per_epoch
-        self.train_loss = 0.0
         self.valid_loss = float("nan")
         self.valid_errors: dict[str, LabelError] = {}
         self._sums = [0.0, 0.0]
+        self._valid_sums = [0.0, 0.0]
         self._metrics = MetricAccumulator(config_types)
         decay = config.optimizer.ema_decay
         self.validated = self.averaged if decay > 0.0 else self.model
@@ -111,14 +112,18 @@ class MagneticTraining(LightningModule):
         self.valid_errors = self._metrics.overall()
         self.log(MONITOR, self.valid_loss)
 
+    @property
+    def train_loss(self) -> float:
+        """Mean loss of the epoch."""
+        return self._sums[0] / max(self._sums[1], 1.0)
+
     def on_train_epoch_end(self) -> None:
-        """Mean loss of the epoch.
+        """Stop a run that diverged.
 
         Raises:
-            ConfigError: If it is not finite.
+            ConfigError: If the loss is not finite.
         """
-        self.train_loss = self._sums[0] / max(self._sums[1], 1.0)
-        if self.train_loss != self.train_loss or self.train_loss == float("inf"):
+        if not math.isfinite(self.train_loss):
             raise ConfigError(
                 f"the loss became {self.train_loss} in epoch {self.current_epoch}: lower optimizer.lr or "
                 "optimizer.gradient_clip, or look for outliers in the data"
