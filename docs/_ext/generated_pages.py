@@ -1,0 +1,171 @@
+"""Write the parts of the documentation that would otherwise repeat the code.
+
+Quantities come from ``mmace_sim.keys``, commands from the command line's own help, model and training options
+from their configuration classes. The files go to ``docs/generated`` and are included by the pages.
+"""
+
+import ast
+import inspect
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from sphinx.application import Sphinx
+
+
+def cell(text: Any) -> str:
+    """Text for a cell of a Markdown table."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def table(header: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell(c) for c in line) + " |" for line in lines) + "\n"
+
+
+def code(text: str | None) -> str:
+    """A name as code, or a dash."""
+    return f"`{text}`" if text else "–"
+
+
+def quantities() -> str:
+    """Table of every quantity: name, shape, unit, symmetry and its name in each host."""
+    from mmace_sim.keys import QUANTITIES
+
+    sign = {1: "even", -1: "odd"}
+    rows = [
+        [
+            code(q.name),
+            q.description,
+            f"`{q.shape}`",
+            q.unit,
+            sign[q.parity],
+            sign[q.time_reversal],
+            code(q.torchsim),
+            code(q.ase),
+            code(q.extxyz),
+        ]
+        for q in QUANTITIES.values()
+    ]
+    header = [
+        "Name",
+        "What",
+        "Shape",
+        "Unit",
+        "Inversion",
+        "Time reversal",
+        "TorchSim",
+        "ASE",
+        "Label in extxyz",
+    ]
+    return table(header, rows)
+
+
+def field_docs(model: type[BaseModel]) -> dict[str, str]:
+    """Docstring below each field of a configuration class."""
+    body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(model))).body[0].body
+    docs = {}
+    for node, after in itertools.pairwise(body):
+        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        if isinstance(node, ast.AnnAssign) and is_text:
+            docs[node.target.id] = after.value.value
+    return docs
+
+
+def config_table(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
+    """One row for each field, sections expanded."""
+    rows = []
+    docs = field_docs(model)
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            rows += config_table(annotation, f"{prefix}{name}.")
+            continue
+        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)}`"
+        rows.append([f"`{prefix}{name}`", default, docs.get(name, "")])
+    return rows
+
+
+def model_config() -> str:
+    """Hyper-parameters of a model."""
+    from mmace_sim.model.config import ModelConfig
+
+    return table(["Field", "Default", "Meaning"], config_table(ModelConfig))
+
+
+def command_pages() -> str:
+    """Usage and options of every command."""
+    import typer
+    from mmace_sim.cli.app import app
+
+    group = typer.main.get_command(app)
+    parts = []
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        help_text = inspect.cleandoc(command.help or "").split("\f")[0]
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        options = [
+            p for p in command.params if p.param_type_name == "option" and not getattr(p, "hidden", False)
+        ]
+        usage = " ".join(["mmace-sim", name, "[OPTIONS]", *(a.human_readable_name for a in arguments)])
+        parts.append(f"## {name}\n\n```console\n$ {usage}\n```\n\n{plain(help_text)}\n")
+        rows = [[flags(o), default_of(o), plain(getattr(o, "help", "") or "")] for o in options]
+        if rows:
+            parts.append(table(["Option", "Default", "Meaning"], rows))
+    return "\n".join(parts)
+
+
+def flags(option: Any) -> str:
+    """All spellings of an option."""
+    names = [*option.opts, *option.secondary_opts]
+    return ", ".join(f"`{n}`" for n in names)
+
+
+def default_of(option: Any) -> str:
+    """Default of an option as it would be typed."""
+    value = option.default
+    if value is None or callable(value) or value == () or str(value).startswith("Sentinel"):
+        return ""
+    if isinstance(value, bool):
+        names = option.opts if value else option.secondary_opts
+        return f"`{names[0]}`" if names else ""
+    return f"`{getattr(value, 'value', value)}`"
+
+
+def plain(text: str) -> str:
+    """Help text without rich's markup and click's marks."""
+    text = text.replace("\b\n", "")
+    return re.sub(r"\[/?(?:bold|dim|italic|cyan|green|yellow|red|code)[^\]]*\]", "", text)
+
+
+PAGES = {"quantities.md": quantities, "commands.md": command_pages, "model-config.md": model_config}
+
+
+def write_pages(app: Sphinx) -> None:
+    """Write the pages that changed."""
+    folder = Path(app.srcdir) / "generated"
+    folder.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        text = page()
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def escape_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001
+    """Keep |m| in docstrings from being read as a substitution, and g_ as a link."""
+    for k, line in enumerate(lines):
+        pieces = re.split(r"(``.*?``|`[^`]*`)", line)
+        pieces[::2] = [re.sub(r"(?<!\\)\|", r"\\|", p) for p in pieces[::2]]
+        lines[k] = "".join(pieces)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register with Sphinx."""
+    app.connect("builder-inited", write_pages, priority=100)
+    app.connect("autodoc-process-docstring", escape_bars)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

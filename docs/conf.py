@@ -1,0 +1,56 @@
+"""Sphinx configuration. Build with ``make docs``."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import mmace_sim
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "mmace_sim"
+author = "The mmace_sim developers"
+copyright = "The mmace_sim developers"
+release = version = mmace_sim.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+    "generated_pages",
+]
+exclude_patterns = ["_build", "generated", "auto_examples/*.ipynb"]
+default_role = "code"
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"mmace_sim {release}"
+html_static_path = ["_static"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_class_signature = "mixed"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+# Only links within the documentation are checked: other projects' inventories would need the network.
+nitpick_ignore_regex = [(r"py:.*", r"(?!mmace_sim).*"), (r"py:.*", r"mmace_sim\.(nn|typing)\..*")]
+suppress_warnings = ["toc.empty_glob", "config.cache"]
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"/\d\d_",
+    "ignore_pattern": r"(make_structures|__init__)\.py",
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "min_reported_time": 1,
+    "abort_on_example_error": True,
+}
+warnings.filterwarnings("ignore", category=FutureWarning)
