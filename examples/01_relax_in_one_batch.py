@@ -49,9 +49,8 @@ energies -= np.nanmin(energies)
 for entry, r, energy in zip(loaded, result, energies, strict=True):
     before, after = classify_order(get_magmoms(r.initial_atoms)), classify_order(get_magmoms(r.atoms))
     length = np.linalg.norm(get_magmoms(r.atoms), axis=1).mean()
-    print(
-        f"{entry.name:24s} {r.status:10s} {r.steps:4d} steps  {energy:7.1f} meV/atom  {length:4.2f} μB  {before} → {after}"
-    )
+    print(f"{entry.name:22s} {r.status:10s} {r.steps:4d} steps", end=" ")
+    print(f"{energy:7.1f} meV/atom {length:4.2f} μB  {before} → {after}")
 
 # %%
 # The energies of the orders at a glance.

@@ -53,9 +53,8 @@ relaxed = ts.optimize(
     max_steps=200,
 )
 for atoms in mmace_sim.torchsim.state_to_atoms(relaxed):
-    print(
-        f"volume {atoms.get_volume() / len(atoms):.3f} Å³/atom, moment {atoms.get_initial_magnetic_moments()[0]} μB"
-    )
+    moment = atoms.get_initial_magnetic_moments()[0]
+    print(f"volume {atoms.get_volume() / len(atoms):.3f} Å³/atom, moment {moment} μB")
 
 # %%
 # Molecular dynamics

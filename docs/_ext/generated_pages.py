@@ -99,6 +99,7 @@ def model_config() -> str:
 def command_pages() -> str:
     """Usage and options of every command."""
     import typer
+
     from mmace_sim.cli.app import app
 
     group = typer.main.get_command(app)
