@@ -75,16 +75,21 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
     return docs
 
 
-def config_table(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
-    """One row for each field, sections expanded."""
+def config_table(
+    model: type[BaseModel], prefix: str = "", values: BaseModel | None = None
+) -> list[list[str]]:
+    """One row for each field, sections expanded; defaults are those of the section that holds a section."""
     rows = []
     docs = field_docs(model)
     for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            rows += config_table(annotation, f"{prefix}{name}.")
+        required = field.is_required() and values is None
+        value = getattr(values, name) if values is not None else None
+        if values is None and not required:
+            value = field.get_default(call_default_factory=True)
+        if isinstance(value, BaseModel):
+            rows += config_table(type(value), f"{prefix}{name}.", value)
             continue
-        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)}`"
+        default = "required" if required else f"`{value!r}`"
         rows.append([f"`{prefix}{name}`", default, docs.get(name, "")])
     return rows
 
@@ -94,6 +99,58 @@ def model_config() -> str:
     from mmace_sim.model.config import ModelConfig
 
     return table(["Field", "Default", "Meaning"], config_table(ModelConfig))
+
+
+def train_config() -> str:
+    """Every key of a training configuration."""
+    from mmace_sim.training.config import TrainConfig
+
+    return table(["Key", "Default", "Meaning"], config_table(TrainConfig))
+
+
+SUMMARY_KEYS = {
+    "file": "file that the structure came from",
+    "index": "which structure of the file, from 0",
+    "name": "short unique name",
+    "formula": "chemical formula",
+    "n_atoms": "number of atoms",
+    "status": "`converged`, `max_steps`, `non_finite` or `failed`",
+    "message": "what went wrong and what to do; empty if converged",
+    "notes": "what else the user should know, such as moments that were chosen for a file without any",
+    "steps": "steps of the relaxation",
+    "energy": "energy of the relaxed structure",
+    "energy_initial": "energy of the start",
+    "energy_per_atom": "energy of the relaxed structure per atom",
+    "energy_change_per_atom": "relaxed minus start, per atom",
+    "magmoms": "moment vectors of all atoms",
+    "magmom_by_species": "mean length of the moments of each element",
+    "total_magmom": "vector sum of the moments (in the CSV file its length)",
+    "magnetic_order_initial": "FM, AFM, ferri, non-collinear or non-magnetic, of the start",
+    "magnetic_order_final": "the same, of the relaxed structure",
+    "magnetic_space_group": "magnetic space group, BNS number",
+    "magnetic_space_group_uni": "magnetic space group, unified number (1–1651)",
+    "space_group": "space group of the structure without its moments",
+    "cell": "cell vectors",
+    "volume": "volume of the cell",
+    "volume_change": "relative change of the volume",
+    "max_force": "largest force that is left",
+    "max_stress": "largest component of the stress that is left",
+    "max_magforce": "largest magnetic force that is left",
+}
+
+
+def summary_keys() -> str:
+    """Keys of the entries of a summary, with units; fails if the code has a key that is not described here."""
+    from mmace_sim.workflows.output import CSV_COLUMNS, UNITS
+
+    undescribed = {*CSV_COLUMNS, *UNITS} - set(SUMMARY_KEYS)
+    if undescribed:
+        raise KeyError(f"describe {sorted(undescribed)} in SUMMARY_KEYS of {__file__}")
+    rows = [
+        [f"`{key}`", text, UNITS.get(key, ""), "yes" if key in CSV_COLUMNS else ""]
+        for key, text in SUMMARY_KEYS.items()
+    ]
+    return table(["Key", "What", "Unit", "In the CSV file"], rows)
 
 
 def command_pages() -> str:
@@ -143,7 +200,13 @@ def plain(text: str) -> str:
     return re.sub(r"\[/?(?:bold|dim|italic|cyan|green|yellow|red|code)[^\]]*\]", "", text)
 
 
-PAGES = {"quantities.md": quantities, "commands.md": command_pages, "model-config.md": model_config}
+PAGES = {
+    "quantities.md": quantities,
+    "summary.md": summary_keys,
+    "commands.md": command_pages,
+    "model-config.md": model_config,
+    "train-config.md": train_config,
+}
 
 
 def write_pages(app: Sphinx) -> None:
