@@ -1,6 +1,7 @@
 """Checks of one structure before anything is computed with it."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from ase.geometry import complete_cell
 from ase.neighborlist import neighbor_list
 from jaxtyping import Float
 
-from mmace_sim.errors import MissingMomentsError, StructureError, UnsupportedElementError
+from mmace_sim.errors import MissingMomentsError, ModelFileError, StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms
 
 MIN_DISTANCE: float = 0.5
@@ -100,16 +101,21 @@ def _check_elements(atoms: Atoms, elements: set[int]) -> None:
 
 def _advice(numbers: set[int]) -> str:
     """Which registered models know the elements."""
+    from mmace_sim.model.checkpoint import read_metadata
     from mmace_sim.model.registry import list_models
 
-    fitting = [
-        str(entry["name"])
-        for entry in list_models()
-        if numbers <= {int(number) for number in entry.get("atomic_numbers", ())}
-    ]
+    fitting = []
+    with suppress(ModelFileError):  # a broken model elsewhere must not hide what is wrong here
+        for model, path in list_models().items():
+            if path.is_file() and numbers <= {
+                int(z) for z in read_metadata(path)["config"]["atomic_numbers"]
+            }:
+                fitting.append(model)
     if fitting:
         return f"Models that know them all: {', '.join(fitting)} (--model NAME)."
-    return "No installed model knows them all (`mmace-sim models` lists them): train one with `mmace-sim train`."
+    return (
+        "No installed model knows them all (`mmace-sim models` lists them): train one with `mmace-sim train`."
+    )
 
 
 def _check_cell(atoms: Atoms) -> None:
@@ -122,7 +128,7 @@ def _check_cell(atoms: Atoms) -> None:
     if (lengths[atoms.pbc] < 1e-6).any():
         raise StructureError(
             "the structure is periodic but has no cell vector in a periodic direction (zero volume). "
-            "Give the lattice in the file, or switch the periodicity off (pbc=\"F F F\") for a molecule."
+            'Give the lattice in the file, or switch the periodicity off (pbc="F F F") for a molecule.'
         )
     volume = _relative_volume(complete_cell(cell))
     if abs(volume) < MIN_FLATNESS:

@@ -108,7 +108,7 @@ def magnetic_symmetry(
                 (*cell, moments), symprec=symprec, mag_symprec=10 * symprec
             )
             plain = spglib.get_symmetry_dataset(cell, symprec=symprec)
-        except Exception:  # noqa: BLE001  spglib's exceptions differ between versions; the order needs none of this
+        except Exception:
             return None
         if dataset is None or plain is None:
             return None

@@ -86,7 +86,12 @@ def write_mcif(path: Path, atoms: Atoms, *, name: str = "mmace_sim") -> None:
     greek = ("alpha", "beta", "gamma")
     lines += [f"_cell_angle_{angle}   {value:.8f}" for angle, value in zip(greek, angles, strict=True)]
     lines += ["_space_group_magn.number_BNS   '1.1'", "_space_group_magn.name_BNS   'P 1'", "", "loop_"]
-    lines += ["_space_group_symop_magn_operation.id", "_space_group_symop_magn_operation.xyz", "1 x,y,z,+1", ""]
+    lines += [
+        "_space_group_symop_magn_operation.id",
+        "_space_group_symop_magn_operation.xyz",
+        "1 x,y,z,+1",
+        "",
+    ]
     labels = [f"{symbol}{index + 1}" for index, symbol in enumerate(atoms.get_chemical_symbols())]
     lines += ["loop_", "_atom_site_label", "_atom_site_type_symbol"]
     lines += [f"_atom_site_fract_{axis}" for axis in "xyz"] + ["_atom_site_occupancy"]
@@ -115,7 +120,9 @@ def parse_operation(text: str) -> Operation:
     """
     parts = [part.strip().lower().replace(" ", "") for part in text.split(",")]
     if len(parts) not in (3, 4):
-        raise StructureError(f"cannot read the symmetry operation {text!r}; expected something like '-y,x+1/2,z,-1'.")
+        raise StructureError(
+            f"cannot read the symmetry operation {text!r}; expected something like '-y,x+1/2,z,-1'."
+        )
     rotation, translation = np.zeros((3, 3)), np.zeros(3)
     try:
         for row, part in enumerate(parts[:3]):
@@ -156,7 +163,9 @@ def _expand_block(block: Any) -> Atoms:
     occupancy = np.array(tags.get("_atom_site_occupancy", np.ones(len(labels))), dtype=float)
     if (np.abs(occupancy - 1) > 1e-3).any():
         label = labels[int(np.argmax(np.abs(occupancy - 1)))]
-        raise StructureError(f"site {label} is partially occupied; give an ordered structure (e.g. a supercell).")
+        raise StructureError(
+            f"site {label} is partially occupied; give an ordered structure (e.g. a supercell)."
+        )
     moments = _listed_moments(tags, labels) @ _unit_axes(cell.array)
     operations = _operations(tags)
     atoms = Atoms(cell=cell, pbc=True)
@@ -212,7 +221,9 @@ def _listed_moments(tags: dict[str, Any], labels: list[str]) -> Float[np.ndarray
     columns = [_column(tags, name) for name in (MOMENT_LABELS, *MOMENT_AXES)]
     for label, *components in zip(*columns, strict=True):
         if str(label) not in listed:
-            raise StructureError(f"a moment is given for {label!r}, which is none of the sites {', '.join(labels)}.")
+            raise StructureError(
+                f"a moment is given for {label!r}, which is none of the sites {', '.join(labels)}."
+            )
         listed[str(label)] = tuple(0.0 if value in (".", "?") else float(value) for value in components)
     return np.array([listed[label] for label in labels])
 
@@ -233,7 +244,9 @@ def _operations(tags: dict[str, Any]) -> list[Operation]:
 
 def _operations_by_number(tags: dict[str, Any]) -> list[Operation]:
     """Operations of the Belov-Neronova-Smirnova (BNS) group named in the file, or none for a plain list of atoms."""
-    plain = [_column(tags, name) for name in ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")]
+    plain = [
+        _column(tags, name) for name in ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
+    ]
     if BNS_NUMBER not in tags and all(len(column) <= 1 for column in plain):
         return [(np.eye(3), np.zeros(3), 1)]
     if BNS_NUMBER not in tags or "_space_group_magn_transform_bns_pp_abc" in tags:

@@ -13,7 +13,7 @@ from ase import Atoms
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms, set_magmoms
-from mmace_sim.workflows.check_structure import StructureCheck, check_structure
+from mmace_sim.workflows.checks import StructureCheck, check_structure
 from mmace_sim.workflows.initial_moments import initial_magmoms
 from mmace_sim.workflows.mcif import is_magnetic_cif, read_mcif
 
@@ -181,7 +181,7 @@ def read_structures(path: str | Path) -> list[LoadedStructure]:
             frames = [_normalise(atoms) for atoms in _read_any(path)]
     except StructureError as error:
         raise type(error)(f"{path}: {error}") from error
-    except Exception as error:  # noqa: BLE001  the parsers of the hosts raise anything
+    except Exception as error:
         reason = str(error).strip() or type(error).__name__
         raise StructureError(
             f"{path}: cannot be read ({reason}). Check that it is complete and in a format that ASE reads "
@@ -225,7 +225,9 @@ def _read_any(path: Path) -> list[Atoms]:
 def _normalise(atoms: Atoms) -> Atoms:
     """Put the moments where everything else looks for them, and drop what belongs to the file format."""
     occupancy = atoms.info.pop("occupancy", None) or {}
-    if any(len(site) > 1 or any(abs(part - 1) > 1e-3 for part in site.values()) for site in occupancy.values()):
+    if any(
+        len(site) > 1 or any(abs(part - 1) > 1e-3 for part in site.values()) for site in occupancy.values()
+    ):
         raise StructureError("sites are partially occupied; give an ordered structure (e.g. a supercell).")
     for key in ("spacegroup", "unit_cell"):
         atoms.info.pop(key, None)
@@ -266,7 +268,9 @@ def _from_pymatgen(data: dict[str, Any]) -> Atoms:
     moments = [_site_moment(site) for site in structure]
     missing = [index for index, moment in enumerate(moments) if moment is None]
     if 0 < len(missing) < len(moments):
-        raise StructureError(f"site {missing[0]} has no moment but others have; give one (0 for none) to every site.")
+        raise StructureError(
+            f"site {missing[0]} has no moment but others have; give one (0 for none) to every site."
+        )
     if not missing:
         scalar = all(np.ndim(moment) == 0 for moment in moments)
         set_magmoms(atoms, moments if scalar else [_as_vector(moment) for moment in moments])

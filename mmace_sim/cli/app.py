@@ -1,0 +1,83 @@
+"""The command ``mmace-sim``. Heavy imports happen inside the commands, so that ``--help`` is immediate."""
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mmace_sim import __version__
+from mmace_sim.cli.models import models
+from mmace_sim.cli.relax import relax
+from mmace_sim.errors import MmaceError
+
+EXIT_USAGE = 2
+"""Wrong options, unusable model, folder or configuration: nothing was computed."""
+
+EXIT_INCOMPLETE = 3
+"""The run is complete, but some structures failed or did not converge."""
+
+
+class _Group(TyperGroup):
+    """Turns the package's own errors into a message and exit code 2; anything else is a bug with a traceback."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MmaceError as error:
+            if os.environ.get("MMACE_SIM_TRACEBACK"):
+                raise
+            typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(EXIT_USAGE) from error
+
+
+app = typer.Typer(
+    name="mmace-sim",
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"mmace-sim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Magnetic MACE potentials: relax positions, cell **and magnetic moments** of many structures at once.
+
+    Start with `mmace-sim relax STRUCTURES`, where STRUCTURES are files or folders (CIF, mCIF, POSCAR, extxyz,
+    JSON, ...).
+
+    Exit codes: 0 all right; 2 wrong usage or output that cannot be written; 3 some structures failed or did not
+    converge.
+    """
+
+
+app.command()(relax)
+app.command()(models)
+for _name in ("train", "evaluate"):
+    if find_spec(f"mmace_sim.cli.{_name}"):
+        app.command()(getattr(import_module(f"mmace_sim.cli.{_name}"), _name))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

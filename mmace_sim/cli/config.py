@@ -1,0 +1,168 @@
+"""Configurations of the commands: YAML file and flags merged, unknown keys refused."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mmace_sim.errors import ConfigError
+
+STARTS: tuple[str, ...] = ("file", "high-spin", "afm")
+"""Ways to initialise moments, beside ``random:SEED``."""
+
+
+class RelaxConfig(BaseModel):
+    """Everything that decides the result of ``mmace-sim relax``."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    paths: list[str] = Field(default_factory=list)
+    """Files and folders with structures."""
+    output: str = "relax"
+    """Folder of the run."""
+    model: str = "default"
+    """Name in the registry (`mmace-sim models`) or path of a model file."""
+    magmoms: Literal["joint", "adiabatic", "fixed"] = "joint"
+    """Relax moments together with positions, converge them at every step, or keep them."""
+    initial_magmoms: str | None = Field(default=None, pattern=r"^(file|high-spin|afm|random:\d+)$")
+    """Starting moments: file, high-spin, afm, random:SEED; None: from the file, else high-spin."""
+    relax_cell: bool = True
+    """Relax the cell too."""
+    fmax: float = Field(default=0.01, gt=0)
+    """Largest force of a converged structure, in eV/Å."""
+    stress_tol: float = Field(default=0.1, gt=0)
+    """Largest stress of a converged structure, in GPa."""
+    magforce_tol: float = Field(default=0.005, gt=0)
+    """Largest magnetic force of a converged structure, in eV/μB."""
+    max_steps: int = Field(default=500, ge=0)
+    """Largest number of steps."""
+    collinear: bool = False
+    """Keep each moment along its initial axis."""
+    fix_magnitude: bool = False
+    """Keep the length of each moment."""
+    spin_orbit: bool = False
+    """Require a model with spin–orbit coupling."""
+    dtype: Literal["float64", "float32"] = "float64"
+    """Precision."""
+    device: str | None = None
+    """cpu, cuda, ...; None: a GPU if there is one."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; None: as many as torch chooses."""
+    max_batch_atoms: int | None = Field(default=None, ge=1)
+    """Largest number of atoms computed at once; None: as memory allows."""
+    write: list[Literal["cif", "mcif", "poscar"]] = Field(default_factory=list)
+    """Further formats of the relaxed structures."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_start_as_magmoms(cls, data: Any) -> Any:
+        """``magmoms: afm`` means: start from AFM moments and relax them jointly."""
+        value = data.get("magmoms") if isinstance(data, dict) else None
+        if not isinstance(value, str) or not (value in STARTS or value.startswith("random:")):
+            return data
+        if data.get("initial_magmoms") not in (None, value):
+            raise ValueError(
+                f"magmoms {value} and initial_magmoms {data['initial_magmoms']} contradict each other; "
+                "magmoms is best used for joint, adiabatic or fixed"
+            )
+        return data | {"magmoms": "joint", "initial_magmoms": value}
+
+
+NOT_PHYSICS: frozenset[str] = frozenset({"paths", "output", "device", "threads", "max_batch_atoms", "write"})
+"""Fields that may differ when a run is resumed: they do not change the result of a structure."""
+
+
+def load_config[Config: BaseModel](kind: type[Config], file: Path | None, flags: dict[str, Any]) -> Config:
+    """Merge a YAML file and flags; flags win.
+
+    Args:
+        kind: Class of the configuration.
+        file: YAML file, or None.
+        flags: Values given on the command line; those that are None were not given.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: If the file cannot be read, holds unknown keys or impossible values.
+    """
+    values = read_yaml(file) if file else {}
+    source = str(file) if file else "command line"
+    unknown = [key for key in values if key not in kind.model_fields]
+    if unknown:
+        raise ConfigError(f"{source}: {_suggest(str(unknown[0]), list(kind.model_fields))}")
+    given = {key: value for key, value in flags.items() if value is not None}
+    try:
+        return kind.model_validate(values | given)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, source, given)) from error
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read a mapping from YAML.
+
+    Args:
+        file: The file.
+
+    Returns:
+        Its content; an empty file is an empty mapping.
+
+    Raises:
+        ConfigError: If it does not exist or is no YAML mapping.
+    """
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: cannot be read ({error.strerror}). Check the path of --config."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is no valid YAML ({' '.join(str(error).split())}).") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: expected lines such as 'fmax: 0.01', got a {type(values).__name__}.")
+    return values
+
+
+def dump_config(config: BaseModel) -> str:
+    """Write a configuration as YAML that `load_config` reads.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        YAML text, one commented line for each field.
+    """
+    lines = []
+    for key, value in config.model_dump(mode="json").items():
+        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+        text = text.removesuffix("\n").removesuffix("\n...")
+        lines.append(f"{key}: {text}  # {type(config).model_fields[key].description}")
+    return "\n".join(lines) + "\n"
+
+
+def _suggest(key: str, valid: list[str]) -> str:
+    close = get_close_matches(key.replace("-", "_"), valid, n=1, cutoff=0.4)
+    nearest = f"Did you mean {close[0]!r}? " if close else ""
+    return f"unknown option {key!r}. {nearest}Valid options: {', '.join(valid)}."
+
+
+def _explain(error: ValidationError, source: str, flags: dict[str, Any]) -> str:
+    """One line per wrong value, with the value and where it came from."""
+    lines = []
+    for item in error.errors():
+        key = str(item["loc"][0]) if item["loc"] else ""
+        where = f"--{key.replace('_', '-')}" if key in flags else f"{source}: {key}".rstrip(": ")
+        text = item["msg"].removeprefix("Value error, ")
+        if key == "initial_magmoms" and item["type"] == "string_pattern_mismatch":
+            text = "choose file, high-spin, afm or random:SEED (e.g. random:7)"
+        elif key == "magmoms":
+            text = (
+                "choose joint, adiabatic or fixed (or, to set the start, file, high-spin, afm, random:SEED)"
+            )
+        got = f" (got {item['input']!r})" if key else ""
+        lines.append(f"{where}: {text}{got}.")
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""Options that several commands share, and what they have in common while running."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmace_sim.errors import UnsupportedOptionError
+
+if TYPE_CHECKING:
+    import torch
+
+RUN = "Run"
+RELAXATION = "Relaxation"
+MOMENTS = "Magnetic moments"
+MACHINE = "Machine"
+
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Folder of the run.",
+        show_default="named after the command",
+        rich_help_panel=RUN,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|FILE",
+        help="Model: a name (see `mmace-sim models`) or a file.",
+        show_default="default",
+        rich_help_panel=RUN,
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE.yaml",
+        help=(
+            "YAML file with any of the options (names with underscores); flags win over it. The "
+            "`config.yaml` of a run can be used."
+        ),
+        rich_help_panel=RUN,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with an interrupted run in the same folder.", rich_help_panel=RUN),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Overwrite an earlier run in the same folder.", rich_help_panel=RUN)
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress bar, no table, only errors.", rich_help_panel=RUN)
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="cpu|cuda",
+        help="Where to compute.",
+        show_default="a GPU if there is one",
+        rich_help_panel=MACHINE,
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="float64|float32",
+        help="Precision; float32 is faster on a GPU.",
+        show_default="float64",
+        rich_help_panel=MACHINE,
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads.", show_default="all cores", rich_help_panel=MACHINE)
+]
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Hide the deprecation warnings that torch, e3nn and TorchSim emit while they are imported.
+
+    Yields:
+        Nothing.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def pick_device(name: str | None, threads: int | None) -> "torch.device":
+    """Choose the device and set the number of threads.
+
+    Args:
+        name: Such as ``cpu`` or ``cuda:0``; None or ``auto``: a GPU if there is one.
+        threads: CPU threads, or None.
+
+    Returns:
+        The device.
+
+    Raises:
+        UnsupportedOptionError: If torch does not know the device or it is not there.
+    """
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    if name in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UnsupportedOptionError(
+            f"device {name!r} cannot be used ({reason}). Use --device cpu."
+        ) from error
+    return device

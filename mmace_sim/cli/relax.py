@@ -1,0 +1,172 @@
+"""``mmace-sim relax``: positions, cell and magnetic moments of many structures in one batch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmace_sim.cli import options as opt
+
+_Paths = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="PATHS",
+        help=("Files and folders with structures, in any format that ASE reads, mCIF and pymatgen JSON."),
+        show_default=False,
+    ),
+]
+_Magmoms = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODE",
+        help=(
+            "**joint**: relax moments together with positions and cell. **adiabatic**: converge "
+            "the moments at every step. **fixed**: keep them. A START is understood here too: "
+            "`--magmoms afm` means `--initial-magmoms afm --magmoms joint`."
+        ),
+        show_default="joint",
+        rich_help_panel=opt.MOMENTS,
+    ),
+]
+_Start = Annotated[
+    str | None,
+    typer.Option(
+        metavar="START",
+        help=(
+            "Moments to start from. **file**: must be in the file. **high-spin**: ferromagnetic "
+            "along z. **afm**: near neighbours opposite. **random:SEED**: random directions."
+        ),
+        show_default="from the file, else high-spin with a note",
+        rich_help_panel=opt.MOMENTS,
+    ),
+]
+_Collinear = Annotated[
+    bool | None,
+    typer.Option(
+        "--collinear",
+        help="Keep each moment along its initial axis.",
+        show_default=False,
+        rich_help_panel=opt.MOMENTS,
+    ),
+]
+_FixMagnitude = Annotated[
+    bool | None,
+    typer.Option(
+        "--fix-magnitude",
+        help="Keep the length of each moment and relax directions only.",
+        show_default=False,
+        rich_help_panel=opt.MOMENTS,
+    ),
+]
+_SpinOrbit = Annotated[
+    bool | None,
+    typer.Option(
+        "--spin-orbit",
+        help="Require a model with spin–orbit coupling.",
+        show_default=False,
+        rich_help_panel=opt.MOMENTS,
+    ),
+]
+_RelaxCell = Annotated[
+    bool | None,
+    typer.Option(
+        "--relax-cell/--fixed-cell",
+        help="Relax the cell too (of crystals; a molecule has none).",
+        show_default="--relax-cell",
+        rich_help_panel=opt.RELAXATION,
+    ),
+]
+_Fmax = Annotated[
+    float | None,
+    typer.Option(
+        help="Largest force of a converged structure, eV/Å.",
+        show_default="0.01",
+        rich_help_panel=opt.RELAXATION,
+    ),
+]
+_StressTol = Annotated[
+    float | None,
+    typer.Option(
+        help="Largest stress of a converged structure, GPa.",
+        show_default="0.1",
+        rich_help_panel=opt.RELAXATION,
+    ),
+]
+_MagforceTol = Annotated[
+    float | None,
+    typer.Option(
+        help="Largest magnetic force −∂E/∂m of a converged structure, eV/μB.",
+        show_default="0.005",
+        rich_help_panel=opt.RELAXATION,
+    ),
+]
+_MaxSteps = Annotated[
+    int | None,
+    typer.Option(help="Largest number of steps.", show_default="500", rich_help_panel=opt.RELAXATION),
+]
+_MaxBatchAtoms = Annotated[
+    int | None,
+    typer.Option(
+        help="Largest number of atoms computed at once.",
+        show_default="as memory allows",
+        rich_help_panel=opt.MACHINE,
+    ),
+]
+_Write = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="cif|mcif|poscar",
+        help=("Write each relaxed structure in this format too (may be repeated); mcif keeps the moments."),
+        show_default=False,
+        rich_help_panel=opt.RUN,
+    ),
+]
+
+
+def relax(
+    paths: _Paths = None,
+    output: opt.Output = None,
+    model: opt.Model = None,
+    write: _Write = None,
+    config: opt.Config = None,
+    resume: opt.Resume = False,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
+    magmoms: _Magmoms = None,
+    initial_magmoms: _Start = None,
+    collinear: _Collinear = None,
+    fix_magnitude: _FixMagnitude = None,
+    spin_orbit: _SpinOrbit = None,
+    relax_cell: _RelaxCell = None,
+    fmax: _Fmax = None,
+    stress_tol: _StressTol = None,
+    magforce_tol: _MagforceTol = None,
+    max_steps: _MaxSteps = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    threads: opt.Threads = None,
+    max_batch_atoms: _MaxBatchAtoms = None,
+) -> None:
+    """Relax positions, cell and magnetic moments of every structure in PATHS, in one batch.
+
+    The results are in the folder of the run: `summary.json` and `summary.csv` (energies, moments, magnetic
+    orders, statuses), `relaxed.extxyz` (structures with moments and forces), `config.yaml` and `log.txt`.
+
+    Examples: `mmace-sim relax structures/`; `mmace-sim relax POSCAR --initial-magmoms afm -o afm`;
+    `mmace-sim relax *.cif --fixed-cell --magmoms adiabatic`; `mmace-sim relax structures/ --resume`.
+    """
+    from mmace_sim.cli.config import RelaxConfig, load_config
+
+    flags = {
+        "paths": paths or None, "output": output, "model": model, "write": write or None, "magmoms": magmoms,
+        "initial_magmoms": initial_magmoms, "collinear": collinear, "fix_magnitude": fix_magnitude,
+        "spin_orbit": spin_orbit or None, "relax_cell": relax_cell, "fmax": fmax, "stress_tol": stress_tol,
+        "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype,
+        "threads": threads, "max_batch_atoms": max_batch_atoms,
+    }  # fmt: skip
+    merged = load_config(RelaxConfig, Path(config) if config else None, flags)
+    if not merged.paths:
+        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    from mmace_sim.cli.relax_run import run_relax
+
+    raise typer.Exit(run_relax(merged, resume=resume, force=force, quiet=quiet))

@@ -1,0 +1,299 @@
+"""One run of ``mmace-sim relax``: read, check, relax, write, show."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mmace_sim.cli.config import NOT_PHYSICS, RelaxConfig, dump_config
+from mmace_sim.cli.options import pick_device, quiet_imports
+from mmace_sim.cli.run_dir import finished_records, log_to, now, prepare_folder
+from mmace_sim.cli.tables import print_results
+from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.workflows.checks import check_structure
+from mmace_sim.workflows.initial_moments import initial_magmoms
+from mmace_sim.workflows.journal import FILE_NAME, Journal, atoms_from_record, atoms_to_record, fingerprint
+from mmace_sim.workflows.output import (
+    GOOD,
+    UNITS,
+    failed_entry,
+    output_atoms,
+    summary_entry,
+    versions,
+    write_structures,
+    write_summary,
+    write_text,
+)
+from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, load_structures
+
+EXIT_OK = 0
+EXIT_INCOMPLETE = 3
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Run:
+    """What a run knows: its inputs, and what is finished."""
+
+    config: RelaxConfig
+    folder: Path
+    model: Any
+    items: list[LoadedStructure | FailedStructure]
+    created: str
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    n_resumed: int = 0
+
+    @property
+    def pending(self) -> list[LoadedStructure]:
+        """Good structures that are not finished."""
+        good = (item for item in self.items if isinstance(item, LoadedStructure))
+        return [item for item in good if _key(item) not in self.records]
+
+
+def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) -> int:
+    """Relax everything that a configuration names.
+
+    Args:
+        config: The merged configuration.
+        resume: Go on with an earlier run in the same folder.
+        force: Overwrite an earlier run.
+        quiet: Show nothing but errors.
+
+    Returns:
+        Exit code: 0, or 3 if a structure failed or did not converge.
+
+    Raises:
+        ConfigError: If there is nothing to relax.
+        OutputError: If the folder cannot be used, or the disk is full.
+        ModelFileError: If the model cannot be loaded.
+        UnsupportedOptionError: If the model or the machine lacks what an option asks for.
+    """
+    with quiet_imports():
+        model = _load(config)
+    items = prepare_structures(config, model.elements)
+    folder = Path(config.output)
+    resumed = prepare_folder(folder, resume=resume, force=force)
+    run = _Run(config, folder, model, items, now())
+    header = _header(run)
+    if resumed:
+        run.records = finished_records(folder, header)
+        run.n_resumed = len(run.records)
+    with Journal(folder / FILE_NAME) as journal, log_to(folder / "log.txt"):
+        if not (resumed and (folder / FILE_NAME).stat().st_size):
+            journal.append(header)
+        write_text(folder / "config.yaml", dump_config(config))
+        _log_start(run)
+        _relax_pending(run, journal, quiet=quiet)
+        entries = _write_results(run)
+    if not quiet:
+        print_results(entries, folder, n_resumed=run.n_resumed)
+    return EXIT_OK if all(entry["status"] in GOOD for entry in entries) else EXIT_INCOMPLETE
+
+
+def prepare_structures(config: RelaxConfig, elements: list[int]) -> list[LoadedStructure | FailedStructure]:
+    """Read, initialise the moments of, and check every structure.
+
+    Args:
+        config: The merged configuration.
+        elements: Atomic numbers that the model knows.
+
+    Returns:
+        Structures that can be relaxed and those that cannot, in the order of the files.
+
+    Raises:
+        ConfigError: If there is nothing at all.
+    """
+    items = load_structures(config.paths)
+    if not items:
+        raise ConfigError(
+            f"no structures in {', '.join(config.paths)}. Name files, or folders with CIF, mCIF, POSCAR, extxyz or JSON files."
+        )
+    prepared: list[LoadedStructure | FailedStructure] = []
+    for item in items:
+        if isinstance(item, LoadedStructure):
+            prepared.append(_prepare(item, config, elements))
+        else:
+            prepared.append(item)
+    return prepared
+
+
+def _prepare(
+    item: LoadedStructure, config: RelaxConfig, elements: list[int]
+) -> LoadedStructure | FailedStructure:
+    try:
+        moments, note = initial_magmoms(item.atoms, config.initial_magmoms)
+        set_magmoms(item.atoms, moments)
+        check = check_structure(item.atoms, elements)
+    except StructureError as error:
+        return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
+    item.notes += [note] if note else []
+    item.notes += [check.note] if check.note and config.relax_cell else []
+    return item
+
+
+def _load(config: RelaxConfig) -> Any:
+    """The model on its device, after checking that it can do what is asked for."""
+    import torch
+
+    from mmace_sim.model.checkpoint import load_model
+
+    device = pick_device(config.device, config.threads)
+    model = load_model(config.model, device=device, dtype=getattr(torch, config.dtype))
+    if config.spin_orbit and not model.spin_orbit:
+        raise UnsupportedOptionError(
+            f"--spin-orbit: model {config.model!r} has no spin–orbit term. Choose another model "
+            "(`mmace-sim models` shows which have one), or leave the option out."
+        )
+    return model
+
+
+def _key(item: LoadedStructure | FailedStructure) -> str:
+    return f"{item.file}#{item.index}"
+
+
+def _header(run: _Run) -> dict[str, Any]:
+    """First line of the journal: what a resumed run must agree with."""
+    config = {
+        key: value for key, value in run.config.model_dump(mode="json").items() if key not in NOT_PHYSICS
+    }
+    config["weights of the model"] = _weights_hash(run.model)
+    inputs = {
+        _key(item): fingerprint(item.atoms) if isinstance(item, LoadedStructure) else "unusable"
+        for item in run.items
+    }
+    return {
+        "command": "relax",
+        "created": run.created,
+        "versions": versions(),
+        "config": config,
+        "inputs": inputs,
+    }
+
+
+def _weights_hash(model: Any) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _log_start(run: _Run) -> None:
+    _log.info("mmace-sim relax, %d structures, model %s", len(run.items), run.config.model)
+    _log.info("versions: %s", ", ".join(f"{name} {number}" for name, number in versions().items()))
+    if run.n_resumed:
+        _log.info("resumed: %d structures were finished before", run.n_resumed)
+    for item in run.items:
+        if isinstance(item, FailedStructure):
+            _log.error("%s", item.message)
+        for note in getattr(item, "notes", ()):
+            _log.info("%s: %s", item.name, note)
+
+
+def _relax_pending(run: _Run, journal: Journal, *, quiet: bool) -> None:
+    """Relax what is not finished; each structure is on disk as soon as it is finished."""
+    pending = run.pending
+    if not pending:
+        return
+    import torch
+
+    from mmace_sim.workflows.relax import relax
+
+    config = run.config
+    with _progress(len(pending), quiet=quiet) as (finished, step):
+
+        def store(index: int, result: Any) -> None:
+            item = pending[index]
+            record = _record(item, result)
+            journal.append(record)
+            run.records[_key(item)] = record
+            _log.info("%s: %s after %d steps %s", item.name, result.status, result.steps, result.message)
+            finished()
+
+        relax(
+            [item.atoms for item in pending],
+            model=run.model,
+            relax_cell=config.relax_cell,
+            magmoms=config.magmoms,
+            fmax=config.fmax,
+            stress_tol=config.stress_tol,
+            magforce_tol=config.magforce_tol,
+            max_steps=config.max_steps,
+            collinear=config.collinear,
+            fix_magnitude=config.fix_magnitude,
+            device=next(run.model.parameters()).device,
+            dtype=getattr(torch, config.dtype),
+            max_batch_atoms=config.max_batch_atoms,
+            on_finished=store,
+            on_step=step,
+        )
+
+
+def _record(item: LoadedStructure, result: Any) -> dict[str, Any]:
+    """Line of the journal; a structure that failed has no relaxed atoms."""
+    if str(result.status) == "failed":
+        return {"key": _key(item), "entry": failed_entry(item, result.message), "relaxed": None}
+    entry = summary_entry(item, result)
+    usable = str(result.status) != "non_finite"
+    return {
+        "key": _key(item),
+        "entry": entry,
+        "relaxed": atoms_to_record(output_atoms(item, result)) if usable else None,
+    }
+
+
+def _write_results(run: _Run) -> list[dict[str, Any]]:
+    """Write summary and structures in the order of the input."""
+    entries: list[dict[str, Any]] = []
+    relaxed: list[Atoms] = []
+    for item in run.items:
+        if isinstance(item, FailedStructure):
+            entries.append(failed_entry(item))
+            continue
+        record = run.records[_key(item)]
+        entries.append(record["entry"])
+        if record["relaxed"]:
+            relaxed.append(atoms_from_record(record["relaxed"]))
+    metadata = {key: value for key, value in run.model.metadata.items() if key != "config"}
+    summary = {
+        "command": "relax",
+        "created": run.created,
+        "finished": now(),
+        "versions": versions(),
+        "units": UNITS,
+        "config": run.config.model_dump(mode="json"),
+        "model": {"name": run.config.model, "elements": list(run.model.elements)} | metadata,
+        "structures": entries,
+    }
+    write_summary(run.folder, summary)
+    for note in write_structures(run.folder, relaxed, run.config.write):
+        _log.warning("%s", note)
+    good = sum(entry["status"] in GOOD for entry in entries)
+    _log.info("finished: %d of %d converged", good, len(entries))
+    return entries
+
+
+@contextmanager
+def _progress(total: int, *, quiet: bool) -> Iterator[tuple[Any, Any]]:
+    """A progress bar on stderr; yields what to call when a structure is finished and at each step."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("structures"), TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        task = progress.add_task("Relaxing", total=total, detail="")
+
+        def step(state: Any) -> None:
+            progress.update(task, detail=f"step {state.step}, {state.n_active} in the batch")
+
+        yield lambda: progress.advance(task), step

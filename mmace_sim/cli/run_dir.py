@@ -1,0 +1,195 @@
+"""The folder of one run: never overwritten by accident, resumable, with a log."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mmace_sim.errors import OutputError
+from mmace_sim.workflows.journal import FILE_NAME, Journal, read_journal
+from mmace_sim.workflows.structures import is_run_folder
+
+OWN_FILES: tuple[str, ...] = (
+    "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", FILE_NAME,
+)  # fmt: skip
+"""What ``--force`` may remove; everything else in a folder is left alone."""
+
+_log = logging.getLogger(__name__)
+
+
+def now() -> str:
+    """The time in ISO 8601, with the offset from UTC.
+
+    Returns:
+        Such as ``2026-11-24T15:00:00+00:00``.
+    """
+    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+
+
+def prepare_folder(folder: Path, *, resume: bool, force: bool) -> bool:
+    """Create the folder of a run, or make sure that it may be used.
+
+    Args:
+        folder: The folder.
+        resume: Go on with a run that is in it.
+        force: Remove the files of an earlier run.
+
+    Returns:
+        True if there is a run to go on with.
+
+    Raises:
+        OutputError: If the folder is in use, or cannot be written.
+    """
+    if resume and force:
+        raise OutputError(
+            "--resume and --force contradict each other: go on with the earlier run, or overwrite it?"
+        )
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder}: is a file, not a folder. Choose another --output.")
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_writable(folder)
+        if not any(folder.iterdir()):
+            return False
+        return _use_existing(folder, resume=resume, force=force)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror or error}). Choose another folder with --output."
+        ) from error
+
+
+def _check_writable(folder: Path) -> None:
+    """Fail now rather than after hours: no permission, or no space for 1 MB."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _use_existing(folder: Path, *, resume: bool, force: bool) -> bool:
+    if not is_run_folder(folder):
+        raise OutputError(
+            f"{folder}: is not empty and holds no run of mmace-sim. Choose a new or empty folder with --output."
+        )
+    if resume:
+        if not (folder / FILE_NAME).is_file():
+            raise OutputError(f"{folder}: has no {FILE_NAME} to resume from. Start over with --force.")
+        return True
+    if not force:
+        raise OutputError(
+            f"{folder}: holds results of an earlier run. Go on with it (--resume), overwrite it (--force), "
+            "or choose another folder (--output DIR)."
+        )
+    with Journal(folder / FILE_NAME):  # refuses while another process writes this folder
+        pass
+    for name in OWN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    for path in (folder / "structures").glob("*"):
+        if path.suffix in (".cif", ".mcif", ".vasp"):
+            path.unlink()
+    return False
+
+
+def finished_records(folder: Path, header: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What an earlier run finished, after making sure that it was the same run.
+
+    Args:
+        folder: The run folder.
+        header: Description of the run that starts now: ``config`` and ``inputs`` must agree.
+
+    Returns:
+        Records of finished structures by key.
+
+    Raises:
+        OutputError: If configuration, model or inputs differ.
+    """
+    records = read_journal(folder / FILE_NAME)
+    if not records:
+        return {}
+    earlier = records[0]
+    for what in ("config", "inputs"):
+        difference = _first_difference(earlier.get(what, {}), header[what])
+        if difference:
+            raise OutputError(
+                f"{folder}: cannot be resumed, {what} differs: {difference}. Use the same {what} as before, "
+                "overwrite the run (--force), or choose another folder (--output DIR)."
+            )
+    return {str(record["key"]): record for record in records[1:]}
+
+
+def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    for key in dict.fromkeys((*old, *new)):
+        if key not in new:
+            return f"{key} is missing now"
+        if key not in old:
+            return f"{key} is new"
+        if old[key] != new[key]:
+            short = all(len(str(value)) < 40 for value in (old[key], new[key]))
+            return f"{key} was {old[key]}, now {new[key]}" if short else f"{key} has changed"
+    return ""
+
+
+class _IsoFormatter(logging.Formatter):
+    """Time stamps in ISO 8601 with the offset from UTC."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        return datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(timespec="seconds")
+
+
+class _LogFile(logging.FileHandler):
+    """A log that stays silent when the disk is full: the journal reports that, and stops the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
+        return
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Send log messages of the package, and Python warnings, to a file.
+
+    Args:
+        path: File to append to.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    try:
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}). Choose another --output."
+        ) from error
+    handler.setFormatter(_IsoFormatter("%(asctime)s %(levelname)s %(message)s"))
+    ours = logging.getLogger("mmace_sim")
+    python = logging.getLogger("py.warnings")
+    level, propagate = ours.level, python.propagate
+    ours.setLevel(logging.INFO)
+    python.propagate = False
+    for logger in (ours, python):
+        logger.addHandler(handler)
+    with warnings.catch_warnings():
+        for category in (FutureWarning, DeprecationWarning):  # hosts about their hosts: nothing a user can do
+            warnings.simplefilter("ignore", category)
+        logging.captureWarnings(capture=True)
+        try:
+            yield
+        finally:
+            logging.captureWarnings(capture=False)
+            ours.setLevel(level)
+            python.propagate = propagate
+            for logger in (ours, python):
+                logger.removeHandler(handler)
+            handler.close()

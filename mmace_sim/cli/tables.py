@@ -1,0 +1,120 @@
+"""The table that a relaxation ends with."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmace_sim.workflows.output import GOOD
+
+MAX_ROWS = 100
+"""Longer tables show the first rows; all are in ``summary.csv``."""
+
+_WRAPPING = {"file": 12, "order\nbefore → after": 13, "status": 6}
+"""Columns that may take several lines on a narrow terminal, with their least width."""
+
+MIN_WIDTH = 110
+"""Width of the table where the output is no terminal."""
+
+_COLUMNS: tuple[tuple[str, str], ...] = (
+    ("file", "left"), ("formula", "left"), ("E/atom\neV", "right"), ("ΔE/atom\neV", "right"), ("|m|\nμB", "left"),
+    ("total m\nμB", "right"), ("order\nbefore → after", "left"), ("ΔV\n%", "right"), ("steps", "right"),
+    ("status", "left"),
+)  # fmt: skip
+
+
+def print_results(entries: list[dict[str, Any]], folder: Path, *, n_resumed: int = 0) -> None:
+    """Print the table of results, what went wrong, a summary line and where the outputs are.
+
+    Args:
+        entries: Entries of ``summary.json``.
+        folder: The run folder.
+        n_resumed: How many structures an earlier run had finished.
+    """
+    console = Console()
+    if console.width < MIN_WIDTH and not console.is_terminal:
+        console = Console(width=MIN_WIDTH)
+    console.print(results_table(entries[:MAX_ROWS]))
+    if len(entries) > MAX_ROWS:
+        console.print(f"... and {len(entries) - MAX_ROWS} more, see {folder}/summary.csv")
+    for message, names in _grouped(entries).items():
+        console.print(Text(f"{_listed(names)}: {message}" if names else message), soft_wrap=True)
+    notes = Counter(note for entry in entries for note in entry["notes"])
+    for note, count in notes.items():
+        console.print(Text(f"Note: {note}{f' ({count} structures)' if count > 1 else ''}"), soft_wrap=True)
+    counts = Counter(entry["status"] for entry in entries)
+    text = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
+    resumed = f" ({n_resumed} from the earlier run)" if n_resumed else ""
+    console.print(f"\n{len(entries)} structures: {text}{resumed}.", highlight=False)
+    console.print(
+        f"Results: {folder}/summary.json, summary.csv, relaxed.extxyz, log.txt",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def results_table(entries: list[dict[str, Any]]) -> Table:
+    """One row for each structure.
+
+    Args:
+        entries: Entries of ``summary.json``.
+
+    Returns:
+        A rich table.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading, side in _COLUMNS:
+        wraps = heading in _WRAPPING
+        table.add_column(
+            heading, justify=side, no_wrap=not wraps, overflow="fold", min_width=_WRAPPING.get(heading)
+        )  # type: ignore[arg-type]
+    for entry in entries:
+        style = "" if entry["status"] in GOOD else "red"
+        table.add_row(*[Text(cell) for cell in _row(entry)], style=style)
+    return table
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    species, total = entry.get("magmom_by_species"), entry.get("total_magmom")
+    before, after = entry.get("magnetic_order_initial"), entry.get("magnetic_order_final")
+    change = entry.get("volume_change")
+    return [
+        entry["name"],
+        entry.get("formula") or "",
+        _fixed(entry.get("energy_per_atom"), "{:.4f}"),
+        _fixed(entry.get("energy_change_per_atom"), "{:+.4f}"),
+        " ".join(f"{symbol} {value:.2f}" for symbol, value in species.items()) if species else "–",
+        f"{np.linalg.norm(total):.2f}" if total else "–",
+        f"{before} → {after or '–'}" if before else "–",
+        _fixed(None if change is None else 100 * change, "{:+.2f}"),
+        str(entry.get("steps") or 0),
+        entry["status"].replace("_", " "),
+    ]
+
+
+def _fixed(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def _grouped(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Names of the structures by message; a message that names its file stands alone."""
+    groups: dict[str, list[str]] = {}
+    for entry in entries:
+        message = entry["message"]
+        if not message:
+            continue
+        names = groups.setdefault(message, [])
+        if not message.startswith((entry["name"], entry["file"])):
+            names.append(entry["name"])
+    return groups
+
+
+def _listed(names: list[str]) -> str:
+    """Names in a sentence, at most five."""
+    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + rest

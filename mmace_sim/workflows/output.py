@@ -1,0 +1,328 @@
+"""What a relaxation writes: summary, table, relaxed structures."""
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Float
+
+from mmace_sim.errors import OutputError
+from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.workflows.magnetic_order import classify_order, magnetic_symmetry
+from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
+
+UNITS: dict[str, str] = {
+    "energy": "eV",
+    "energy_initial": "eV",
+    "energy_per_atom": "eV/atom",
+    "energy_change_per_atom": "eV/atom",
+    "magmoms": "μB",
+    "magmom_by_species": "μB, mean length",
+    "total_magmom": "μB",
+    "cell": "Å, vectors as rows",
+    "volume": "Å³",
+    "volume_change": "relative to the initial volume",
+    "max_force": "eV/Å",
+    "max_stress": "GPa",
+    "max_magforce": "eV/μB",
+}
+"""Unit of each quantity in the summary."""
+
+CSV_COLUMNS: tuple[str, ...] = (
+    "name", "file", "index", "formula", "n_atoms", "status", "steps", "energy", "energy_per_atom",
+    "energy_change_per_atom", "magmom_by_species", "total_magmom", "magnetic_order_initial", "magnetic_order_final",
+    "magnetic_space_group", "space_group", "volume", "volume_change", "max_force", "max_stress", "max_magforce",
+    "message",
+)  # fmt: skip
+
+GOOD: frozenset[str] = frozenset({"converged"})
+"""Statuses that count as success."""
+
+WRITERS: tuple[str, ...] = ("cif", "mcif", "poscar")
+_ENDINGS = {"cif": ".cif", "mcif": ".mcif", "poscar": ".vasp"}
+
+
+def summary_entry(structure: LoadedStructure, result: Any) -> dict[str, Any]:
+    """The entry of one relaxed structure in ``summary.json``.
+
+    Args:
+        structure: What was read.
+        result: A ``StructureResult`` of `mmace_sim.relax`.
+
+    Returns:
+        Plain JSON values in the units of `UNITS`; numbers that are not finite are None.
+    """
+    before, after = structure.atoms, result.atoms
+    n_atoms = len(before)
+    energy, energy_initial = _number(result.energy), _number(result.energy_initial)
+    change = None if energy is None or energy_initial is None else (energy - energy_initial) / n_atoms
+    entry = _head(structure, str(result.status), result.message)
+    entry |= {
+        "formula": before.get_chemical_formula(),
+        "n_atoms": n_atoms,
+        "energy": energy,
+        "energy_per_atom": None if energy is None else energy / n_atoms,
+        "energy_initial": energy_initial,
+        "energy_change_per_atom": change,
+        "steps": int(result.steps),
+        "max_force": _number(result.max_force),
+        "max_stress": _number(result.max_stress),
+        "max_magforce": _number(result.max_magforce),
+    }
+    return entry | _magnetism(before, after) | _geometry(before, after)
+
+
+def failed_entry(item: FailedStructure | LoadedStructure, message: str | None = None) -> dict[str, Any]:
+    """The entry of a structure that was not relaxed.
+
+    Args:
+        item: The structure or file.
+        message: What is wrong, if `item` does not say it.
+
+    Returns:
+        Plain JSON values; every quantity is None.
+    """
+    text = message if message is not None else getattr(item, "message", "")
+    entry = _head(item, "failed", text)
+    nothing = dict.fromkeys((*UNITS, *CSV_COLUMNS, "magnetic_space_group_uni"))
+    if isinstance(item, LoadedStructure):
+        nothing |= {"formula": item.atoms.get_chemical_formula(), "n_atoms": len(item.atoms)}
+    return nothing | entry | {"steps": 0}
+
+
+def _head(item: FailedStructure | LoadedStructure, status: str, message: str) -> dict[str, Any]:
+    return {
+        "file": item.file,
+        "index": item.index,
+        "name": item.name,
+        "status": status,
+        "message": message,
+        "notes": list(getattr(item, "notes", ())),
+    }
+
+
+def _magnetism(before: Atoms, after: Atoms) -> dict[str, Any]:
+    """Moments and orders; all None if the relaxed moments are not finite."""
+    initial, final = get_magmoms(before), np.asarray(after.arrays["initial_magmoms"], dtype=float)
+    entry: dict[str, Any] = {"magnetic_order_initial": str(classify_order(initial))}
+    if not (np.isfinite(final).all() and np.isfinite(after.positions).all()):
+        names = ("magnetic_order_final", "magmoms", "magmom_by_species", "total_magmom")
+        return entry | dict.fromkeys(
+            (*names, "magnetic_space_group", "magnetic_space_group_uni", "space_group")
+        )
+    symmetry = magnetic_symmetry(after, final)
+    return entry | {
+        "magnetic_order_final": str(classify_order(final)),
+        "magmoms": final.tolist(),
+        "magmom_by_species": mean_moments(after, final),
+        "total_magmom": final.sum(axis=0).tolist(),
+        "magnetic_space_group": symmetry and symmetry.bns_number,
+        "magnetic_space_group_uni": symmetry and symmetry.uni_number,
+        "space_group": symmetry and symmetry.space_group,
+    }
+
+
+def _geometry(before: Atoms, after: Atoms) -> dict[str, Any]:
+    """Cell and volume; volumes only for crystals."""
+    finite = bool(np.isfinite(after.cell.array).all())
+    entry: dict[str, Any] = {"cell": after.cell.array.tolist() if finite else None}
+    if not (finite and before.pbc.all()):
+        return entry | {"volume": None, "volume_change": None}
+    volume = float(after.cell.volume)
+    return entry | {"volume": volume, "volume_change": volume / float(before.cell.volume) - 1.0}
+
+
+def mean_moments(atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"]) -> dict[str, float]:
+    """Mean length of the moments of each element.
+
+    Args:
+        atoms: Structure.
+        magmoms: Its moments, in μB.
+
+    Returns:
+        Lengths in μB, by symbol.
+    """
+    lengths, symbols = np.linalg.norm(magmoms, axis=1), np.array(atoms.get_chemical_symbols())
+    return {
+        str(symbol): float(lengths[symbols == symbol].mean()) for symbol in dict.fromkeys(symbols.tolist())
+    }
+
+
+def output_atoms(structure: LoadedStructure, result: Any) -> Atoms:
+    """The relaxed structure as it is stored: moments, results, magforces, name and status.
+
+    Args:
+        structure: What was read.
+        result: A ``StructureResult`` of `mmace_sim.relax`.
+
+    Returns:
+        A structure of its own.
+    """
+    atoms = result.atoms.copy()
+    atoms.calc = result.atoms.calc
+    if result.magforces is not None and np.isfinite(result.magforces).all():
+        atoms.arrays["magforces"] = np.array(result.magforces, dtype=float)
+    atoms.info |= {"name": structure.name, "status": str(result.status)}
+    return atoms
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on.
+
+    Returns:
+        Versions by name.
+    """
+    found = {"python": python_version()}
+    for package in ("mmace-sim", "torch", "torch-sim-atomistic", "ase", "numpy", "spglib"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write ``summary.json`` and ``summary.csv``, each complete or not at all.
+
+    Args:
+        folder: The run folder.
+        summary: Everything about the run; its list ``structures`` gives the rows.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    text = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False)
+    write_text(folder / "summary.json", text + "\n")
+    temporary = folder / ".summary.csv"
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(CSV_COLUMNS)
+            writer.writerows(
+                [_cell(entry.get(key)) for key in CSV_COLUMNS] for entry in summary["structures"]
+            )
+        temporary.replace(folder / "summary.csv")
+    except OSError as error:
+        raise cannot_write(folder / "summary.csv", error) from error
+
+
+def write_structures(folder: Path, relaxed: Sequence[Atoms], formats: Iterable[str] = ()) -> list[str]:
+    """Write ``relaxed.extxyz``, and each structure in further formats under ``structures/``.
+
+    Args:
+        folder: The run folder.
+        relaxed: Structures from `output_atoms`.
+        formats: Any of `WRITERS`.
+
+    Returns:
+        Notes about structures that have no place in a format (a molecule in a CIF).
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    from ase.io import write
+
+    notes = []
+    try:
+        temporary = folder / ".relaxed.extxyz"
+        write(temporary, list(relaxed), format="extxyz") if relaxed else temporary.write_text("")
+        temporary.replace(folder / "relaxed.extxyz")
+        names = _file_names([str(atoms.info["name"]) for atoms in relaxed])
+        for form in formats:
+            (folder / "structures").mkdir(exist_ok=True)
+            for name, atoms in zip(names, relaxed, strict=True):
+                notes += _write_crystal(folder / "structures" / (name + _ENDINGS[form]), atoms, form)
+    except OSError as error:
+        raise cannot_write(folder / "relaxed.extxyz", error) from error
+    return notes
+
+
+def _write_crystal(path: Path, atoms: Atoms, form: str) -> list[str]:
+    """Write one structure; returns why it was not written, if so."""
+    from ase.io import write
+
+    from mmace_sim.workflows.mcif import write_mcif
+
+    if not atoms.pbc.all():
+        return [f"{atoms.info['name']} is not periodic and was not written as {form}"]
+    try:
+        if form == "mcif":
+            write_mcif(path, atoms, name=path.stem)
+        elif form == "cif":
+            write(path, atoms, format="cif")
+        else:
+            write(path, atoms, format="vasp", direct=True)
+    except OSError:
+        raise
+    except Exception as error:  # the writers of the hosts raise anything; the structure is in relaxed.extxyz
+        return [f"{atoms.info['name']} was not written as {form}: {error}"]
+    return []
+
+
+def _file_names(names: list[str]) -> list[str]:
+    """File names without the ending of the input file, where that leaves them unique."""
+    clean = [re.sub(r"[^\w.+-]+", "_", name) for name in names]
+    short = [
+        re.sub(r"\.(cif|mcif|vasp|poscar|contcar|xyz|extxyz|json|traj)(?=_\d+$|$)", "", name, flags=re.I)
+        for name in clean
+    ]
+    return [name if short.count(name) == 1 else full for name, full in zip(short, clean, strict=True)]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file completely or not at all.
+
+    Args:
+        path: The file.
+        text: Its content.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    temporary = path.with_name("." + path.name)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The error to raise when `path` cannot be written.
+
+    Args:
+        path: File or folder.
+        error: What the system said.
+
+    Returns:
+        An error that says what to do.
+    """
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}). What was computed is in {path.parent}/finished.jsonl "
+        "if that exists: make room, then run the same command with --resume."
+    )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _cell(value: Any) -> Any:
+    """A value as one cell of a CSV table."""
+    if isinstance(value, dict):
+        return " ".join(f"{key}:{number:.4f}" for key, number in value.items())
+    if isinstance(value, list):
+        return f"{np.linalg.norm(value):.6f}"
+    return value
