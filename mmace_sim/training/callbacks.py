@@ -39,7 +39,7 @@ class EpochLog(Callback):
         self.on_epoch = on_epoch
         self._started = 0.0
 
-    def on_fit_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
         """Keep the rows of the epochs before this run starts, drop the others."""
         rows = []
         if self.path.exists():

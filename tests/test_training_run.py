@@ -1,0 +1,137 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from training_toys import E0, TINY_MODEL, toy_frames, write_toys
+
+from mmace_sim.errors import ConfigError, DataError
+from mmace_sim.model.checkpoint import load_model, read_metadata
+from mmace_sim.training.config import load_train_config
+from mmace_sim.training.evaluate import evaluate_files
+from mmace_sim.training.trainer import train
+
+FILES = {"config.yaml", "metrics.csv", "model.safetensors", "summary.json", "checkpoints"}
+
+
+def tiny_config(tmp_path, **trainer):
+    path = tmp_path / "toys.extxyz"
+    if not path.exists():
+        write_toys(path, n=16)
+    settings = {"max_epochs": 3, "batch_size": 4, "device": "cpu", "dtype": "float64", **trainer}
+    return load_train_config(
+        None,
+        {
+            "data": {"train_file": str(path), "valid_fraction": 0.2, "test_fraction": 0.1, "licence": "CC0"},
+            "model": TINY_MODEL,
+            "trainer": settings,
+        },
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_run_learns_and_writes_its_files(tmp_path, folder):
+    seen = []
+    result = train(tiny_config(tmp_path, max_epochs=15), folder, on_epoch=seen.append)
+    assert {p.name for p in folder.iterdir()} == FILES
+    losses = [float(row["train_loss"]) for row in rows(folder)]
+    assert len(losses) == 15 == len(seen)
+    assert losses[-1] < 0.5 * losses[0]
+    metadata = read_metadata(folder / "model.safetensors")
+    assert metadata["elements"] == ["Fe"]
+    assert metadata["license"] == "CC0"
+    assert len(metadata["training_data"]["files"][0]["sha256"]) == 64
+    assert set(metadata["errors"]) == {"train", "valid", "test"}
+    assert str(tmp_path) not in json.dumps(metadata)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["best_epoch"] == result.best_epoch
+    model = load_model(folder / "model.safetensors")
+    assert model.reference.atomic_energies.item() == pytest.approx(E0, abs=1.0)
+    assert model.config.max_moment[26] > 2.0
+    again = evaluate_files(model, [tmp_path / "toys.extxyz"])
+    assert again.n_structures == 16
+    assert again.overall["energy"].mae < 200.0
+
+
+def test_resuming_continues_exactly(tmp_path, folder):
+    straight = tmp_path / "straight"
+    straight.mkdir()
+    config = tiny_config(tmp_path, max_epochs=4)
+    config.optimizer.schedule = "constant"
+    train(config, straight)
+    config.trainer.max_epochs = 2
+    train(config, folder)
+    config.trainer.max_epochs = 4
+    train(config, folder, resume=True)
+    assert [row["train_loss"] for row in rows(folder)] == [row["train_loss"] for row in rows(straight)]
+    a, b = (load_model(f / "model.safetensors").state_dict() for f in (folder, straight))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_nothing_to_resume_from(tmp_path, folder):
+    with pytest.raises(ConfigError, match=r"last\.ckpt"):
+        train(tiny_config(tmp_path), folder, resume=True)
+
+
+def test_plateau_and_early_stopping(tmp_path, folder):
+    config = tiny_config(tmp_path, max_epochs=30, early_stopping=1)
+    config.optimizer.schedule = "plateau"
+    config.optimizer.lr = 1e-30  # nothing improves
+    config.optimizer.ema_decay = 0.0
+    assert train(config, folder).n_epochs < 30
+
+
+def test_partial_labels_train(tmp_path, folder):
+    from ase.io import write
+
+    frames = toy_frames(12)
+    for k, atoms in enumerate(frames):
+        if k % 2:
+            del atoms.arrays["REF_forces"]
+            del atoms.info["REF_stress"]
+        if k % 3:
+            del atoms.arrays["REF_magforces"]
+    write(tmp_path / "toys.extxyz", frames, format="extxyz")
+    result = train(tiny_config(tmp_path, batch_size=1), folder)
+    assert all(np.isfinite(e.mae) for e in result.errors["train"].overall.values())
+
+
+def test_all_energies_missing_is_an_error(tmp_path, folder):
+    from ase.io import write
+
+    frames = toy_frames(8)
+    for atoms in frames:
+        del atoms.info["REF_energy"]
+    write(tmp_path / "toys.extxyz", frames, format="extxyz")
+    with pytest.raises(DataError, match="has an energy"):
+        train(tiny_config(tmp_path), folder)
+
+
+def test_unusable_structures_stop_the_run_before_it_starts(tmp_path, folder):
+    from ase.io import write
+
+    frames = toy_frames(8)
+    del frames[3].arrays["REF_magmom"]
+    write(tmp_path / "toys.extxyz", frames, format="extxyz")
+    with pytest.raises(DataError, match="toys.extxyz@3"):
+        train(tiny_config(tmp_path), folder)
+
+
+def test_atomic_energies_can_be_given(tmp_path, folder):
+    config = tiny_config(tmp_path, max_epochs=1)
+    config.data.atomic_energies = {"Fe": -3384.5}
+    assert train(config, folder).model.reference.atomic_energies.item() == -3384.5
+    config.data.atomic_energies = {"Al": 0.0}
+    with pytest.raises(ConfigError, match="'Al'"):
+        train(config, folder)
