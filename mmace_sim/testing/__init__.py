@@ -1,0 +1,42 @@
+"""Public test tools: toy models with known answers, identities that every magnetic model obeys, strategies.
+
+A new model is tested by inheriting `MagneticModelConformance`; see there. ``hypothesis`` and ``pytest`` are
+needed for that class and for the strategies only.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_LAZY = {
+    "IDENTITIES": "mmace_sim.testing.identities",
+    "HeisenbergModel": "mmace_sim.testing.toys",
+    "Identity": "mmace_sim.testing.identities",
+    "MagneticModelConformance": "mmace_sim.testing.conformance",
+    "ToyTorchSimModel": "mmace_sim.testing.toys",
+    "assert_model_calculator_consistency": "mmace_sim.testing.consistency",
+    "magnetic_structures": "mmace_sim.testing.strategies",
+    "measure_identities": "mmace_sim.testing.identities",
+    "random_structure": "mmace_sim.testing.structures",
+}
+
+__all__ = [
+    "IDENTITIES",
+    "HeisenbergModel",
+    "Identity",
+    "MagneticModelConformance",
+    "ToyTorchSimModel",
+    "assert_model_calculator_consistency",
+    "magnetic_structures",
+    "measure_identities",
+    "random_structure",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'mmace_sim.testing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,162 @@
+"""Toy magnetic models whose answers are known on paper."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmace_sim.graph.batch import MagneticGraph
+from mmace_sim.torchsim.model import MagneticMaceModel
+
+
+class HeisenbergModel(nn.Module):
+    """Classical spins on springs: exchange, Landau energy of the moments, Morse pairs.
+
+    E = Σ_i [E0 + a m_i² + b m_i⁴] + Σ_{i<j} w(r_ij) [V(r_ij) − J'(r_ij) s_i·s_j − K (s_i·r̂_ij)(s_j·r̂_ij)],
+    V(r) = D [(1 − e^{−α (r − r₀)})² − 1], J'(r) = J'₀ e^{−λ (r − r₀)},
+
+    over unique pairs, with s_i = m_i (in μB) or, with ``unit_vectors``, s_i = m_i/|m_i| as in DESIGN §7. The
+    factor w is 1 below `r_on` and goes to zero at `r_max` with three continuous derivatives. All elements are
+    alike. The model is an energy model like `mmace_sim.model.magnetic_mace.MagneticMACE` and can be used
+    wherever that can.
+
+    Known answers, for a lattice with z neighbours at the distance r₀, no other atom closer than `r_max`, λ =
+    K = 0: r₀ is the relaxed distance, and the relaxed ferromagnet has m² = (z J'₀/2 − a)/(2b), or m² =
+    −a/(2b) with unit vectors. The lattice must be rigid under springs between nearest neighbours: fcc and hcp
+    are, bcc and simple cubic are not.
+
+    Args:
+        exchange: J'₀ in eV (unit vectors) or eV/μB²; positive is ferromagnetic.
+        exchange_decay: λ in 1/Å; couples the exchange to distances.
+        pseudo_dipolar: K, in the unit of `exchange`; couples spins to the lattice, like a spin–orbit
+            interaction.
+        landau: (a, b) in eV/μB² and eV/μB⁴.
+        morse: (D, α, r₀) in eV, 1/Å and Å.
+        energy_per_atom: E0 in eV.
+        unit_vectors: Whether exchange acts on directions only. The energy then is not smooth at m = 0.
+        elements: Atomic numbers that are accepted.
+        r_on: Distance where the cutoff begins to act, in Å.
+        r_max: Cutoff radius, in Å.
+    """
+
+    def __init__(
+        self,
+        *,
+        exchange: float = 0.02,
+        exchange_decay: float = 0.0,
+        pseudo_dipolar: float = 0.0,
+        landau: tuple[float, float] = (-0.4, 0.05),
+        morse: tuple[float, float, float] = (0.4, 1.4, 2.5),
+        energy_per_atom: float = -8.0,
+        unit_vectors: bool = False,
+        elements: Sequence[int] = (26,),
+        r_on: float = 2.9,
+        r_max: float = 3.4,
+    ) -> None:
+        super().__init__()
+        self.exchange, self.exchange_decay, self.pseudo_dipolar = exchange, exchange_decay, pseudo_dipolar
+        self.landau, self.morse, self.energy_per_atom = landau, morse, energy_per_atom
+        self.unit_vectors = unit_vectors
+        self.elements = sorted(elements)
+        self.r_on, self.r_max = r_on, r_max
+        self.metadata: dict[str, Any] = {"name": "heisenberg-toy"}
+        table = torch.full((120,), -1, dtype=torch.long)
+        table[self.elements] = 0
+        self.register_buffer("species_table", table, persistent=False)
+        self.register_buffer("_unit", torch.ones((), dtype=torch.float64), persistent=False)
+
+    @property
+    def spin_orbit(self) -> bool:
+        """Whether directions of moments couple to space."""
+        return self.pseudo_dipolar != 0.0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the model."""
+        return self._unit.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self._unit.device
+
+    def relaxed_moment(self, n_neighbors: int) -> float:
+        """Length of the moments of the relaxed ferromagnet, in μB, for λ = K = 0.
+
+        Args:
+            n_neighbors: Number z of nearest neighbours of each atom.
+        """
+        a, b = self.landau
+        field = 0.0 if self.unit_vectors else 0.5 * n_neighbors * self.exchange
+        return max((field - a) / (2 * b), 0.0) ** 0.5
+
+    def relaxed_energy(self, n_neighbors: int) -> float:
+        """Energy per atom of the relaxed ferromagnet, in eV, for λ = K = 0.
+
+        Args:
+            n_neighbors: Number z of nearest neighbours of each atom.
+        """
+        a, b = self.landau
+        square = self.relaxed_moment(n_neighbors) ** 2
+        spins = 1.0 if self.unit_vectors else square
+        pairs = -0.5 * n_neighbors * (self.morse[0] + self.exchange * spins)
+        return self.energy_per_atom + a * square + b * square**2 + pairs
+
+    def forward(
+        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
+    ) -> dict[str, Tensor]:
+        """Energies of the structures of a batch.
+
+        Args:
+            graph: The batch, with pairs up to the cutoff (longer ones do no harm).
+            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
+
+        Returns:
+            "energy" of each structure and "node_energy" of each atom, in eV and float64.
+        """
+        vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
+        sender, receiver = graph.edge_index
+        square = (graph.magmoms * graph.magmoms).sum(dim=1)
+        spins = graph.magmoms / square.sqrt()[:, None] if self.unit_vectors else graph.magmoms
+        pairs = self._pair_energy(vectors, spins[sender], spins[receiver])
+        node_energy = self.energy_per_atom + self.landau[0] * square + self.landau[1] * square**2
+        node_energy = node_energy.double().index_add(0, receiver, 0.5 * pairs.double())
+        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
+        return {"energy": energy, "node_energy": node_energy}
+
+    def _pair_energy(
+        self,
+        vectors: Float[Tensor, "n_edges 3"],
+        spins_j: Float[Tensor, "n_edges 3"],
+        spins_i: Float[Tensor, "n_edges 3"],
+    ) -> Float[Tensor, " n_edges"]:
+        depth, stiffness, distance = self.morse
+        lengths = torch.linalg.norm(vectors, dim=1)
+        directions = vectors / lengths[:, None]
+        stretch = lengths - distance
+        morse = depth * ((1.0 - torch.exp(-stiffness * stretch)) ** 2 - 1.0)
+        exchange = self.exchange * torch.exp(-self.exchange_decay * stretch) * (spins_i * spins_j).sum(dim=1)
+        dipolar = (spins_i * directions).sum(dim=1) * (spins_j * directions).sum(dim=1)
+        x = ((lengths - self.r_on) / (self.r_max - self.r_on)).clamp(0.0, 1.0)
+        switch = 1.0 - x**4 * (35.0 - 84.0 * x + 70.0 * x**2 - 20.0 * x**3)
+        return switch * (morse - exchange - self.pseudo_dipolar * dipolar)
+
+
+class ToyTorchSimModel(MagneticMaceModel):
+    """TorchSim model of any energy model that offers what `HeisenbergModel` does.
+
+    Args:
+        model: Energy model.
+        compute_forces: Whether to compute forces.
+        compute_stress: Whether to compute stresses.
+    """
+
+    def __init__(self, model: nn.Module, *, compute_forces: bool = True, compute_stress: bool = True) -> None:
+        super(MagneticMaceModel, self).__init__()
+        self.model = model
+        self._device, self._dtype = model.device, model.dtype
+        self._compute_forces, self._compute_stress = compute_forces, compute_stress
+        self._memory_scales_with = "n_atoms_x_density"
+        self._last_graph = None
