@@ -159,45 +159,34 @@ def command_pages() -> str:
 
     from mmace_sim.cli.app import app
 
-    group = typer.main.get_command(app)
     parts = []
-    for name, command in group.commands.items():
+    for name, command in typer.main.get_command(app).commands.items():
         if command.hidden:
             continue
-        help_text = inspect.cleandoc(command.help or "").split("\f")[0]
         arguments = [p for p in command.params if p.param_type_name == "argument"]
-        options = [
-            p for p in command.params if p.param_type_name == "option" and not getattr(p, "hidden", False)
-        ]
-        usage = " ".join(["mmace-sim", name, "[OPTIONS]", *(a.human_readable_name for a in arguments)])
-        parts.append(f"## {name}\n\n```console\n$ {usage}\n```\n\n{plain(help_text)}\n")
-        rows = [[flags(o), default_of(o), plain(getattr(o, "help", "") or "")] for o in options]
-        if rows:
-            parts.append(table(["Option", "Default", "Meaning"], rows))
+        options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
+        usage = " ".join(["mmace-sim", name, "[OPTIONS]", *(a.metavar or a.name.upper() for a in arguments)])
+        help_text = inspect.cleandoc(command.help or "").split("\f")[0]
+        parts.append(f"## {name}\n\n```console\n$ {usage}\n```\n\n{help_text}\n")
+        rows = [[flags(o), default_of(o), getattr(o, "help", "") or ""] for o in options]
+        parts.append(table(["Option", "Default", "Meaning"], rows))
     return "\n".join(parts)
 
 
 def flags(option: Any) -> str:
-    """All spellings of an option."""
-    names = [*option.opts, *option.secondary_opts]
-    return ", ".join(f"`{n}`" for n in names)
+    """All spellings of an option, and what it takes."""
+    names = ", ".join(f"`{n}`" for n in [*option.opts, *option.secondary_opts])
+    return f"{names} `{option.metavar}`" if option.metavar else names
 
 
 def default_of(option: Any) -> str:
-    """Default of an option as it would be typed."""
-    value = option.default
-    if value is None or callable(value) or value == () or str(value).startswith("Sentinel"):
-        return ""
-    if isinstance(value, bool):
-        names = option.opts if value else option.secondary_opts
-        return f"`{names[0]}`" if names else ""
-    return f"`{getattr(value, 'value', value)}`"
-
-
-def plain(text: str) -> str:
-    """Help text without rich's markup and click's marks."""
-    text = text.replace("\b\n", "")
-    return re.sub(r"\[/?(?:bold|dim|italic|cyan|green|yellow|red|code)[^\]]*\]", "", text)
+    """Default of an option as its help states it."""
+    if isinstance(option.show_default, str):
+        return option.show_default
+    if option.default is None or isinstance(option.default, bool):
+        names = option.secondary_opts if option.default is False else option.opts
+        return f"`{names[0]}`" if option.secondary_opts else ""
+    return f"`{option.default}`"
 
 
 PAGES = {
