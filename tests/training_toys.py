@@ -1,10 +1,11 @@
-"""Labelled structures with a known energy: E = Σ E0 + a (m·m − 1)² + harmonic bond to the ideal cell."""
+"""Labelled structures with a known energy: E = Σ E0 + a (m·m − 4)² + a spring on the relative displacement."""
 
 import numpy as np
 from ase import Atoms
 from ase.io import write
 
 E0 = -3385.0
+SPRING = 5.0
 
 
 def toy_frame(rng, index, *, forces=True, stress="matrix", magforces=True, symbol="Fe"):
@@ -14,12 +15,13 @@ def toy_frame(rng, index, *, forces=True, stress="matrix", magforces=True, symbo
     atoms.positions += shift
     m = rng.normal(size=(2, 3)) + [0, 0, 2]
     square = (m * m).sum(1)
-    atoms.info["REF_energy"] = float(2 * E0 + (0.01 * (square - 4) ** 2).sum() + 0.5 * (shift**2).sum() + (a - 2.83) ** 2)
+    pull = SPRING * (shift[1] - shift[0])
+    atoms.info["REF_energy"] = float(2 * E0 + (0.01 * (square - 4) ** 2).sum() + 0.5 * (pull**2).sum() / SPRING + (a - 2.83) ** 2)
     atoms.info["config_type"] = "even" if index % 2 == 0 else "odd"
     atoms.info["config_id"] = f"toy_{index}"
     atoms.arrays["REF_magmom"] = m
     if forces:
-        atoms.arrays["REF_forces"] = -shift
+        atoms.arrays["REF_forces"] = np.array([pull, -pull])
     if magforces:
         atoms.arrays["REF_magforces"] = -0.04 * (square - 4)[:, None] * m
     if stress:
