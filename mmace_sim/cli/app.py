@@ -15,10 +15,7 @@ from mmace_sim.cli.relax import relax
 from mmace_sim.errors import MmaceError
 
 EXIT_USAGE = 2
-"""Wrong options, unusable model, folder or configuration: nothing was computed."""
-
-EXIT_INCOMPLETE = 3
-"""The run is complete, but some structures failed or did not converge."""
+"""Wrong options, unusable model, folder or configuration, or a disk that became full."""
 
 
 class _Group(TyperGroup):

@@ -1,5 +1,7 @@
 """Options that several commands share, and what they have in common while running."""
 
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,14 +90,34 @@ Threads = Annotated[
 
 @contextmanager
 def quiet_imports() -> Iterator[None]:
-    """Hide the deprecation warnings that torch, e3nn and TorchSim emit while they are imported.
+    """Import the hosts without what they say while they are imported.
+
+    torch, e3nn and TorchSim warn about their own deprecated calls, and NVIDIA Warp, behind TorchSim's neighbour
+    lists, writes from C to stderr that there is no GPU, which `--device` reports better.
 
     Yields:
-        Nothing.
+        Nothing; warnings stay hidden within the context.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        with _no_stderr():
+            import torch_sim  # noqa: F401
         yield
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Send what C code writes to stderr nowhere."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def pick_device(name: str | None, threads: int | None) -> "torch.device":

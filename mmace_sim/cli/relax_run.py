@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import typer
 from ase import Atoms
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -35,6 +36,7 @@ from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, loa
 
 EXIT_OK = 0
 EXIT_INCOMPLETE = 3
+EXIT_INTERRUPTED = 130
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) ->
         quiet: Show nothing but errors.
 
     Returns:
-        Exit code: 0, or 3 if a structure failed or did not converge.
+        Exit code: 0; 3 if a structure failed or did not converge; 130 if interrupted from the keyboard.
 
     Raises:
         ConfigError: If there is nothing to relax.
@@ -91,7 +93,16 @@ def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) ->
             journal.append(header)
         write_text(folder / "config.yaml", dump_config(config))
         _log_start(run)
-        _relax_pending(run, journal, quiet=quiet)
+        try:
+            _relax_pending(run, journal, quiet=quiet)
+        except KeyboardInterrupt:
+            n_good = sum(isinstance(item, LoadedStructure) for item in items)
+            typer.echo(
+                f"Interrupted. {len(run.records)} of {n_good} structures are finished and safe in {folder}: "
+                "run the same command with --resume to go on.",
+                err=True,
+            )
+            return EXIT_INTERRUPTED
         entries = _write_results(run)
     if not quiet:
         print_results(entries, folder, n_resumed=run.n_resumed)
@@ -111,10 +122,14 @@ def prepare_structures(config: RelaxConfig, elements: list[int]) -> list[LoadedS
     Raises:
         ConfigError: If there is nothing at all.
     """
+    missing = [path for path in config.paths if not Path(path).exists()]
+    if missing:
+        raise ConfigError(f"{', '.join(missing)}: no such file or folder. Check the path.")
     items = load_structures(config.paths)
     if not items:
         raise ConfigError(
-            f"no structures in {', '.join(config.paths)}. Name files, or folders with CIF, mCIF, POSCAR, extxyz or JSON files."
+            f"no structures in {', '.join(config.paths)}. Name files, or folders with CIF, mCIF, POSCAR, extxyz or "
+            "JSON files."
         )
     prepared: list[LoadedStructure | FailedStructure] = []
     for item in items:
@@ -287,8 +302,8 @@ def _write_results(run: _Run) -> list[dict[str, Any]]:
 def _progress(total: int, *, quiet: bool) -> Iterator[tuple[Any, Any]]:
     """A progress bar on stderr; yields what to call when a structure is finished and at each step."""
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("structures"), TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("structures"),
+        TimeElapsedColumn(), TextColumn("{task.fields[detail]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task("Relaxing", total=total, detail="")

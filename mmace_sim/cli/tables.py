@@ -15,11 +15,8 @@ from mmace_sim.workflows.output import GOOD
 MAX_ROWS = 100
 """Longer tables show the first rows; all are in ``summary.csv``."""
 
-_WRAPPING = {"file": 12, "order\nbefore → after": 13, "status": 6}
+_WRAPPING = {"file": 12, "order\nbefore → after": 15, "status": 6}
 """Columns that may take several lines on a narrow terminal, with their least width."""
-
-MIN_WIDTH = 110
-"""Width of the table where the output is no terminal."""
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("file", "left"), ("formula", "left"), ("E/atom\neV", "right"), ("ΔE/atom\neV", "right"), ("|m|\nμB", "left"),
@@ -37,9 +34,11 @@ def print_results(entries: list[dict[str, Any]], folder: Path, *, n_resumed: int
         n_resumed: How many structures an earlier run had finished.
     """
     console = Console()
-    if console.width < MIN_WIDTH and not console.is_terminal:
-        console = Console(width=MIN_WIDTH)
-    console.print(results_table(entries[:MAX_ROWS]))
+    table = results_table(entries[:MAX_ROWS])
+    if not console.is_terminal:  # a file or a pipe takes any width
+        wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
+        console = Console(width=max(console.width, wide))
+    console.print(table)
     if len(entries) > MAX_ROWS:
         console.print(f"... and {len(entries) - MAX_ROWS} more, see {folder}/summary.csv")
     for message, names in _grouped(entries).items():
@@ -90,7 +89,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
         _fixed(entry.get("energy_change_per_atom"), "{:+.4f}"),
         " ".join(f"{symbol} {value:.2f}" for symbol, value in species.items()) if species else "–",
         f"{np.linalg.norm(total):.2f}" if total else "–",
-        f"{before} → {after or '–'}" if before else "–",
+        f"{before}\u00a0→ {after or '–'}" if before else "–",
         _fixed(None if change is None else 100 * change, "{:+.2f}"),
         str(entry.get("steps") or 0),
         entry["status"].replace("_", " "),

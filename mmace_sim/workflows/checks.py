@@ -76,9 +76,9 @@ def _check(atoms: Atoms, elements: Iterable[int] | None) -> StructureCheck:
     _check_cell(atoms)
     if not has_magmoms(atoms):
         raise MissingMomentsError(
-            "the structure carries no magnetic moments. Set them with mmace_sim.graph.atoms.set_magmoms(atoms, magmoms), "
-            "or on the command line with --initial-magmoms high-spin, afm or random:SEED; "
-            "all zeros mean a non-magnetic start."
+            "the structure carries no magnetic moments. Set them with "
+            "mmace_sim.graph.atoms.set_magmoms(atoms, magmoms), or on the command line with "
+            "--initial-magmoms high-spin, afm or random:SEED; all zeros mean a non-magnetic start."
         )
     get_magmoms(atoms)
     _check_distances(atoms)
@@ -133,12 +133,13 @@ def _check_cell(atoms: Atoms) -> None:
     volume = _relative_volume(complete_cell(cell))
     if abs(volume) < MIN_FLATNESS:
         raise StructureError(
-            f"the cell vectors lie in one plane (zero volume): {np.round(cell, 4).tolist()} Å. Correct the lattice in the file."
+            f"the cell vectors lie in one plane (zero volume): {np.round(cell, 4).tolist()} Å. "
+            "Correct the lattice in the file."
         )
     if volume < 0 and atoms.pbc.all():
         raise StructureError(
-            "the cell is left-handed (negative volume). Swap two cell vectors together with the fractional coordinates, "
-            "e.g. atoms.set_cell(atoms.cell[[1, 0, 2]])."
+            "the cell is left-handed (negative volume). Swap two cell vectors together with the fractional "
+            "coordinates, e.g. atoms.set_cell(atoms.cell[[1, 0, 2]])."
         )
 
 

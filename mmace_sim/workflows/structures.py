@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 SUFFIXES: frozenset[str] = frozenset(
-    {".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", ".extxyz", ".json", ".traj", ".db", ".xsf", ".cell", ".res",
-     ".gen", ".pdb", ".xml"}
+    {".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", ".extxyz", ".json", ".traj", ".db", ".xsf", ".cell",
+     ".res", ".gen", ".pdb", ".xml"}
 )  # fmt: skip
 """Endings that are taken from a folder; a file named explicitly may have any that ASE can read."""
 
