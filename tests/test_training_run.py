@@ -49,7 +49,7 @@ def test_a_run_learns_and_writes_its_files(tmp_path, folder):
     assert {p.name for p in folder.iterdir()} == FILES
     losses = [float(row["train_loss"]) for row in rows(folder)]
     assert len(losses) == 15 == len(seen)
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     metadata = read_metadata(folder / "model.safetensors")
     assert metadata["elements"] == ["Fe"]
     assert metadata["license"] == "CC0"
