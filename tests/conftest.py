@@ -15,6 +15,7 @@ with warnings.catch_warnings():
     import mace  # noqa: F401
     import torch
     import torch_sim  # noqa: F401
+    from e3nn import o3  # noqa: F401
 
 torch.set_num_threads(1)
 
