@@ -29,7 +29,6 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"mmace_sim {release}"
-html_static_path = ["_static"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
