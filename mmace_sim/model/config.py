@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from ase.data import atomic_numbers as NUMBERS
+from ase import data as ase_data
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
@@ -52,13 +52,15 @@ class ModelConfig(BaseModel):
     @field_validator("atomic_numbers", mode="before")
     @classmethod
     def _numbers(cls, value: list[int | str]) -> list[int]:
-        return sorted({NUMBERS[v] if isinstance(v, str) and not v.isdigit() else int(v) for v in value})
+        return sorted(
+            {ase_data.atomic_numbers[v] if isinstance(v, str) and not v.isdigit() else int(v) for v in value}
+        )
 
     @field_validator("max_moment", mode="before")
     @classmethod
     def _moments(cls, value: dict[int | str, float]) -> dict[int, float]:
         return {
-            NUMBERS[k] if isinstance(k, str) and not k.isdigit() else int(k): float(v)
+            ase_data.atomic_numbers[k] if isinstance(k, str) and not k.isdigit() else int(k): float(v)
             for k, v in value.items()
         }
 

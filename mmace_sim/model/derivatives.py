@@ -38,8 +38,8 @@ def evaluate(
         training: Keep the graph of the derivatives, so that losses of them can be differentiated.
 
     Returns:
-        "energy" (n_systems,) and "node_energy" (n_atoms,) in eV and float64, and as asked "forces" (n_atoms, 3) in eV/Å,
-        "stress" (n_systems, 3, 3) in eV/Å³ with tension positive (zero where the cell has no volume),
+        "energy" (n_systems,) and "node_energy" (n_atoms,) in eV and float64, and as asked "forces" (n_atoms, 3)
+        in eV/Å, "stress" (n_systems, 3, 3) in eV/Å³ with tension positive (zero where the cell has no volume),
         "magforces" = −∂E/∂m (n_atoms, 3) in eV/μB.
     """
     with torch.enable_grad():

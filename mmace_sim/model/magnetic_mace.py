@@ -75,8 +75,9 @@ class MagneticLayer(nn.Module):
 class MagneticMACE(nn.Module):
     """Magnetic MACE with spin and space factorised, and an optional spin–orbit term.
 
-    E = Σ_i [E0_z + E1_z(m_i·m_i) + s · (E_exchange,i + E_soc,i)]. E_exchange depends on moments through spin dot products only: it is
-    invariant under every rotation or reflection of all moments alone, under time reversal, and under inversion.
+    E = Σ_i [E0_z + E1_z(m_i·m_i) + s · (E_exchange,i + E_soc,i)]. E_exchange depends on moments through spin dot
+    products only: it is invariant under every rotation or reflection of all moments alone, under time reversal,
+    and under inversion.
     E_soc (present with ``spin_orbit=True``) couples them to space, is even in the moments and conserves parity.
 
     Args:

@@ -32,7 +32,7 @@ class ReferenceEnergy(nn.Module):
         self.register_buffer("one_body", torch.zeros(n, num_basis, dtype=torch.float64))
         self.register_buffer("max_moment", torch.tensor(max_moment, dtype=torch.float64), persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ReferenceEnergy":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ReferenceEnergy":  # noqa: ARG002
         """Move with the model, but keep float64 whatever the model is cast to."""
         for name, buffer in self._buffers.items():
             self._buffers[name] = buffer.to(fn(buffer).device)
@@ -81,9 +81,9 @@ def fit_reference(
 ) -> dict[str, float]:
     """Fit E0 and E1 to energies per atom and longitudinal magforces by penalised least squares.
 
-    Minimises Σ (E/n − …)² + Σ (T·m̂ + dE1/d|m|)² / n_T + `curvature`² Σ_z ∫ (d²E1/dx²)² dx, which is linear in all unknowns.
-    Directions of E0 that the data do not fix (compounds of one composition) get the minimum-norm solution around
-    the mean energy per atom.
+    Minimises Σ (E/n − …)² + Σ (T·m̂ + dE1/d|m|)² / n_T + `curvature`² Σ_z ∫ (d²E1/dx²)² dx, which is linear in
+    all unknowns. Directions of E0 that the data do not fix (compounds of one composition) get the minimum-norm
+    solution around the mean energy per atom.
 
     Args:
         reference: Module whose buffers receive the result.

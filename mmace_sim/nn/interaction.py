@@ -98,10 +98,7 @@ class SpaceConvolution(nn.Module):
                 continue
             coupled = torch.einsum("abc,eb->aec", getattr(self, f"coupling_{k}"), harmonics)
             out[l3].append(
-                sum(
-                    edges.layout.sum_neighbors(radial * sent[l1][m], coupled[m])
-                    for m in range(2 * l1 + 1)
-                )
+                sum(edges.layout.sum_neighbors(radial * sent[l1][m], coupled[m]) for m in range(2 * l1 + 1))
             )
         return [torch.cat(features, dim=1) for features in out]
 

@@ -25,9 +25,7 @@ def saturate(
     return scaled * (1.0 + (square / SATURATION_RATIO**2) ** 3) ** (-1.0 / 6.0)
 
 
-def moment_basis(
-    scaled: Float[Tensor, "n_atoms 3"], num_basis: int
-) -> Float[Tensor, "n_atoms n_basis"]:
+def moment_basis(scaled: Float[Tensor, "n_atoms 3"], num_basis: int) -> Float[Tensor, "n_atoms n_basis"]:
     """Chebyshev polynomials T₁ … of 1 − 2 m̃·m̃/s², shifted to vanish for a zero moment.
 
     Args:

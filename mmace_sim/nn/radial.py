@@ -25,10 +25,7 @@ def polynomial_cutoff(
     """
     x = lengths / r_max
     envelope = (
-        1.0
-        - 0.5 * (p + 1) * (p + 2) * x**p
-        + p * (p + 2) * x ** (p + 1)
-        - 0.5 * p * (p + 1) * x ** (p + 2)
+        1.0 - 0.5 * (p + 1) * (p + 2) * x**p + p * (p + 2) * x ** (p + 1) - 0.5 * p * (p + 1) * x ** (p + 2)
     )
     return torch.where(x < 1.0, envelope, torch.zeros_like(envelope))
 

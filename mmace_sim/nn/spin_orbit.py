@@ -36,8 +36,8 @@ def two_ion_paths() -> list[tuple[int, int, int]]:
 class SpinOrbitTerm(nn.Module):
     """E_soc: even in the moments, even under inversion, and zero for an isolated atom.
 
-    With the crystal field G_L = Σ_j R(r_ij) Y_L(r̂_ij) and the spin field V_l = Σ_j R(r_ij) Y_l(r̂_ij) ⊗ m_j, the energy of an
-    atom is linear in G_l · S_l(m_i) (single-ion, l = 2 and 4; S the solid harmonics |m|^l Y_l) and in
+    With the crystal field G_L = Σ_j R(r_ij) Y_L(r̂_ij) and the spin field V_l = Σ_j R(r_ij) Y_l(r̂_ij) ⊗ m_j, the
+    energy of an atom is linear in G_l · S_l(m_i) (single-ion, l = 2 and 4; S the solid harmonics |m|^l Y_l) and in
     G_L · [(m_i V_l)_J]_L (two-ion). Moments are axial vectors, so their products have even parity.
 
     Args:

@@ -1,35 +1,25 @@
-"""Magnetic models in TorchSim: model, state, batched relaxation of moments.
+"""Magnetic models in TorchSim: model, state, batched relaxation of moments."""
 
-Names are imported on first use: TorchSim takes a second.
-"""
-
-from importlib import import_module
-from typing import Any
-
-_LAZY = {
-    "MagneticMaceModel": "mmace_sim.torchsim.model",
-    "initialize_state": "mmace_sim.torchsim.state",
-    "state_magmoms": "mmace_sim.torchsim.state",
-    "state_to_atoms": "mmace_sim.torchsim.state",
-    "state_to_phonopy": "mmace_sim.torchsim.state",
-    "state_to_structures": "mmace_sim.torchsim.state",
-}
+from mmace_sim.torchsim.adiabatic import AdiabaticModel
+from mmace_sim.torchsim.fire import DegreesOfFreedom, magnetic_fire_init, magnetic_fire_step
+from mmace_sim.torchsim.memory import estimate_max_memory_scaler
+from mmace_sim.torchsim.model import MagneticMaceModel
+from mmace_sim.torchsim.state import (
+    initialize_state,
+    state_to_atoms,
+    state_to_phonopy,
+    state_to_structures,
+)
 
 __all__ = [
+    "AdiabaticModel",
+    "DegreesOfFreedom",
     "MagneticMaceModel",
+    "estimate_max_memory_scaler",
     "initialize_state",
-    "state_magmoms",
+    "magnetic_fire_init",
+    "magnetic_fire_step",
     "state_to_atoms",
     "state_to_phonopy",
     "state_to_structures",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'mmace_sim.torchsim' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -1,0 +1,275 @@
+"""FIRE over positions, cell and magnetic moments of many structures at once, as a TorchSim optimiser.
+
+``ts.optimize(state, model, optimizer=(magnetic_fire_init, magnetic_fire_step))`` works; :func:`mmace_sim.relax` adds
+convergence per structure, failures per structure and batches that refill.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch_sim.models.interface import ModelInterface
+from torch_sim.optimizers import OptimState
+from torch_sim.state import SimState
+
+from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+
+MOMENT_SCALE: float = 0.35
+"""Å per μB: moments enter FIRE as this multiple of themselves, which gives them the stiffness of positions."""
+
+
+@dataclass(frozen=True)
+class DegreesOfFreedom:
+    """What may move.
+
+    Attributes:
+        relax_positions: Atoms move.
+        relax_cell: The cell changes (of periodic structures).
+        relax_moments: Moments change.
+        collinear: Moments keep their axis.
+        fix_magnitude: Moments keep their length.
+    """
+
+    relax_positions: bool = True
+    relax_cell: bool = True
+    relax_moments: bool = True
+    collinear: bool = False
+    fix_magnitude: bool = False
+
+
+@dataclass(kw_only=True)
+class MagneticFireState(OptimState):
+    """State of the optimiser.
+
+    Attributes:
+        velocities: Of positions and scaled moments, shape (n_atoms, 6).
+        cell_velocities: Of the symmetric strain times the number of atoms, shape (n_systems, 3, 3).
+        moment_axes: Unit vectors that collinear moments keep, shape (n_atoms, 3).
+        moment_lengths: Lengths that moments of fixed magnitude keep, in μB, shape (n_atoms,).
+        dt: Time step of each system.
+        alpha: Mixing parameter of each system.
+        n_pos: Steps downhill in a row of each system.
+        n_steps: Steps taken by each system.
+        energy_initial: Energy before the first step, in eV.
+        reference_volume: Volume before the first step, in Å³.
+        freedom: What may move; one setting for the whole batch.
+    """
+
+    velocities: Tensor
+    cell_velocities: Tensor
+    moment_axes: Tensor
+    moment_lengths: Tensor
+    dt: Tensor
+    alpha: Tensor
+    n_pos: Tensor
+    n_steps: Tensor
+    energy_initial: Tensor
+    reference_volume: Tensor
+    freedom: DegreesOfFreedom
+
+    _atom_attributes: ClassVar[set[str]] = OptimState._atom_attributes | {
+        "velocities",
+        "moment_axes",
+        "moment_lengths",
+    }
+    _system_attributes: ClassVar[set[str]] = OptimState._system_attributes | {
+        "cell_velocities",
+        "dt",
+        "alpha",
+        "n_pos",
+        "n_steps",
+        "energy_initial",
+        "reference_volume",
+    }
+    _global_attributes: ClassVar[set[str]] = OptimState._global_attributes | {"freedom"}
+
+    def atom_forces(self) -> Tensor:
+        """Generalised forces on positions and scaled moments, shape (n_atoms, 6)."""
+        forces = self.forces if self.freedom.relax_positions else torch.zeros_like(self.forces)
+        return torch.cat([forces, self.moment_forces() / MOMENT_SCALE], dim=1)
+
+    def moment_forces(self) -> Tensor:
+        """Magforces without the components that constraints forbid, in eV/μB."""
+        magforces = getattr(self, TORCHSIM_MAGFORCES)
+        if not self.freedom.relax_moments:
+            return torch.zeros_like(magforces)
+        if self.freedom.collinear:
+            magforces = (magforces * self.moment_axes).sum(-1, keepdim=True) * self.moment_axes
+        if self.freedom.fix_magnitude:
+            magmoms = getattr(self, TORCHSIM_MAGMOMS)
+            square = (magmoms * magmoms).sum(-1, keepdim=True)
+            along = (magforces * magmoms).sum(-1, keepdim=True) / square.clamp(min=1e-20)
+            magforces = torch.where(square > 1e-20, magforces - along * magmoms, 0.0)
+        return magforces
+
+    def strain_forces(self) -> Tensor:
+        """−V σ of each system, in eV, shape (n_systems, 3, 3); zero where the cell is fixed."""
+        if not (self.freedom.relax_cell and bool(self.pbc.all())):
+            return torch.zeros_like(self.stress)
+        stress = self.stress.clone()
+        for constraint in self.constraints:
+            constraint.adjust_stress(self, stress)
+        return -torch.linalg.det(self.cell).abs()[:, None, None] * stress
+
+
+def magnetic_fire_init(
+    state: SimState,
+    model: ModelInterface,
+    *,
+    dt_start: float = 0.1,
+    alpha_start: float = 0.1,
+    freedom: DegreesOfFreedom | None = None,
+    **_kwargs: Any,
+) -> MagneticFireState:
+    """Evaluate the model once and prepare the optimiser.
+
+    Args:
+        state: State with moments.
+        model: Model that gives energy, forces, stress and magforces.
+        dt_start: First time step.
+        alpha_start: First mixing parameter.
+        freedom: What may move; everything by default.
+    """
+    out = model(state)
+    magmoms = getattr(state, TORCHSIM_MAGMOMS)
+    lengths = torch.linalg.norm(magmoms, dim=1)
+    n = state.n_systems
+
+    def per_system(value: float) -> Tensor:
+        return torch.full((n,), value, dtype=state.dtype, device=state.device)
+
+    fire = MagneticFireState.from_state(
+        state,
+        forces=out["forces"],
+        energy=out["energy"],
+        stress=out["stress"],
+        velocities=state.positions.new_zeros(state.n_atoms, 6),
+        cell_velocities=torch.zeros_like(state.cell),
+        moment_axes=_axes(magmoms, state.system_idx, n),
+        moment_lengths=lengths,
+        dt=per_system(dt_start),
+        alpha=per_system(alpha_start),
+        n_pos=per_system(0).int(),
+        n_steps=per_system(0).int(),
+        energy_initial=out["energy"].clone(),
+        reference_volume=torch.linalg.det(state.cell).abs(),
+        freedom=freedom or DegreesOfFreedom(),
+    )
+    fire.store_model_extras(out)
+    return fire
+
+
+def magnetic_fire_step(
+    state: MagneticFireState,
+    model: ModelInterface,
+    *,
+    dt_max: float = 1.0,
+    n_min: int = 5,
+    f_inc: float = 1.1,
+    f_dec: float = 0.5,
+    alpha_start: float = 0.1,
+    f_alpha: float = 0.99,
+    max_step: float = 0.2,
+    active: Tensor | None = None,
+    **_kwargs: Any,
+) -> MagneticFireState:
+    """One FIRE step of every system, each with its own time step and mixing.
+
+    The coordinates are the positions, the moments times :data:`MOMENT_SCALE` and the symmetric strain times the
+    number of atoms; a strain carries the atoms along and leaves moments alone. With cell and moments fixed this is
+    ASE's FIRE, step by step.
+
+    Args:
+        state: State of the optimiser; changed only after the model has been evaluated.
+        model: Model that gives energy, forces, stress and magforces.
+        dt_max: Largest time step.
+        n_min: Steps downhill before the time step grows.
+        f_inc: Growth of the time step.
+        f_dec: Shrinkage of the time step after a step uphill.
+        alpha_start: Mixing after a step uphill.
+        f_alpha: Shrinkage of the mixing.
+        max_step: Largest length of a step over all coordinates of a system, in Å.
+        active: Systems that move, all by default; the others stay exactly as they are.
+
+    References:
+        Bitzek et al., 10.1103/PhysRevLett.97.170201; the variant of ase.optimize.FIRE.
+    """
+    idx = state.system_idx
+    n_atoms = torch.bincount(idx, minlength=state.n_systems).to(state.dtype)[:, None, None]
+    forces, cell_forces = state.atom_forces(), state.strain_forces() / n_atoms
+    v, cv = state.velocities, state.cell_velocities
+
+    def dot(a: Tensor, ca: Tensor, b: Tensor, cb: Tensor) -> Tensor:
+        return (ca * cb).sum(dim=(1, 2)).index_add(0, idx, (a * b).sum(dim=1))
+
+    downhill = dot(forces, cell_forces, v, cv) > 0
+    first = state.n_steps == 0
+    norm_f, norm_v = dot(forces, cell_forces, forces, cell_forces).sqrt(), dot(v, cv, v, cv).sqrt()
+    keep = torch.where(downhill, 1.0 - state.alpha, 0.0)
+    steer = torch.where(downhill, state.alpha * norm_v / norm_f.clamp(min=1e-30), 0.0)
+    grow = downhill & (state.n_pos > n_min)
+    shrink = ~downhill & ~first
+    dt = torch.where(
+        grow, (state.dt * f_inc).clamp(max=dt_max), torch.where(shrink, state.dt * f_dec, state.dt)
+    )
+    alpha = torch.where(grow, state.alpha * f_alpha, torch.where(shrink, alpha_start, state.alpha))
+
+    v = keep[idx, None] * v + (steer + dt)[idx, None] * forces
+    cv = keep[:, None, None] * cv + (steer + dt)[:, None, None] * cell_forces
+    step, cell_step = dt[idx, None] * v, dt[:, None, None] * cv
+    length = dot(step, cell_step, step, cell_step).sqrt()
+    factor = (max_step / length.clamp(min=1e-30)).clamp(max=1.0)
+    moving = torch.ones_like(downhill) if active is None else active
+    factor = torch.where(moving, factor, 0.0)
+    trial = _moved(state, step * factor[idx, None], cell_step * factor[:, None, None] / n_atoms)
+
+    out = model(trial)
+    state.positions, state.cell = trial.positions, trial.cell
+    setattr(state, TORCHSIM_MAGMOMS, getattr(trial, TORCHSIM_MAGMOMS))
+    state.velocities, state.cell_velocities, state.dt, state.alpha = v, cv, dt, alpha
+    state.n_pos = torch.where(downhill, state.n_pos + 1, 0)
+    state.n_steps = state.n_steps + moving.int()
+    state.energy, state.stress = out["energy"], out["stress"]
+    state.set_constrained_forces(out["forces"])
+    state.store_model_extras(out)
+    return state
+
+
+def largest_per_system(vectors: Tensor, state: SimState) -> Tensor:
+    """Length of the longest vector of each system."""
+    lengths = torch.linalg.norm(vectors, dim=1)
+    zeros = lengths.new_zeros(state.n_systems)
+    return zeros.scatter_reduce(0, state.system_idx, lengths, "amax", include_self=True)
+
+
+def _moved(state: MagneticFireState, step: Tensor, strain: Tensor) -> SimState:
+    """A plain state after a displacement of positions and scaled moments and a strain of the cell."""
+    idx = state.system_idx
+    shift = step[:, :3].clone()
+    for constraint in state.constraints:
+        constraint.adjust_forces(state, shift)
+    deformation = torch.matrix_exp(0.5 * (strain + strain.mT))
+    positions = torch.einsum("nij,nj->ni", deformation[idx], state.positions) + shift
+    magmoms = getattr(state, TORCHSIM_MAGMOMS) + step[:, 3:] / MOMENT_SCALE
+    if state.freedom.fix_magnitude:
+        length = torch.linalg.norm(magmoms, dim=1).clamp(min=1e-30)
+        magmoms = magmoms * (state.moment_lengths / length)[:, None]
+    return SimState(
+        positions=positions,
+        masses=state.masses,
+        cell=deformation @ state.cell,
+        pbc=state.pbc,
+        atomic_numbers=state.atomic_numbers,
+        system_idx=idx,
+        _atom_extras={**state.atom_extras, TORCHSIM_MAGMOMS: magmoms},
+        _system_extras=dict(state.system_extras),
+    )
+
+
+def _axes(magmoms: Tensor, system_idx: Tensor, n_systems: int) -> Tensor:
+    """The axis of the moments of each system: the leading eigenvector of Σ m mᵀ; z where there are none."""
+    outer = magmoms[:, :, None] * magmoms[:, None, :]
+    moment = magmoms.new_zeros(n_systems, 3, 3).index_add(0, system_idx, outer)
+    tilt = torch.diag(magmoms.new_tensor([0.0, 0.0, 1e-12]))
+    return torch.linalg.eigh(moment + tilt)[1][:, :, -1][system_idx]

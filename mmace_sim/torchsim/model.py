@@ -1,0 +1,118 @@
+"""Magnetic models behind TorchSim's model interface."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch_sim.models.interface import ModelInterface
+from torch_sim.state import SimState
+
+from mmace_sim.errors import MissingMomentsError, UnsupportedElementError
+from mmace_sim.graph.batch import MagneticGraph, build_graph
+from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.model.checkpoint import load_model
+from mmace_sim.model.derivatives import evaluate
+from mmace_sim.model.magnetic_mace import MagneticMACE
+
+
+class MagneticMaceModel(ModelInterface):
+    """A magnetic model for TorchSim: moments in the state, magforces among the outputs.
+
+    Reads the moments from the atom extra "magnetic_moments" and gives, besides TorchSim's "energy" (float64),
+    "forces" and "stress", "magforces" = −∂E/∂m in eV/μB. It never changes moments: an optimiser does
+    (:mod:`mmace_sim.torchsim.fire`), or :class:`~mmace_sim.torchsim.adiabatic.AdiabaticModel`.
+
+    Args:
+        model: A model, or the name or path of one.
+        device: Where to run; by default where the model is, or the CPU for names and paths.
+        dtype: Floating-point type; by default the model's, or float64 for names and paths.
+        compute_forces: Whether to compute forces.
+        compute_stress: Whether to compute stresses.
+    """
+
+    def __init__(
+        self,
+        model: MagneticMACE | str | Path = "default",
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        compute_forces: bool = True,
+        compute_stress: bool = True,
+    ) -> None:
+        super().__init__()
+        if isinstance(model, str | Path):
+            model = load_model(model, device=device or "cpu", dtype=dtype or torch.float64)
+        self.model = model.to(device=device or model.device, dtype=dtype or model.dtype)
+        self._device = self.model.device
+        self._dtype = self.model.dtype
+        self._compute_forces = compute_forces
+        self._compute_stress = compute_stress
+        self._memory_scales_with = "n_atoms_x_density"
+        self._last_graph: MagneticGraph | None = None
+
+    @ModelInterface.compute_forces.setter
+    def compute_forces(self, value: bool) -> None:
+        """Switch forces on or off."""
+        self._compute_forces = value
+
+    @ModelInterface.compute_stress.setter
+    def compute_stress(self, value: bool) -> None:
+        """Switch stresses on or off."""
+        self._compute_stress = value
+
+    def forward(self, state: SimState, **_kwargs: object) -> dict[str, Tensor]:
+        """Energy, forces, stress and magforces of a state with moments.
+
+        Args:
+            state: State whose atom extra "magnetic_moments" has shape (n_atoms, 3), in μB.
+
+        Raises:
+            MissingMomentsError: If the state carries no moments.
+            UnsupportedElementError: If it holds an element that the model was not made for.
+        """
+        return evaluate(
+            self.model,
+            self.graph(state),
+            compute_forces=self._compute_forces,
+            compute_stress=self._compute_stress,
+        )
+
+    def graph(self, state: SimState) -> MagneticGraph:
+        """The neighbour graph of a state; the pairs are kept while positions and cell stay the same."""
+        if not state.has_extras(TORCHSIM_MAGMOMS):
+            raise MissingMomentsError(
+                f"the state has no atom extra '{TORCHSIM_MAGMOMS}'. Build it with "
+                "mmace_sim.torchsim.initialize_state, which keeps moments (TorchSim's own drops them)."
+            )
+        last = self._last_graph
+        cell, magmoms = state.cell.mT.contiguous(), getattr(state, TORCHSIM_MAGMOMS)
+        if (
+            last is not None
+            and torch.equal(last.positions, state.positions)
+            and torch.equal(last.cell, cell)
+            and torch.equal(last.system_idx, state.system_idx)
+            and torch.equal(last.atomic_numbers, state.atomic_numbers)
+        ):
+            return MagneticGraph(**{**vars(last), "magmoms": magmoms})
+        self._check_elements(state.atomic_numbers)
+        self._last_graph = build_graph(
+            state.positions.detach().clone(),
+            cell,
+            state.pbc,
+            state.atomic_numbers,
+            magmoms,
+            state.system_idx.clone(),
+            self.model.r_max,
+        )
+        return self._last_graph
+
+    def _check_elements(self, atomic_numbers: Tensor) -> None:
+        unknown = atomic_numbers[self.model.species_table[atomic_numbers.long()] < 0]
+        if len(unknown):
+            raise UnsupportedElementError(
+                f"atomic numbers {sorted(set(unknown.tolist()))} are not among the model's elements "
+                f"{self.model.elements}."
+            )
+
+
+__all__ = ["TORCHSIM_MAGFORCES", "TORCHSIM_MAGMOMS", "MagneticMaceModel"]

@@ -1,0 +1,130 @@
+"""A batch that structures enter and leave one by one, and that survives the failure of any of them."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+import torch_sim as ts
+
+from mmace_sim.torchsim.memory import memory_scaler
+
+logger = logging.getLogger(__name__)
+
+
+class RefillingBatch[State: ts.SimState]:
+    """Keeps as many systems under way as fit, in one TorchSim state.
+
+    An exception in a batch (no memory, a system that the model cannot take) halves the batch until the culprit is
+    alone; only that one fails.
+
+    Args:
+        indices: The structures to run.
+        start: Makes the plain state of a structure.
+        init: Makes the solver's state of a plain one.
+        step: Advances a solver's state; must leave it untouched if it raises.
+        fail: Told the index of a structure that raised, and the error.
+        max_scaler: Largest Σ n_atoms × density of a batch, in atoms²/nm³.
+        max_atoms: Largest number of atoms of a batch.
+    """
+
+    def __init__(
+        self,
+        indices: Iterable[int],
+        start: Callable[[int], ts.SimState],
+        *,
+        init: Callable[[ts.SimState], State],
+        step: Callable[[State], State],
+        fail: Callable[[int, Exception], None],
+        max_scaler: float = float("inf"),
+        max_atoms: int | None = None,
+    ) -> None:
+        self._waiting = deque(indices)
+        self._parked: deque[tuple[list[int], State]] = deque()
+        self._start, self._init, self._step, self._fail = start, init, step, fail
+        self._max_scaler, self._max_atoms = max_scaler, max_atoms or float("inf")
+        self.state: State | None = None
+        self.indices: list[int] = []
+
+    @property
+    def n_active(self) -> int:
+        """Number of systems under way."""
+        return len(self.indices)
+
+    def refill(self) -> bool:
+        """Add systems while they fit; False when nothing is left."""
+        while not self.indices and self._parked:
+            self.indices, self.state = self._parked.popleft()
+        plain, new = [], []
+        scaler = memory_scaler(self.state) if self.state is not None else 0.0
+        n_atoms = self.state.n_atoms if self.state is not None else 0
+        while self._waiting and not self._parked:
+            try:
+                candidate = self._start(self._waiting[0])
+            except Exception as error:  # one structure must not stop the others
+                self._fail(self._waiting.popleft(), error)
+                continue
+            scaler += memory_scaler(candidate)
+            n_atoms += candidate.n_atoms
+            if (self.indices or new) and (scaler > self._max_scaler or n_atoms > self._max_atoms):
+                break
+            new.append(self._waiting.popleft())
+            plain.append(candidate)
+        for indices, state in self._initialized(new, plain):
+            self.state = state if self.state is None else ts.concatenate_states([self.state, state])
+            self.indices += indices
+        return bool(self.indices) or bool(self._waiting) or bool(self._parked)
+
+    def pop(self, positions: list[int]) -> Iterator[tuple[int, int, State]]:
+        """Take finished systems out: their positions in the batch, indices and states."""
+        if not positions or self.state is None:
+            return
+        taken = [self.indices[k] for k in positions]
+        keep = [k for k in range(len(self.indices)) if k not in set(positions)]
+        states = self.state[positions].split()
+        self.state = self.state[keep] if keep else None
+        self.indices = [self.indices[k] for k in keep]
+        yield from zip(positions, taken, states, strict=True)
+
+    def advance(self) -> None:
+        """One step of all systems under way."""
+        if self.state is None:
+            return
+        try:
+            self.state = self._step(self.state)
+        except Exception as error:
+            self._halve(error)
+
+    def _halve(self, error: Exception) -> None:
+        """Go on with half of the batch and keep the rest for later."""
+        logger.warning(
+            "a batch of %d structures raised %s: %s", len(self.indices), type(error).__name__, error
+        )
+        if isinstance(error, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()
+            self._max_scaler = 0.5 * memory_scaler(self.state)
+        if len(self.indices) == 1:
+            self._fail(self.indices[0], error)
+            self.indices, self.state = [], None
+            return
+        half = len(self.indices) // 2
+        rest = list(range(half, len(self.indices)))
+        self._parked.append((self.indices[half:], self.state[rest]))
+        self.indices, self.state = self.indices[:half], self.state[list(range(half))]
+
+    def _initialized(self, indices: list[int], plain: list[ts.SimState]) -> Iterator[tuple[list[int], State]]:
+        """Solver states of new systems, halving where that raises."""
+        if not indices:
+            return
+        try:
+            yield indices, self._init(ts.concatenate_states(plain))
+        except Exception as error:
+            if len(indices) == 1:
+                self._fail(indices[0], error)
+                return
+            half = len(indices) // 2
+            yield from self._initialized(indices[:half], plain[:half])
+            yield from self._initialized(indices[half:], plain[half:])
+
+
+__all__ = ["RefillingBatch"]
