@@ -17,7 +17,18 @@ def trained(tmp_path_factory):
     config = {"data": {"valid_fraction": 0.2}, "model": TINY_MODEL}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     arguments = ["train", str(folder / "config.yaml"), "--train-file", str(folder / "toys.extxyz")]
-    arguments += ["--max-epochs", "2", "--batch-size", "4", "-o", str(folder / "run"), "--name", "toy", "--device", "cpu"]
+    arguments += [
+        "--max-epochs",
+        "2",
+        "--batch-size",
+        "4",
+        "-o",
+        str(folder / "run"),
+        "--name",
+        "toy",
+        "--device",
+        "cpu",
+    ]
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0, result.output
     return folder, result.output
@@ -63,7 +74,13 @@ def test_train_refuses_bad_usage(tmp_path):
 def test_evaluate_writes_tables_and_plots(trained, tmp_path):
     folder, _ = trained
     out = tmp_path / "eval"
-    arguments = ["evaluate", str(folder / "run" / "model.safetensors"), str(folder / "toys.extxyz"), "-o", str(out)]
+    arguments = [
+        "evaluate",
+        str(folder / "run" / "model.safetensors"),
+        str(folder / "toys.extxyz"),
+        "-o",
+        str(out),
+    ]
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0, result.output
     labels = ("energy", "forces", "stress", "magforces")
@@ -87,7 +104,9 @@ def test_evaluate_reports_what_it_cannot_do(trained, tmp_path):
     del frames[2].arrays["REF_magmom"]
     write(tmp_path / "mixed.extxyz", frames, format="extxyz")
     model = str(folder / "run" / "model.safetensors")
-    result = runner.invoke(app, ["evaluate", model, str(tmp_path / "mixed.extxyz"), "-o", str(tmp_path / "e"), "--no-plots"])
+    result = runner.invoke(
+        app, ["evaluate", model, str(tmp_path / "mixed.extxyz"), "-o", str(tmp_path / "e"), "--no-plots"]
+    )
     assert result.exit_code == 3
     assert "Ni unknown to the model" in " ".join(result.output.split())
     summary = json.loads((tmp_path / "e" / "summary.json").read_text())
@@ -102,6 +121,8 @@ def test_evaluate_without_any_usable_structure(trained, tmp_path):
     frames = toy_frames(1, symbol="Ni")
     write(tmp_path / "foreign.extxyz", frames, format="extxyz")
     model = str(folder / "run" / "model.safetensors")
-    result = runner.invoke(app, ["evaluate", model, str(tmp_path / "foreign.extxyz"), "-o", str(tmp_path / "e")])
+    result = runner.invoke(
+        app, ["evaluate", model, str(tmp_path / "foreign.extxyz"), "-o", str(tmp_path / "e")]
+    )
     assert result.exit_code == 2
     assert "no structure could be evaluated" in result.output

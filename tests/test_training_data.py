@@ -20,7 +20,9 @@ def test_reads_all_labels(frames):
     assert len(frames) == 12
     assert set(frames[0].labels) == {"energy", "forces", "stress", "magforces"}
     expected = toy_frames(1)[0]
-    np.testing.assert_allclose(frames[0].labels["stress"], expected.info["REF_stress"].reshape(3, 3), atol=1e-9)
+    np.testing.assert_allclose(
+        frames[0].labels["stress"], expected.info["REF_stress"].reshape(3, 3), atol=1e-9
+    )
     np.testing.assert_allclose(frames[0].magmoms, expected.arrays["REF_magmom"], atol=1e-7)
 
 
@@ -79,7 +81,7 @@ def test_unreadable_files_are_errors(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_frames([tmp_path / "missing.extxyz"])
     (tmp_path / "broken.extxyz").write_text("2\nno properties\nFe 0 0\n")
-    with pytest.raises(DataError, match="broken.extxyz"):
+    with pytest.raises(DataError, match=r"broken\.extxyz"):
         read_frames([tmp_path / "broken.extxyz"])
 
 
@@ -92,7 +94,9 @@ def test_split_is_stable_when_the_set_grows(tmp_path):
     }
     assert len(side) == 60
     assert 4 < sum(v == "valid" for v in side.values()) < 22
-    for name, part in zip(("train", "valid", "test"), split_frames(all_frames[::-1][:30], 0.2, 0.2), strict=True):
+    for name, part in zip(
+        ("train", "valid", "test"), split_frames(all_frames[::-1][:30], 0.2, 0.2), strict=True
+    ):
         assert all(side[frame_identity(f.atoms)] == name for f in part)
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from training_toys import write_toys
@@ -79,7 +81,7 @@ def test_cosine_rises_then_falls():
     assert values[0] == pytest.approx(0.1)
     assert max(values) == pytest.approx(1.0) == values[10]
     assert values[-1] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(values[10:]))
 
 
 def test_average_of_weights_approaches_its_decay():

@@ -126,7 +126,7 @@ def test_unusable_structures_stop_the_run_before_it_starts(tmp_path, folder):
     frames = toy_frames(8)
     del frames[3].arrays["REF_magmom"]
     write(tmp_path / "toys.extxyz", frames, format="extxyz")
-    with pytest.raises(DataError, match="toys.extxyz@3"):
+    with pytest.raises(DataError, match=r"toys\.extxyz@3"):
         train(tiny_config(tmp_path), folder)
 
 

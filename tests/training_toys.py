@@ -13,10 +13,12 @@ def toy_frame(rng, index, *, forces=True, stress="matrix", magforces=True, symbo
     atoms = Atoms(f"{symbol}2", cell=np.eye(3) * a, pbc=True, scaled_positions=[[0, 0, 0], [0.5] * 3])
     shift = 0.05 * rng.normal(size=(2, 3))
     atoms.positions += shift
-    m = rng.normal(size=(2, 3)) + [0, 0, 2]
+    m = rng.normal(size=(2, 3)) + np.array([0, 0, 2])
     square = (m * m).sum(1)
     pull = SPRING * (shift[1] - shift[0])
-    atoms.info["REF_energy"] = float(2 * E0 + (0.01 * (square - 4) ** 2).sum() + 0.5 * (pull**2).sum() / SPRING + (a - 2.83) ** 2)
+    atoms.info["REF_energy"] = float(
+        2 * E0 + (0.01 * (square - 4) ** 2).sum() + 0.5 * (pull**2).sum() / SPRING + (a - 2.83) ** 2
+    )
     atoms.info["config_type"] = "even" if index % 2 == 0 else "odd"
     atoms.info["config_id"] = f"toy_{index}"
     atoms.arrays["REF_magmom"] = m

@@ -14,12 +14,14 @@ EXIT_INCOMPLETE = 3
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model: a name (see `mmace-sim models`) or a file.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model: a name (see `mmace-sim models`) or a file.")
+    ],
     data: Annotated[
         list[Path],
         typer.Argument(
             metavar="DATA...",
-            help="Files with labels (REF_energy, REF_forces, REF_stress, REF_magmom, REF_magforces), extxyz or extxyz.xz.",
+            help="Files with moments REF_magmom and labels REF_energy, REF_forces, REF_stress, REF_magforces.",
         ),
     ],
     output: options.Output = None,

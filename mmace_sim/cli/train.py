@@ -25,7 +25,10 @@ def train(
         Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; flags win over it.")
     ] = None,
     train_file: Annotated[
-        Files, typer.Option(help="Structures to train on (extxyz, extxyz.xz); may be repeated.", rich_help_panel=DATA)
+        Files,
+        typer.Option(
+            help="Structures to train on (extxyz, extxyz.xz); may be repeated.", rich_help_panel=DATA
+        ),
     ] = None,
     valid_file: Annotated[
         Files, typer.Option(help="Structures to choose the best weights on.", rich_help_panel=DATA)
@@ -34,7 +37,9 @@ def train(
         float | None,
         typer.Option(
             help="Part of the training file for validation, chosen by a hash of each structure's identity, if there "
-            "is no validation file.", show_default="0.1", rich_help_panel=DATA,
+            "is no validation file.",
+            show_default="0.1",
+            rich_help_panel=DATA,
         ),
     ] = None,
     test_file: Annotated[
@@ -46,7 +51,8 @@ def train(
     force: options.Force = False,
     quiet: options.Quiet = False,
     max_epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training structures.", show_default="300", rich_help_panel=FIT)
+        int | None,
+        typer.Option(help="Passes over the training structures.", show_default="300", rich_help_panel=FIT),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Structures per step.", show_default="8", rich_help_panel=FIT)
@@ -58,7 +64,12 @@ def train(
     device: options.Device = None,
     dtype: Annotated[
         str | None,
-        typer.Option(metavar="float32|float64", help="Precision.", show_default="float32", rich_help_panel=options.MACHINE),
+        typer.Option(
+            metavar="float32|float64",
+            help="Precision.",
+            show_default="float32",
+            rich_help_panel=options.MACHINE,
+        ),
     ] = None,
     threads: options.Threads = None,
 ) -> None:
@@ -135,7 +146,9 @@ def prepare_training_folder(folder: Path, *, resume: bool, force: bool) -> None:
         OutputError: If the folder is in use, or cannot be written.
     """
     if resume and force:
-        raise OutputError("--resume and --force contradict each other: go on with the earlier run, or overwrite it?")
+        raise OutputError(
+            "--resume and --force contradict each other: go on with the earlier run, or overwrite it?"
+        )
     try:
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder}: is a file, not a folder. Choose another --output.")
@@ -151,7 +164,9 @@ def prepare_training_folder(folder: Path, *, resume: bool, force: bool) -> None:
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror}). Choose another --output.") from error
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror}). Choose another --output."
+        ) from error
 
 
 class _Progress:
@@ -160,9 +175,13 @@ class _Progress:
     def __init__(self, max_epochs: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._bar = Progress(
-            TextColumn("epoch"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
-        )  # fmt: skip
+        columns = (
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._bar = Progress(TextColumn("epoch"), *columns)
         self._task = self._bar.add_task("starting", total=max_epochs)
 
     def __enter__(self) -> "_Progress":
@@ -197,4 +216,6 @@ def _report(result: "TrainResult", folder: Path) -> None:
     console.print(
         f"{result.n_epochs} epochs in {result.seconds:.0f} s, best epoch {result.best_epoch}; model: {result.path}"
     )
-    console.print(f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}", highlight=False)
+    console.print(
+        f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}", highlight=False
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, Trainer
 
 from mmace_sim.training.frames import LABELS
-from mmace_sim.training.metrics import SHORT, UNITS, error_line
+from mmace_sim.training.metrics import error_line
 from mmace_sim.training.module import MagneticTraining
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class EpochLog(Callback):
         self.on_epoch = on_epoch
         self._started = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
         """Keep the rows of the epochs before this run starts, drop the others."""
         rows = []
         if self.path.exists():
@@ -50,7 +50,7 @@ class EpochLog(Callback):
             writer.writeheader()
             writer.writerows(rows)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
         """Start the clock."""
         self._started = time.perf_counter()
 
@@ -80,8 +80,3 @@ class EpochLog(Callback):
         )
         if self.on_epoch is not None:
             self.on_epoch(row)
-
-
-def legend() -> str:
-    """What the letters of the log line mean."""
-    return "valid MAE of " + ", ".join(f"{SHORT[label]} {label} ({UNITS[label]})" for label in LABELS)

@@ -5,8 +5,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
-from pydantic import field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mmace_sim.errors import ConfigError
 
@@ -35,7 +44,7 @@ class DataConfig(Section):
     """Extended XYZ files (also xz-, gz- or bz2-compressed)."""
 
     valid_file: list[Path] = Field(default_factory=list)
-    """Files to choose the best weights on. Without them a part of `train_file` is split off by a hash of each frame's identity."""
+    """Files to choose the best weights on; default: a part of `train_file`, by a hash of each frame's identity."""
 
     test_file: list[Path] = Field(default_factory=list)
     """Files to report errors on after training; never looked at before."""
@@ -66,7 +75,9 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _fractions_leave_data(self) -> "DataConfig":
         if self.valid_fraction + self.test_fraction >= 1.0:
-            raise ValueError("valid_fraction + test_fraction must be below 1: nothing would be left to train on")
+            raise ValueError(
+                "valid_fraction + test_fraction must be below 1: nothing would be left to train on"
+            )
         return self
 
 
@@ -115,7 +126,7 @@ class OptimizerConfig(Section):
     """Decoupled weight decay of the matrices (not of biases and scales)."""
 
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    """`cosine` falls to `lr · lr_final` at the last epoch; `plateau` multiplies by `plateau_factor` when the validation loss stalls."""
+    """`cosine` falls to `lr · lr_final` at the last epoch; `plateau` multiplies by `plateau_factor` when stalled."""
 
     lr_final: float = Field(0.01, ge=0.0, le=1.0)
     """Learning rate at the end of a cosine schedule, and the smallest one of a plateau schedule, as a part of `lr`."""
@@ -181,7 +192,7 @@ class TrainConfig(Section):
 
     data: DataConfig = Field(default_factory=DataConfig)
     model: dict[str, Any] = Field(default_factory=dict)
-    """Fields of `ModelConfig`. Elements, largest moments and mean number of neighbours come from the data if not given."""
+    """Fields of `ModelConfig`; elements, largest moments and mean number of neighbours default to the data's."""
 
     loss: LossConfig = Field(default_factory=LossConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
@@ -267,6 +278,8 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     for part in loc:
         field = section.model_fields.get(part)
         section = None if field is None else field.annotation
-        if isinstance(section, types.GenericAlias) or not (isinstance(section, type) and issubclass(section, Section)):
+        if isinstance(section, types.GenericAlias) or not (
+            isinstance(section, type) and issubclass(section, Section)
+        ):
             return []
     return list(section.model_fields)

@@ -232,4 +232,6 @@ def require_labels(frames: Sequence[Frame], what: str) -> None:
         raise DataError(f"the {what} set is empty")
     if not any("energy" in frame.labels for frame in frames):
         symbols = ", ".join(sorted({chemical_symbols[z] for z in elements_of(frames)}))
-        raise DataError(f"no structure of the {what} set ({symbols}) has an energy; labels looked for: {LABELS}")
+        raise DataError(
+            f"no structure of the {what} set ({symbols}) has an energy; labels looked for: {LABELS}"
+        )

@@ -18,7 +18,9 @@ from mmace_sim.training.metrics import LabelError, MetricAccumulator
 from mmace_sim.training.optim import MONITOR, build_optimizer, build_scheduler, update_average
 
 
-def predict(model: MagneticMACE, batch: LabelledBatch, labels: set[str], *, training: bool) -> dict[str, Tensor]:
+def predict(
+    model: MagneticMACE, batch: LabelledBatch, labels: set[str], *, training: bool
+) -> dict[str, Tensor]:
     """Energy and those derivatives of it that are asked for and of which the batch has a label.
 
     Args:

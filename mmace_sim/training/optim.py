@@ -67,7 +67,9 @@ def schedule_factor(config: OptimizerConfig, steps_per_epoch: int, max_epochs: i
 
 
 @torch.no_grad()
-def update_average(averaged: Iterable[torch.Tensor], current: Iterable[torch.Tensor], decay: float, step: int) -> None:
+def update_average(
+    averaged: Iterable[torch.Tensor], current: Iterable[torch.Tensor], decay: float, step: int
+) -> None:
     """Move averaged weights towards the current ones; early steps count more, so that the start is forgotten.
 
     Args:

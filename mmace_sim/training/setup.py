@@ -60,7 +60,9 @@ def describe_split(split: DataSplit) -> str:
     for name in ("train", "valid", "test"):
         frames: list[Frame] = getattr(split, name)
         counts = "  ".join(f"{label} {sum(label in f.labels for f in frames)}" for label in LABELS)
-        lines.append(f"{name}: {len(frames)} structures, {sum(len(f.atoms) for f in frames)} atoms; with {counts}")
+        lines.append(
+            f"{name}: {len(frames)} structures, {sum(len(f.atoms) for f in frames)} atoms; with {counts}"
+        )
     return "\n".join(lines)
 
 
@@ -90,7 +92,9 @@ def complete_model_config(config: TrainConfig, frames: Sequence[Frame], mean_nei
 
 def cutoff_of(config: TrainConfig) -> float:
     """Cutoff radius that the model will have, in Å."""
-    return _model_config({"atomic_numbers": [1], **{k: v for k, v in config.model.items() if k == "r_max"}}).r_max
+    return _model_config(
+        {"atomic_numbers": [1], **{k: v for k, v in config.model.items() if k == "r_max"}}
+    ).r_max
 
 
 def largest_moments(frames: Sequence[Frame]) -> dict[int, float]:
@@ -121,7 +125,9 @@ def build_model(config: TrainConfig, model_config: ModelConfig, frames: Sequence
     scale = max(float(np.sqrt(np.mean(forces**2))), left["energy"], 1e-3)
     model.scale.fill_(scale)
     names = [chemical_symbols[z] for z in model.elements]
-    energies = ", ".join(f"{s} {e:.4f}" for s, e in zip(names, model.reference.atomic_energies.tolist(), strict=True))
+    energies = ", ".join(
+        f"{s} {e:.4f}" for s, e in zip(names, model.reference.atomic_energies.tolist(), strict=True)
+    )
     logger.info("reference energies (eV): %s; scale %.4f eV", energies, scale)
     logger.info(
         "one-body fit leaves %.1f meV/atom, %.1f meV/μB (longitudinal)",
@@ -135,7 +141,9 @@ def _read_usable(paths: Sequence[Path], keys: LabelKeys) -> list[Frame]:
     found = read_frames(paths, keys)
     if found.problems:
         shown = "\n  ".join(found.problems[:5])
-        raise DataError(f"{len(found.problems)} structure(s) cannot be used; correct or remove them:\n  {shown}")
+        raise DataError(
+            f"{len(found.problems)} structure(s) cannot be used; correct or remove them:\n  {shown}"
+        )
     return found.frames
 
 
@@ -160,5 +168,7 @@ def _set_atomic_energies(model: MagneticMACE, given: dict[str, float]) -> None:
     for symbol, energy in given.items():
         z = number_of_symbol.get(symbol)
         if z not in model.elements:
-            raise ConfigError(f"data.atomic_energies names {symbol!r}, which is no element of the training structures")
+            raise ConfigError(
+                f"data.atomic_energies names {symbol!r}, which is no element of the training structures"
+            )
         model.reference.atomic_energies[model.elements.index(z)] = energy

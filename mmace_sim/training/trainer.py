@@ -103,7 +103,9 @@ def train(
     logger.info("model with %d weights, %.1f neighbours per atom", n_weights, train_set.mean_neighbors)
     started = time.perf_counter()
     with _quiet_lightning():
-        trainer, module = _fit(resolved, output, model, train_set, valid_set, last if resume else None, on_epoch)
+        trainer, module = _fit(
+            resolved, output, model, train_set, valid_set, last if resume else None, on_epoch
+        )
     seconds = time.perf_counter() - started
     best_epoch = _load_best(trainer, module)
     model = module.validated.cpu().double().eval()
@@ -230,7 +232,9 @@ def _accelerator(device: str) -> str:
         return "cpu"
     if device.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise ConfigError(f"trainer.device is {device!r}, but torch finds no CUDA device; use 'cpu' or 'auto'")
+            raise ConfigError(
+                f"trainer.device is {device!r}, but torch finds no CUDA device; use 'cpu' or 'auto'"
+            )
         return "gpu"
     raise ConfigError(f"trainer.device is {device!r}, expected 'auto', 'cpu' or 'cuda'")
 
