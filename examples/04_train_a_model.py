@@ -4,7 +4,7 @@ Train a small model
 
 Fit a model to density functional data of bcc iron and look at its errors. It is small and trained briefly
 so that the page builds in a minute: it shows the steps, not the accuracy. The same from the command line
-is ``mmace-sim train --config run.yaml``.
+is ``mmace-sim train run.yaml``.
 """
 
 # %%
