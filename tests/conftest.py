@@ -11,7 +11,9 @@ from jaxtyping import install_import_hook
 install_import_hook("mmace_sim", "typechecking.checker")
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # mace, e3nn and torch_sim warn on import about things that we cannot change
+    warnings.simplefilter(
+        "ignore"
+    )  # mace, e3nn and torch_sim warn on import about things that we cannot change
     import mace  # noqa: F401
     import torch
     import torch_sim  # noqa: F401
@@ -32,6 +34,8 @@ settings.load_profile("mmace_sim")
 HOST_WARNINGS = (
     # ASE 3.29 sets array.shape, which NumPy 2.5 deprecates
     "ignore:Setting the shape on a NumPy array:DeprecationWarning",
+    # beartype draws at random which item of a list it checks, also inside of strategies
+    "ignore:Do not use the `random` module inside strategies",
     # e3nn 0.4.4 and torch_sim 0.6 still use TorchScript
     "ignore:.*torch.jit.*is deprecated:FutureWarning",
     "ignore:.*torch.jit.*is deprecated:DeprecationWarning",

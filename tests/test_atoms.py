@@ -58,7 +58,7 @@ def test_default_replaces_missing_moments_only(default, z):
 
 def test_default_of_wrong_length_is_refused():
     with pytest.raises(MomentShapeError, match="default has shape"):
-        get_magmoms(iron(), default=[1.0, 2.0, 3.0])
+        get_magmoms(iron(), default=(1.0, 2.0, 3.0))
 
 
 def test_all_zeros_are_not_missing():

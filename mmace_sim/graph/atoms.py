@@ -11,12 +11,18 @@ If none is present the moments are missing, which is an error and never silently
 ``get_initial_magnetic_moments`` returns zeros in that case.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError
+
+MomentsLike = ArrayLike | Sequence[Any]
+"""Anything that makes an array of moments (NumPy's own type forgets tuples)."""
 
 INITIAL_MAGMOMS = "initial_magmoms"
 """The array that moments are written to."""
@@ -25,7 +31,7 @@ MAGMOM_ARRAYS: tuple[str, ...] = ("magmoms", "magmom", "REF_magmom", "magnetic_m
 """Further arrays that moments are read from, in order of precedence."""
 
 
-def widen_collinear(magmoms: ArrayLike) -> Float[np.ndarray, "n_atoms 3"]:
+def widen_collinear(magmoms: MomentsLike) -> Float[np.ndarray, "n_atoms 3"]:
     """Write collinear moments as vectors along z.
 
     Args:
@@ -62,7 +68,7 @@ def has_magmoms(atoms: Atoms) -> bool:
     return _find_magmoms(atoms) is not None
 
 
-def get_magmoms(atoms: Atoms, *, default: ArrayLike | None = None) -> Float[np.ndarray, "n_atoms 3"]:
+def get_magmoms(atoms: Atoms, *, default: MomentsLike | None = None) -> Float[np.ndarray, "n_atoms 3"]:
     """Read the moments of a structure as vectors; see the module for where they are looked for.
 
     Args:
@@ -90,7 +96,7 @@ def get_magmoms(atoms: Atoms, *, default: ArrayLike | None = None) -> Float[np.n
     return check_magmoms(values, len(atoms), source=source)
 
 
-def set_magmoms(atoms: Atoms, magmoms: ArrayLike) -> None:
+def set_magmoms(atoms: Atoms, magmoms: MomentsLike) -> None:
     """Write moments into ``initial_magmoms``, whatever shape was there before.
 
     ASE refuses to overwrite the scalar moments that e.g. ``bulk("Fe")`` comes with by vectors.
@@ -108,7 +114,7 @@ def set_magmoms(atoms: Atoms, magmoms: ArrayLike) -> None:
     atoms.set_array(INITIAL_MAGMOMS, vectors, dtype=float, shape=(3,))
 
 
-def check_magmoms(magmoms: ArrayLike, n_atoms: int, *, source: str) -> Float[np.ndarray, "n_atoms 3"]:
+def check_magmoms(magmoms: MomentsLike, n_atoms: int, *, source: str) -> Float[np.ndarray, "n_atoms 3"]:
     """Widen moments to vectors and make sure that there is one finite vector for each atom.
 
     Args:
@@ -136,7 +142,7 @@ def check_magmoms(magmoms: ArrayLike, n_atoms: int, *, source: str) -> Float[np.
     return vectors
 
 
-def _find_magmoms(atoms: Atoms) -> tuple[str, ArrayLike] | None:
+def _find_magmoms(atoms: Atoms) -> tuple[str, MomentsLike] | None:
     """Return name and value of the moments that take precedence."""
     if INITIAL_MAGMOMS in atoms.arrays:
         return INITIAL_MAGMOMS, atoms.arrays[INITIAL_MAGMOMS]
@@ -146,7 +152,7 @@ def _find_magmoms(atoms: Atoms) -> tuple[str, ArrayLike] | None:
     return next(((name, atoms.arrays[name]) for name in MAGMOM_ARRAYS if name in atoms.arrays), None)
 
 
-def _as_float_array(magmoms: ArrayLike) -> np.ndarray:
+def _as_float_array(magmoms: MomentsLike) -> np.ndarray:
     try:
         return np.array(magmoms, dtype=float)
     except (TypeError, ValueError) as error:

@@ -4,11 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmace_sim.testing.identities import IDENTITIES, structure_for
 from mmace_sim.testing.probe import Probe, transformed
+
+_EXPECTED = [HealthCheck.differing_executors, HealthCheck.too_slow]
+"""One test that several classes inherit, and models that take their time."""
 
 
 class MagneticModelConformance:
@@ -18,7 +21,8 @@ class MagneticModelConformance:
 
         class TestMyModel(MagneticModelConformance):
             @pytest.fixture(scope="class")
-            def model(self):
+            @classmethod
+            def model(cls):
                 return MyModel()
 
     The model is called as ``model(graph, edge_vectors)`` with a `mmace_sim.graph.batch.MagneticGraph`,
@@ -35,12 +39,13 @@ class MagneticModelConformance:
     tolerances: dict[str, float] = {}  # noqa: RUF012 - replaced by subclasses, never changed
 
     @pytest.fixture(scope="class")
-    def model(self) -> Any:
+    @classmethod
+    def model(cls) -> Any:
         """Return the model; define it in the class that inherits."""
         raise NotImplementedError("define a fixture `model` of scope 'class'")
 
     @pytest.mark.parametrize("name", list(IDENTITIES))
-    @settings(max_examples=3, deadline=None)
+    @settings(max_examples=3, deadline=None, suppress_health_check=_EXPECTED)
     @given(seed=st.integers(0, 2**32 - 1), data=st.data())
     def test_identity(self, model: Any, name: str, seed: int, data: st.DataObject) -> None:
         """Measure one identity on random structures."""
@@ -62,3 +67,11 @@ class MagneticModelConformance:
         turned = transformed(atoms[[0]], spin=-np.eye(3)) + atoms[[1]]
         before, after = probe.energies([atoms, turned])
         assert abs(before - after) > 1e-8 * probe.predict(atoms).energy_scale
+
+    def test_spin_orbit_coupling_is_there_if_promised(self, model: Any) -> None:
+        """Make sure that a model with spin–orbit coupling notices a rotation of its moments alone."""
+        if not model.spin_orbit:
+            pytest.skip("no spin–orbit coupling")
+        probe, rng = Probe(model), np.random.default_rng(0)
+        atoms = structure_for(probe, rng, n_atoms=2)
+        assert IDENTITIES["spin_rotation"].measure(probe, atoms, rng) > 1e-10

@@ -13,7 +13,7 @@ from mmace_sim.model.derivatives import evaluate
 from mmace_sim.testing.probe import Probe
 from mmace_sim.testing.symmetries import zero_some_moments
 
-_STEP = 2e-3
+_STEP = 1e-3
 """Step of the five-point differences in Å, μB or strain."""
 
 

@@ -93,10 +93,8 @@ def growth_above_max_moment(probe: Probe, atoms: Atoms, rng: np.random.Generator
         ]
         return np.abs(together - np.array(alone))
 
-    above = interactions(_OVERSHOOT)
-    if not np.isfinite(above).all():
-        return np.inf
-    return float(above.max() / interactions((0.0, 0.25, 0.5, 0.75, 1.0)).max())
+    above, below = interactions(_OVERSHOOT).max(), interactions((0.0, 0.25, 0.5, 0.75, 1.0)).max()
+    return float(above / below) if np.isfinite(above) and np.isfinite(below) else np.inf
 
 
 def _join(cluster: Atoms, newcomer: Atoms) -> Atoms:

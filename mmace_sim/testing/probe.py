@@ -147,7 +147,7 @@ class Probe:
         return max(abs(interaction), 1e-5 * abs(energy), 1e-8)
 
 
-def single_atom(atomic_number: int, magmom: Sequence[float] = (0.0, 0.0, 0.0)) -> Atoms:
+def single_atom(atomic_number: int, magmom: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0)) -> Atoms:
     """Make one atom in empty space.
 
     Args:
