@@ -80,6 +80,8 @@ class MagneticMACE(nn.Module):
     and under inversion.
     E_soc (present with ``spin_orbit=True``) couples them to space, is even in the moments and conserves parity.
 
+    Made in float64; cast it with ``.to(torch.float32)`` where speed counts more.
+
     Args:
         config: Hyper-parameters.
 
@@ -119,7 +121,7 @@ class MagneticMACE(nn.Module):
             if config.spin_orbit
             else None
         )
-        self.to(torch.get_default_dtype())
+        self.double()
 
     @property
     def elements(self) -> list[int]:

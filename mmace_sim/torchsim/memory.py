@@ -13,6 +13,9 @@ from mmace_sim.torchsim.model import MagneticMaceModel
 CPU_EDGES: int = 30_000
 """Pairs per batch on a CPU: enough to hide the cost of each call, few enough for the caches."""
 
+TOY_BYTES_PER_EDGE: float = 1000.0
+"""For energy models that are not networks."""
+
 CUDA_SHARE: float = 0.7
 """Share of the free memory of a GPU that one batch may take."""
 
@@ -45,12 +48,14 @@ def estimate_max_memory_scaler(model: MagneticMaceModel) -> float:
     Args:
         model: Model on the device that will run.
     """
+    config = getattr(model.model, "config", None)
+    per_edge = TOY_BYTES_PER_EDGE if config is None else bytes_per_edge(config, model.dtype)
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
-        edges = CUDA_SHARE * free / bytes_per_edge(model.model.config, model.dtype)
+        edges = CUDA_SHARE * free / per_edge
     else:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-        edges = min(CPU_EDGES, 0.5 * memory / bytes_per_edge(model.model.config, model.dtype))
+        edges = min(CPU_EDGES, 0.5 * memory / per_edge)
     sphere = 4.0 / 3.0 * math.pi * (model.model.r_max / 10.0) ** 3
     return edges / sphere
 

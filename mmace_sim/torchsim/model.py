@@ -1,5 +1,6 @@
 """Magnetic models behind TorchSim's model interface."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -42,7 +43,9 @@ class MagneticMaceModel(ModelInterface):
         super().__init__()
         if isinstance(model, str | Path):
             model = load_model(model, device=device or "cpu", dtype=dtype or torch.float64)
-        self.model = model.to(device=device or model.device, dtype=dtype or model.dtype)
+        if (dtype or model.dtype, torch.device(device or model.device)) != (model.dtype, model.device):
+            model = copy.deepcopy(model).to(device=device or model.device, dtype=dtype or model.dtype)
+        self.model = model
         self._device = self.model.device
         self._dtype = self.model.dtype
         self._compute_forces = compute_forces
