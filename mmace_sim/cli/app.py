@@ -2,16 +2,16 @@
 
 import os
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from mmace_sim import __version__
+from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.models import models
 from mmace_sim.cli.relax import relax
+from mmace_sim.cli.train import train
 from mmace_sim.errors import MmaceError
 
 EXIT_USAGE = 2
@@ -21,7 +21,7 @@ EXIT_USAGE = 2
 class _Group(TyperGroup):
     """Turns the package's own errors into a message and exit code 2; anything else is a bug with a traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except MmaceError as error:
@@ -42,10 +42,11 @@ app = typer.Typer(
 )
 
 
-def _show_version(value: bool) -> None:
+def _show_version(value: bool) -> bool:
     if value:
         typer.echo(f"mmace-sim {__version__}")
         raise typer.Exit
+    return value
 
 
 @app.callback()
@@ -67,9 +68,8 @@ def _main(
 
 app.command()(relax)
 app.command()(models)
-for _name in ("train", "evaluate"):
-    if find_spec(f"mmace_sim.cli.{_name}"):
-        app.command()(getattr(import_module(f"mmace_sim.cli.{_name}"), _name))
+app.command()(train)
+app.command()(evaluate)
 
 
 def main() -> None:

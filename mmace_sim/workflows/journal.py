@@ -12,7 +12,7 @@ import logging
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 from ase import Atoms
@@ -91,7 +91,7 @@ class Journal:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Journal":
         return self
 
     def __exit__(

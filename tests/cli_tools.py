@@ -1,0 +1,65 @@
+"""What the tests of the command line share: a tiny model with random weights, and small structures."""
+
+import json
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import bulk
+from typer.testing import CliRunner
+
+from mmace_sim.cli.app import app
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.model.checkpoint import save_model
+from mmace_sim.model.config import ModelConfig
+from mmace_sim.model.magnetic_mace import MagneticMACE
+
+METADATA = {
+    "name": "tiny",
+    "errors": {"energy": {"mae": 2.5, "unit": "meV/atom"}},
+    "licence": "MIT",
+    "citation": "nobody",
+}
+
+
+def write_tiny_model(path, *, spin_orbit=False, seed=0):
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        atomic_numbers=[13, 26],
+        r_max=3.5,
+        hidden_irreps="4x0e",
+        MLP_irreps="4x0e",
+        radial_mlp=[8],
+        max_ell=2,
+        num_interactions=1,
+        correlation=2,
+        spin_channels=2,
+        spin_max_ell=1,
+        max_moment={26: 3.0},
+        spin_orbit=spin_orbit,
+    )
+    return save_model(MagneticMACE(config), path, METADATA)
+
+
+def bcc(magmoms=(2.2, 2.2), a=2.87, displacement=0.0):
+    atoms = bulk("Fe", cubic=True, a=a)
+    atoms.arrays.pop("initial_magmoms", None)
+    atoms.positions[1] += displacement
+    if magmoms is not None:
+        set_magmoms(atoms, np.asarray(magmoms, dtype=float))
+    return atoms
+
+
+def molecule():
+    atoms = Atoms("Fe2", [[0, 0, 0], [0, 0, 2.1]])
+    set_magmoms(atoms, [2.0, 2.0])
+    return atoms
+
+
+def mmace_sim(*arguments):
+    """Run the command in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
