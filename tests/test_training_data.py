@@ -7,7 +7,7 @@ from training_toys import toy_frame, toy_frames, write_toys
 
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.graph.batch import build_graph
-from mmace_sim.training.dataset import EpochShuffle, GraphDataset, collate, make_loader
+from mmace_sim.training.dataset import EpochShuffle, GraphDataset, collate
 from mmace_sim.training.frames import frame_identity, read_frames, split_frames, stress_matrix
 
 
@@ -149,4 +149,3 @@ def test_order_depends_on_seed_and_epoch_only():
     fresh = EpochShuffle(20, seed=1)
     fresh.set_epoch(1)
     assert list(fresh) == second
-    assert len(make_loader([], 4)) == 0
