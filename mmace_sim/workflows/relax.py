@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.batching import RefillingBatch
 from mmace_sim.workflows.structures import check_structure
 
-MomentMode = Literal["joint", "adiabatic", "fixed"]
+MOMENT_MODES: tuple[str, ...] = ("joint", "adiabatic", "fixed")
 
 
 class Status(StrEnum):
@@ -146,7 +146,7 @@ class Relaxation:
         model: MagneticMACE | ts.models.interface.ModelInterface | str | Path = "default",
         *,
         relax_cell: bool = True,
-        magmoms: MomentMode = "joint",
+        magmoms: str = "joint",
         fmax: float = 0.01,
         stress_tol: float = 0.1,
         magforce_tol: float = 0.005,
@@ -157,7 +157,7 @@ class Relaxation:
         dtype: torch.dtype | None = None,
         max_batch_atoms: int | None = None,
     ) -> None:
-        if magmoms not in ("joint", "adiabatic", "fixed"):
+        if magmoms not in MOMENT_MODES:
             raise UnsupportedOptionError(f"magmoms = {magmoms!r}, expected 'joint', 'adiabatic' or 'fixed'.")
         for name, value in (("fmax", fmax), ("stress_tol", stress_tol), ("magforce_tol", magforce_tol)):
             if not value > 0:
