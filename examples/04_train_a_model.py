@@ -68,16 +68,18 @@ for name, evaluation in result.errors.items():
 # Predicted against reference
 # ---------------------------
 
-parity = result.errors["valid"].parity
 labels = {"energy": "energy (eV/atom)", "magforces": "magnetic force (eV/μB)"}
 figure, all_axes = plt.subplots(1, 2, figsize=(6.5, 3.2), layout="constrained")
 for axes, (label, title) in zip(all_axes, labels.items(), strict=True):
-    values = parity[label]
-    offset = values.reference.mean() if label == "energy" else 0.0
-    axes.plot(values.reference - offset, values.prediction - offset, "o", color="0.2", markersize=3)
-    axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8)
+    for name, colour in (("train", "0.75"), ("valid", "0.1")):
+        values = result.errors[name].parity[label]
+        axes.plot(values.reference, values.prediction, "o", color=colour, markersize=3, label=name)
+    axes.axline((values.reference[0], values.reference[0]), slope=1, color="0.6", linewidth=0.8)
     axes.set_xlabel(f"reference {title}")
     axes.set_ylabel("model")
+    axes.ticklabel_format(useOffset=False)
+    axes.locator_params(nbins=4)
+all_axes[0].legend(frameon=False)
 plt.show()
 
 # %%
