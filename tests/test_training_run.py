@@ -81,6 +81,15 @@ def test_resuming_continues_exactly(tmp_path, folder):
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_last_checkpoint_is_written_after_every_epoch(tmp_path, folder):
+    config = tiny_config(tmp_path, max_epochs=3)
+    config.optimizer.lr = 1e-30  # the first epoch stays the best
+    assert train(config, folder).best_epoch == 0
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
+    config.trainer.keep = "last"
+    assert train(config, folder).best_epoch == 2
+
+
 def test_nothing_to_resume_from(tmp_path, folder):
     with pytest.raises(ConfigError, match=r"last\.ckpt"):
         train(tiny_config(tmp_path), folder, resume=True)

@@ -140,7 +140,7 @@ class OptimizerConfig(Section):
     plateau_patience: PositiveInt = 20
     """Epochs without improvement before the plateau schedule acts."""
 
-    ema_decay: float = Field(0.995, ge=0.0, lt=1.0)
+    ema_decay: float = Field(0.99, ge=0.0, lt=1.0)
     """Decay per step of the averaged weights that are validated and saved; 0 switches the average off."""
 
     gradient_clip: NonNegativeFloat = 10.0
@@ -161,6 +161,9 @@ class TrainerConfig(Section):
 
     valid_every: PositiveInt = 1
     """Epochs between validations."""
+
+    keep: Literal["best", "last"] = "best"
+    """Weights that become the model: lowest validation loss, or the last (better with few validation structures)."""
 
     early_stopping: PositiveInt | None = None
     """Validations without improvement after which training stops; default: never."""

@@ -210,18 +210,17 @@ def _callbacks(
         callbacks.append(
             EarlyStopping(MONITOR, patience=settings.early_stopping, check_on_train_epoch_end=False)
         )
-    callbacks.append(
-        ModelCheckpoint(
-            dirpath=output / CHECKPOINTS,
-            filename="best",
-            monitor=MONITOR if has_valid else None,
-            save_top_k=1,
-            save_last=True,
-            every_n_epochs=settings.valid_every if has_valid else 1,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-    )
+    common: dict[str, Any] = {
+        "dirpath": output / CHECKPOINTS,
+        "save_top_k": 1,
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
+    if has_valid and settings.keep == "best":
+        every = settings.valid_every
+        callbacks.append(ModelCheckpoint(filename="best", monitor=MONITOR, every_n_epochs=every, **common))
+    # a second one: `save_last` of the first would only save when the validation loss improves
+    callbacks.append(ModelCheckpoint(filename="last", every_n_epochs=1, **common))
     return callbacks
 
 
