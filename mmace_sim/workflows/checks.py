@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.geometry import complete_cell
+from ase.geometry import complete_cell, minkowski_reduce
 from ase.neighborlist import neighbor_list
 from jaxtyping import Float
 
@@ -166,15 +166,23 @@ def _closest_pair(atoms: Atoms) -> tuple[int, int, float] | None:
     """All pairs at once, for small cells: a few array operations, so that 10⁴ of them take seconds.
 
     With fractional differences rounded into [-½, ½], an image k along an axis can only be nearer than the minimum if
-    |k| ≤ ½ + MIN_DISTANCE / h, h being the height of the cell along that axis.
+    |k| ≤ ½ + MIN_DISTANCE / h, h being the height of the cell along that axis. A cell with a small height is reduced
+    first: either it then has a vector shorter than the minimum, or few images are enough.
     """
     n = len(atoms)
     cell = complete_cell(atoms.cell.array) if atoms.pbc.any() else np.eye(3)
     inverse = np.linalg.inv(cell)
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    if (heights[atoms.pbc] < 2 * MIN_DISTANCE).any():
+        cell, _ = minkowski_reduce(cell, pbc=atoms.pbc)
+        shortest = float(np.linalg.norm(cell[atoms.pbc], axis=1).min())
+        if shortest < MIN_DISTANCE:
+            return 0, 0, shortest
+        inverse = np.linalg.inv(cell)
+        heights = 1.0 / np.linalg.norm(inverse, axis=0)
     first, second = np.triu_indices(n)
     difference = (atoms.positions[second] - atoms.positions[first]) @ inverse
     difference[:, atoms.pbc] -= np.round(difference[:, atoms.pbc])
-    heights = 1.0 / np.linalg.norm(inverse, axis=0)
     reach = np.where(atoms.pbc, np.floor(0.5 + MIN_DISTANCE / heights), 0).astype(int)
     axes = [np.arange(-k, k + 1) for k in reach]
     images = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)

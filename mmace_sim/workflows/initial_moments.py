@@ -22,8 +22,9 @@ HIGH_SPIN: dict[str, float] = _WEAK | _METALS | _RARE_EARTHS | _ACTINIDES
 
 3d metals: slightly above the moment of the magnetic metal (bcc Fe 2.2, hcp Co 1.6, fcc Ni 0.6, α-Mn up to 2.8), so
 that a relaxation comes down from the high-spin side. The Materials Project (pymatgen, ``MPRelaxSet.yaml``) starts at
-5 for most of them, which suits oxides and is far above any moment of a metal. 4f elements: the spin
-moment 2S of the trivalent ion by Hund's rule (Eu: divalent). 4d and 5d metals: 0.6, the default of ``MPRelaxSet``, since their moments are induced.
+5 for most of them, which suits oxides and is far above any moment of a metal. 4f elements: the spin moment 2S of the
+trivalent ion by Hund's rule (Eu: divalent). 4d and 5d metals: 0.6, the default of ``MPRelaxSet``, since their moments
+are induced.
 """
 
 STRONG_MOMENT: float = 1.0

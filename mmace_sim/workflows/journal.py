@@ -1,9 +1,9 @@
 """The journal of a run: one line per finished structure, on disk before the next one is looked at.
 
 ``finished.jsonl`` is append-only. Its first line describes the run, each further line one finished structure, its
-results and its relaxed atoms with all digits. Every line is handed to the system at once, so that a killed run loses at
-most the structures in flight; the disk is told to store it within `SYNC_INTERVAL`, so that a power failure loses at most
-that. A half-written last line is cut off when the run is resumed.
+results and its relaxed atoms with all digits. Every line is handed to the system at once, so that a killed run loses
+at most the structures in flight; the disk is told to store it within `SYNC_INTERVAL`, so that a power failure loses
+at most that. A half-written last line is cut off when the run is resumed.
 """
 
 import contextlib
