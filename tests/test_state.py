@@ -15,11 +15,11 @@ from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureErr
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.torchsim import (
     initialize_state,
-    state_magmoms,
     state_to_atoms,
     state_to_phonopy,
     state_to_structures,
 )
+from mmace_sim.torchsim.state import state_magmoms
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from mmace_sim.testing.identities import IDENTITIES, structure_for
@@ -12,6 +12,8 @@ from mmace_sim.testing.probe import Probe, transformed
 
 _EXPECTED = [HealthCheck.differing_executors, HealthCheck.too_slow]
 """One test that several classes inherit, and models that take their time."""
+_PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+"""All but shrinking: no seed is simpler than another, and a failing model would be evaluated a thousand times."""
 
 
 class MagneticModelConformance:
@@ -45,7 +47,7 @@ class MagneticModelConformance:
         raise NotImplementedError("define a fixture `model` of scope 'class'")
 
     @pytest.mark.parametrize("name", list(IDENTITIES))
-    @settings(max_examples=3, deadline=None, suppress_health_check=_EXPECTED)
+    @settings(max_examples=3, deadline=None, phases=_PHASES, suppress_health_check=_EXPECTED)
     @given(seed=st.integers(0, 2**32 - 1), data=st.data())
     def test_identity(self, model: Any, name: str, seed: int, data: st.DataObject) -> None:
         """Measure one identity on random structures."""

@@ -2,12 +2,12 @@
 
 TorchSim's own converters drop moments unless they are asked for by name, drop those of a whole batch if one
 structure has none, and drop velocities and constraints always. Ours raise instead. Moments live in the
-per-atom extra ``magnetic_moments`` of a state, momenta (only if a structure has any) in the extra
-``momenta``, where TorchSim's integrators look for them. Momenta have the same unit in ASE and in TorchSim,
-(amu eV)^½.
+per-atom extra ``magnetic_moments`` of a state. Momenta, if a structure has any, make it a `MovingState`, whose
+``momenta`` TorchSim's integrators start from. Momenta have the same unit in ASE and in TorchSim, (amu eV)^½.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,22 @@ from mmace_sim.torchsim.records import ANGSTROM_PER_FS, Record, read_record
 MOMENTA = "momenta"
 
 
+@dataclass(kw_only=True)
+class MovingState(ts.SimState):
+    """State whose atoms have velocities.
+
+    TorchSim's integrators take over an attribute ``momenta`` of the state that they are given, but refuse an extra
+    of that name.
+
+    Attributes:
+        momenta: In (amu eV)^½.
+    """
+
+    momenta: Tensor
+
+    _atom_attributes = ts.SimState._atom_attributes | {MOMENTA}
+
+
 def initialize_state(
     structures: Any, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
 ) -> ts.SimState:
@@ -47,8 +63,8 @@ def initialize_state(
 
     Returns:
         State with moments in the per-atom extra ``magnetic_moments`` (μB), ``FixAtoms`` and ``FixCom``
-        constraints, and the extra ``momenta`` if any structure has velocities (those without then are at
-        rest, as in ASE).
+        constraints. It is a `MovingState` if any structure has velocities (those without then are at rest,
+        as in ASE).
 
     Raises:
         MissingMomentsError: If a structure carries no moments; the message names its index.
@@ -201,11 +217,16 @@ def _join_states(items: Sequence[Any], device: torch.device, dtype: torch.dtype)
         except StructureError as error:
             raise type(error)(f"structure {index}: {error}") from error
     _check_same_pbc([state.pbc.cpu().numpy() for state in states])
-    if any(hasattr(state, MOMENTA) for state in states):
-        for state in states:
-            if not hasattr(state, MOMENTA):
-                state.atom_extras[MOMENTA] = torch.zeros_like(state.positions)
+    if any(isinstance(state, MovingState) for state in states):
+        states = [_moving(state) for state in states]
     return ts.concatenate_states(states)
+
+
+def _moving(state: ts.SimState) -> ts.SimState:
+    """Put a plain state at rest."""
+    if type(state) is not ts.SimState:
+        return state
+    return MovingState.from_state(state, momenta=torch.zeros_like(state.positions))
 
 
 def _check_same_pbc(pbc: Sequence[Bool[np.ndarray, "3"]]) -> None:
@@ -223,13 +244,9 @@ def _records_to_state(records: Sequence[Record], device: torch.device, dtype: to
         arrays = np.concatenate([getattr(record, name) for record in records])
         return torch.as_tensor(arrays, dtype=kind, device=device)
 
-    extras = {TORCHSIM_MAGMOMS: join("magmoms")}
-    if any(record.momenta is not None for record in records):
-        at_rest = [np.zeros_like(r.positions) if r.momenta is None else r.momenta for r in records]
-        extras[MOMENTA] = torch.as_tensor(np.concatenate(at_rest), dtype=dtype, device=device)
     cells = np.stack([record.cell.T for record in records])  # TorchSim has column vectors
     counts = torch.tensor([len(record.positions) for record in records], device=device)
-    return ts.SimState(
+    state = ts.SimState(
         positions=join("positions"),
         masses=join("masses"),
         cell=torch.as_tensor(cells, dtype=dtype, device=device).contiguous(),
@@ -237,8 +254,13 @@ def _records_to_state(records: Sequence[Record], device: torch.device, dtype: to
         atomic_numbers=join("atomic_numbers", torch.int),
         system_idx=torch.repeat_interleave(torch.arange(len(records), device=device), counts),
         _constraints=constraints_to_torchsim([record.fixed for record in records], device),
-        _atom_extras=extras,
+        _atom_extras={TORCHSIM_MAGMOMS: join("magmoms")},
     )
+    if all(record.momenta is None for record in records):
+        return state
+    at_rest = [np.zeros_like(r.positions) if r.momenta is None else r.momenta for r in records]
+    momenta = torch.as_tensor(np.concatenate(at_rest), dtype=dtype, device=device)
+    return MovingState.from_state(state, momenta=momenta)
 
 
 def _state_to_records(state: ts.SimState) -> list[Record]:
