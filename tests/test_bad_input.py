@@ -220,6 +220,11 @@ def test_bad_files_do_not_stop_the_good_one(model, tmp_path):
         assert name in result.output
     assert "--initial-magmoms" not in result.output
     result = mmace_sim(
+        "relax", folder, "-m", model, "-o", tmp_path / "afm", *LOOSE, "--initial-magmoms", "afm"
+    )
+    assert result.exit_code == 3, result.output
+    assert "good.extxyz" in result.output
+    result = mmace_sim(
         "relax", folder / "no_moments.extxyz", "-m", model, "-o", tmp_path / "p", "--initial-magmoms", "file"
     )
     assert result.exit_code == 3

@@ -18,7 +18,7 @@ from mmace_sim.cli.run_dir import finished_records, log_to, now, prepare_folder
 from mmace_sim.cli.tables import print_results
 from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.workflows.checks import check_structure
+from mmace_sim.workflows.checks import check_geometry
 from mmace_sim.workflows.initial_moments import initial_magmoms
 from mmace_sim.workflows.journal import FILE_NAME, Journal, atoms_from_record, atoms_to_record, fingerprint
 from mmace_sim.workflows.output import (
@@ -144,9 +144,9 @@ def _prepare(
     item: LoadedStructure, config: RelaxConfig, elements: list[int]
 ) -> LoadedStructure | FailedStructure:
     try:
+        check = check_geometry(item.atoms, elements)
         moments, note = initial_magmoms(item.atoms, config.initial_magmoms)
         set_magmoms(item.atoms, moments)
-        check = check_structure(item.atoms, elements)
     except StructureError as error:
         return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
     item.notes += [note] if note else []

@@ -8,8 +8,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.geometry import complete_cell, minkowski_reduce
-from ase.neighborlist import neighbor_list
 from jaxtyping import Float
+from matscipy.neighbours import neighbour_list
 
 from mmace_sim.errors import MissingMomentsError, ModelFileError, StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms
@@ -54,14 +54,35 @@ def check_structure(atoms: Atoms, elements: Iterable[int] | None, name: str = ""
         MomentShapeError: Moments of a wrong shape.
     """
     try:
-        return _check(atoms, elements)
+        check = check_geometry(atoms, elements)
+        if not has_magmoms(atoms):
+            raise MissingMomentsError(
+                "the structure carries no magnetic moments. Set them with "
+                "mmace_sim.graph.atoms.set_magmoms(atoms, magmoms), or on the command line with "
+                "--initial-magmoms high-spin, afm or random:SEED; all zeros mean a non-magnetic start."
+            )
+        get_magmoms(atoms)
     except StructureError as error:
         if not name:
             raise
         raise type(error)(f"{name}: {error}") from error
+    return check
 
 
-def _check(atoms: Atoms, elements: Iterable[int] | None) -> StructureCheck:
+def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureCheck:
+    """The part of `check_structure` that is not about moments.
+
+    Args:
+        atoms: Structure, with or without moments.
+        elements: Atomic numbers that the model knows; None skips this check.
+
+    Returns:
+        Whether its cell can relax.
+
+    Raises:
+        StructureError: No atoms, NaN or infinite numbers, flat or left-handed cell, atoms on top of each other.
+        UnsupportedElementError: An element that the model does not know.
+    """
     if len(atoms) == 0:
         raise StructureError("the structure holds no atoms.")
     if elements is not None:
@@ -74,13 +95,6 @@ def _check(atoms: Atoms, elements: Iterable[int] | None) -> StructureCheck:
             "Correct the file."
         )
     _check_cell(atoms)
-    if not has_magmoms(atoms):
-        raise MissingMomentsError(
-            "the structure carries no magnetic moments. Set them with "
-            "mmace_sim.graph.atoms.set_magmoms(atoms, magmoms), or on the command line with "
-            "--initial-magmoms high-spin, afm or random:SEED; all zeros mean a non-magnetic start."
-        )
-    get_magmoms(atoms)
     _check_distances(atoms)
     if atoms.pbc.all():
         return StructureCheck(cell_can_relax=True)
@@ -197,7 +211,10 @@ def _closest_pair(atoms: Atoms) -> tuple[int, int, float] | None:
 
 def _closest_listed(atoms: Atoms) -> tuple[int, int, float] | None:
     """By a neighbour list, for large cells."""
-    first, second, distances = neighbor_list("ijd", atoms, MIN_DISTANCE)
+    cell = complete_cell(atoms.cell.array) if atoms.pbc.any() else None
+    first, second, distances = neighbour_list(
+        "ijd", positions=atoms.positions, cell=cell, pbc=atoms.pbc, cutoff=MIN_DISTANCE
+    )
     if len(distances) == 0:
         return None
     pair = int(np.argmin(distances))

@@ -3,8 +3,9 @@
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.neighborlist import neighbor_list
+from ase.geometry import complete_cell
 from jaxtyping import Float, Int
+from matscipy.neighbours import neighbour_list
 
 from mmace_sim.errors import ConfigError, MissingMomentsError, StructureError
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms
@@ -131,9 +132,12 @@ def _alternate(atoms: Atoms, lengths: Float[np.ndarray, " n_atoms"]) -> Float[np
 def _coupling(magnetic: Atoms) -> Float[np.ndarray, "n n"]:
     """Weight of each pair of sites, Σ (d_min/d)⁸ over periodic images, so that nearest neighbours dominate."""
     n = len(magnetic)
+    cell = complete_cell(magnetic.cell.array) if magnetic.pbc.any() else None
     cutoff = 4.0
     while True:
-        i, j, distances = neighbor_list("ijd", magnetic, cutoff)
+        i, j, distances = neighbour_list(
+            "ijd", positions=magnetic.positions, cell=cell, pbc=magnetic.pbc, cutoff=cutoff
+        )
         others = i != j
         if len(np.unique(i[others])) == n:
             break
