@@ -98,9 +98,11 @@ def test_nothing_to_resume_from(tmp_path, folder):
 def test_plateau_and_early_stopping(tmp_path, folder):
     config = tiny_config(tmp_path, max_epochs=30, early_stopping=1)
     config.optimizer.schedule = "plateau"
+    config.trainer.valid_every = 2
     config.optimizer.lr = 1e-30  # nothing improves
     config.optimizer.ema_decay = 0.0
     assert train(config, folder).n_epochs < 30
+    assert [bool(row["valid_loss"]) for row in rows(folder)][:4] == [False, True, False, True]
 
 
 def test_partial_labels_train(tmp_path, folder):

@@ -61,22 +61,21 @@ class EpochLog(Callback):
             "step": trainer.global_step,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "train_loss": pl_module.train_loss,
-            "valid_loss": pl_module.valid_loss,
             "seconds": round(time.perf_counter() - self._started, 3),
         }
+        if pl_module.valid_errors:
+            row["valid_loss"] = pl_module.valid_loss
         for label, error in pl_module.valid_errors.items():
             row[f"valid_{label}_mae"] = error.mae
             row[f"valid_{label}_rmse"] = error.rmse
         with self.path.open("a", newline="") as stream:
             csv.DictWriter(stream, COLUMNS).writerow(row)
-        logger.info(
-            "epoch %d  lr %.2e  train loss %.4f  valid loss %.4f  valid MAE: %s  %.1f s",
-            row["epoch"],
-            row["lr"],
-            row["train_loss"],
-            row["valid_loss"],
-            error_line(pl_module.valid_errors) or "–",
-            row["seconds"],
-        )
+        valid = ""
+        if pl_module.valid_errors:
+            valid = (
+                f"  valid loss {pl_module.valid_loss:.4f}  valid MAE: {error_line(pl_module.valid_errors)}"
+            )
+        head = (row["epoch"], row["lr"], row["train_loss"])
+        logger.info("epoch %d  lr %.2e  train loss %.4f%s  %.1f s", *head, valid, row["seconds"])
         if self.on_epoch is not None:
             self.on_epoch(row)

@@ -138,7 +138,7 @@ class OptimizerConfig(Section):
     """Factor of the plateau schedule."""
 
     plateau_patience: PositiveInt = 20
-    """Epochs without improvement before the plateau schedule acts."""
+    """Validations without improvement before the plateau schedule acts."""
 
     ema_decay: float = Field(0.99, ge=0.0, lt=1.0)
     """Decay per step of the averaged weights that are validated and saved; 0 switches the average off."""

@@ -73,14 +73,16 @@ class MagneticTraining(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimiser and schedule (called by Lightning)."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
+        trainer = self.config.trainer
         scheduler = build_scheduler(
-            optimizer, self.config.optimizer, self.steps_per_epoch, self.config.trainer.max_epochs
+            optimizer, self.config.optimizer, self.steps_per_epoch, trainer.max_epochs, trainer.valid_every
         )
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_train_epoch_start(self) -> None:
-        """Forget the last epoch's sums."""
+        """Forget the last epoch's sums and validation."""
         self._sums = [0.0, 0.0]
+        self.valid_errors = {}
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 Lightning's signature
         """Loss of one batch."""

@@ -28,7 +28,11 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 
 def build_scheduler(
-    optimizer: torch.optim.Optimizer, config: OptimizerConfig, steps_per_epoch: int, max_epochs: int
+    optimizer: torch.optim.Optimizer,
+    config: OptimizerConfig,
+    steps_per_epoch: int,
+    max_epochs: int,
+    valid_every: int = 1,
 ) -> dict[str, Any]:
     """The schedule in the form that Lightning expects.
 
@@ -37,6 +41,7 @@ def build_scheduler(
         config: Which schedule.
         steps_per_epoch: Steps of an epoch.
         max_epochs: Length of the run.
+        valid_every: Epochs between validations.
     """
     if config.schedule == "plateau":
         plateau = ReduceLROnPlateau(
@@ -45,7 +50,7 @@ def build_scheduler(
             patience=config.plateau_patience,
             min_lr=config.lr * config.lr_final,
         )
-        return {"scheduler": plateau, "monitor": MONITOR, "interval": "epoch"}
+        return {"scheduler": plateau, "monitor": MONITOR, "interval": "epoch", "frequency": valid_every}
     factor = schedule_factor(config, steps_per_epoch, max_epochs)
     return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
 
