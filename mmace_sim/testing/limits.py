@@ -38,7 +38,7 @@ def isolated_atom(probe: Probe, atoms: Atoms, rng: np.random.Generator) -> float
     apart = atoms.copy()
     apart.pbc = False
     apart.set_positions(3.0 * probe.r_max * np.arange(len(atoms))[:, None] * np.ones(3))
-    scale = max(probe.predict(atoms).energy_scale, 1e-5 * float(np.abs(energies).sum()))
+    scale = max(probe.predict(atoms).energy_scale, 1e-4 * float(np.abs(energies).sum()))
     errors = [np.abs(turned - energies).max(), abs(energies.sum() - probe.energies([apart])[0])]
     expected = reference_energies(probe, atoms.numbers)
     if expected is not None:

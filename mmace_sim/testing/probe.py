@@ -37,7 +37,7 @@ class Prediction:
     def scales(self) -> dict[str, float]:
         """Scale of each quantity: its largest component, or the energy scale per Å, μB or volume if larger."""
         return {
-            "energy": self.energy_scale,
+            "energy": max(self.energy_scale, 1e-4 * abs(self.energy)),  # totals of 1e4 eV round to 1e-12 eV
             "forces": max(np.abs(self.forces).max(), self.energy_scale),
             "magforces": max(np.abs(self.magforces).max(), self.energy_scale),
             "stress": max(np.abs(self.stress).max(), self.energy_scale / self.volume),
