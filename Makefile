@@ -59,7 +59,7 @@ docs: $(docs_installed)
 	$(bin)/sphinx-build -nW --keep-going -b html docs docs/_build/html
 
 clean:
-	rm -rf build dist docs/_build docs/auto_examples docs/generated .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
 distclean: clean
