@@ -49,7 +49,7 @@ def print_results(entries: list[dict[str, Any]], folder: Path, *, n_resumed: int
     counts = Counter(entry["status"] for entry in entries)
     text = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
     resumed = f" ({n_resumed} from the earlier run)" if n_resumed else ""
-    console.print(f"\n{len(entries)} structures: {text}{resumed}.", highlight=False)
+    console.print(f"\n{len(entries)} structure{'s' * (len(entries) != 1)}: {text}{resumed}.", highlight=False)
     console.print(
         f"Results: {folder}/summary.json, summary.csv, relaxed.extxyz, log.txt",
         highlight=False,
