@@ -110,7 +110,7 @@ class MMACECalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         self._check_elements(self.atoms)
-        has_volume = self.atoms.cell.rank == 3
+        has_volume = bool(self.atoms.cell.rank == 3)
         graph = graph_from_atoms(
             self.atoms, self.model.r_max, device=self.model.device, dtype=self.model.dtype
         )

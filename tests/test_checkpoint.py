@@ -63,7 +63,7 @@ def test_float32_keeps_all_electron_totals(model, atoms, tmp_path):
     assert abs(single["magforces"] - exact["magforces"]).max().item() < 1e-4
 
 
-def test_unknown_name_lists_the_known_ones(tmp_path):
+def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ModelFileError, match=r"no model 'nonsense'.*default.*mmace-sim models"):
         load_model("nonsense")
     assert "default" in list_models()

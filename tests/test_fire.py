@@ -10,8 +10,14 @@ from ase.optimize import FIRE
 
 from mmace_sim.calculator import MMACECalculator
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.testing import HeisenbergModel, ToyTorchSimModel
-from mmace_sim.torchsim import AdiabaticModel, initialize_state, magnetic_fire_init, magnetic_fire_step
+from mmace_sim.testing import HeisenbergModel
+from mmace_sim.torchsim import (
+    AdiabaticModel,
+    MagneticMaceModel,
+    initialize_state,
+    magnetic_fire_init,
+    magnetic_fire_step,
+)
 from mmace_sim.torchsim.fire import DegreesOfFreedom
 
 
@@ -24,7 +30,7 @@ def fcc(a=3.6, m=(0.2, 0.1, 1.9), rattle=0.05, seed=1):
 
 @pytest.fixture
 def toy():
-    return ToyTorchSimModel(HeisenbergModel(exchange_decay=0.8))
+    return MagneticMaceModel(HeisenbergModel(exchange_decay=0.8))
 
 
 def test_fixed_cell_and_moments_is_ase_fire_step_by_step(toy):
@@ -44,7 +50,7 @@ def test_fixed_cell_and_moments_is_ase_fire_step_by_step(toy):
 
 def test_joint_relaxation_finds_the_known_minimum():
     model = HeisenbergModel()
-    toy = ToyTorchSimModel(model)
+    toy = MagneticMaceModel(model)
     state = magnetic_fire_init(initialize_state([fcc(a=3.75)]), toy)
     for _ in range(400):
         state = magnetic_fire_step(state, toy)

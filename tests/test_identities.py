@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from jaxtyping import TypeCheckError
 
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.config import ModelConfig
@@ -37,23 +36,15 @@ def random_model(seed=0, **kwargs):
     return model.eval()
 
 
-ANNOTATION = pytest.mark.xfail(
-    raises=TypeCheckError,
-    strict=False,
-    reason="nn/interaction.py annotates Hidden.scalars with one number of components for all degrees",
-)
-
 SHAPES = [
     pytest.param({"num_interactions": 1, "hidden_irreps": "8x0e", "spin_orbit": False}, id="1-layer"),
     pytest.param(
         {"num_interactions": 2, "hidden_irreps": "4x0e+4x1o", "spin_orbit": False},
         id="2-layers-vectors",
-        marks=ANNOTATION,
     ),
     pytest.param(
         {"num_interactions": 1, "hidden_irreps": "4x0e+4x1o", "spin_orbit": True},
         id="1-layer-vectors-spin-orbit",
-        marks=ANNOTATION,
     ),
     pytest.param(
         {"num_interactions": 2, "hidden_irreps": "4x0e", "spin_orbit": True}, id="2-layers-spin-orbit"

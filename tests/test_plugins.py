@@ -25,8 +25,8 @@ def test_phonopy_recipe_gives_known_frequencies():
     from phonopy import Phonopy
     from phonopy.structure.atoms import PhonopyAtoms
 
-    from mmace_sim.testing import HeisenbergModel, ToyTorchSimModel
-    from mmace_sim.torchsim import initialize_state
+    from mmace_sim.testing import HeisenbergModel
+    from mmace_sim.torchsim import MagneticMaceModel, initialize_state
 
     toy = HeisenbergModel()
     depth, stiffness, distance = toy.morse
@@ -36,7 +36,7 @@ def test_phonopy_recipe_gives_known_frequencies():
     phonon = Phonopy(cell, supercell_matrix=[3, 3, 3])
     phonon.generate_displacements(distance=0.01)
     supercells = phonon.supercells_with_displacements
-    forces = ToyTorchSimModel(toy)(initialize_state(supercells))["forces"]
+    forces = MagneticMaceModel(toy)(initialize_state(supercells))["forces"]
     phonon.forces = forces.reshape(len(supercells), -1, 3).numpy()
     phonon.produce_force_constants()
     phonon.run_qpoints([[0, 0, 0], [0.5, 0.5, 0]])

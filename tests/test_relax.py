@@ -9,7 +9,8 @@ from ase.build import bulk
 import mmace_sim
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
-from mmace_sim.testing import HeisenbergModel, ToyTorchSimModel
+from mmace_sim.testing import HeisenbergModel
+from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.workflows.relax import Status
 
 
@@ -22,7 +23,7 @@ def fcc(a=3.6, seed=1, moment=(0.2, 0.1, 1.9)):
 
 @pytest.fixture
 def toy():
-    return ToyTorchSimModel(HeisenbergModel())
+    return MagneticMaceModel(HeisenbergModel())
 
 
 TIGHT = {"fmax": 1e-4, "stress_tol": 1e-3, "magforce_tol": 1e-5, "max_steps": 1000}
@@ -80,7 +81,7 @@ def test_bad_structures_fail_alone_and_results_keep_their_order(toy):
     assert result[0].atoms is without
 
 
-class FailsOnLargeMoments(ToyTorchSimModel):
+class FailsOnLargeMoments(MagneticMaceModel):
     def forward(self, state, **kwargs):
         if state.magnetic_moments.norm(dim=1).max() > 4:
             raise RuntimeError("this one cannot be done")
@@ -121,7 +122,7 @@ def test_molecules_and_one_atom_cells(toy):
 
 
 def test_non_finite_energies_are_a_status(toy):
-    class Broken(ToyTorchSimModel):
+    class Broken(MagneticMaceModel):
         def forward(self, state, **kwargs):
             out = super().forward(state, **kwargs)
             out["energy"] = torch.where(torch.linalg.det(state.cell) > 48.0, torch.nan, out["energy"])

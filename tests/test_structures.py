@@ -56,7 +56,9 @@ def test_frames_have_numbers(tmp_path):
     assert [get_magmoms(s.atoms)[1, 2] for s in structures] == [0, 1, -2]
 
 
-@pytest.mark.parametrize("name", ["a.cif", "POSCAR", "CONTCAR_1", "a.vasp", "a.POSCAR", "a.xyz", "a.json", "a.traj"])
+@pytest.mark.parametrize(
+    "name", ["a.cif", "POSCAR", "CONTCAR_1", "a.vasp", "a.POSCAR", "a.xyz", "a.json", "a.traj"]
+)
 def test_formats(tmp_path, name):
     form = {"a.cif": "cif", "a.xyz": "extxyz", "a.json": "json", "a.traj": "traj"}.get(name, "vasp")
     atoms = bcc([2.2, -2.2]) if form in ("json", "traj", "extxyz") else bcc()
@@ -80,7 +82,9 @@ def test_moments_computed_by_dft_are_taken(tmp_path):
 def pymatgen_structure(**properties):
     from pymatgen.core import Lattice, Structure
 
-    return Structure(Lattice.cubic(2.87), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]], site_properties=properties)
+    return Structure(
+        Lattice.cubic(2.87), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]], site_properties=properties
+    )
 
 
 def test_pymatgen_json(tmp_path):
@@ -95,7 +99,9 @@ def test_pymatgen_json(tmp_path):
     vectors = write(pymatgen_structure(magmom=VECTORS.tolist()).as_dict())
     np.testing.assert_allclose(get_magmoms(vectors), VECTORS)
     along_x = pymatgen_structure(magmom=[Magmom(2.0, saxis=(1, 0, 0)), Magmom([0, 0, 1])])
-    np.testing.assert_allclose(get_magmoms(write(json.loads(along_x.to_json()))), [[2, 0, 0], [0, 0, 1]], atol=1e-12)
+    np.testing.assert_allclose(
+        get_magmoms(write(json.loads(along_x.to_json()))), [[2, 0, 0], [0, 0, 1]], atol=1e-12
+    )
     spin = pymatgen_structure()
     spin.add_spin_by_site([1.5, -1.5])
     np.testing.assert_allclose(get_magmoms(write({"structure": spin.as_dict()}))[:, 2], [1.5, -1.5])
@@ -142,7 +148,10 @@ def test_mcif_is_expanded_by_its_magnetic_symmetry(tmp_path):
     (tmp_path / "a.mcif").write_text(MN3PT)
     atoms = read_one(tmp_path / "a.mcif")
     assert atoms.get_chemical_formula() == "Mn3Pt"
-    moments = {tuple(np.round(s, 3)): m for s, m in zip(atoms.get_scaled_positions(), get_magmoms(atoms), strict=True)}
+    moments = {
+        tuple(np.round(s, 3)): m
+        for s, m in zip(atoms.get_scaled_positions(), get_magmoms(atoms), strict=True)
+    }
     np.testing.assert_allclose(moments[0.5, 0.5, 0.0], [1.2, 1.2, -2.4])
     np.testing.assert_allclose(moments[0.0, 0.5, 0.5], [-2.4, 1.2, 1.2])
     np.testing.assert_allclose(moments[0.5, 0.0, 0.5], [1.2, -2.4, 1.2])
@@ -159,7 +168,9 @@ def test_mcif_moments_agree_with_pymatgen(tmp_path):
     ours = read_one(tmp_path / "a.mcif")
     for site in theirs:
         (index,) = np.flatnonzero(np.linalg.norm(ours.positions - site.coords, axis=1) < 1e-3)
-        np.testing.assert_allclose(get_magmoms(ours)[index], site.properties["magmom"].global_moment, atol=1e-9)
+        np.testing.assert_allclose(
+            get_magmoms(ours)[index], site.properties["magmom"].global_moment, atol=1e-9
+        )
 
 
 def test_mcif_centering_with_time_reversal(tmp_path):
@@ -180,7 +191,9 @@ def test_mcif_round_trip_in_a_skewed_cell(tmp_path):
     write_mcif(tmp_path / "a.mcif", atoms, name="two words")
     (again,) = read_mcif(tmp_path / "a.mcif")
     np.testing.assert_allclose(get_magmoms(again), VECTORS, atol=1e-7)
-    np.testing.assert_allclose(again.get_all_distances(mic=True), atoms.get_all_distances(mic=True), atol=1e-7)
+    np.testing.assert_allclose(
+        again.get_all_distances(mic=True), atoms.get_all_distances(mic=True), atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,7 +233,14 @@ def test_folders_are_searched_and_our_own_are_skipped(tmp_path):
     (folder / "sub").mkdir(parents=True)
     (folder / "relax").mkdir()
     (folder / ".hidden").mkdir()
-    for name in ("b.extxyz", "a.extxyz", "sub/c.extxyz", "relax/relaxed.extxyz", ".hidden/d.extxyz", ".e.extxyz"):
+    for name in (
+        "b.extxyz",
+        "a.extxyz",
+        "sub/c.extxyz",
+        "relax/relaxed.extxyz",
+        ".hidden/d.extxyz",
+        ".e.extxyz",
+    ):
         ase.io.write(folder / name, bcc([1, 1]), format="extxyz")
     (folder / "notes.txt").write_text("no structure")
     for name in ("summary.json", "config.yaml"):

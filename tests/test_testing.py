@@ -238,13 +238,13 @@ def test_relaxed_state_of_the_toy(unit_vectors):
 
 
 def test_consistency_notices_forgotten_moments():
-    from mmace_sim.testing import ToyTorchSimModel
+    from mmace_sim.torchsim import MagneticMaceModel
 
     toy = HeisenbergModel()
     structures = [random_structure(np.random.default_rng(seed), n_atoms=n) for seed, n in ((0, 1), (1, 3))]
-    assert_model_calculator_consistency(ToyTorchSimModel(toy), MMACECalculator(toy), structures)
+    assert_model_calculator_consistency(MagneticMaceModel(toy), MMACECalculator(toy), structures)
 
-    class Forgetful(ToyTorchSimModel):
+    class Forgetful(MagneticMaceModel):
         def forward(self, state, **kwargs):
             return super().forward(state, **kwargs) | {"magforces": torch.zeros_like(state.positions)}
 

@@ -16,7 +16,6 @@ from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.testing import (
     HeisenbergModel,
-    ToyTorchSimModel,
     assert_model_calculator_consistency,
     random_structure,
 )
@@ -139,9 +138,6 @@ def test_kept_neighbours_are_not_used_for_another_structure(model):
     assert len({round(energy, 8) for energy in energies}) == len(energies)
 
 
-@pytest.mark.xfail(
-    reason="MagneticMaceModel.graph does not compare pbc with that of the kept graph", strict=False
-)
 def test_kept_neighbours_of_a_crystal_are_not_used_for_a_molecule(model):
     atoms = random_structure(np.random.default_rng(3), elements=[26], n_atoms=3)
     crystal = model(initialize_state(atoms))["energy"].item()
@@ -166,7 +162,7 @@ NOT_CONVERGED = "ignore:All systems have reached the maximum number of steps:Use
 @pytest.mark.parametrize("optimizer", ["gradient_descent", "fire", "lbfgs", "bfgs"])
 @pytest.mark.parametrize("cell_filter", [None, "unit", "frechet"])
 def test_stock_optimisers_keep_moments_and_lower_the_energy(optimizer, cell_filter):
-    model, structures = ToyTorchSimModel(TOY), toys()
+    model, structures = MagneticMaceModel(TOY), toys()
     state = initialize_state(structures)
     before = model(state)["energy"]
     init_kwargs = None if cell_filter is None else {"cell_filter": ts.CellFilter(cell_filter)}
@@ -184,7 +180,7 @@ def test_stock_optimisers_keep_moments_and_lower_the_energy(optimizer, cell_filt
 
 
 def test_stock_optimiser_finds_the_known_structure():
-    model = ToyTorchSimModel(TOY)
+    model = MagneticMaceModel(TOY)
     final = ts.optimize(
         initialize_state(toys()),
         model,
@@ -201,7 +197,7 @@ def test_stock_optimiser_finds_the_known_structure():
 
 @pytest.mark.parametrize("integrator", list(ts.Integrator))
 def test_stock_integrators_keep_moments(integrator):
-    model = ToyTorchSimModel(TOY)
+    model = MagneticMaceModel(TOY)
     state = initialize_state(toys())
     pressure = {"external_pressure": 0.0} if integrator.startswith("npt") else {}
     final = ts.integrate(
@@ -213,7 +209,7 @@ def test_stock_integrators_keep_moments(integrator):
 
 
 def test_dynamics_start_from_the_velocities_of_the_structure():
-    model, atoms = ToyTorchSimModel(TOY), toys(1)[0]
+    model, atoms = MagneticMaceModel(TOY), toys(1)[0]
     velocity = 0.02  # Å per ASE time
     atoms.set_momenta(np.tile([velocity * 55.845, 0, 0], (len(atoms), 1)))
     state = initialize_state(atoms)
@@ -233,7 +229,7 @@ def test_constrained_atoms_stay():
     structures = toys(2)
     structures[1].set_constraint(FixAtoms([2, 3]))
     state = initialize_state(structures)
-    final = ts.optimize(state, ToyTorchSimModel(TOY), optimizer=ts.Optimizer.fire, max_steps=10)
+    final = ts.optimize(state, MagneticMaceModel(TOY), optimizer=ts.Optimizer.fire, max_steps=10)
     moved = (final.positions - state.positions).norm(dim=1)
     assert (moved[[6, 7]] == 0).all()
     assert (moved[:6] > 0).all()
@@ -250,7 +246,7 @@ def test_static(model):
 
 @pytest.mark.filterwarnings(NOT_CONVERGED)
 def test_autobatching_gives_the_same_as_one_batch():
-    model, structures = ToyTorchSimModel(TOY), toys(5)
+    model, structures = MagneticMaceModel(TOY), toys(5)
     state = initialize_state(structures)
     volumes = [len(atoms) ** 2 / atoms.get_volume() * 1000 for atoms in structures]
     limit = 1.5 * max(volumes)

@@ -1,6 +1,6 @@
 """Forces, stress and magforces of an energy model in one backward pass."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from mmace_sim.graph.batch import MagneticGraph
 
 
+@runtime_checkable
 class EnergyModel(Protocol):
     """Anything that gives the energies of a graph as a differentiable function of pair vectors and moments."""
 

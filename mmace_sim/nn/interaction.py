@@ -38,7 +38,7 @@ class Hidden:
         spins: Spin-vector features, scalars in space and odd under time reversal; None before the first layer.
     """
 
-    scalars: list[Float[Tensor, "n_atoms n_channels n_comp"]]
+    scalars: list[Float[Tensor, "n_atoms n_channels _n_comp"]]
     spins: Float[Tensor, "n_atoms n_spin_channels 3"] | None
 
 

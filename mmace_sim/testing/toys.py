@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmace_sim.graph.batch import MagneticGraph
-from mmace_sim.torchsim.model import MagneticMaceModel
 
 
 class HeisenbergModel(nn.Module):
@@ -142,21 +141,3 @@ class HeisenbergModel(nn.Module):
         x = ((lengths - self.r_on) / (self.r_max - self.r_on)).clamp(0.0, 1.0)
         switch = 1.0 - x**4 * (35.0 - 84.0 * x + 70.0 * x**2 - 20.0 * x**3)
         return switch * (morse - exchange - self.pseudo_dipolar * dipolar)
-
-
-class ToyTorchSimModel(MagneticMaceModel):
-    """TorchSim model of any energy model that offers what `HeisenbergModel` does.
-
-    Args:
-        model: Energy model.
-        compute_forces: Whether to compute forces.
-        compute_stress: Whether to compute stresses.
-    """
-
-    def __init__(self, model: nn.Module, *, compute_forces: bool = True, compute_stress: bool = True) -> None:
-        super(MagneticMaceModel, self).__init__()
-        self.model = model
-        self._device, self._dtype = model.device, model.dtype
-        self._compute_forces, self._compute_stress = compute_forces, compute_stress
-        self._memory_scales_with = "n_atoms_x_density"
-        self._last_graph = None

@@ -15,7 +15,7 @@ from torch_sim.state import SimState
 
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 
-MOMENT_SCALE: float = 0.35
+MOMENT_SCALE: float = 0.2
 """Å per μB: moments enter FIRE as this multiple of themselves, which gives them the stiffness of positions."""
 
 

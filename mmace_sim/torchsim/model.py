@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
@@ -13,7 +13,6 @@ from mmace_sim.graph.batch import MagneticGraph, build_graph
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
-from mmace_sim.model.magnetic_mace import MagneticMACE
 
 
 class MagneticMaceModel(ModelInterface):
@@ -24,7 +23,8 @@ class MagneticMaceModel(ModelInterface):
     (:mod:`mmace_sim.torchsim.fire`), or :class:`~mmace_sim.torchsim.adiabatic.AdiabaticModel`.
 
     Args:
-        model: A model, or the name or path of one.
+        model: An energy model such as :class:`~mmace_sim.model.magnetic_mace.MagneticMACE` or
+            :class:`mmace_sim.testing.HeisenbergModel`, or the name or path of a model file.
         device: Where to run; by default where the model is, or the CPU for names and paths.
         dtype: Floating-point type; by default the model's, or float64 for names and paths.
         compute_forces: Whether to compute forces.
@@ -33,7 +33,7 @@ class MagneticMaceModel(ModelInterface):
 
     def __init__(
         self,
-        model: MagneticMACE | str | Path = "default",
+        model: nn.Module | str | Path = "default",
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -52,6 +52,7 @@ class MagneticMaceModel(ModelInterface):
         self._compute_stress = compute_stress
         self._memory_scales_with = "n_atoms_x_density"
         self._last_graph: MagneticGraph | None = None
+        self._last_pbc: Tensor | None = None
 
     @ModelInterface.compute_forces.setter
     def compute_forces(self, value: bool) -> None:
@@ -91,6 +92,7 @@ class MagneticMaceModel(ModelInterface):
         cell, magmoms = state.cell.mT.contiguous(), getattr(state, TORCHSIM_MAGMOMS)
         if (
             last is not None
+            and torch.equal(self._last_pbc, state.pbc)
             and torch.equal(last.positions, state.positions)
             and torch.equal(last.cell, cell)
             and torch.equal(last.system_idx, state.system_idx)
@@ -98,6 +100,7 @@ class MagneticMaceModel(ModelInterface):
         ):
             return MagneticGraph(**{**vars(last), "magmoms": magmoms})
         self._check_elements(state.atomic_numbers)
+        self._last_pbc = state.pbc.clone()
         self._last_graph = build_graph(
             state.positions.detach().clone(),
             cell,
