@@ -1,0 +1,95 @@
+"""The embedded default model on real structures, against the DFT that it was trained on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from ase.io import read
+
+import mmace_sim
+from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.model.derivatives import evaluate
+
+ROOT = Path(__file__).parents[1]
+TEST_SET = ROOT / "examples" / "data" / "fe-cdft-test.extxyz.xz"
+DFT_LATTICE_CONSTANT = 2.834  # Å, fitted to the equation of state of the same calculations
+DFT_MOMENT = 2.24  # μB in the sphere, at that lattice constant
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mmace_sim.load_model("default")
+
+
+def bcc(moments, a=2.85):
+    atoms = bulk("Fe", "bcc", a=a, cubic=True)
+    set_magmoms(atoms, [[0, 0, m] for m in moments])
+    return atoms
+
+
+def fcc(moments, a=3.5):
+    atoms = bulk("Fe", "bcc", a=a, cubic=True)
+    atoms.set_cell([a / 2**0.5, a / 2**0.5, a], scale_atoms=True)
+    set_magmoms(atoms, [[0, 0, m] for m in moments])
+    return atoms
+
+
+def test_bcc_iron_has_the_lattice_constant_and_moment_of_its_dft(model):
+    (result,) = mmace_sim.relax(bcc([2.0, 2.0]), model, fmax=1e-4, stress_tol=1e-3, magforce_tol=1e-5)
+    assert result.status == "converged"
+    assert result.atoms.cell.lengths() == pytest.approx([DFT_LATTICE_CONSTANT] * 3, abs=0.01)
+    assert get_magmoms(result.atoms)[:, 2] == pytest.approx([DFT_MOMENT] * 2, abs=0.05)
+
+
+def test_order_of_the_magnetic_states(model):
+    starts = {
+        "bcc FM": bcc([2.2, 2.2]),
+        "fcc AFM": fcc([1.6, -1.6]),
+        "fcc FM": fcc([2.5, 2.5], a=3.64),
+        "bcc AFM": bcc([1.5, -1.5]),
+        "bcc NM": bcc([0.0, 0.0], a=2.76),
+    }
+    results = mmace_sim.relax(list(starts.values()), model)
+    assert all(r.status == "converged" for r in results)
+    energy = {name: r.energy / 2 for name, r in zip(starts, results, strict=True)}
+    assert energy["bcc FM"] < energy["fcc AFM"] < energy["bcc AFM"] < energy["bcc NM"]
+    assert energy["bcc FM"] < energy["fcc FM"] < energy["bcc AFM"]
+    assert energy["bcc NM"] - energy["bcc FM"] == pytest.approx(0.43, abs=0.05)  # relaxed volumes
+
+
+def test_errors_on_the_test_set(model):
+    errors = {"energy": [], "forces": [], "magforces": []}
+    for frame in read(TEST_SET, ":"):
+        atoms = frame.copy()
+        set_magmoms(atoms, frame.arrays["REF_magmom"])
+        out = evaluate(model, graph_from_atoms(atoms, model.r_max))
+        errors["energy"].append((out["energy"].item() - frame.info["REF_energy"]) / len(frame))
+        for label in ("forces", "magforces"):
+            reference = frame.arrays.get(f"REF_{label}")
+            if reference is not None:
+                errors[label].append((out[label].numpy() - reference).ravel())
+    mean = {label: 1000 * np.abs(np.hstack(values)).mean() for label, values in errors.items()}
+    assert mean["energy"] < 5  # meV/atom
+    assert mean["forces"] < 60  # meV/Å
+    assert mean["magforces"] < 30  # meV/μB
+
+
+def test_float32_agrees_with_float64(model):
+    single = mmace_sim.load_model("default", dtype=torch.float32)
+    atoms = bcc([2.2, 1.9])
+    atoms.rattle(0.05, seed=0)
+    exact = evaluate(model, graph_from_atoms(atoms, 5.0))
+    fast = evaluate(single, graph_from_atoms(atoms, 5.0, dtype=torch.float32))
+    assert fast["energy"].item() == pytest.approx(exact["energy"].item(), abs=1e-4)
+    assert (fast["forces"] - exact["forces"]).abs().max() < 1e-3
+
+
+def test_model_card_is_in_the_file(model):
+    for key in ("name", "training_data", "errors", "licence", "citation"):
+        assert model.metadata.get(key), key
+    assert model.metadata["name"] == "mmace-fe-pbe"
+    json.dumps(model.metadata)
