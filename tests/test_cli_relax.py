@@ -295,6 +295,6 @@ def test_models(model, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "160")
     text = mmace_sim("models").output
     assert "Al Fe" in text
-    assert "energy mae: 2.5" in text
+    assert "energy 2.5 meV/atom" in text
     monkeypatch.setattr("mmace_sim.model.registry.list_models", dict)
     assert "mmace-sim train" in mmace_sim("models").output

@@ -145,3 +145,9 @@ def test_impossible_settings(toy):
         mmace_sim.relax([fcc()], toy, magmoms="frozen")
     with pytest.raises(UnsupportedOptionError, match="fmax = -1"):
         mmace_sim.relax([fcc()], toy, fmax=-1)
+
+
+def test_a_large_change_of_volume_is_pointed_out(toy):
+    (result,) = mmace_sim.relax([fcc(a=4.0)], toy)
+    assert result.status is Status.CONVERGED
+    assert "the volume changed by -3" in result.message

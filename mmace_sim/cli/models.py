@@ -70,7 +70,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "elements", "size", "spin–orbit", "test errors", "licence", "citation")
+    table = Table("name", "elements", "size", "spin–orbit", "test MAE", "licence", "citation")
     for row in rows:
         if "problem" in row:
             table.add_row(", ".join(row["names"]), "", f"{row['megabytes']} MB", "", row["problem"], "", "")
@@ -88,25 +88,23 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def format_errors(errors: Any) -> str:
-    """Errors of a model in words, one per line.
+    """Mean absolute errors of a model in words, one label per line.
 
     Args:
-        errors: What the metadata says: numbers, possibly nested.
+        errors: What the metadata says: for each set, for each label, "mae" and "unit".
 
     Returns:
-        Such as ``energy: 2.1 meV/atom``, or "not stated".
+        Errors on the test set, or on the set nearest to one, such as ``energy 2.1 meV/atom``; "not stated" if there
+        are none.
     """
-    if not errors:
-        return "not stated"
-    return "\n".join(_flatten(errors)) if isinstance(errors, dict) else str(errors)
-
-
-def _flatten(errors: dict[str, Any], prefix: str = "") -> list[str]:
-    lines = []
-    for key, value in errors.items():
-        if isinstance(value, dict):
-            lines += _flatten(value, f"{prefix}{key} ")
-        else:
-            text = f"{value:.3g}" if isinstance(value, float) else str(value)
-            lines.append(f"{prefix}{key}: {text}")
-    return lines
+    if not isinstance(errors, dict) or not errors:
+        return str(errors) if errors else "not stated"
+    name = next((name for name in ("test", "valid", "train") if name in errors), None)
+    labels = errors if name is None else errors[name]
+    lines = [] if name in (None, "test") else [f"({name} set)"]
+    for label, value in labels.items():
+        if isinstance(value, dict) and "mae" in value:
+            lines.append(f"{label} {value['mae']:.3g} {value.get('unit', '')}".rstrip())
+        elif not isinstance(value, dict):
+            lines.append(f"{label} {value:.3g}" if isinstance(value, float) else f"{label} {value}")
+    return "\n".join(lines) or "not stated"

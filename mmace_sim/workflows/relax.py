@@ -44,6 +44,9 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+LARGE_VOLUME_CHANGE: float = 0.3
+"""Relative change of volume from which on a result comes with a warning."""
+
 MESSAGES: dict[Status, str] = {
     Status.CONVERGED: "",
     Status.MAX_STEPS: "not converged within max_steps; continue from the relaxed structure or raise --max-steps.",
@@ -296,6 +299,23 @@ class Relaxation:
             for f, c, o in rows
         ]
 
+    def _message(self, status: Status, state: MagneticFireState) -> str:
+        """What the user should know of a finished system."""
+        if status is not Status.CONVERGED:
+            return MESSAGES[status]
+        notes = []
+        if self.moments_move and float(getattr(state, TORCHSIM_MAGMOMS).abs().max()) < 1e-8:
+            notes.append(
+                "moments are zero and stay so by time reversal; start from "
+                "--initial-magmoms high-spin to look for a magnetic state."
+            )
+        change = float(torch.linalg.det(state.cell).abs() / state.reference_volume.clamp(min=1e-30)) - 1.0
+        if self.freedom.relax_cell and abs(change) > LARGE_VOLUME_CHANGE:
+            notes.append(
+                f"the volume changed by {100 * change:+.0f} %: the start may lie outside of what the model knows."
+            )
+        return " ".join(notes)
+
     def _result(self, state: MagneticFireState, initial: Atoms, status: Status) -> StructureResult:
         """Turn the state of one finished system into a result."""
         force, stress, magforce = (float(x) for x in self._largest(state))
@@ -310,12 +330,7 @@ class Relaxation:
             stress=state.stress[0].cpu().numpy().astype(float).ravel()[[0, 4, 8, 5, 2, 1]],
             magmoms=magmoms.cpu().numpy().astype(float),
         )
-        message = MESSAGES[status]
-        if status is Status.CONVERGED and self.moments_move and float(magmoms.abs().max()) < 1e-8:
-            message = (
-                "moments are zero and stay so by time reversal; start from "
-                "--initial-magmoms high-spin to look for a magnetic state."
-            )
+        message = self._message(status, state)
         return StructureResult(
             atoms=atoms,
             initial_atoms=initial,
