@@ -43,6 +43,7 @@ def save_model(model: MagneticMACE, path: str | Path, metadata: dict[str, Any] |
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     temporary.replace(path)
     return path
 

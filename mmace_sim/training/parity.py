@@ -56,8 +56,8 @@ def _save_one(label: str, parity: Parity, error: LabelError, names: list[str], f
         axes.scatter(x, y, s=9, marker=marker, alpha=0.6, linewidths=0, label=name)
     name, unit = AXES[label]
     offset = f" − ({shift:.3f})" if label == "energy" else ""
-    axes.set_xlabel(f"reference {name}{offset} ({unit})")
-    axes.set_ylabel(f"predicted {name}{offset} ({unit})")
+    axes.set_xlabel(f"reference {name}{offset} ({unit})", fontsize=8)
+    axes.set_ylabel(f"predicted {name}{offset} ({unit})", fontsize=8)
     axes.set_title(f"MAE {error.mae:.3g}, RMSE {error.rmse:.3g} {error.unit}", fontsize=9)
     if groups[0][0] is not None:
         axes.legend(fontsize=5, frameon=False)
