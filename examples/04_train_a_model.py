@@ -28,7 +28,8 @@ here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
 folder = Path(tempfile.mkdtemp())
 frames = [atoms for path in sorted((here / "data").glob("*train*.extxyz*")) for atoms in read(path, ":")]
 chosen = [atoms for atoms in frames if atoms.info["config_type"].startswith(("eos_bcc", "mscan_bcc"))]
-write(folder / "bcc.extxyz", chosen)
+write(folder / "train.extxyz", [atoms for k, atoms in enumerate(chosen) if k % 6])
+write(folder / "valid.extxyz", chosen[::6])
 for config_type, count in Counter(atoms.info["config_type"] for atoms in chosen).items():
     print(f"{count:4d} {config_type}")
 
@@ -41,7 +42,10 @@ for config_type, count in Counter(atoms.info["config_type"] for atoms in chosen)
 config = load_train_config(
     overrides={
         "name": "tiny",
-        "data": {"train_file": folder / "bcc.extxyz", "valid_fraction": 0.15},
+        "data": {
+            "train_file": folder / "train.extxyz",
+            "valid_file": folder / "valid.extxyz",
+        },
         "model": {
             "r_max": 4.0,
             "hidden_irreps": "8x0e",

@@ -79,7 +79,7 @@ class SpaceConvolution(nn.Module):
 
     def forward(
         self,
-        scalars: Sequence[Float[Tensor, "n_atoms n_channels n_comp"]],
+        scalars: Sequence[Float[Tensor, "n_atoms n_channels _n_comp"]],
         weights: Float[Tensor, "n_edges n_weights"],
         edges: Edges,
     ) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 Runs with the project's ABINIT driver (``gen_fe_dft.py`` and ``abinit_cdft.py`` in one folder):
 
-    python plan_extra.py --tools FOLDER_OF_THE_DRIVER --out OUT/fe-extra.extxyz
+    python tools/plan_iron_data.py --tools FOLDER_OF_THE_DRIVER --out OUT/fe-extra.extxyz
 """
 
 import argparse
@@ -33,7 +33,7 @@ def afmd(a):
 
 
 def vacancy(a, repeat, breathe):
-    """bcc supercell without its first atom; first neighbours moved outwards by the fraction `breathe`."""
+    """Bcc supercell without its first atom; first neighbours moved outwards by the fraction `breathe`."""
     at = Atoms("Fe2", cell=np.diag([a] * 3), pbc=True, scaled_positions=[[0, 0, 0], [0.5] * 3]) * repeat
     d = at.get_distances(0, range(len(at)), mic=True, vector=True)
     r = np.linalg.norm(d, axis=1)
