@@ -24,7 +24,7 @@ class MagneticMaceModel(ModelInterface):
 
     Args:
         model: An energy model such as :class:`~mmace_sim.model.magnetic_mace.MagneticMACE` or
-            :class:`mmace_sim.testing.HeisenbergModel`, or the name or path of a model file.
+            ``mmace_sim.testing.HeisenbergModel``, or the name or path of a model file.
         device: Where to run; by default where the model is, or the CPU for names and paths.
         dtype: Floating-point type; by default the model's, or float64 for names and paths.
         compute_forces: Whether to compute forces.
