@@ -1,5 +1,6 @@
 """Forces, stress and magforces of an energy model in one backward pass."""
 
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -46,7 +47,7 @@ def evaluate(
     with torch.enable_grad():
         vectors = graph.edge_vectors().detach().requires_grad_(compute_forces or compute_stress)
         magmoms = graph.magmoms.detach().requires_grad_(compute_magforces)
-        out = model(_with_magmoms(graph, magmoms), vectors)
+        out = model(replace(graph, magmoms=magmoms), vectors)
         variables = [v for v in (vectors, magmoms) if v.requires_grad]
         gradients: dict[int, Tensor] = {}
         if variables:
@@ -67,18 +68,6 @@ def evaluate(
         if compute_stress:
             result["stress"] = _stress(graph, vectors.detach(), gradients[id(vectors)])
     return result
-
-
-def _with_magmoms(graph: MagneticGraph, magmoms: Tensor) -> MagneticGraph:
-    return MagneticGraph(
-        positions=graph.positions,
-        cell=graph.cell,
-        magmoms=magmoms,
-        atomic_numbers=graph.atomic_numbers,
-        system_idx=graph.system_idx,
-        edge_index=graph.edge_index,
-        edge_shifts=graph.edge_shifts,
-    )
 
 
 def _forces(graph: MagneticGraph, gradient: Tensor) -> Tensor:

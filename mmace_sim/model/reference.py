@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mmace_sim.nn.moments import SATURATION_RATIO, moment_basis, saturate
+from mmace_sim.nn.moments import moment_basis, saturate
 
 WALL_EV: float = 20.0
 """Strength of the wall above the largest moment: 20 (m²/m_max² − 1)³ eV, 0.02 eV at 1.05 m_max, 14 eV at 1.38 m_max."""
@@ -157,6 +157,3 @@ def _curvature_rows(n_species: int, n_basis: int) -> np.ndarray:
         columns = slice(n_species + z * n_basis, n_species + (z + 1) * n_basis)
         rows[z * len(x) : (z + 1) * len(x), columns] = block
     return rows
-
-
-__all__ = ["SATURATION_RATIO", "ReferenceEnergy", "ReferenceSample", "fit_reference"]

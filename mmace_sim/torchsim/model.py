@@ -1,6 +1,7 @@
 """Magnetic models behind TorchSim's model interface."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch_sim.state import SimState
 
 from mmace_sim.errors import MissingMomentsError, UnsupportedElementError
 from mmace_sim.graph.batch import MagneticGraph, build_graph
-from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.keys import TORCHSIM_MAGMOMS
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
 
@@ -98,7 +99,7 @@ class MagneticMaceModel(ModelInterface):
             and torch.equal(last.system_idx, state.system_idx)
             and torch.equal(last.atomic_numbers, state.atomic_numbers)
         ):
-            return MagneticGraph(**{**vars(last), "magmoms": magmoms})
+            return replace(last, magmoms=magmoms)
         self._check_elements(state.atomic_numbers)
         self._last_pbc = state.pbc.clone()
         self._last_graph = build_graph(
@@ -119,6 +120,3 @@ class MagneticMaceModel(ModelInterface):
                 f"atomic numbers {sorted(set(unknown.tolist()))} are not among the model's elements "
                 f"{self.model.elements}."
             )
-
-
-__all__ = ["TORCHSIM_MAGFORCES", "TORCHSIM_MAGMOMS", "MagneticMaceModel"]

@@ -125,6 +125,3 @@ class RefillingBatch[State: ts.SimState]:
             half = len(indices) // 2
             yield from self._initialized(indices[:half], plain[:half])
             yield from self._initialized(indices[half:], plain[half:])
-
-
-__all__ = ["RefillingBatch"]

@@ -14,7 +14,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from torch import Tensor
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
-from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
@@ -377,6 +376,3 @@ def _as_atoms(structures: Any) -> list[Atoms]:
     if hasattr(structures, "lattice") or hasattr(structures, "scaled_positions"):
         items = [structures]
     return [item if isinstance(item, Atoms) else state_to_atoms(initialize_state(item))[0] for item in items]
-
-
-__all__ = ["RelaxProgress", "RelaxResult", "Relaxation", "Status", "StructureResult", "get_magmoms", "relax"]
