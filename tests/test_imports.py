@@ -11,7 +11,7 @@ ROOT = Path(mmace_sim.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 400
 
-BASE = {"errors", "keys", "typing", "units"}
+BASE = {"errors", "keys", "plots", "typing", "units"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "nn": BASE,
@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "calculator": BASE | {"nn", "graph", "model"},
     "ase_plugin": BASE,
     "testing": BASE | {"nn", "graph", "model", "torchsim", "calculator"},
-    "workflows": BASE | {"nn", "graph", "model", "torchsim", "calculator"},
+    "workflows": BASE | {"nn", "graph", "model", "torchsim", "calculator", "testing"},
     "training": BASE | {"nn", "graph", "model"},
     "cli": BASE | {"nn", "graph", "model", "torchsim", "calculator", "workflows", "training"},
 }
