@@ -11,11 +11,10 @@ import torch
 import torch_sim as ts
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
-from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.fire import (
     DegreesOfFreedom,
@@ -30,6 +29,9 @@ from mmace_sim.torchsim.state import initialize_state, state_to_atoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.batching import RefillingBatch
 from mmace_sim.workflows.structures import check_structure
+
+ModelLike = nn.Module | str | Path
+"""An energy model, any TorchSim model that gives magforces, or the name or path of a model file."""
 
 MOMENT_MODES: tuple[str, ...] = ("joint", "adiabatic", "fixed")
 
@@ -68,7 +70,7 @@ class StructureResult:
         energy: Energy of the cell, in eV; NaN if there is none.
         energy_initial: Energy before the first step, in eV.
         magforces: −∂E/∂m, shape (n_atoms, 3), in eV/μB.
-        max_force: Largest force, in eV/Å.
+        max_force: Largest force, in eV/Å (0 where positions are fixed).
         max_stress: Largest component of the stress, in GPa (0 where the cell is fixed).
         max_magforce: Largest magforce that the constraints leave, in eV/μB.
     """
@@ -127,6 +129,7 @@ class Relaxation:
 
     Args:
         model: Model, its name or path, or any TorchSim model that gives magforces.
+        relax_positions: Whether atoms may move. With positions and cell fixed, moments alone relax.
         relax_cell: Whether the cell may change (never for structures that are not periodic in all directions).
         magmoms: "joint" relaxes moments together with the atoms, "adiabatic" fully at every step, "fixed" not at all.
         fmax: Largest force at convergence, in eV/Å.
@@ -145,8 +148,9 @@ class Relaxation:
 
     def __init__(
         self,
-        model: MagneticMACE | ts.models.interface.ModelInterface | str | Path = "default",
+        model: ModelLike = "default",
         *,
+        relax_positions: bool = True,
         relax_cell: bool = True,
         magmoms: str = "joint",
         fmax: float = 0.01,
@@ -173,6 +177,7 @@ class Relaxation:
             else model
         )
         self.freedom = DegreesOfFreedom(
+            relax_positions=relax_positions,
             relax_cell=relax_cell,
             relax_moments=magmoms == "joint",
             collinear=collinear,
@@ -248,7 +253,9 @@ class Relaxation:
         batch = RefillingBatch(
             indices,
             start,
-            init=lambda state: magnetic_fire_init(state, self.model, freedom=self.freedom),
+            init=lambda state: magnetic_fire_init(
+                state, self.model, freedom=self.freedom, dt_start=self._first_time_step
+            ),
             step=lambda state: magnetic_fire_step(state, self.model),
             fail=fail,
             max_scaler=self._max_scaler(),
@@ -267,21 +274,28 @@ class Relaxation:
                 n_finished = sum(r is not None for r in results)
                 on_step(RelaxProgress(n_steps, len(images), n_finished, batch.n_active))
 
+    @property
+    def _first_time_step(self) -> float:
+        """Moments alone are one stiffness, so that FIRE may begin with longer steps."""
+        alone = not (self.freedom.relax_positions or self.freedom.relax_cell)
+        return 0.5 if alone else 0.1
+
     def _max_scaler(self) -> float:
         if isinstance(self.bare_model, MagneticMaceModel):
             return estimate_max_memory_scaler(self.bare_model)
         return float("inf")
 
     def _largest(self, state: MagneticFireState) -> tuple[Tensor, Tensor, Tensor]:
-        """Largest force (eV/Å), stress (GPa) and magforce (eV/μB) of each system."""
+        """Largest force (eV/Å), stress (GPa) and magforce (eV/μB) of each system that may still relax."""
         stress = state.strain_forces() / torch.linalg.det(state.cell).abs().clamp(min=1e-30)[:, None, None]
         magforces = (
             state.moment_forces() if self.freedom.relax_moments else getattr(state, TORCHSIM_MAGFORCES)
         )
         if not self.moments_move:
             magforces = torch.zeros_like(magforces)
+        forces = state.forces if self.freedom.relax_positions else torch.zeros_like(state.forces)
         return (
-            largest_per_system(state.forces, state),
+            largest_per_system(forces, state),
             stress.abs().amax(dim=(1, 2)) * EV_PER_A3_IN_GPA,
             largest_per_system(magforces, state),
         )
@@ -347,7 +361,7 @@ class Relaxation:
 
 def relax(
     structures: Any,
-    model: MagneticMACE | ts.models.interface.ModelInterface | str | Path = "default",
+    model: ModelLike = "default",
     *,
     on_finished: Callable[[int, StructureResult], None] | None = None,
     on_step: Callable[[RelaxProgress], None] | None = None,
