@@ -13,21 +13,38 @@ STARTS: tuple[str, ...] = ("file", "high-spin", "afm")
 """Ways to initialise moments, beside ``random:SEED``."""
 
 
-class RelaxConfig(BaseModel):
-    """Everything that decides the result of ``mmace-sim relax``."""
+class RunConfig(BaseModel):
+    """What the commands that take structures have in common."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     paths: list[str] = Field(default_factory=list)
     """Files and folders with structures."""
-    output: str = "relax"
+    output: str
     """Folder of the run."""
     model: str = "default"
     """Name in the registry (`mmace-sim models`) or path of a model file."""
-    magmoms: Literal["joint", "adiabatic", "fixed"] = "joint"
-    """Relax moments together with positions, converge them at every step, or keep them."""
     initial_magmoms: str | None = Field(default=None, pattern=r"^(file|high-spin|afm|random:\d+)$")
     """Starting moments: file, high-spin, afm, random:SEED; None: from the file, else high-spin."""
+    spin_orbit: bool = False
+    """Require a model with spin–orbit coupling."""
+    dtype: Literal["float64", "float32"] = "float64"
+    """Precision."""
+    device: str | None = None
+    """cpu, cuda, ...; None: a GPU if there is one."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; None: as many as torch chooses."""
+    max_batch_atoms: int | None = Field(default=None, ge=1)
+    """Largest number of atoms computed at once; None: as memory allows."""
+
+
+class RelaxConfig(RunConfig):
+    """Everything that decides the result of ``mmace-sim relax``."""
+
+    output: str = "relax"
+    """Folder of the run."""
+    magmoms: Literal["joint", "adiabatic", "fixed"] = "joint"
+    """Relax moments together with positions, converge them at every step, or keep them."""
     relax_cell: bool = True
     """Relax the cell too."""
     fmax: float = Field(default=0.01, gt=0)
@@ -42,16 +59,6 @@ class RelaxConfig(BaseModel):
     """Keep each moment along its initial axis."""
     fix_magnitude: bool = False
     """Keep the length of each moment."""
-    spin_orbit: bool = False
-    """Require a model with spin–orbit coupling."""
-    dtype: Literal["float64", "float32"] = "float64"
-    """Precision."""
-    device: str | None = None
-    """cpu, cuda, ...; None: a GPU if there is one."""
-    threads: int | None = Field(default=None, ge=1)
-    """CPU threads; None: as many as torch chooses."""
-    max_batch_atoms: int | None = Field(default=None, ge=1)
-    """Largest number of atoms computed at once; None: as memory allows."""
     write: list[Literal["cif", "mcif", "poscar"]] = Field(default_factory=list)
     """Further formats of the relaxed structures."""
 
@@ -159,7 +166,7 @@ def _explain(error: ValidationError, source: str, flags: dict[str, Any]) -> str:
         text = item["msg"].removeprefix("Value error, ")
         if key == "initial_magmoms" and item["type"] == "string_pattern_mismatch":
             text = "choose file, high-spin, afm or random:SEED (e.g. random:7)"
-        elif key == "magmoms":
+        elif key == "magmoms" and "joint" in text:
             text = (
                 "choose joint, adiabatic or fixed (or, to set the start, file, high-spin, afm, random:SEED)"
             )

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -86,6 +86,105 @@ Dtype = Annotated[
 Threads = Annotated[
     int | None, typer.Option(help="CPU threads.", show_default="all cores", rich_help_panel=MACHINE)
 ]
+
+Paths = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="PATHS",
+        help=("Files and folders with structures, in any format that ASE reads, mCIF and pymatgen JSON."),
+        show_default=False,
+    ),
+]
+InitialMagmoms = Annotated[
+    str | None,
+    typer.Option(
+        metavar="START",
+        help=(
+            "Moments to start from. **file**: must be in the file. **high-spin**: ferromagnetic "
+            "along z. **afm**: near neighbours opposite. **random:SEED**: random directions."
+        ),
+        show_default="from the file, else high-spin with a note",
+        rich_help_panel=MOMENTS,
+    ),
+]
+Collinear = Annotated[
+    bool | None,
+    typer.Option(
+        "--collinear",
+        help="Keep each moment along its initial axis.",
+        show_default=False,
+        rich_help_panel=MOMENTS,
+    ),
+]
+FixMagnitude = Annotated[
+    bool | None,
+    typer.Option(
+        "--fix-magnitude",
+        help="Keep the length of each moment and relax directions only.",
+        show_default=False,
+        rich_help_panel=MOMENTS,
+    ),
+]
+SpinOrbit = Annotated[
+    bool | None,
+    typer.Option(
+        "--spin-orbit",
+        help="Require a model with spin–orbit coupling.",
+        show_default=False,
+        rich_help_panel=MOMENTS,
+    ),
+]
+MaxBatchAtoms = Annotated[
+    int | None,
+    typer.Option(
+        help="Largest number of atoms computed at once.",
+        show_default="as memory allows",
+        rich_help_panel=MACHINE,
+    ),
+]
+PointMagmoms = Annotated[
+    str | None,
+    typer.Option(
+        metavar="fixed|relaxed",
+        help="**relaxed**: moments follow the atoms adiabatically. **fixed**: they stay as they are.",
+        show_default="relaxed",
+        rich_help_panel=MOMENTS,
+    ),
+]
+MaxSteps = Annotated[
+    int | None,
+    typer.Option(help="Largest number of steps.", show_default="500", rich_help_panel=RELAXATION),
+]
+
+
+def fmax_option(default: str) -> Any:
+    """The option for the largest force.
+
+    Args:
+        default: What the configuration of the command has, in eV/Å.
+
+    Returns:
+        Metadata for ``Annotated``.
+    """
+    return typer.Option(
+        help="Largest force of a converged structure, eV/Å.", show_default=default, rich_help_panel=RELAXATION
+    )
+
+
+def magforce_tol_option(default: str) -> Any:
+    """The option for the largest magnetic force.
+
+    Args:
+        default: What the configuration of the command has, in eV/μB.
+
+    Returns:
+        Metadata for ``Annotated``.
+    """
+    return typer.Option(
+        help="Largest magnetic force −∂E/∂m of a converged structure, eV/μB.",
+        show_default=default,
+        rich_help_panel=RELAXATION,
+    )
 
 
 @contextmanager

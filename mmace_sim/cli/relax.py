@@ -7,14 +7,6 @@ import typer
 
 from mmace_sim.cli import options as opt
 
-_Paths = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="PATHS",
-        help=("Files and folders with structures, in any format that ASE reads, mCIF and pymatgen JSON."),
-        show_default=False,
-    ),
-]
 _Magmoms = Annotated[
     str | None,
     typer.Option(
@@ -28,45 +20,6 @@ _Magmoms = Annotated[
         rich_help_panel=opt.MOMENTS,
     ),
 ]
-_Start = Annotated[
-    str | None,
-    typer.Option(
-        metavar="START",
-        help=(
-            "Moments to start from. **file**: must be in the file. **high-spin**: ferromagnetic "
-            "along z. **afm**: near neighbours opposite. **random:SEED**: random directions."
-        ),
-        show_default="from the file, else high-spin with a note",
-        rich_help_panel=opt.MOMENTS,
-    ),
-]
-_Collinear = Annotated[
-    bool | None,
-    typer.Option(
-        "--collinear",
-        help="Keep each moment along its initial axis.",
-        show_default=False,
-        rich_help_panel=opt.MOMENTS,
-    ),
-]
-_FixMagnitude = Annotated[
-    bool | None,
-    typer.Option(
-        "--fix-magnitude",
-        help="Keep the length of each moment and relax directions only.",
-        show_default=False,
-        rich_help_panel=opt.MOMENTS,
-    ),
-]
-_SpinOrbit = Annotated[
-    bool | None,
-    typer.Option(
-        "--spin-orbit",
-        help="Require a model with spin–orbit coupling.",
-        show_default=False,
-        rich_help_panel=opt.MOMENTS,
-    ),
-]
 _RelaxCell = Annotated[
     bool | None,
     typer.Option(
@@ -76,40 +29,14 @@ _RelaxCell = Annotated[
         rich_help_panel=opt.RELAXATION,
     ),
 ]
-_Fmax = Annotated[
-    float | None,
-    typer.Option(
-        help="Largest force of a converged structure, eV/Å.",
-        show_default="0.01",
-        rich_help_panel=opt.RELAXATION,
-    ),
-]
+_Fmax = Annotated[float | None, opt.fmax_option("0.01")]
+_MagforceTol = Annotated[float | None, opt.magforce_tol_option("0.005")]
 _StressTol = Annotated[
     float | None,
     typer.Option(
         help="Largest stress of a converged structure, GPa.",
         show_default="0.1",
         rich_help_panel=opt.RELAXATION,
-    ),
-]
-_MagforceTol = Annotated[
-    float | None,
-    typer.Option(
-        help="Largest magnetic force −∂E/∂m of a converged structure, eV/μB.",
-        show_default="0.005",
-        rich_help_panel=opt.RELAXATION,
-    ),
-]
-_MaxSteps = Annotated[
-    int | None,
-    typer.Option(help="Largest number of steps.", show_default="500", rich_help_panel=opt.RELAXATION),
-]
-_MaxBatchAtoms = Annotated[
-    int | None,
-    typer.Option(
-        help="Largest number of atoms computed at once.",
-        show_default="as memory allows",
-        rich_help_panel=opt.MACHINE,
     ),
 ]
 _Write = Annotated[
@@ -124,7 +51,7 @@ _Write = Annotated[
 
 
 def relax(
-    paths: _Paths = None,
+    paths: opt.Paths = None,
     output: opt.Output = None,
     model: opt.Model = None,
     write: _Write = None,
@@ -133,19 +60,19 @@ def relax(
     force: opt.Force = False,
     quiet: opt.Quiet = False,
     magmoms: _Magmoms = None,
-    initial_magmoms: _Start = None,
-    collinear: _Collinear = None,
-    fix_magnitude: _FixMagnitude = None,
-    spin_orbit: _SpinOrbit = None,
+    initial_magmoms: opt.InitialMagmoms = None,
+    collinear: opt.Collinear = None,
+    fix_magnitude: opt.FixMagnitude = None,
+    spin_orbit: opt.SpinOrbit = None,
     relax_cell: _RelaxCell = None,
     fmax: _Fmax = None,
     stress_tol: _StressTol = None,
     magforce_tol: _MagforceTol = None,
-    max_steps: _MaxSteps = None,
+    max_steps: opt.MaxSteps = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
     threads: opt.Threads = None,
-    max_batch_atoms: _MaxBatchAtoms = None,
+    max_batch_atoms: opt.MaxBatchAtoms = None,
 ) -> None:
     """Relax positions, cell and magnetic moments of every structure in PATHS, in one batch.
 

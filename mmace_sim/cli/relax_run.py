@@ -1,25 +1,26 @@
 """One run of ``mmace-sim relax``: read, check, relax, write, show."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import typer
 from ase import Atoms
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmace_sim.cli.config import NOT_PHYSICS, RelaxConfig, dump_config
-from mmace_sim.cli.options import pick_device, quiet_imports
+from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.run_dir import finished_records, log_to, now, prepare_folder
+from mmace_sim.cli.runs import (
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    load_run_model,
+    log_start,
+    prepare_structures,
+    progress,
+)
 from mmace_sim.cli.tables import print_results
-from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
-from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.workflows.checks import check_geometry
-from mmace_sim.workflows.initial_moments import initial_magmoms
 from mmace_sim.workflows.journal import FILE_NAME, Journal, atoms_from_record, atoms_to_record, fingerprint
 from mmace_sim.workflows.output import (
     GOOD,
@@ -32,11 +33,7 @@ from mmace_sim.workflows.output import (
     write_summary,
     write_text,
 )
-from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, load_structures
-
-EXIT_OK = 0
-EXIT_INCOMPLETE = 3
-EXIT_INTERRUPTED = 130
+from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +76,7 @@ def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) ->
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
     with quiet_imports():
-        model = _load(config)
+        model = load_run_model(config)
     items = prepare_structures(config, model.elements)
     folder = Path(config.output)
     resumed = prepare_folder(folder, resume=resume, force=force)
@@ -92,7 +89,9 @@ def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) ->
         if not (resumed and (folder / FILE_NAME).stat().st_size):
             journal.append(header)
         write_text(folder / "config.yaml", dump_config(config))
-        _log_start(run)
+        log_start("relax", config, items)
+        if run.n_resumed:
+            _log.info("resumed: %d structures were finished before", run.n_resumed)
         try:
             _relax_pending(run, journal, quiet=quiet)
         except KeyboardInterrupt:
@@ -107,67 +106,6 @@ def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) ->
     if not quiet:
         print_results(entries, folder, n_resumed=run.n_resumed)
     return EXIT_OK if all(entry["status"] in GOOD for entry in entries) else EXIT_INCOMPLETE
-
-
-def prepare_structures(config: RelaxConfig, elements: list[int]) -> list[LoadedStructure | FailedStructure]:
-    """Read, initialise the moments of, and check every structure.
-
-    Args:
-        config: The merged configuration.
-        elements: Atomic numbers that the model knows.
-
-    Returns:
-        Structures that can be relaxed and those that cannot, in the order of the files.
-
-    Raises:
-        ConfigError: If there is nothing at all.
-    """
-    missing = [path for path in config.paths if not Path(path).exists()]
-    if missing:
-        raise ConfigError(f"{', '.join(missing)}: no such file or folder. Check the path.")
-    items = load_structures(config.paths)
-    if not items:
-        raise ConfigError(
-            f"no structures in {', '.join(config.paths)}. Name files, or folders with CIF, mCIF, POSCAR, extxyz or "
-            "JSON files."
-        )
-    prepared: list[LoadedStructure | FailedStructure] = []
-    for item in items:
-        if isinstance(item, LoadedStructure):
-            prepared.append(_prepare(item, config, elements))
-        else:
-            prepared.append(item)
-    return prepared
-
-
-def _prepare(
-    item: LoadedStructure, config: RelaxConfig, elements: list[int]
-) -> LoadedStructure | FailedStructure:
-    try:
-        check = check_geometry(item.atoms, elements)
-        moments, note = initial_magmoms(item.atoms, config.initial_magmoms)
-        set_magmoms(item.atoms, moments)
-    except StructureError as error:
-        return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
-    item.notes += [note] if note else []
-    item.notes += [check.note] if check.note and config.relax_cell else []
-    return item
-
-
-def _load(config: RelaxConfig) -> Any:
-    """The model on its device, after checking that it can do what is asked for."""
-    import torch
-
-    from mmace_sim.model.checkpoint import load_model
-
-    device = pick_device(config.device, config.threads)
-    model = load_model(config.model, device=device, dtype=getattr(torch, config.dtype))
-    if config.spin_orbit and not model.spin_orbit:
-        raise UnsupportedOptionError(
-            f"--spin-orbit: model {config.model!r} has no spin–orbit term. Choose another model "
-            "(`mmace-sim models` shows which have one), or leave the option out."
-        )
-    return model
 
 
 def _key(item: LoadedStructure | FailedStructure) -> str:
@@ -203,18 +141,6 @@ def _weights_hash(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _log_start(run: _Run) -> None:
-    _log.info("mmace-sim relax, %d structures, model %s", len(run.items), run.config.model)
-    _log.info("versions: %s", ", ".join(f"{name} {number}" for name, number in versions().items()))
-    if run.n_resumed:
-        _log.info("resumed: %d structures were finished before", run.n_resumed)
-    for item in run.items:
-        if isinstance(item, FailedStructure):
-            _log.error("%s", item.message)
-        for note in getattr(item, "notes", ()):
-            _log.info("%s: %s", item.name, note)
-
-
 def _relax_pending(run: _Run, journal: Journal, *, quiet: bool) -> None:
     """Relax what is not finished; each structure is on disk as soon as it is finished."""
     pending = run.pending
@@ -225,7 +151,10 @@ def _relax_pending(run: _Run, journal: Journal, *, quiet: bool) -> None:
     from mmace_sim.workflows.relax import relax
 
     config = run.config
-    with _progress(len(pending), quiet=quiet) as (finished, step):
+    with progress("Relaxing", len(pending), "structures", quiet=quiet) as advance:
+
+        def step(state: Any) -> None:
+            advance(0, detail=f"step {state.step}, {state.n_active} in the batch")
 
         def store(index: int, result: Any) -> None:
             item = pending[index]
@@ -233,7 +162,7 @@ def _relax_pending(run: _Run, journal: Journal, *, quiet: bool) -> None:
             journal.append(record)
             run.records[_key(item)] = record
             _log.info("%s: %s after %d steps %s", item.name, result.status, result.steps, result.message)
-            finished()
+            advance()
 
         relax(
             [item.atoms for item in pending],
@@ -296,19 +225,3 @@ def _write_results(run: _Run) -> list[dict[str, Any]]:
     good = sum(entry["status"] in GOOD for entry in entries)
     _log.info("finished: %d of %d converged", good, len(entries))
     return entries
-
-
-@contextmanager
-def _progress(total: int, *, quiet: bool) -> Iterator[tuple[Any, Any]]:
-    """A progress bar on stderr; yields what to call when a structure is finished and at each step."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("structures"),
-        TimeElapsedColumn(), TextColumn("{task.fields[detail]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-        task = progress.add_task("Relaxing", total=total, detail="")
-
-        def step(state: Any) -> None:
-            progress.update(task, detail=f"step {state.step}, {state.n_active} in the batch")
-
-        yield lambda: progress.advance(task), step

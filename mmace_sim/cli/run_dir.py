@@ -14,9 +14,10 @@ from mmace_sim.workflows.journal import FILE_NAME, Journal, read_journal
 from mmace_sim.workflows.structures import is_run_folder
 
 OWN_FILES: tuple[str, ...] = (
-    "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", FILE_NAME,
+    "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", FILE_NAME, "structures/*.cif",
+    "structures/*.mcif", "structures/*.vasp", "points.extxyz", "curves.csv", "figures/*.png", "figures/*.svg",
 )  # fmt: skip
-"""What ``--force`` may remove; everything else in a folder is left alone."""
+"""Patterns of what ``--force`` may remove; everything else in a folder is left alone. A command adds its own here."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,12 +31,12 @@ def now() -> str:
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
 
 
-def prepare_folder(folder: Path, *, resume: bool, force: bool) -> bool:
+def prepare_folder(folder: Path, *, resume: bool | None, force: bool) -> bool:
     """Create the folder of a run, or make sure that it may be used.
 
     Args:
         folder: The folder.
-        resume: Go on with a run that is in it.
+        resume: Go on with a run that is in it; None if the command cannot do that.
         force: Remove the files of an earlier run.
 
     Returns:
@@ -76,7 +77,7 @@ def _check_writable(folder: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
-def _use_existing(folder: Path, *, resume: bool, force: bool) -> bool:
+def _use_existing(folder: Path, *, resume: bool | None, force: bool) -> bool:
     if not is_run_folder(folder):
         raise OutputError(
             f"{folder}: is not empty and holds no run of mmace-sim. Choose a new or empty folder with --output."
@@ -86,16 +87,16 @@ def _use_existing(folder: Path, *, resume: bool, force: bool) -> bool:
             raise OutputError(f"{folder}: has no {FILE_NAME} to resume from. Start over with --force.")
         return True
     if not force:
+        ways = (
+            "Overwrite it" if resume is None else "Go on with it (--resume), overwrite it"
+        ) + " (--force), "
         raise OutputError(
-            f"{folder}: holds results of an earlier run. Go on with it (--resume), overwrite it (--force), "
-            "or choose another folder (--output DIR)."
+            f"{folder}: holds results of an earlier run. {ways}or choose another folder (--output DIR)."
         )
     with Journal(folder / FILE_NAME):  # refuses while another process writes this folder
         pass
-    for name in OWN_FILES:
-        (folder / name).unlink(missing_ok=True)
-    for path in (folder / "structures").glob("*"):
-        if path.suffix in (".cif", ".mcif", ".vasp"):
+    for pattern in OWN_FILES:
+        for path in folder.glob(pattern):
             path.unlink()
     return False
 

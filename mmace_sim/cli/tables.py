@@ -1,6 +1,7 @@
-"""The table that a relaxation ends with."""
+"""The table that a run ends with."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,30 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
 
 
 def print_results(entries: list[dict[str, Any]], folder: Path, *, n_resumed: int = 0) -> None:
-    """Print the table of results, what went wrong, a summary line and where the outputs are.
+    """Print how a relaxation ended.
 
     Args:
         entries: Entries of ``summary.json``.
         folder: The run folder.
         n_resumed: How many structures an earlier run had finished.
     """
-    console = Console()
     table = results_table(entries[:MAX_ROWS])
+    print_run(table, entries, folder, ("relaxed.extxyz",), n_resumed=n_resumed)
+
+
+def print_run(
+    table: Table, entries: list[dict[str, Any]], folder: Path, files: Sequence[str], *, n_resumed: int = 0
+) -> None:
+    """Print a table of results, what went wrong, a summary line and where the outputs are.
+
+    Args:
+        table: The table, of at most `MAX_ROWS` entries.
+        entries: Entries of ``summary.json``.
+        folder: The run folder.
+        files: Names of what is in it beside the summary.
+        n_resumed: How many structures an earlier run had finished.
+    """
+    console = Console()
     if not console.is_terminal:  # a file or a pipe takes any width
         wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
         console = Console(width=max(console.width, wide))
@@ -51,7 +67,7 @@ def print_results(entries: list[dict[str, Any]], folder: Path, *, n_resumed: int
     resumed = f" ({n_resumed} from the earlier run)" if n_resumed else ""
     console.print(f"\n{len(entries)} structure{'s' * (len(entries) != 1)}: {text}{resumed}.", highlight=False)
     console.print(
-        f"Results: {folder}/summary.json, summary.csv, relaxed.extxyz, log.txt",
+        f"Results: {folder}/{', '.join(('summary.json', 'summary.csv', *files, 'log.txt'))}",
         highlight=False,
         soft_wrap=True,
     )
@@ -85,18 +101,27 @@ def _row(entry: dict[str, Any]) -> list[str]:
     return [
         entry["name"],
         entry.get("formula") or "",
-        _fixed(entry.get("energy_per_atom"), "{:.4f}"),
-        _fixed(entry.get("energy_change_per_atom"), "{:+.4f}"),
+        fixed(entry.get("energy_per_atom"), "{:.4f}"),
+        fixed(entry.get("energy_change_per_atom"), "{:+.4f}"),
         " ".join(f"{symbol} {value:.2f}" for symbol, value in species.items()) if species else "–",
         f"{np.linalg.norm(total):.2f}" if total else "–",
         f"{before}\u00a0→ {after or '–'}" if before else "–",
-        _fixed(None if change is None else 100 * change, "{:+.2f}"),
+        fixed(None if change is None else 100 * change, "{:+.2f}"),
         str(entry.get("steps") or 0),
         entry["status"].replace("_", " "),
     ]
 
 
-def _fixed(value: float | None, form: str) -> str:
+def fixed(value: float | None, form: str) -> str:
+    """A number in a format, or a dash.
+
+    Args:
+        value: The number.
+        form: Such as ``"{:.2f}"``.
+
+    Returns:
+        Text of a cell.
+    """
     return "–" if value is None else form.format(value)
 
 

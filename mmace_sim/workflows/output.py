@@ -1,6 +1,7 @@
 """What a relaxation writes: summary, table, relaxed structures."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -63,20 +64,18 @@ def summary_entry(structure: LoadedStructure, result: Any) -> dict[str, Any]:
     """
     before, after = structure.atoms, result.atoms
     n_atoms = len(before)
-    energy, energy_initial = _number(result.energy), _number(result.energy_initial)
+    energy, energy_initial = finite_or_none(result.energy), finite_or_none(result.energy_initial)
     change = None if energy is None or energy_initial is None else (energy - energy_initial) / n_atoms
-    entry = _head(structure, str(result.status), result.message)
+    entry = entry_head(structure, str(result.status), result.message)
     entry |= {
-        "formula": before.get_chemical_formula(),
-        "n_atoms": n_atoms,
         "energy": energy,
         "energy_per_atom": None if energy is None else energy / n_atoms,
         "energy_initial": energy_initial,
         "energy_change_per_atom": change,
         "steps": int(result.steps),
-        "max_force": _number(result.max_force),
-        "max_stress": _number(result.max_stress),
-        "max_magforce": _number(result.max_magforce),
+        "max_force": finite_or_none(result.max_force),
+        "max_stress": finite_or_none(result.max_stress),
+        "max_magforce": finite_or_none(result.max_magforce),
     }
     return entry | _magnetism(before, after) | _geometry(before, after)
 
@@ -91,21 +90,32 @@ def failed_entry(item: FailedStructure | LoadedStructure, message: str | None = 
     Returns:
         Plain JSON values; every quantity is None.
     """
-    text = message if message is not None else getattr(item, "message", "")
-    entry = _head(item, "failed", text)
     nothing = dict.fromkeys((*UNITS, *CSV_COLUMNS, "magnetic_space_group_uni"))
-    if isinstance(item, LoadedStructure):
-        nothing |= {"formula": item.atoms.get_chemical_formula(), "n_atoms": len(item.atoms)}
-    return nothing | entry | {"steps": 0}
+    return nothing | entry_head(item, message=message) | {"steps": 0}
 
 
-def _head(item: FailedStructure | LoadedStructure, status: str, message: str) -> dict[str, Any]:
+def entry_head(
+    item: FailedStructure | LoadedStructure, status: str = "failed", message: str | None = None
+) -> dict[str, Any]:
+    """What every entry of a summary begins with, whatever the command.
+
+    Args:
+        item: A structure, or what could not be read.
+        status: How it ended.
+        message: What is wrong, if `item` does not say it.
+
+    Returns:
+        Where the structure came from, its formula, status, message and notes.
+    """
+    atoms = getattr(item, "atoms", None)
     return {
         "file": item.file,
         "index": item.index,
         "name": item.name,
+        "formula": None if atoms is None else atoms.get_chemical_formula(),
+        "n_atoms": None if atoms is None else len(atoms),
         "status": status,
-        "message": message,
+        "message": getattr(item, "message", "") if message is None else message,
         "notes": list(getattr(item, "notes", ())),
     }
 
@@ -190,29 +200,38 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+def write_summary(folder: Path, summary: dict[str, Any], columns: Sequence[str] = CSV_COLUMNS) -> None:
     """Write ``summary.json`` and ``summary.csv``, each complete or not at all.
 
     Args:
         folder: The run folder.
         summary: Everything about the run; its list ``structures`` gives the rows.
+        columns: Keys of the entries that are columns of the table.
 
     Raises:
         OutputError: If a file cannot be written.
     """
     text = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False)
     write_text(folder / "summary.json", text + "\n")
-    temporary = folder / ".summary.csv"
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(CSV_COLUMNS)
-            writer.writerows(
-                [_cell(entry.get(key)) for key in CSV_COLUMNS] for entry in summary["structures"]
-            )
-        temporary.replace(folder / "summary.csv")
-    except OSError as error:
-        raise cannot_write(folder / "summary.csv", error) from error
+    write_csv(folder / "summary.csv", columns, summary["structures"])
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write a table completely or not at all.
+
+    Args:
+        path: The file.
+        columns: Keys of the rows, in the order of the columns.
+        rows: Plain values; a dictionary becomes ``key:value`` pairs, a list its norm, None an empty cell.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(key)) for key in columns] for row in rows)
+    write_text(path, text.getvalue())
 
 
 def write_structures(folder: Path, relaxed: Sequence[Atoms], formats: Iterable[str] = ()) -> list[str]:
@@ -236,7 +255,7 @@ def write_structures(folder: Path, relaxed: Sequence[Atoms], formats: Iterable[s
         temporary = folder / ".relaxed.extxyz"
         write(temporary, list(relaxed), format="extxyz") if relaxed else temporary.write_text("")
         temporary.replace(folder / "relaxed.extxyz")
-        names = _file_names([str(atoms.info["name"]) for atoms in relaxed])
+        names = file_names([str(atoms.info["name"]) for atoms in relaxed])
         for form in formats:
             (folder / "structures").mkdir(exist_ok=True)
             for name, atoms in zip(names, relaxed, strict=True):
@@ -268,8 +287,15 @@ def _write_crystal(path: Path, atoms: Atoms, form: str) -> list[str]:
     return []
 
 
-def _file_names(names: list[str]) -> list[str]:
-    """File names without the ending of the input file, where that leaves them unique."""
+def file_names(names: list[str]) -> list[str]:
+    """File names without the ending of the input file, where that leaves them unique.
+
+    Args:
+        names: Unique names of structures.
+
+    Returns:
+        Names without characters that a file system or a shell trips over.
+    """
     clean = [re.sub(r"[^\w.+-]+", "_", name) for name in names]
     short = [
         re.sub(r"\.(cif|mcif|vasp|poscar|contcar|xyz|extxyz|json|traj)(?=_\d+$|$)", "", name, flags=re.I)
@@ -290,7 +316,7 @@ def write_text(path: Path, text: str) -> None:
     """
     temporary = path.with_name("." + path.name)
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -315,7 +341,15 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     )
 
 
-def _number(value: Any) -> float | None:
+def finite_or_none(value: Any) -> float | None:
+    """A number as JSON can hold it.
+
+    Args:
+        value: Number or None.
+
+    Returns:
+        The number as a float; None if it is NaN, infinite or None.
+    """
     return float(value) if value is not None and math.isfinite(value) else None
 
 
