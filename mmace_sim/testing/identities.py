@@ -1,4 +1,4 @@
-"""The identities of a magnetic model, their tolerances, and how well a given model obeys them."""
+"""The identities of a magnetic potential, their tolerances, and how well a given one obeys them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,72 +8,87 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.testing import differences, limits, symmetries
-from mmace_sim.testing.probe import Probe
+from mmace_sim.testing.prediction import Violation
+from mmace_sim.testing.probe import ModelProbe, Probe
 from mmace_sim.testing.structures import random_structure
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Something that is true of every magnetic model.
+    """Something that is true of every magnetic potential.
 
     Attributes:
         name: Name.
         statement: What must hold.
-        measure: Function (probe, atoms, rng) of the relative violation.
-        tolerance: Largest violation that is put down to rounding, in float64.
+        measure: Function (probe, atoms, rng) of the violation.
+        tolerance: Largest relative violation that is put down to rounding, in float64.
+        tolerance_single: The same in float32.
+        needs: What the potential (see `Probe.provides`) and the structure ("cell") must have.
         spin_orbit: False if it holds only without spin–orbit coupling.
         smooth: True if it needs second derivatives of the energy at m = 0.
     """
 
     name: str
     statement: str
-    measure: Callable[[Probe, Atoms, np.random.Generator], float]
+    measure: Callable[[Any, Atoms, np.random.Generator], Violation]
     tolerance: float
+    tolerance_single: float
+    needs: frozenset[str] = frozenset()
     spin_orbit: bool = True
     smooth: bool = False
 
-    def applies_to(self, model: Any) -> bool:
-        """Say whether the identity holds for a model, as far as the model's own `spin_orbit` tells.
+    def applies_to(self, probe: Probe, atoms: Atoms | None = None) -> bool:
+        """Say whether the identity holds for a potential and can be measured.
 
         Args:
-            model: Energy model.
+            probe: The potential; what it says about spin–orbit coupling counts.
+            atoms: Structure to measure it on; None if there is one with a cell.
         """
-        return self.spin_orbit or not model.spin_orbit
+        if not self.spin_orbit and probe.spin_orbit is not False:
+            return False
+        has_cell = atoms is None or bool(atoms.pbc.all())
+        return self.needs <= probe.provides | ({"cell"} if has_cell else set())
+
+
+def _symmetry(name: str, statement: str, *needs: str, **kwargs: bool) -> Identity:
+    measure = getattr(symmetries, name, None) or getattr(limits, name)
+    return Identity(name, statement, measure, 1e-10, 1e-4, frozenset(needs), **kwargs)
+
+
+def _derivative(name: str, statement: str, *needs: str, **kwargs: bool) -> Identity:
+    return Identity(name, statement, getattr(differences, name), 1e-6, 1e-2, frozenset(needs), **kwargs)
 
 
 IDENTITIES: dict[str, Identity] = {
     identity.name: identity
     for identity in (
-        Identity("joint_rotation", "E(Rr, Rm) = E(r, m)", symmetries.joint_rotation, 1e-10),
-        Identity("inversion", "E(−r, m) = E(r, m)", symmetries.inversion, 1e-10),
-        Identity("time_reversal", "E(r, −m) = E(r, m)", symmetries.time_reversal, 1e-10),
+        _symmetry("joint_rotation", "E(Rr, Rm) = E(r, m)"),
+        _symmetry("inversion", "E(−r, m) = E(r, m)"),
+        _symmetry("time_reversal", "E(r, −m) = E(r, m)"),
+        _symmetry("no_field_without_moments", "∂E/∂m = 0 at m = 0", "magforces"),
+        _symmetry("spin_rotation", "E(r, Sm) = E(r, m), S in O(3)", spin_orbit=False),
+        _symmetry("translation", "E(r + t, m) = E(r, m)"),
+        _symmetry("permutation", "order of atoms is arbitrary"),
+        _symmetry("supercell", "E(n cells) = n E(cell)", "cell"),
+        _symmetry("batch_equals_single", "systems are independent", "batch"),
         Identity(
-            "no_field_without_moments", "∂E/∂m = 0 at m = 0", symmetries.no_field_without_moments, 1e-10
+            "no_jump_at_cutoff",
+            "E, ∂E continuous at r_max",
+            limits.no_jump_at_cutoff,
+            1e-8,
+            1e-4,
+            frozenset({"r_max"}),
         ),
+        _symmetry("isolated_atom", "E = E0 + E1(|m|), E1(0) = 0"),
         Identity(
-            "spin_rotation",
-            "E(r, Sm) = E(r, m), S in O(3)",
-            symmetries.spin_rotation,
-            1e-10,
-            spin_orbit=False,
+            "growth_above_max_moment", "bounded for |m| > m_max", limits.growth_above_max_moment, 100.0, 100.0
         ),
-        Identity("translation", "E(r + t, m) = E(r, m)", symmetries.translation, 1e-10),
-        Identity("permutation", "order of atoms is arbitrary", symmetries.permutation, 1e-10),
-        Identity("supercell", "E(n cells) = n E(cell)", symmetries.supercell, 1e-10),
-        Identity("batch_equals_single", "systems are independent", symmetries.batch_equals_single, 1e-10),
-        Identity("no_jump_at_cutoff", "E, ∂E continuous at r_max", limits.no_jump_at_cutoff, 1e-8),
-        Identity("isolated_atom", "E = E0 + E1(|m|), E1(0) = 0", limits.isolated_atom, 1e-10),
-        Identity("growth_above_max_moment", "bounded for |m| > m_max", limits.growth_above_max_moment, 100.0),
-        Identity("forces_and_stress", "−∂E/∂r, ∂E/∂ε = differences", differences.forces_and_stress, 1e-6),
-        Identity("magforces", "−∂E/∂m = differences", differences.magforces, 1e-6),
-        Identity(
-            "smooth_through_zero",
-            "∂²E/∂m² finite at m = 0",
-            differences.smooth_through_zero,
-            1e-6,
-            smooth=True,
-        ),
-        Identity("training_gradient", "∂loss/∂weights = differences", differences.training_gradient, 1e-6),
+        _derivative("forces", "−∂E/∂r = differences", "forces"),
+        _derivative("stress", "∂E/∂ε = differences", "stress", "cell"),
+        _derivative("magforces", "−∂E/∂m = differences", "magforces"),
+        _derivative("smooth_through_zero", "∂²E/∂m² finite at m = 0", "magforces", smooth=True),
+        _derivative("smooth_rotation", "E(θ) of a moment is smooth"),
+        _derivative("training_gradient", "∂loss/∂weights = differences", "weights"),
     )
 }
 """Every identity of DESIGN §3 by its name."""
@@ -94,25 +109,25 @@ def measure_identities(
         Largest relative violation of each identity that applies to the model; for
         ``growth_above_max_moment``, the ratio.
     """
-    probe = Probe(model)
+    probe = ModelProbe(model)
     violations: dict[str, float] = {}
     for name in IDENTITIES if names is None else names:
         identity = IDENTITIES[name]
-        if not identity.applies_to(model):
+        if not identity.applies_to(probe):
             continue
         rng = np.random.default_rng(seed)
         violations[name] = max(
-            identity.measure(probe, structure_for(probe, rng, n_atoms=1 + index % 4), rng)
+            identity.measure(probe, structure_for(probe, rng, n_atoms=1 + index % 4), rng).relative
             for index in range(n_structures)
         )
     return violations
 
 
 def structure_for(probe: Probe, rng: np.random.Generator, *, n_atoms: int) -> Atoms:
-    """Draw a random structure that a model was made for.
+    """Draw a random structure that a potential was made for.
 
     Args:
-        probe: Model.
+        probe: The potential.
         rng: Source of randomness.
         n_atoms: Number of atoms.
     """
