@@ -43,3 +43,7 @@ class OutputError(MmaceError, OSError):
 
 class DetachedEnergyError(MmaceError, RuntimeError):
     """An energy does not depend on the variable that it should be differentiated by."""
+
+
+class PhysicsWarning(UserWarning):
+    """A model violates a physical identity, or is used outside of its range."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mmace_sim import __version__
-from mmace_sim.errors import ModelFileError
-from mmace_sim.model.config import ModelConfig
-from mmace_sim.model.magnetic_mace import MagneticMACE
+from mmace_sim.errors import ModelFileError, PhysicsWarning
+from mmace_sim.model.architectures import ARCHITECTURES, AnyModel
 from mmace_sim.model.registry import resolve_model
 
 FORMAT_VERSION: int = 1
 _KEY = "mmace_sim"
 
 
-def save_model(model: MagneticMACE, path: str | Path, metadata: dict[str, Any] | None = None) -> Path:
+def save_model(model: AnyModel, path: str | Path, metadata: dict[str, Any] | None = None) -> Path:
     """Write a model to one safetensors file.
 
     Args:
@@ -36,7 +36,7 @@ def save_model(model: MagneticMACE, path: str | Path, metadata: dict[str, Any] |
     header = {
         **(model.metadata if metadata is None else metadata),
         "format_version": FORMAT_VERSION,
-        "architecture": "MagneticMACE",
+        "architecture": type(model).__name__,
         "config": model.config.model_dump(mode="json"),
         "mmace_sim_version": __version__,
     }
@@ -65,8 +65,11 @@ def load_model(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float64,
-) -> MagneticMACE:
+) -> AnyModel:
     """Load a model for inference.
+
+    A model whose file says that it violates physical identities (see :mod:`mmace_sim.model.from_mace`) is loaded
+    with a :class:`~mmace_sim.errors.PhysicsWarning` that names them.
 
     Args:
         name_or_path: Name in the registry ("default", see ``mmace-sim models``) or path of a file.
@@ -81,9 +84,15 @@ def load_model(
     """
     path = resolve_model(name_or_path)
     header, tensors = _read(path, tensors=True)
+    name = header.get("architecture")
+    if name not in ARCHITECTURES:
+        raise ModelFileError(
+            f"{path}: architecture '{name}' is unknown to mmace_sim {__version__}, which has "
+            f"{', '.join(ARCHITECTURES)}. Upgrade with `pip install -U mmace-sim`."
+        )
+    architecture = ARCHITECTURES[name]
     try:
-        config = ModelConfig.model_validate(header["config"])
-        model = MagneticMACE(config)
+        model = architecture.model(architecture.config.model_validate(header["config"]))
         model.load_state_dict(tensors)
     except (KeyError, ValidationError, RuntimeError) as error:
         raise ModelFileError(
@@ -93,6 +102,9 @@ def load_model(
     model.metadata = header
     model.to(device=device, dtype=dtype)
     model.requires_grad_(requires_grad=False)
+    if header.get("violations"):
+        described = "; ".join(header["violations"].values())
+        warnings.warn(f"{path.name} violates: {described}.", PhysicsWarning, stacklevel=2)
     return model.eval()
 
 

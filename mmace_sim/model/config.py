@@ -1,14 +1,13 @@
 """Hyper-parameters of a model."""
 
-import re
 from typing import Annotated
 
 from ase import data as ase_data
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
-class ModelConfig(BaseModel):
-    """Everything that defines a :class:`~mmace_sim.model.magnetic_mace.MagneticMACE` apart from its weights."""
+class ArchitectureConfig(BaseModel):
+    """Hyper-parameters that every architecture has."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -23,7 +22,7 @@ class ModelConfig(BaseModel):
     max_ell: int = Field(default=3, ge=0, le=4)
     """Highest degree of the spherical harmonics."""
     hidden_irreps: str = "32x0e"
-    """Hidden spin-scalar features: "Kx0e" or "Kx0e+Kx1o"."""
+    """Hidden features, the same number of channels for each degree: "Kx0e", "Kx0e+Kx1o"."""
     num_interactions: int = Field(default=2, ge=1)
     """Number of message-passing layers."""
     correlation: int = Field(default=3, ge=1, le=3)
@@ -32,22 +31,8 @@ class ModelConfig(BaseModel):
     """Widths of the radial network."""
     MLP_irreps: str = "16x0e"
     """Hidden features of the last readout, "Kx0e"."""
-    avg_num_neighbors: float = Field(default=50.0, gt=0)
-    """Typical number of neighbours; a constant that normalises their sums."""
     max_moment: dict[int, float] = {}
     """Largest moment of the training data for each atomic number, in μB; moments saturate above."""
-    num_moment_basis: int = Field(default=6, ge=1)
-    """Number of basis functions in m·m."""
-    num_one_body: int = Field(default=6, ge=1)
-    """Number of basis functions of the one-body energy."""
-    spin_channels: int = Field(default=16, ge=1)
-    """Channels of the spin vectors."""
-    spin_max_ell: int = Field(default=2, ge=0)
-    """Highest degree at which spin vectors see their surroundings."""
-    spin_orbit: bool = False
-    """Whether the model has a spin–orbit term; without it anisotropies are zero by construction."""
-    spin_orbit_channels: int = Field(default=8, ge=1)
-    """Channels of the spin–orbit term."""
 
     @field_validator("atomic_numbers", mode="before")
     @classmethod
@@ -67,15 +52,16 @@ class ModelConfig(BaseModel):
     @field_validator("hidden_irreps", "MLP_irreps")
     @classmethod
     def _irreps(cls, value: str) -> str:
-        match = re.fullmatch(r"(\d+)x0e(?:\+(\d+)x1o)?", value.replace(" ", ""))
-        if not match or (match[2] and match[2] != match[1]):
-            raise ValueError(f'irreps are "{value}", expected "Kx0e" or "Kx0e+Kx1o" with one K for both')
-        return value.replace(" ", "")
+        terms = value.replace(" ", "").split("+")
+        if not terms[0].endswith("x0e") or not terms[0][:-3].isdigit() or int(terms[0][:-3]) < 1:
+            raise ValueError(f'irreps are "{value}", expected "Kx0e", "Kx0e+Kx1o", ... with one K for all')
+        natural = [f"{terms[0][:-3]}x{ell}{'eo'[ell % 2]}" for ell in range(len(terms))]
+        if terms != natural:
+            raise ValueError(f'irreps are "{value}", expected "{"+".join(natural)}": one K for all degrees')
+        return "+".join(terms)
 
     @model_validator(mode="after")
-    def _consistent(self) -> "ModelConfig":
-        if self.spin_max_ell > self.max_ell:
-            raise ValueError(f"spin_max_ell = {self.spin_max_ell} is above max_ell = {self.max_ell}")
+    def _known_elements(self) -> "ArchitectureConfig":
         unknown = set(self.max_moment) - set(self.atomic_numbers)
         if unknown:
             raise ValueError(f"max_moment names elements {sorted(unknown)} that are not in atomic_numbers")
@@ -83,13 +69,13 @@ class ModelConfig(BaseModel):
 
     @property
     def num_channels(self) -> int:
-        """Channels of the spin-scalar features."""
+        """Channels of the hidden features of each degree."""
         return int(self.hidden_irreps.split("x")[0])
 
     @property
     def hidden_ell(self) -> int:
         """Highest degree of the hidden features."""
-        return 1 if "1o" in self.hidden_irreps else 0
+        return self.hidden_irreps.count("+")
 
     @property
     def readout_channels(self) -> int:
@@ -100,3 +86,37 @@ class ModelConfig(BaseModel):
         """Moment that the basis of an element is scaled to, in μB; 1 where the data have (almost) none."""
         moment = self.max_moment.get(atomic_number, 0.0)
         return moment if moment > 0.1 else 1.0
+
+
+class ModelConfig(ArchitectureConfig):
+    """Everything that defines a :class:`~mmace_sim.model.magnetic_mace.MagneticMACE` apart from its weights."""
+
+    avg_num_neighbors: float = Field(default=50.0, gt=0)
+    """Typical number of neighbours; a constant that normalises their sums."""
+    num_moment_basis: int = Field(default=6, ge=1)
+    """Number of basis functions in m·m."""
+    num_one_body: int = Field(default=6, ge=1)
+    """Number of basis functions of the one-body energy."""
+    spin_channels: int = Field(default=16, ge=1)
+    """Channels of the spin vectors."""
+    spin_max_ell: int = Field(default=2, ge=0)
+    """Highest degree at which spin vectors see their surroundings."""
+    spin_orbit: bool = False
+    """Whether the model has a spin–orbit term; without it anisotropies are zero by construction."""
+    spin_orbit_channels: int = Field(default=8, ge=1)
+    """Channels of the spin–orbit term."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelConfig":
+        if self.spin_max_ell > self.max_ell:
+            raise ValueError(f"spin_max_ell = {self.spin_max_ell} is above max_ell = {self.max_ell}")
+        if self.hidden_ell > 1:
+            raise ValueError(f'hidden_irreps are "{self.hidden_irreps}", expected "Kx0e" or "Kx0e+Kx1o"')
+        return self
+
+    @property
+    def convolution_floats(self) -> int:
+        """Numbers per neighbour pair that a layer's convolutions keep for their gradients."""
+        n_paths = (self.max_ell + 1) * (3 if self.hidden_ell else 1)
+        spin = (self.spin_max_ell + 1) * self.spin_channels * 4
+        return 4 * (n_paths * self.num_channels + spin)

@@ -47,12 +47,32 @@ class ReferenceEnergy(nn.Module):
             magmoms: Moments, in μB.
             species: Index of each atom's element in the model's list.
         """
-        moment = self.max_moment[species]
         magmoms = magmoms.double()
-        basis = moment_basis(saturate(magmoms, moment), self.num_basis)
-        excess = torch.relu((magmoms * magmoms).sum(-1) / moment**2 - 1.0)
-        one_body = (basis * self.one_body[species]).sum(-1) + WALL_EV * excess**3
-        return self.atomic_energies[species] + one_body
+        one_body = (self.basis(magmoms, species) * self.one_body[species]).sum(-1)
+        return self.atomic_energies[species] + one_body + self.wall(magmoms, species)
+
+    def basis(
+        self, magmoms: Float[Tensor, "n_atoms 3"], species: Int[Tensor, " n_atoms"]
+    ) -> Float[Tensor, "n_atoms n_basis"]:
+        """Functions of m·m that vanish for a zero moment, of which E1 is a combination.
+
+        Args:
+            magmoms: Moments, in μB.
+            species: Index of each atom's element in the model's list.
+        """
+        return moment_basis(saturate(magmoms, self.max_moment[species]), self.num_basis)
+
+    def wall(
+        self, magmoms: Float[Tensor, "n_atoms 3"], species: Int[Tensor, " n_atoms"]
+    ) -> Float[Tensor, " n_atoms"]:
+        """Energy that keeps moments from growing far above the largest moment, in eV.
+
+        Args:
+            magmoms: Moments, in μB.
+            species: Index of each atom's element in the model's list.
+        """
+        square = (magmoms * magmoms).sum(-1) / self.max_moment[species] ** 2
+        return WALL_EV * torch.relu(square - 1.0) ** 3
 
 
 @dataclass
@@ -135,9 +155,8 @@ def _basis_and_slopes(
     reference: ReferenceEnergy, magmoms: np.ndarray, species: Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
     """Basis functions of each moment and their derivatives by its length, in 1/μB."""
-    scale = reference.max_moment[species].cpu()
     m = torch.tensor(magmoms, dtype=torch.float64, requires_grad=True)
-    values = moment_basis(saturate(m, scale), reference.num_basis)
+    values = reference.basis(m, species)
     unit = m.detach() / torch.linalg.norm(m.detach(), dim=1, keepdim=True).clamp(min=1e-12)
     slopes = [
         (torch.autograd.grad(values[:, k].sum(), m, retain_graph=True)[0] * unit).sum(-1)

@@ -7,7 +7,7 @@ import torch
 from torch_sim.autobatching import calculate_memory_scalers
 from torch_sim.state import SimState
 
-from mmace_sim.model.config import ModelConfig
+from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.torchsim.model import MagneticMaceModel
 
 CPU_EDGES: int = 30_000
@@ -20,10 +20,10 @@ CUDA_SHARE: float = 0.7
 """Share of the free memory of a GPU that one batch may take."""
 
 
-def bytes_per_edge(config: ModelConfig, dtype: torch.dtype) -> float:
+def bytes_per_edge(config: ArchitectureConfig, dtype: torch.dtype) -> float:
     """Estimate of the memory that one neighbour pair takes in a forward and backward pass.
 
-    Counts the arrays kept for the backward pass (radial network, weights of both convolutions, harmonics), their
+    Counts the arrays kept for the backward pass (radial network, weights of the convolutions, harmonics), their
     gradients, and the share of an atom's arrays at 50 pairs per atom.
 
     Args:
@@ -31,9 +31,7 @@ def bytes_per_edge(config: ModelConfig, dtype: torch.dtype) -> float:
         dtype: Floating-point type.
     """
     K, n_lm = config.num_channels, (config.max_ell + 1) ** 2
-    n_paths = (config.max_ell + 1) * (3 if config.hidden_ell else 1)
-    spin = (config.spin_max_ell + 1) * config.spin_channels * 4
-    edge = 3 * sum(config.radial_mlp) + 4 * (n_paths * K + spin) + 4 * n_lm
+    edge = 3 * sum(config.radial_mlp) + config.convolution_floats + 4 * n_lm
     atom = K * (3 * n_lm + n_lm * (n_lm + 1) // 2 + 4 * n_lm) / 50
     size = torch.finfo(dtype).bits // 8
     return 2.0 * size * config.num_interactions * (edge + atom)

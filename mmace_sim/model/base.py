@@ -1,0 +1,46 @@
+"""What every energy model tells about itself."""
+
+import torch
+from torch import nn
+
+from mmace_sim.model.config import ArchitectureConfig
+
+
+class MagneticModel(nn.Module):
+    """Tables of elements and moments, and the properties that everything downstream reads.
+
+    Args:
+        config: Hyper-parameters.
+    """
+
+    def __init__(self, config: ArchitectureConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.metadata: dict = {}
+        n_species = len(config.atomic_numbers)
+        table = torch.full((120,), -1, dtype=torch.long)
+        table[config.atomic_numbers] = torch.arange(n_species)
+        self.register_buffer("species_table", table, persistent=False)
+        max_moment = [config.moment_scale(z) for z in config.atomic_numbers]
+        self.register_buffer("max_moment", torch.tensor(max_moment, dtype=torch.float64), persistent=False)
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers that the model knows, ascending."""
+        return self.config.atomic_numbers
+
+    @property
+    def r_max(self) -> float:
+        """Cutoff radius, in Å."""
+        return self.config.r_max
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the network."""
+        return self.scale.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return self.scale.device

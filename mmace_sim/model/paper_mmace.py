@@ -1,0 +1,277 @@
+"""The published magnetic MACE architecture, with its defects and the options that repair two of them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from mmace_sim.graph.batch import MagneticGraph
+from mmace_sim.model.base import MagneticModel
+from mmace_sim.model.config import ArchitectureConfig
+from mmace_sim.model.reference import ReferenceEnergy
+from mmace_sim.nn.angular import degree_slice, spherical_harmonics
+from mmace_sim.nn.ops import NeighborLayout, SpeciesLinear
+from mmace_sim.nn.paper_interaction import PaperEdges, PaperInteraction, coupling_paths
+from mmace_sim.nn.paper_moments import chebyshev, saturate_outside, solid_harmonics, squared_ratio
+from mmace_sim.nn.paper_product import PaperProduct
+from mmace_sim.nn.radial import RadialBasis
+from mmace_sim.nn.readout import LinearReadout, NonLinearReadout
+
+
+class PaperConfig(ArchitectureConfig):
+    """Everything that defines a :class:`PaperMMACE` apart from its weights."""
+
+    radial_mlp: list[int] = Field(default=[64, 64, 64])
+    """Widths of the network that weighs the products with Y(r̂)."""
+    max_m_ell: int = Field(default=1, ge=0, le=3)
+    """Highest degree of the solid harmonics of the moments."""
+    num_moment_basis: int = Field(default=8, ge=1)
+    """Number of Chebyshev functions of a moment's length in the network."""
+    num_one_body: int = Field(default=9, ge=1)
+    """Number of Chebyshev functions of the one-body energy, not counting the constant."""
+    time_reversal: bool = False
+    """Repair: evaluate ½[E(m) + E(−m)]. The published function is neither even in m nor under inversion."""
+    saturate: bool = False
+    """Repair: moments saturate at the largest moment of their element (they are unchanged up to 95 % of it), and a
+    one-body wall rises above it."""
+    clamp: bool = False
+    """Whether Chebyshev functions keep their value above the largest moment, as in later upstream versions."""
+
+    def moment_scale(self, atomic_number: int) -> float:
+        """Largest moment of an element, in μB, exactly as given; 1 where it is not known or zero."""
+        return self.max_moment.get(atomic_number) or 1.0
+
+    @property
+    def convolution_floats(self) -> int:
+        """Numbers per neighbour pair that a layer's convolution keeps for its gradients."""
+        first = coupling_paths(range(self.hidden_ell + 1), self.max_ell, self.max_ell)
+        second = coupling_paths([path.out for path in first], self.max_m_ell, self.max_ell)
+        n_components = sum(2 * first[path.source].source + 1 for path in second)
+        return (2 if self.time_reversal else 1) * 3 * n_components * self.num_channels
+
+
+class PaperReference(ReferenceEnergy):
+    """E0_z + E1_z(m·m) in the Chebyshev functions T₁ … of 1 − 2 m·m/m_max², minus their values at m = 0.
+
+    Args:
+        max_moment: Largest moment of each element, in μB.
+        num_basis: Number of functions.
+        saturated: Whether moments saturate and a wall rises above the largest moment.
+        clamped: Whether the functions are constant above the largest moment.
+    """
+
+    def __init__(
+        self, max_moment: Sequence[float], num_basis: int, *, saturated: bool, clamped: bool
+    ) -> None:
+        super().__init__(max_moment, num_basis)
+        self.saturated = saturated
+        self.clamped = clamped
+
+    def basis(
+        self, magmoms: Float[Tensor, "n_atoms 3"], species: Int[Tensor, " n_atoms"]
+    ) -> Float[Tensor, "n_atoms n_basis"]:
+        """Functions of m·m that vanish for a zero moment."""
+        max_moment = self.max_moment[species]
+        if self.saturated:
+            magmoms = saturate_outside(magmoms, max_moment)
+        return moment_functions(magmoms, max_moment, self.num_basis, clamped=self.clamped) - 1.0
+
+    def wall(
+        self, magmoms: Float[Tensor, "n_atoms 3"], species: Int[Tensor, " n_atoms"]
+    ) -> Float[Tensor, " n_atoms"]:
+        """The wall, in eV; none in the published function."""
+        wall = super().wall(magmoms, species)
+        return wall if self.saturated else torch.zeros_like(wall)
+
+
+class PaperLayer(nn.Module):
+    """Interaction, product with the atom's own moment and, in all layers but the first, a skip connection.
+
+    Args:
+        config: Hyper-parameters of the model.
+        index: Number of the layer, from zero.
+    """
+
+    def __init__(self, config: PaperConfig, index: int) -> None:
+        super().__init__()
+        n_species, K = len(config.atomic_numbers), config.num_channels
+        in_ell = config.hidden_ell if index else 0
+        out_ell = 0 if 0 < index == config.num_interactions - 1 else config.hidden_ell
+        self.interaction = PaperInteraction(
+            hidden_ell=in_ell,
+            max_ell=config.max_ell,
+            max_m_ell=config.max_m_ell,
+            n_channels=K,
+            n_radial=config.num_bessel,
+            num_moment_basis=config.num_moment_basis,
+            radial_mlp=config.radial_mlp,
+            n_species=None if index else n_species,
+        )
+        self.product = PaperProduct(
+            max_ell=config.max_ell,
+            out_ell=out_ell,
+            max_m_ell=config.max_m_ell,
+            correlation=config.correlation,
+            n_species=n_species,
+            n_channels=K,
+            num_moment_basis=config.num_moment_basis,
+        )
+        self.skip = (
+            nn.ModuleList(SpeciesLinear(n_species, K, K) for _ in range(out_ell + 1)) if index else None
+        )
+
+    def forward(
+        self,
+        hidden: list[Tensor],
+        moment_basis: Float[Tensor, "n_atoms n_basis"],
+        harmonics: Float[Tensor, "n_atoms n_harmonics"],
+        species: Int[Tensor, " n_atoms"],
+        edges: PaperEdges,
+    ) -> list[Tensor]:
+        """Features of the next layer."""
+        features = self.interaction(hidden, species, edges)
+        new = self.product(features, moment_basis, harmonics, species)
+        if self.skip is None:
+            return new
+        return [a + skip(h, species) for a, skip, h in zip(new, self.skip, hidden, strict=False)]
+
+
+class PaperMMACE(MagneticModel):
+    """The magnetic MACE of the paper: one equivariant network of positions and moments together.
+
+    It treats moments as polar vectors, so that it is invariant under joint rotations, and under inversion only
+    if moments are reversed too; E(−m) = E(m) holds with ``time_reversal=True`` alone, and then inversion does as
+    well. Its energy jumps where a neighbour crosses the cutoff. `mmace_sim.model.from_mace` converts upstream weights.
+
+    Args:
+        config: Hyper-parameters.
+
+    References:
+        arXiv 2604.08143; weights and conventions of github.com/CheukHinHoJerry/mace, commit 2fc7d9b.
+    """
+
+    def __init__(self, config: PaperConfig) -> None:
+        super().__init__(config)
+        n_species, K, n_layers = len(config.atomic_numbers), config.num_channels, config.num_interactions
+        self.reference = PaperReference(
+            self.max_moment.tolist(), config.num_one_body, saturated=config.saturate, clamped=config.clamp
+        )
+        self.embedding = nn.Parameter(torch.randn(n_species, K))
+        self.radial_basis = RadialBasis(config.r_max, config.num_bessel, config.num_polynomial_cutoff)
+        self.layers = nn.ModuleList(PaperLayer(config, k) for k in range(n_layers))
+        self.readouts = nn.ModuleList(
+            NonLinearReadout(K, config.readout_channels) if 0 < k == n_layers - 1 else LinearReadout(K)
+            for k in range(n_layers)
+        )
+        self.double()
+
+    @property
+    def spin_orbit(self) -> bool:
+        """Directions of moments always couple to space."""
+        return True
+
+    def forward(
+        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
+    ) -> dict[str, Tensor]:
+        """Energies of the structures of a batch.
+
+        Args:
+            graph: The batch, with pairs up to the cutoff (longer ones do no harm).
+            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
+
+        Returns:
+            "energy" of each structure and "node_energy" of each atom, in eV and float64.
+        """
+        species = self.species_table[graph.atomic_numbers]
+        vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
+        if self.config.time_reversal:
+            doubled = _with_reversed_moments(graph)
+            energies = self._network(doubled, torch.cat([vectors, vectors]), species.repeat(2))
+            energies = energies.view(2, -1).mean(dim=0)
+        else:
+            energies = self._network(graph, vectors, species)
+        node_energy = self.scale.double() * energies.double() + self.reference(graph.magmoms, species)
+        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
+        return {"energy": energy, "node_energy": node_energy}
+
+    def _network(
+        self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]
+    ) -> Float[Tensor, " n_atoms"]:
+        """Interaction energy of each atom, before the scale."""
+        max_moment, config = self.max_moment[species], self.config
+        moments = saturate_outside(graph.magmoms, max_moment) if config.saturate else graph.magmoms
+        basis = moment_functions(moments, max_moment, config.num_moment_basis, clamped=config.clamp)
+        harmonics = solid_harmonics(moments, config.max_m_ell)
+        edges = self._edges(graph, vectors, basis, harmonics)
+        hidden = [self.embedding[species][:, :, None]]
+        energies = torch.zeros_like(hidden[0][:, 0, 0])
+        for layer, readout in zip(self.layers, self.readouts, strict=True):
+            hidden = layer(hidden, basis, harmonics, species, edges)
+            energies = energies + readout(hidden[0][:, :, 0])
+        return energies
+
+    def _edges(
+        self,
+        graph: MagneticGraph,
+        vectors: Float[Tensor, "n_edges 3"],
+        moment_basis: Float[Tensor, "n_atoms n_basis"],
+        harmonics: Float[Tensor, "n_atoms n_harmonics"],
+    ) -> PaperEdges:
+        sender, receiver = graph.edge_index
+        layout = NeighborLayout.build(receiver, graph.n_atoms, vectors.dtype)
+        if layout.order is not None:
+            vectors, sender = vectors[layout.pairs], sender[layout.pairs]
+        lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
+        mask = layout.mask * (lengths < self.config.r_max)
+        # upstream's vectors point from the neighbour to the centre; with moments as polar vectors that matters
+        angular = spherical_harmonics(-vectors, lengths, self.config.max_ell) * mask
+        radial = self.radial_basis(lengths)
+        sent = harmonics[sender]
+        return PaperEdges(
+            sender=sender,
+            radial=radial,
+            features=torch.cat([radial, moment_basis[sender]], dim=1),
+            couplings=[
+                (angular[:, degree_slice(ell), None] * sent[:, None]).flatten(1)
+                for ell in range(self.config.max_ell + 1)
+            ],
+            mask=mask,
+            layout=layout,
+        )
+
+
+def moment_functions(
+    magmoms: Float[Tensor, "n_atoms 3"],
+    max_moment: Float[Tensor, " n_atoms"],
+    num_basis: int,
+    *,
+    clamped: bool,
+) -> Float[Tensor, "n_atoms n_basis"]:
+    """Chebyshev functions of 1 − 2 |m|²/m_max².
+
+    Args:
+        magmoms: Moments, in μB.
+        max_moment: Largest moment of each atom's element, in μB.
+        num_basis: Number of functions.
+        clamped: Whether they are constant above the largest moment.
+    """
+    ratio = squared_ratio(magmoms, max_moment)
+    return chebyshev(1.0 - 2.0 * (ratio.clamp(max=1.0) if clamped else ratio), num_basis)
+
+
+def _with_reversed_moments(graph: MagneticGraph) -> MagneticGraph:
+    """The batch followed by itself with all moments reversed."""
+    shift = torch.tensor([0, graph.n_atoms], device=graph.edge_index.device)
+    return replace(
+        graph,
+        positions=graph.positions.repeat(2, 1),
+        cell=graph.cell.repeat(2, 1, 1),
+        magmoms=torch.cat([graph.magmoms, -graph.magmoms]),
+        atomic_numbers=graph.atomic_numbers.repeat(2),
+        system_idx=torch.cat([graph.system_idx, graph.system_idx + graph.n_systems]),
+        edge_index=(graph.edge_index[:, None] + shift[:, None]).flatten(1),
+        edge_shifts=graph.edge_shifts.repeat(2, 1),
+    )

@@ -1,0 +1,213 @@
+"""Sums over neighbours of the published architecture: two channelwise products, with Y(r̂_ij) and with S(m_j)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mmace_sim.nn.angular import clebsch_gordan, degree_slice
+from mmace_sim.nn.ops import ChannelLinear, Mlp, NeighborLayout, SpeciesLinear
+
+
+@dataclass
+class PaperEdges:
+    """Geometry and sender's moments of all (padded) neighbour pairs.
+
+    Attributes:
+        sender: Atom that each pair brings in.
+        radial: Radial basis, zero beyond the cutoff.
+        features: Radial basis and, beside it, the Chebyshev functions of the sender's moment.
+        couplings: For each degree l of Y(r̂), the products Y_l ⊗ S(m_j), zero on filling and beyond the cutoff.
+        mask: 1 for pairs within the cutoff, 0 for others and for filling.
+        layout: How the pairs are grouped by centre.
+    """
+
+    sender: Int[Tensor, " n_edges"]
+    radial: Float[Tensor, "n_edges n_radial"]
+    features: Float[Tensor, "n_edges n_features"]
+    couplings: list[Float[Tensor, "n_edges _n_products"]]
+    mask: Float[Tensor, "n_edges 1"]
+    layout: NeighborLayout
+
+
+@dataclass(frozen=True)
+class Path:
+    """A coupling of one feature with one harmonic.
+
+    Attributes:
+        source: Position of the feature in a list of features.
+        second: Degree of the harmonic.
+        out: Degree of the result.
+    """
+
+    source: int
+    second: int
+    out: int
+
+
+def coupling_paths(degrees: Sequence[int], max_second: int, max_out: int) -> list[Path]:
+    """Couplings of features of natural parity with harmonics to natural parity, ordered by the degree of the result.
+
+    This is the order in which the published code stores its weights.
+
+    Args:
+        degrees: Degree of each feature.
+        max_second: Highest degree of the harmonics.
+        max_out: Highest degree of the results.
+    """
+    paths = [
+        Path(k, second, out)
+        for k, first in enumerate(degrees)
+        for second in range(max_second + 1)
+        for out in range(abs(first - second), min(first + second, max_out) + 1)
+        if (first + second + out) % 2 == 0
+    ]
+    return sorted(paths, key=lambda path: path.out)
+
+
+class PaperConvolution(nn.Module):
+    """A_i = Σ_j W2 W1 [h_j ⊗ Y(r̂_ij)] ⊗ S(m_j), every pair of paths kept apart.
+
+    The channels of h_j and of both weights only multiply, so what couples is free of channels: with
+    T = C (Y ⊗ S), one small tensor for each pair and path, A_i is the matrix product of (W2 W1 h_j) with T over
+    the neighbours, and the two channelwise products are never built.
+
+    Args:
+        hidden_ell: Highest degree of the incoming features.
+        max_ell: Highest degree of Y and of the result.
+        max_m_ell: Highest degree of S.
+        n_channels: Number of channels.
+    """
+
+    def __init__(self, hidden_ell: int, max_ell: int, max_m_ell: int, n_channels: int) -> None:
+        super().__init__()
+        self.n_channels = n_channels
+        self.first = coupling_paths(range(hidden_ell + 1), max_ell, max_ell)
+        self.second = coupling_paths([path.out for path in self.first], max_m_ell, max_ell)
+        self.n_paths = [sum(path.out == ell for path in self.second) for ell in range(max_ell + 1)]
+        self.blocks: list[list[int]] = []
+        for ell in range(max_ell + 1):
+            block = [k for k, path in enumerate(self.second) if self.first[path.source].second == ell]
+            self.blocks.append(block)
+            matrix = torch.cat([self._coupling(self.second[k], max_m_ell) for k in block], dim=1)
+            self.register_buffer(f"coupling_{ell}", matrix, persistent=False)
+
+    def _coupling(self, path: Path, max_m_ell: int) -> Tensor:
+        """C of one path, from the products Y_l ⊗ S to the components (of h, of the result)."""
+        first = self.first[path.source]
+        to_first = clebsch_gordan(first.source, first.second, first.out)
+        to_out = clebsch_gordan(first.out, path.second, path.out)
+        tensor = to_first.new_zeros(
+            2 * first.second + 1, (max_m_ell + 1) ** 2, to_first.shape[0], to_out.shape[2]
+        )
+        tensor[:, degree_slice(path.second)] = torch.einsum("hya,aso->ysho", to_first, to_out)
+        return tensor.flatten(2).flatten(0, 1)
+
+    def forward(
+        self,
+        sent: Sequence[Float[Tensor, "n_edges _n_comp n_channels"]],
+        first_weights: Float[Tensor, "n_edges n_first_weights"],
+        second_weights: Float[Tensor, "n_edges n_second_weights"],
+        edges: PaperEdges,
+    ) -> list[Tensor]:
+        """Features of each degree, all paths one after another on the channel axis.
+
+        Args:
+            sent: Sender's features of each degree, at each pair.
+            first_weights: W1, for each first path one weight per channel.
+            second_weights: W2, for each second path one weight per channel.
+            edges: Pairs.
+        """
+        K = self.n_channels
+        left = [
+            weight[:, None] * sent[path.source]
+            for weight, path in zip(first_weights.split(K, dim=1), self.first, strict=True)
+        ]
+        weights = second_weights.split(K, dim=1)
+        sums: list[Tensor | None] = [None] * len(self.second)
+        for ell, block in enumerate(self.blocks):
+            sizes = [left[self.second[k].source].shape[1] * (2 * self.second[k].out + 1) for k in block]
+            tensors = (edges.couplings[ell] @ getattr(self, f"coupling_{ell}")).split(sizes, dim=1)
+            for k, tensor in zip(block, tensors, strict=True):
+                sums[k] = _sum_products(
+                    edges.layout, left[self.second[k].source] * weights[k][:, None], tensor
+                )
+        out: list[list[Tensor]] = [[] for _ in self.n_paths]
+        for path, features in zip(self.second, sums, strict=True):
+            out[path.out].append(features)
+        return [torch.cat(features, dim=1) for features in out]
+
+
+def _sum_products(
+    layout: NeighborLayout,
+    left: Float[Tensor, "n_edges n_comp n_channels"],
+    right: Float[Tensor, "n_edges n_right"],
+) -> Float[Tensor, "n_atoms n_channels n_out"]:
+    """Σ over neighbours and components: the components of a pair count as so many neighbours."""
+    n = left.shape[1]
+    if n > 1:
+        layout = replace(layout, groups=[(n_atoms, width * n) for n_atoms, width in layout.groups])
+    return layout.sum_neighbors(left.flatten(0, 1), right.reshape(right.shape[0] * n, right.shape[1] // n))
+
+
+class PaperInteraction(nn.Module):
+    """One message-passing step of the published architecture.
+
+    Args:
+        hidden_ell: Highest degree of the incoming features.
+        max_ell: Highest degree of the result.
+        max_m_ell: Highest degree of S(m).
+        n_channels: Number of channels.
+        n_radial: Number of radial functions.
+        num_moment_basis: Number of Chebyshev functions of the moments.
+        radial_mlp: Widths of the network of the first product's weights.
+        n_species: Number of elements; None in all layers but the first, which alone mixes by species.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden_ell: int,
+        max_ell: int,
+        max_m_ell: int,
+        n_channels: int,
+        n_radial: int,
+        num_moment_basis: int,
+        radial_mlp: Sequence[int],
+        n_species: int | None,
+    ) -> None:
+        super().__init__()
+        K, n_features = n_channels, n_radial + num_moment_basis
+        self.linears_up = nn.ModuleList(ChannelLinear(K, K) for _ in range(hidden_ell + 1))
+        self.convolution = PaperConvolution(hidden_ell, max_ell, max_m_ell, K)
+        self.first_radial = Mlp([n_features, *radial_mlp, len(self.convolution.first) * K])
+        self.second_radial = Mlp([n_features, len(self.convolution.second) * K])
+        self.density = Mlp([n_radial, 1])
+        self.mix = nn.ModuleList(ChannelLinear(n * K, K) for n in self.convolution.n_paths)
+        self.species_mix = (
+            None
+            if n_species is None
+            else nn.ModuleList(SpeciesLinear(n_species, K, K) for _ in range(max_ell + 1))
+        )
+
+    def forward(
+        self,
+        hidden: Sequence[Float[Tensor, "n_atoms n_channels _n_comp"]],
+        species: Int[Tensor, " n_atoms"],
+        edges: PaperEdges,
+    ) -> Float[Tensor, "n_atoms n_channels n_harmonics"]:
+        """Features of degrees 0 … max_ell."""
+        sent = [
+            linear(h).transpose(1, 2)[edges.sender] for linear, h in zip(self.linears_up, hidden, strict=True)
+        ]
+        sums = self.convolution(
+            sent, self.first_radial(edges.features), self.second_radial(edges.features), edges
+        )
+        density = torch.tanh(self.density(edges.radial) ** 2)
+        norm = 1.0 / (1.0 + edges.layout.sum_neighbors(density, edges.mask))
+        features = [mix(a) for mix, a in zip(self.mix, sums, strict=True)]
+        if self.species_mix is not None:
+            features = [mix(a, species) for mix, a in zip(self.species_mix, features, strict=True)]
+        return torch.cat(features, dim=2) * norm
