@@ -8,8 +8,11 @@ import typer
 from typer.core import TyperGroup
 
 from mmace_sim import __version__
+from mmace_sim.cli.check import check
+from mmace_sim.cli.eos import eos
 from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.models import models
+from mmace_sim.cli.phonons import phonons
 from mmace_sim.cli.relax import relax
 from mmace_sim.cli.train import train
 from mmace_sim.errors import MmaceError
@@ -70,6 +73,9 @@ app.command()(relax)
 app.command()(models)
 app.command()(train)
 app.command()(evaluate)
+app.command()(eos)
+app.command()(check)
+app.command()(phonons)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 RUN = "Run"
 RELAXATION = "Relaxation"
 MOMENTS = "Magnetic moments"
+STRAIN = "Strain"
 MACHINE = "Machine"
 
 Output = Annotated[
@@ -140,6 +141,15 @@ MaxBatchAtoms = Annotated[
         help="Largest number of atoms computed at once.",
         show_default="as memory allows",
         rich_help_panel=MACHINE,
+    ),
+]
+Figures = Annotated[
+    bool | None,
+    typer.Option(
+        "--figures/--no-figures",
+        help="Draw figures (PNG and SVG).",
+        show_default="--figures",
+        rich_help_panel=RUN,
     ),
 ]
 PointMagmoms = Annotated[

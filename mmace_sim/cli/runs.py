@@ -83,7 +83,12 @@ class PropertyRun:
         ]
 
     def finish(
-        self, entries: list[dict[str, Any]], *, columns: Sequence[str], units: Mapping[str, str]
+        self,
+        entries: list[dict[str, Any]],
+        *,
+        columns: Sequence[str],
+        units: Mapping[str, str],
+        rows: Sequence[dict[str, Any]] | None = None,
     ) -> int:
         """Write ``summary.json`` and ``summary.csv``.
 
@@ -91,11 +96,12 @@ class PropertyRun:
             entries: From `entries`.
             columns: Keys that are columns of the table.
             units: Unit of each quantity.
+            rows: Lines of the table if they are not the entries.
 
         Returns:
             Exit code: 0, or 3 if a status is not among the good ones.
         """
-        write_summary(self.folder, self.summary(entries, units) | {"finished": now()}, columns)
+        write_summary(self.folder, self.summary(entries, units) | {"finished": now()}, columns, rows)
         good = sum(entry["status"] in GOOD for entry in entries)
         _log.info("finished: %d of %d converged", good, len(entries))
         return EXIT_OK if good == len(entries) else EXIT_INCOMPLETE

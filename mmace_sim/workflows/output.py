@@ -200,20 +200,26 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_summary(folder: Path, summary: dict[str, Any], columns: Sequence[str] = CSV_COLUMNS) -> None:
+def write_summary(
+    folder: Path,
+    summary: dict[str, Any],
+    columns: Sequence[str] = CSV_COLUMNS,
+    rows: Sequence[dict[str, Any]] | None = None,
+) -> None:
     """Write ``summary.json`` and ``summary.csv``, each complete or not at all.
 
     Args:
         folder: The run folder.
-        summary: Everything about the run; its list ``structures`` gives the rows.
-        columns: Keys of the entries that are columns of the table.
+        summary: Everything about the run.
+        columns: Keys of the rows that are columns of the table.
+        rows: Lines of the table; by default the entries of ``structures`` in the summary.
 
     Raises:
         OutputError: If a file cannot be written.
     """
     text = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False)
     write_text(folder / "summary.json", text + "\n")
-    write_csv(folder / "summary.csv", columns, summary["structures"])
+    write_csv(folder / "summary.csv", columns, summary["structures"] if rows is None else rows)
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
@@ -248,13 +254,9 @@ def write_structures(folder: Path, relaxed: Sequence[Atoms], formats: Iterable[s
     Raises:
         OutputError: If a file cannot be written.
     """
-    from ase.io import write
-
     notes = []
+    write_extxyz(folder / "relaxed.extxyz", relaxed)
     try:
-        temporary = folder / ".relaxed.extxyz"
-        write(temporary, list(relaxed), format="extxyz") if relaxed else temporary.write_text("")
-        temporary.replace(folder / "relaxed.extxyz")
         names = file_names([str(atoms.info["name"]) for atoms in relaxed])
         for form in formats:
             (folder / "structures").mkdir(exist_ok=True)
@@ -263,6 +265,26 @@ def write_structures(folder: Path, relaxed: Sequence[Atoms], formats: Iterable[s
     except OSError as error:
         raise cannot_write(folder / "relaxed.extxyz", error) from error
     return notes
+
+
+def write_extxyz(path: Path, images: Sequence[Atoms]) -> None:
+    """Write structures with their moments and results, completely or not at all.
+
+    Args:
+        path: The file.
+        images: Structures; without any, the file is empty.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    from ase.io import write
+
+    temporary = path.with_name("." + path.name)
+    try:
+        write(temporary, list(images), format="extxyz") if images else temporary.write_text("")
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _write_crystal(path: Path, atoms: Atoms, form: str) -> list[str]:

@@ -1,0 +1,104 @@
+"""``mmace-sim eos``: energy against volume of many structures and magnetic states."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmace_sim.cli import options as opt
+
+_States = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help=(
+            "Magnetic states, separated by commas. **file**: the moments of the structure. **fm**, **fm-ls**: "
+            "ferromagnetic, from the high-spin or the low-spin side. **afm**: near neighbours opposite. **afmd**: "
+            "double layers along the third cell vector. **nm**: no moments. **random:SEED**."
+        ),
+        show_default="file",
+        rich_help_panel=opt.MOMENTS,
+    ),
+]
+_RelaxPositions = Annotated[
+    bool | None,
+    typer.Option(
+        "--relax-positions/--fixed-positions",
+        help="Relax the atoms within the cell at each volume.",
+        show_default="--fixed-positions",
+        rich_help_panel=opt.RELAXATION,
+    ),
+]
+_VolumeMin = Annotated[
+    float | None,
+    typer.Option(
+        help="Smallest volume, relative to that of the structure.",
+        show_default="0.88",
+        rich_help_panel=opt.STRAIN,
+    ),
+]
+_VolumeMax = Annotated[
+    float | None,
+    typer.Option(
+        help="Largest volume, relative to that of the structure.",
+        show_default="1.12",
+        rich_help_panel=opt.STRAIN,
+    ),
+]
+_NVolumes = Annotated[
+    int | None, typer.Option(help="Number of volumes.", show_default="13", rich_help_panel=opt.STRAIN)
+]
+_Fmax = Annotated[float | None, opt.fmax_option("0.005")]
+_MagforceTol = Annotated[float | None, opt.magforce_tol_option("0.001")]
+
+
+def eos(
+    paths: opt.Paths = None,
+    output: opt.Output = None,
+    model: opt.Model = None,
+    config: opt.Config = None,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
+    figures: opt.Figures = None,
+    states: _States = None,
+    magmoms: opt.PointMagmoms = None,
+    initial_magmoms: opt.InitialMagmoms = None,
+    collinear: opt.Collinear = None,
+    spin_orbit: opt.SpinOrbit = None,
+    volume_min: _VolumeMin = None,
+    volume_max: _VolumeMax = None,
+    n_volumes: _NVolumes = None,
+    relax_positions: _RelaxPositions = None,
+    fmax: _Fmax = None,
+    magforce_tol: _MagforceTol = None,
+    max_steps: opt.MaxSteps = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    threads: opt.Threads = None,
+    max_batch_atoms: opt.MaxBatchAtoms = None,
+) -> None:
+    """Energy against volume of every structure in PATHS, in each magnetic state, in one batch.
+
+    Gives V₀, B₀, B₀′ (third-order Birch–Murnaghan), the moment against volume and where it jumps, and the volumes where
+    two states have the same energy. The cell keeps its shape. In the folder of the run: `summary.json` and
+    `summary.csv` (one line for each minimum), `curves.csv` (every point), `points.extxyz` (structures with moments),
+    `figures/`, `config.yaml` and `log.txt`.
+
+    Examples: `mmace-sim eos POSCAR`; `mmace-sim eos fcc.cif --states fm,afm,afmd,nm --volume-max 1.3 --n-volumes 25`.
+    """
+    from mmace_sim.cli.config import load_config
+
+    with opt.quiet_imports():
+        from mmace_sim.cli.eos_run import EosConfig, run_eos
+
+    flags = {
+        "paths": paths or None, "output": output, "model": model, "figures": figures, "states": states,
+        "magmoms": magmoms, "initial_magmoms": initial_magmoms, "collinear": collinear,
+        "spin_orbit": spin_orbit or None, "volume_min": volume_min, "volume_max": volume_max, "n_volumes": n_volumes,
+        "relax_positions": relax_positions, "fmax": fmax, "magforce_tol": magforce_tol, "max_steps": max_steps,
+        "device": device, "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms,
+    }  # fmt: skip
+    merged = load_config(EosConfig, Path(config) if config else None, flags)
+    if not merged.paths:
+        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    raise typer.Exit(run_eos(merged, force=force, quiet=quiet))

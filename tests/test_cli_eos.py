@@ -1,0 +1,120 @@
+"""``mmace-sim eos`` from files to files."""
+
+import csv
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
+
+FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "curves.csv", "points.extxyz", "figures"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+def test_iron_from_file_to_figures(tmp_path):
+    ase.io.write(tmp_path / "iron.extxyz", bcc(a=2.83))
+    out = tmp_path / "run"
+    result = mmace_sim(
+        "eos",
+        tmp_path / "iron.extxyz",
+        "--states",
+        "fm,afm",
+        "--n-volumes",
+        "7",
+        "--volume-min",
+        "0.86",
+        "-o",
+        out,
+    )
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        f"iron_{what}.{end}" for what in ("energy", "moment") for end in ("png", "svg")
+    }
+    (entry,) = summary_of(out)["structures"]
+    assert entry["status"] == "converged"
+    fm, afm = entry["states"]
+    assert fm["minima"][0]["volume"] == pytest.approx(2.83**3 / 2, rel=0.01)
+    assert 150 < fm["minima"][0]["bulk_modulus_gpa"] < 200
+    assert fm["minima"][0]["energy_above_lowest"] == 0
+    assert 0.3 < afm["minima"][0]["energy_above_lowest"] < 0.5
+    with (out / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["fm", "afm"]
+    assert float(rows[0]["volume"]) == fm["minima"][0]["volume"]
+    with (out / "curves.csv").open(newline="") as file:
+        points = list(csv.DictReader(file))
+    assert len(points) == 14
+    images = ase.io.read(out / "points.extxyz", ":")
+    np.testing.assert_allclose(
+        [atoms.get_potential_energy() / 2 for atoms in images], [float(p["energy"]) for p in points]
+    )
+    assert images[-1].info["state"] == "afm"
+    assert yaml.safe_load((out / "config.yaml").read_text())["states"] == ["fm", "afm"]
+    assert "1 structure: 1 converged." in result.output
+    assert "points.extxyz, figures/" in result.output
+    again = mmace_sim("eos", tmp_path / "iron.extxyz", "-o", out)
+    assert again.exit_code == 2
+    assert "Overwrite it (--force)" in again.output
+    assert "--resume" not in again.output
+    # the configuration of a run repeats it; what the first run wrote goes
+    again = mmace_sim("eos", "-c", out / "config.yaml", "--force", "--no-figures", "-q")
+    assert (again.exit_code, again.output) == (0, "")
+    assert {path.name for path in out.iterdir()} == FILES
+    assert list((out / "figures").iterdir()) == []
+
+
+def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
+    ase.io.write(tmp_path / "a.extxyz", [bcc(), molecule()])
+    (tmp_path / "b.cif").write_text("nonsense")
+    gold = bcc()
+    gold.numbers[:] = 79
+    ase.io.write(tmp_path / "c.extxyz", gold)
+    out = tmp_path / "run"
+    result = mmace_sim(
+        "eos", tmp_path, "-m", model, "-o", out, "--n-volumes", "3", "--states", "afmd", "--no-figures"
+    )
+    assert result.exit_code == 3, result.output
+    entries = summary_of(out)["structures"]
+    assert [entry["name"] for entry in entries] == ["a.extxyz#0", "a.extxyz#1", "b.cif", "c.extxyz"]
+    assert entries[0]["status"] != "failed"
+    assert len(entries[0]["states"][0]["points"]) == 3
+    assert "needs a crystal" in entries[1]["message"]
+    assert "b.cif: cannot be read" in entries[2]["message"]
+    assert "Au" in entries[3]["message"]
+    assert "b.cif: cannot be read" in result.output
+    assert "double layers in a cell of 4 atoms" in entries[0]["notes"][0]
+    with (out / "summary.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [entry["name"] for entry in entries]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--states", "fm,afx"), "unknown magnetic state 'afx'"),
+        (("--magmoms", "joint"), "'relaxed' or 'fixed'"),
+        (("--n-volumes", "1"), "greater than or equal to 2"),
+        (("--volume-min", "1.2"), "ascending order"),
+        (("--spin-orbit",), "no spin–orbit term"),
+    ],
+)
+def test_bad_options(model, tmp_path, arguments, message):
+    ase.io.write(tmp_path / "a.extxyz", bcc())
+    result = mmace_sim("eos", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+
+
+def test_bad_configuration_and_help(tmp_path):
+    (tmp_path / "c.yaml").write_text("state: fm\n")
+    result = mmace_sim("eos", tmp_path, "-c", tmp_path / "c.yaml")
+    assert result.exit_code == 2
+    assert "Did you mean 'states'?" in result.output
+    assert mmace_sim("eos").exit_code == 2
+    assert mmace_sim("eos", tmp_path / "none.cif", "-o", tmp_path / "o").exit_code == 2
+    assert "Birch–Murnaghan" in mmace_sim("eos", "--help").output
