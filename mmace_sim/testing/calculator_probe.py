@@ -46,6 +46,7 @@ class CalculatorProbe(Probe):
     ) -> None:
         super().__init__()
         self.calculator = calculator
+        self.name = type(calculator).__name__
         self.elements = [int(z) for z in elements]
         self.r_max, self.spin_orbit, self.single_precision = r_max, spin_orbit, single_precision
         self._max_moment = max_moment
@@ -110,10 +111,11 @@ class CalculatorProbe(Probe):
 
     def _magforces(self, atoms: Atoms) -> np.ndarray | None:
         """Read from the results, or ask by name where the calculator lists it."""
-        results = getattr(self.calculator, "results", {})
         for name in MAGFORCE_NAMES:
-            if name in results:
-                return np.array(results[name], dtype=float).reshape(len(atoms), 3)
-            if name in getattr(self.calculator, "implemented_properties", ()):
-                return np.array(self.calculator.get_property(name, atoms), dtype=float).reshape(len(atoms), 3)
+            value = getattr(self.calculator, "results", {}).get(name)
+            if value is None and name in getattr(self.calculator, "implemented_properties", ()):
+                with suppress(*_ABSENT):
+                    value = self.calculator.get_property(name, atoms)
+            if value is not None:
+                return np.array(value, dtype=float).reshape(len(atoms), 3)
         return None

@@ -54,8 +54,8 @@ def growth_above_max_moment(probe: Probe, atoms: Atoms, rng: np.random.Generator
     """Measure how much the interaction grows when moments exceed the largest that the model was made for.
 
     Returns:
-        Largest |E − Σ E(isolated atoms)| with all moments 1.05 to 5 times as long as the largest, as energy, and
-        divided by the largest one with moments between zero and the largest; infinite if not finite.
+        Largest |E − Σ E(isolated atoms)| with all moments 1.05 to 5 times as long as the largest, divided by the
+        largest one with moments between zero and the largest, and their difference as energy; infinite if not finite.
     """
     longest = np.array([probe.max_moment(z) for z in atoms.numbers.tolist()])
     magmoms = get_magmoms(atoms)
@@ -76,7 +76,8 @@ def growth_above_max_moment(probe: Probe, atoms: Atoms, rng: np.random.Generator
     above, below = interactions(_OVERSHOOT).max(), interactions((0.0, 0.25, 0.5, 0.75, 1.0)).max()
     if not (np.isfinite(above) and np.isfinite(below)):
         return Violation(np.inf, np.inf)
-    return Violation(float(above / below), MEV_PER_EV * float(above) / len(atoms))
+    ratio = float(above / max(below, 1e-8))
+    return Violation(ratio, MEV_PER_EV * max(float(above - below), 0.0) / len(atoms))
 
 
 def _join(cluster: Atoms, newcomer: Atoms) -> Atoms:

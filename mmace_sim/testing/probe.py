@@ -22,6 +22,7 @@ class Probe(ABC):
     """A potential together with what the identities need to know about it.
 
     Attributes:
+        name: What to call it.
         elements: Atomic numbers that it was made for.
         r_max: Cutoff radius in Å; None if it is not known.
         spin_orbit: Whether directions of moments couple to space; None if that is not known.
@@ -31,6 +32,7 @@ class Probe(ABC):
         single_precision: Whether it computes in float32.
     """
 
+    name: str
     elements: list[int]
     r_max: float | None
     spin_orbit: bool | None
@@ -121,6 +123,7 @@ class ModelProbe(Probe):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.name = str(getattr(model, "metadata", {}).get("name") or type(model).__name__)
         self.r_max = float(model.r_max)
         self.elements = [int(z) for z in model.elements]
         self.spin_orbit = bool(model.spin_orbit)

@@ -1,9 +1,11 @@
-"""Random magnetic structures."""
+"""Magnetic structures to test with: random ones, and simple crystals of given elements."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
 
 import numpy as np
 from ase import Atoms
+from ase.data import covalent_radii
 from ase.geometry import get_distances
 from jaxtyping import Float
 
@@ -80,6 +82,67 @@ def random_structure(
     atoms = Atoms(numbers=rng.choice(list(elements), size=n_atoms), positions=positions, cell=cell, pbc=pbc)
     set_magmoms(atoms, random_vectors(rng, n_atoms) * rng.uniform(0.0, max_moment, size=(n_atoms, 1)))
     return atoms
+
+
+def standard_structures(
+    elements: Sequence[int], max_moment: Callable[[int], float], *, seed: int = 0
+) -> dict[str, Atoms]:
+    """Make a handful of small structures with non-collinear moments, for a quick look at a potential.
+
+    Bcc, fcc and hcp crystals, a strained and rattled bcc crystal, a skewed random cell and a dimer. The elements take
+    turns from structure to structure; neighbours are as far apart as covalent radii suggest.
+
+    Args:
+        elements: Atomic numbers, those that matter most first: 17 places are filled.
+        max_moment: Largest moment of an element, in μB; lengths are 0.3 to 1 times as long.
+        seed: Seed of moments, strain and displacements.
+
+    Returns:
+        Structures by name.
+    """
+    rng, numbers = np.random.default_rng(seed), cycle(elements)
+    fcc = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    hcp = [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]]
+    hexagonal = np.array([[1, 0, 0], [-0.5, 0.75**0.5, 0], [0, 0, (8 / 3) ** 0.5]])
+    structures = {
+        "bcc": _crystal(numbers, 2 / 3**0.5 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]]),
+        "fcc": _crystal(numbers, 2**0.5 * np.eye(3), fcc),
+        "hcp": _crystal(numbers, hexagonal, hcp),
+        "rattled": _crystal(numbers, 2 / 3**0.5 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]]).repeat((2, 1, 1)),
+    }
+    rattled = structures["rattled"]
+    rattled.numbers = list(islice(numbers, len(rattled)))
+    rattled.set_cell(rattled.cell.array @ (np.eye(3) + 0.03 * rng.normal(size=(3, 3))), scale_atoms=True)
+    rattled.positions += 0.08 * rng.normal(size=(len(rattled), 3))
+    drawn = list(islice(numbers, 3))
+    distance = neighbor_distance(drawn)
+    structures["random"] = random_structure(
+        rng, elements=drawn, n_atoms=3, volume_per_atom=0.77 * distance**3, min_distance=0.75 * distance
+    )
+    pair = list(islice(numbers, 2))
+    structures["dimer"] = Atoms(
+        numbers=pair, positions=[[0, 0, 0], 0.9 * neighbor_distance(pair) * random_vectors(rng, 1)[0]]
+    )
+    for atoms in structures.values():
+        longest = np.array([max_moment(z) for z in atoms.numbers.tolist()])
+        lengths = longest * rng.uniform(0.3, 1.0, size=len(atoms))
+        set_magmoms(atoms, random_vectors(rng, len(atoms)) * lengths[:, None])
+    return structures
+
+
+def _crystal(numbers: Iterator[int], cell: np.ndarray, sites: list[list[float]]) -> Atoms:
+    """A crystal whose cell is given in units of the distance between neighbours."""
+    chosen = list(islice(numbers, len(sites)))
+    return Atoms(numbers=chosen, scaled_positions=sites, cell=neighbor_distance(chosen) * cell, pbc=True)
+
+
+def neighbor_distance(numbers: Sequence[int]) -> float:
+    """Guess the distance between neighbours in a crystal, in Å: covalent radii are some percent too large for it.
+
+    Args:
+        numbers: Atomic numbers, of which the mean is taken.
+    """
+    return 1.9 * float(np.mean(covalent_radii[list(numbers)]))
 
 
 def _clearance(

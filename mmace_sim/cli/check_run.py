@@ -1,0 +1,262 @@
+"""What ``mmace-sim check`` does once its options are known."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ase import Atoms
+from ase.data import atomic_numbers
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmace_sim.cli.config import dump_config
+from mmace_sim.cli.options import pick_device, quiet_imports
+from mmace_sim.cli.run_dir import log_to, now, prepare_folder
+from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
+from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
+from mmace_sim.graph.atoms import has_magmoms, set_magmoms
+from mmace_sim.workflows.checks import check_geometry
+from mmace_sim.workflows.initial_moments import initial_magmoms
+from mmace_sim.workflows.output import versions, write_text
+from mmace_sim.workflows.structures import FailedStructure, load_structures
+
+if TYPE_CHECKING:
+    from mmace_sim.testing.probe import Probe
+    from mmace_sim.workflows.check import CheckReport, CheckResult
+
+_log = logging.getLogger(__name__)
+
+UNITS: dict[str, str] = {
+    "energy": "meV/atom; of forces times 1 Å, magnetic forces times 1 μB, stress times volume per atom",
+    "relative": "relative to the energy of interaction, or to the largest component if that is larger",
+    "tolerance": "as relative",
+}
+"""Unit of each quantity in the summary."""
+
+_STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
+
+
+class CheckConfig(BaseModel):
+    """Everything that decides the result of ``mmace-sim check``."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    model: str = "default"
+    """Name in the registry, path of a model file, or module:factory of an ASE calculator."""
+    structures: list[str] = Field(default_factory=list)
+    """Files and folders with structures; none: simple crystals, a random cell and a dimer."""
+    elements: list[str] | None = None
+    """Elements of the built-in structures; None: all of the model."""
+    tolerance: float = Field(default=1.0, gt=0)
+    """Factor for all tolerances."""
+    plot: bool = False
+    """Draw curves."""
+    output: str = "check"
+    """Folder of the run."""
+    r_max: float | None = Field(default=None, gt=0)
+    """Cutoff radius of a calculator, in Å."""
+    max_moment: float | None = Field(default=None, gt=0)
+    """Largest moment that a calculator was made for, in μB; None: 3."""
+    spin_orbit: bool | None = None
+    """Whether a calculator has spin–orbit coupling; None: not known."""
+    dtype: Literal["float64", "float32"] = "float64"
+    """Precision of a model; of a calculator, what it computes in."""
+    device: str | None = None
+    """cpu, cuda, ...; None: a GPU if there is one."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; None: as many as torch chooses."""
+
+    @field_validator("elements")
+    @classmethod
+    def _symbols(cls, value: list[str] | None) -> list[str] | None:
+        unknown = [symbol for symbol in value or () if atomic_numbers.get(symbol, 0) == 0]
+        if unknown or value == []:
+            raise ValueError(f"{', '.join(map(repr, unknown))} is no element; give symbols such as Fe,Ni")
+        return value
+
+
+def run_check(config: CheckConfig, *, force: bool, quiet: bool) -> int:
+    """Check a potential, write what was found and print it.
+
+    Args:
+        config: The configuration.
+        force: Overwrite an earlier run in the same folder.
+        quiet: No progress bar, no table.
+
+    Returns:
+        Exit code: 0, or 3 if a check failed.
+    """
+    with quiet_imports():
+        from mmace_sim.testing.identities import IDENTITIES
+        from mmace_sim.workflows.check import check_model
+        from mmace_sim.workflows.check_curves import save_check_plots
+    structures, notes = read_check_structures(config.structures)
+    probe = open_probe(config, structures)
+    folder = Path(config.output)
+    prepare_folder(folder, resume=None, force=force)
+    summary: dict[str, Any] = {
+        "command": "check", "created": now(), "finished": None, "versions": versions(), "units": UNITS,
+        "config": config.model_dump(mode="json"), "report": None,
+    }  # fmt: skip
+    with log_to(folder / "log.txt"):
+        write_text(folder / "config.yaml", dump_config(config))
+        _write_summary(folder, summary)  # marks the folder as ours if the run is interrupted
+        _log.info("mmace-sim check %s", config.model)
+        for note in notes:
+            _log.info("%s", note)
+        with progress("Checking", len(IDENTITIES), "identities", quiet=quiet) as advance:
+            report = check_model(
+                probe,
+                structures=structures or None,
+                tolerance=config.tolerance,
+                on_finished=lambda result: advance(detail=result.name),
+            )
+        report.notes.extend(notes)
+        if config.plot:
+            (folder / "figures").mkdir(exist_ok=True)
+            save_check_plots(probe, folder / "figures")
+        _write_summary(folder, summary | {"finished": now(), "report": report.as_dict()})
+    if not quiet:
+        print_report(report, config.model, folder)
+    return EXIT_OK if report.passed else EXIT_INCOMPLETE
+
+
+def read_check_structures(paths: list[str]) -> tuple[dict[str, Atoms], list[str]]:
+    """Read all structures; those without moments get random ones.
+
+    Args:
+        paths: Files and folders.
+
+    Returns:
+        Structures by name, and notes about their moments.
+
+    Raises:
+        StructureError: If a file cannot be read or a structure not be used.
+        ConfigError: If there are paths but no structures.
+    """
+    structures, notes = {}, []
+    for item in load_structures(paths):
+        if isinstance(item, FailedStructure):
+            raise StructureError(item.message)
+        try:
+            check_geometry(item.atoms, None)
+            random = not has_magmoms(item.atoms)
+            moments, _ = initial_magmoms(item.atoms, "random:0" if random else "file")
+        except StructureError as error:
+            raise type(error)(f"{item.name}: {error}") from error
+        set_magmoms(item.atoms, moments)
+        structures[item.name] = item.atoms
+        if random:
+            notes.append(
+                f"{item.name}: no moments in the file, random directions of high-spin moments were set"
+            )
+    if paths and not structures:
+        raise ConfigError(f"no structures in {', '.join(paths)}. Name files, or folders that hold some.")
+    return structures, notes
+
+
+def open_probe(config: CheckConfig, structures: dict[str, Atoms]) -> "Probe":
+    """Load the model or the calculator that is to be checked.
+
+    Args:
+        config: The configuration.
+        structures: The user's structures, if any.
+
+    Raises:
+        ModelFileError: If there is no such model.
+        UnsupportedOptionError: If the factory cannot be used, or an option does not apply.
+        UnsupportedElementError: If the model does not know an element.
+    """
+    import torch
+
+    from mmace_sim.testing.probe import ModelProbe
+    from mmace_sim.workflows.check_target import load_target, make_probe
+
+    device = pick_device(config.device, config.threads)
+    with quiet_imports():
+        target = load_target(config.model, device=device, dtype=getattr(torch, config.dtype))
+    about = {
+        "r_max": config.r_max, "spin_orbit": config.spin_orbit, "max_moment": config.max_moment,
+    }  # fmt: skip
+    given = {name: value for name, value in about.items() if value is not None}
+    probe = make_probe(
+        target,
+        structures=structures,
+        elements=[atomic_numbers[symbol] for symbol in config.elements] if config.elements else None,
+        single_precision=config.dtype == "float32",
+        **given,
+    )
+    if given and isinstance(probe, ModelProbe):
+        option = next(iter(given)).replace("_", "-")
+        raise UnsupportedOptionError(
+            f"--{option} is for calculators: {config.model} says it by itself. Leave it out."
+        )
+    return probe
+
+
+def print_report(report: "CheckReport", name: str, folder: Path) -> None:
+    """Print the table of checks, what is wrong or missing, and where the outputs are.
+
+    Args:
+        report: What was found.
+        name: The potential as the user named it.
+        folder: The run folder.
+    """
+    console = Console()
+    table = report_table(report)
+    if not console.is_terminal:  # a file or a pipe takes any width
+        wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
+        console = Console(width=max(console.width, wide))
+    console.print(table)
+    for result in report.results:
+        if result.status == "failed" or result.reason:
+            console.print(Text(_explained(result), style=_STYLES[result.status]), soft_wrap=True)
+    for note in report.notes:
+        console.print(Text(f"Note: {note}."), soft_wrap=True)
+    counts = [f"{report.count(status)} {status}" for status in _STYLES if report.count(status)]
+    text = f"\n{name}: {', '.join(counts)} on {len(report.structures)} structures in {report.seconds:.0f} s."
+    console.print(text, highlight=False, soft_wrap=True)
+    figures = ", figures" if (folder / "figures").is_dir() else ""
+    console.print(f"Results: {folder}/summary.json, log.txt{figures}", highlight=False, soft_wrap=True)
+
+
+def report_table(report: "CheckReport") -> Table:
+    """One row for each identity.
+
+    Args:
+        report: What was found.
+
+    Returns:
+        A rich table.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("check", no_wrap=True)
+    table.add_column("what must hold", min_width=14, overflow="fold")
+    for heading in ("violation\nmeV/atom", "\nrelative", "\ntolerance"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("result", no_wrap=True)
+    for result in report.results:
+        numbers = [_number(value) for value in (result.energy, result.relative, result.tolerance)]
+        status = Text(result.status, style=_STYLES[result.status])
+        table.add_row(result.name, result.statement, *numbers, status)
+    return table
+
+
+def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    text = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False)
+    write_text(folder / "summary.json", text + "\n")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if value == 0 or 0.1 <= abs(value) < 1e4 else f"{value:.1e}"
+
+
+def _explained(result: "CheckResult") -> str:
+    where = f" worst in {result.structure}" if result.structure else ""
+    return f"{result.name} {result.status}:{where}{',' if where and result.reason else ''} {result.reason}".rstrip()
