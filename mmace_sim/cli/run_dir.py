@@ -16,6 +16,8 @@ from mmace_sim.workflows.structures import is_run_folder
 OWN_FILES: tuple[str, ...] = (
     "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", FILE_NAME, "structures/*.cif",
     "structures/*.mcif", "structures/*.vasp", "points.extxyz", "curves.csv", "figures/*.png", "figures/*.svg",
+    "*/phonopy_params.yaml", "*/band.yaml", "*/total_dos.dat", "*/thermal_properties.yaml", "*/bands.png",
+    "*/bands.svg", "*/FORCE_SETS", "*/FORCE_CONSTANTS",
 )  # fmt: skip
 """Patterns of what ``--force`` may remove; everything else in a folder is left alone. A command adds its own here."""
 

@@ -1,0 +1,184 @@
+"""One run of ``mmace-sim phonons``: compute, write each crystal as soon as it is finished, show."""
+
+import logging
+from typing import Any, Literal
+
+import torch
+from ase import Atoms
+from pydantic import Field, field_validator
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from mmace_sim.cli.config import RunConfig
+from mmace_sim.cli.runs import PropertyRun, open_run, progress
+from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
+from mmace_sim.workflows.output import GOOD, file_names, output_atoms, write_structures
+from mmace_sim.workflows.phonon_cells import parse_supercell
+from mmace_sim.workflows.phonon_output import (
+    PHONON_COLUMNS,
+    PHONON_UNITS,
+    phonon_entry,
+    write_phonons,
+)
+from mmace_sim.workflows.phonons import PhononResult, Phonons
+from mmace_sim.workflows.relax import Status
+
+_log = logging.getLogger(__name__)
+
+_COLUMNS: tuple[tuple[str, str], ...] = (
+    ("file", "left"), ("formula", "left"), ("|m|\nμB", "left"), ("order", "left"), ("atoms in\nsupercell", "right"),
+    ("displace-\nments", "right"), ("lowest\nTHz", "right"), ("highest\nTHz", "right"), ("shift by\nmoments", "right"),
+    ("ZPE\nmeV/atom", "right"), ("status", "left"),
+)  # fmt: skip
+
+
+class PhononsConfig(RunConfig):
+    """Everything that decides the result of ``mmace-sim phonons``."""
+
+    output: str = "phonons"
+    """Folder of the run."""
+    magmoms: Literal["fixed", "relaxed"] = "relaxed"
+    """Moments while atoms are displaced: fixed, or relaxed for each displacement."""
+    relax: bool = True
+    """Relax positions, cell and moments first."""
+    min_length: float = Field(default=10.0, gt=0)
+    """Smallest distance between an atom and its images in the supercell, in Å."""
+    supercell: list[int] | None = None
+    """Three multiples of the cell vectors, or nine integers as in phonopy's DIM; None: from min_length."""
+    displacement: float = Field(default=0.01, gt=0)
+    """Length of the displacements, in Å."""
+    symprec: float = Field(default=1e-3, gt=0)
+    """Tolerance of symmetry, in Å for positions and in μB for moments."""
+    fmax: float = Field(default=1e-3, gt=0)
+    """Largest force of a relaxed crystal, in eV/Å."""
+    stress_tol: float = Field(default=0.05, gt=0)
+    """Largest stress of a relaxed crystal, in GPa."""
+    magforce_tol: float = Field(default=1e-5, gt=0)
+    """Largest magnetic force of relaxed moments, in eV/μB."""
+    max_steps: int = Field(default=500, ge=0)
+    """Largest number of steps of each relaxation."""
+    mesh: float = Field(default=100.0, gt=0)
+    """Density of the mesh for DOS and thermal properties: a length in Å, as phonopy's MESH."""
+    t_max: float = Field(default=1000.0, gt=0)
+    """Highest temperature of the thermal properties, in K."""
+    t_step: float = Field(default=10.0, gt=0)
+    """Step of the temperatures, in K."""
+    write: list[Literal["force_sets", "force_constants"]] = Field(default_factory=list)
+    """Further files of phonopy."""
+
+    @field_validator("supercell", mode="before")
+    @classmethod
+    def _read_supercell(cls, value: Any) -> Any:
+        """``"4 4 4"`` is a list of integers; a matrix that cannot be is refused now rather than later."""
+        if isinstance(value, str):
+            value = [int(word) if word.lstrip("+-").isdecimal() else word for word in value.split()]
+        if isinstance(value, list) and all(isinstance(item, int) for item in value):
+            parse_supercell(value)
+        return value
+
+
+def run_phonons(config: PhononsConfig, *, plots: bool, force: bool, quiet: bool) -> int:
+    """Compute the phonons of everything that a configuration names.
+
+    Args:
+        config: The merged configuration.
+        plots: Draw bands and density of states.
+        force: Overwrite an earlier run.
+        quiet: Show nothing but errors.
+
+    Returns:
+        Exit code: 0; 3 if a structure failed or did not converge.
+
+    Raises:
+        ConfigError: If there are no structures.
+        OutputError: If the folder cannot be used, or the disk is full.
+        ModelFileError: If the model cannot be loaded.
+        UnsupportedOptionError: If the model or the machine lacks what an option asks for.
+    """
+    with open_run("phonons", config, force=force) as run:
+        results = _compute(run, config, plots=plots, quiet=quiet)
+        entries = run.entries(results, phonon_entry)
+        crystals = _crystals(run, results)
+        for note in write_structures(run.folder, crystals):
+            _log.warning("%s", note)
+        code = run.finish(entries, columns=PHONON_COLUMNS, units=PHONON_UNITS)
+    if not quiet:
+        print_run(
+            phonons_table(entries[:MAX_ROWS]), entries, run.folder, ("relaxed.extxyz", "NAME/band.yaml, ...")
+        )
+    return code
+
+
+def _compute(run: PropertyRun, config: PhononsConfig, *, plots: bool, quiet: bool) -> list[PhononResult]:
+    """Phonons of all structures; the files of each are written as soon as it is finished."""
+    names = file_names([item.name for item in run.structures])
+    with progress("Phonons", len(names), "structures", quiet=quiet) as advance:
+
+        def store(index: int, result: PhononResult) -> None:
+            if result.path is not None:
+                write_phonons(run.folder / names[index], result, plots=plots, formats=config.write)
+            _log.info("%s: %s %s", run.structures[index].name, result.status, result.message)
+            advance()
+
+        workflow = Phonons(
+            run.model,
+            relax=config.relax,
+            magmoms=config.magmoms,
+            min_length=config.min_length,
+            supercell=config.supercell,
+            displacement=config.displacement,
+            symprec=config.symprec,
+            fmax=config.fmax,
+            stress_tol=config.stress_tol,
+            magforce_tol=config.magforce_tol,
+            max_steps=config.max_steps,
+            mesh=config.mesh,
+            temperatures=(0.0, config.t_max, config.t_step),
+            device=next(run.model.parameters()).device,
+            dtype=getattr(torch, config.dtype),
+            max_batch_atoms=config.max_batch_atoms,
+        )
+        return workflow.run([item.atoms for item in run.structures], on_finished=store)
+
+
+def _crystals(run: PropertyRun, results: list[PhononResult]) -> list[Atoms]:
+    """The crystals whose phonons were computed."""
+    pairs = zip(run.structures, results, strict=True)
+    return [output_atoms(item, result.crystal) for item, result in pairs if result.path is not None]
+
+
+def phonons_table(entries: list[dict[str, Any]]) -> Table:
+    """One row for each crystal.
+
+    Args:
+        entries: Entries of ``summary.json``.
+
+    Returns:
+        A rich table.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading, side in _COLUMNS:
+        table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
+    for entry in entries:
+        good = entry["status"] in GOOD and entry.get("stable")
+        table.add_row(*[Text(cell) for cell in _row(entry)], style="" if good else "red")
+    return table
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    species, energy = entry.get("magmom_by_species"), entry.get("zero_point_energy")
+    unstable = entry["status"] == Status.CONVERGED and not entry.get("stable")
+    return [
+        entry["name"],
+        entry["formula"] or "–",
+        " ".join(f"{symbol} {value:.2f}" for symbol, value in species.items()) if species else "–",
+        entry.get("magnetic_order_final") or "–",
+        fixed(entry.get("n_atoms_supercell"), "{}"),
+        fixed(entry.get("n_displacements"), "{}"),
+        fixed(entry.get("min_frequency"), "{:.2f}"),
+        fixed(entry.get("max_frequency"), "{:.2f}"),
+        fixed(entry.get("shift_by_moments"), "{:+.2f}"),
+        fixed(None if energy is None else 1000 * energy, "{:.1f}"),
+        "unstable" if unstable else entry["status"].replace("_", " "),
+    ]
