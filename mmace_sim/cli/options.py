@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmace_sim.errors import UnsupportedOptionError
+from mmace_sim.errors import PhysicsWarning, UnsupportedOptionError
 
 if TYPE_CHECKING:
     import torch
@@ -205,10 +205,11 @@ def quiet_imports() -> Iterator[None]:
     lists, writes from C to stderr that there is no GPU, which `--device` reports better.
 
     Yields:
-        Nothing; warnings stay hidden within the context.
+        Nothing; warnings but those about the physics of a model stay hidden within the context.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        warnings.simplefilter("default", PhysicsWarning)
         with _no_stderr():
             import torch_sim  # noqa: F401
         yield

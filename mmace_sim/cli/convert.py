@@ -1,0 +1,72 @@
+"""``mmace-sim convert``: checkpoints of the published magnetic MACE code to model files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmace_sim.cli import options
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="UPSTREAM.model", help="Checkpoint of the published code.")
+    ],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT.safetensors", help="Model file to write; an existing one is kept.")
+    ],
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Head to keep of a model with several.")
+    ] = None,
+    time_reversal: Annotated[
+        bool,
+        typer.Option(
+            "--time-reversal", help="Evaluate ½[E(m) + E(−m)]: even in the moments, twice the cost."
+        ),
+    ] = False,
+    saturate: Annotated[
+        bool,
+        typer.Option("--saturate", help="Saturate moments at the largest moment of the training data."),
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the model.", show_default="of the file")] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="Licence of the weights, kept in the file.")
+    ] = None,
+    citation: Annotated[str | None, typer.Option(help="What users should cite, kept in the file.")] = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Convert a checkpoint of the published magnetic MACE code.
+
+    Nothing that the checkpoint names is imported or run. The result computes the same energies; what it violates
+    (time reversal, inversion, ...) is measured and written into the file, and `--time-reversal` and `--saturate`
+    repair part of it.
+    """
+    from mmace_sim.cli.options import quiet_imports
+    from mmace_sim.errors import OutputError
+
+    if output.exists() and not force:
+        raise OutputError(f"{output} exists; choose another name, or overwrite it with --force.")
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent} is no folder; make it first.")
+    with quiet_imports():
+        from mmace_sim.workflows.convert import convert as convert_file
+    model = convert_file(
+        source,
+        output,
+        head=head,
+        time_reversal=time_reversal,
+        saturate=saturate,
+        metadata={"name": name, "license": licence, "citation": citation},
+    )
+    if quiet:
+        return
+    config = model.config
+    typer.echo(
+        f"{output}: {' '.join(model.metadata['elements'])}, {config.num_interactions} layer(s) {config.hidden_irreps}, "
+        f"r_max {config.r_max:g} Å, moments up to degree {config.max_m_ell}"
+    )
+    violations = model.metadata["violations"]
+    typer.echo("It violates:" if violations else "It violates none of the identities that were measured.")
+    for text in violations.values():
+        typer.echo(f"  {text}")

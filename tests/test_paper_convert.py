@@ -1,0 +1,225 @@
+"""Pickled upstream checkpoints: converted without running them, refused where they are something else."""
+
+import os
+import pickle
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from paper_tools import PARITY_NAMES, parity_results, parity_structures, random_paper_model
+from typer.testing import CliRunner
+from upstream_pickles import write_checkpoint
+
+from mmace_sim.cli.app import app
+from mmace_sim.errors import ModelFileError, PhysicsWarning
+from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.model.checkpoint import load_model, save_model
+from mmace_sim.model.unpickle import read_pickled_module
+from mmace_sim.model.upstream_file import read_upstream_file
+from mmace_sim.workflows.convert import convert, violations_of
+
+EXTENSIONS = "mace.modules.extensions"
+SCF = ("MagneticSCFMACE", "magmom_mace")
+TIME_REVERSAL = ("TimeReversalSymmetrizedMACE", "model")
+
+
+def assert_upstream_energies(model, name):
+    for atoms, expected in zip(parity_structures(name), parity_results(name), strict=True):
+        energy = model(graph_from_atoms(atoms, model.r_max))["energy"].item()
+        assert energy == pytest.approx(expected["energy"].item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", PARITY_NAMES)
+def test_the_fork(name, tmp_path):
+    model = read_upstream_file(write_checkpoint(tmp_path / "up.model", name)).model()
+    assert_upstream_energies(model, name)
+    assert model.metadata["upstream"]["head"] == "Default"
+    assert not model.config.clamp
+
+
+@pytest.mark.parametrize("wrappers", [(), (SCF,), (TIME_REVERSAL,), (TIME_REVERSAL, SCF)], ids=len)
+def test_the_merged_code_and_its_wrappers(wrappers, tmp_path):
+    path = write_checkpoint(
+        tmp_path / "up.model", root=(EXTENSIONS, "MagneticScaleShiftMACE"), wrappers=wrappers
+    )
+    model = read_upstream_file(path).model()
+    assert model.config.clamp
+    assert model.config.time_reversal == (TIME_REVERSAL in wrappers)
+    if TIME_REVERSAL not in wrappers:
+        assert_upstream_energies(model, "one_layer_lm1")
+
+
+def test_a_real_mace_module_is_read_as_its_state_dict(tmp_path):
+    from e3nn import o3
+    from mace import modules
+
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = modules.ScaleShiftMACE(
+            r_max=3.0,
+            num_bessel=4,
+            num_polynomial_cutoff=5,
+            max_ell=1,
+            interaction_cls=modules.interaction_classes["RealAgnosticDensityResidualInteractionBlock"],
+            interaction_cls_first=modules.interaction_classes["RealAgnosticDensityInteractionBlock"],
+            num_interactions=1,
+            num_elements=1,
+            hidden_irreps=o3.Irreps("2x0e"),
+            MLP_irreps=o3.Irreps("2x0e"),
+            atomic_energies=np.zeros(1),
+            avg_num_neighbors=8.0,
+            atomic_numbers=[26],
+            correlation=1,
+            gate=torch.nn.functional.silu,
+            atomic_inter_scale=1.0,
+            atomic_inter_shift=0.0,
+        )
+        torch.save(model, tmp_path / "mace.model")
+    record = read_pickled_module(tmp_path / "mace.model")
+    tensors = dict(record.tensors())
+    expected = {k: v for k, v in model.state_dict().items() if "_compiled_main" not in k}
+    assert expected.keys() <= tensors.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(tensors[name], value, rtol=0, atol=0)
+    with pytest.raises(
+        ModelFileError, match=r"holds a mace.modules.models.ScaleShiftMACE, which is not supp"
+    ):
+        read_upstream_file(tmp_path / "mace.model")
+
+
+class TestRefusals:
+    def test_other_model(self, tmp_path):
+        path = write_checkpoint(tmp_path / "m", root=("mace.modules.models", "MagneticScaleShiftMACE"))
+        with pytest.raises(ModelFileError, match=r"mace.modules.models.MagneticScaleShiftMACE, which is not"):
+            read_upstream_file(path)
+
+    def test_other_block(self, tmp_path):
+        block = "MagneticRealAgnosticFlexibleSpinOrbitCoupledDensityInteractionBlock"
+        path = write_checkpoint(tmp_path / "m", **{"interactions.0": block})
+        with pytest.raises(ModelFileError, match=rf"interactions\.0 is a {block}"):
+            read_upstream_file(path)
+
+    def test_other_gate(self, tmp_path):
+        path = write_checkpoint(tmp_path / "m", "two_layer_lm1", gate=torch.tanh)
+        with pytest.raises(ModelFileError, match="uses tanh"):
+            read_upstream_file(path)
+
+    def test_unsupported_option(self, tmp_path):
+        path = write_checkpoint(tmp_path / "m", attributes={"pair_repulsion": True})
+        with pytest.raises(ModelFileError, match="pair_repulsion = True"):
+            read_upstream_file(path)
+
+    def test_missing_weight(self, tmp_path):
+        path = write_checkpoint(tmp_path / "m", drop=("interactions.0.density_fn.layer0.weight",))
+        with pytest.raises(ModelFileError, match=r"no weight 'interactions\.0\.density_fn"):
+            read_upstream_file(path).model()
+
+    def test_heads(self, tmp_path):
+        path = write_checkpoint(tmp_path / "m", attributes={"heads": ["pbe", "r2scan"]})
+        with pytest.raises(ModelFileError, match="choose one with --head"):
+            read_upstream_file(path).model()
+        with pytest.raises(ModelFileError, match="no head 'scan'"):
+            read_upstream_file(path).model("scan")
+
+    def test_a_state_dict(self, tmp_path):
+        torch.save({"weight": torch.ones(2)}, tmp_path / "m")
+        with pytest.raises(ModelFileError, match="expected a whole module"):
+            read_upstream_file(tmp_path / "m")
+
+    @pytest.mark.parametrize("content", [b"", b"not a zip file"])
+    def test_no_torch_file(self, content, tmp_path):
+        (tmp_path / "m").write_bytes(content)
+        with pytest.raises(ModelFileError, match="not a readable torch file"):
+            read_upstream_file(tmp_path / "m")
+
+    def test_a_truncated_pickle(self, tmp_path):
+        good = write_checkpoint(tmp_path / "good")
+        with zipfile.ZipFile(good) as source, zipfile.ZipFile(tmp_path / "bad", "w") as target:
+            for name in source.namelist():
+                data = source.read(name)
+                target.writestr(name, data[:500] if name.endswith("data.pkl") else data)
+        with pytest.raises(ModelFileError, match="damaged"):
+            read_upstream_file(tmp_path / "bad")
+
+
+class _Command:
+    def __init__(self, function, argument):
+        self.call = (function, (argument,))
+
+    def __reduce__(self):
+        return self.call
+
+
+class TestMaliciousPickles:
+    @pytest.mark.parametrize("where", ["alone", "inside of a model"])
+    @pytest.mark.parametrize("function", [os.system, eval, exec, pickle.loads], ids=lambda f: f.__name__)
+    def test_nothing_runs(self, where, function, tmp_path):
+        trace = tmp_path / "it_ran"
+        argument = f"touch {trace}" if function is os.system else f"open({str(trace)!r}, 'w')"
+        command = _Command(function, argument.encode() if function is pickle.loads else argument)
+        if where == "alone":
+            torch.save(command, tmp_path / "m")
+        else:
+            write_checkpoint(tmp_path / "m", attributes={"surprise": command})
+        with pytest.raises(ModelFileError, match="which a model has no use for"):
+            read_upstream_file(tmp_path / "m")
+        assert not trace.exists()
+
+    def test_functions_of_torch_are_recorded_not_called(self, tmp_path):
+        trace = tmp_path / "it_ran"
+        torch.save(_Command(torch.hub.load_state_dict_from_url, f"file://{trace}"), tmp_path / "m")
+        record = read_pickled_module(tmp_path / "m")
+        assert (record.module, record.name) == ("torch.hub", "load_state_dict_from_url")
+        with pytest.raises(ModelFileError, match="not supported"):
+            read_upstream_file(tmp_path / "m")
+
+
+def test_violations_are_measured_and_told_once(tmp_path):
+    source = write_checkpoint(tmp_path / "up.model")
+    convert(source, tmp_path / "out.safetensors")
+    with pytest.warns(PhysicsWarning, match=r"violates: E\(−r, m\) = E\(r, m\)") as caught:
+        model = load_model(tmp_path / "out.safetensors")
+    assert len(caught) == 1
+    assert {"inversion", "time_reversal", "no_jump_at_cutoff"} <= model.metadata["violations"].keys()
+    assert "joint_rotation" not in model.metadata["violations"]
+    repaired = convert(source, tmp_path / "repaired.safetensors", time_reversal=True, saturate=True)
+    assert repaired.metadata["violations"].keys() == {"no_jump_at_cutoff"}
+
+
+def test_a_model_without_violations_is_silent(tmp_path):
+    model = random_paper_model(time_reversal=True, saturate=True)
+    assert violations_of(model, n_structures=1).keys() == {"no_jump_at_cutoff"}
+    load_model(save_model(model, tmp_path / "m.safetensors"))
+
+
+class TestCommand:
+    def run(self, *args):
+        return CliRunner().invoke(app, ["convert", *map(str, args)])
+
+    def test_it_converts_and_says_what_is_wrong(self, tmp_path):
+        source, out = write_checkpoint(tmp_path / "up.model", "two_layer_lm1"), tmp_path / "out.safetensors"
+        result = self.run(source, out, "--time-reversal", "--license", "CC-BY-4.0", "--name", "fe-ni")
+        assert result.exit_code == 0, result.output
+        assert "Fe Ni, 2 layer(s) 8x0e+8x1o" in result.output
+        assert "E, ∂E continuous at r_max" in result.output
+        with pytest.warns(PhysicsWarning):
+            model = load_model(out)
+        assert model.config.time_reversal
+        assert (model.metadata["name"], model.metadata["license"]) == ("fe-ni", "CC-BY-4.0")
+
+    def test_it_keeps_existing_files(self, tmp_path):
+        source, out = write_checkpoint(tmp_path / "up.model"), tmp_path / "out.safetensors"
+        out.write_text("mine")
+        result = self.run(source, out)
+        assert result.exit_code == 2
+        assert "--force" in result.output
+        assert out.read_text() == "mine"
+
+    def test_it_explains_what_it_cannot_read(self, tmp_path):
+        (tmp_path / "m").write_text("text")
+        result = self.run(tmp_path / "m", tmp_path / "out.safetensors")
+        assert result.exit_code == 2
+        assert "not a readable torch file" in result.output
