@@ -9,16 +9,25 @@ import numpy as np
 import pytest
 import torch
 from paper_tools import PARITY_NAMES, parity_results, parity_structures, random_paper_model
+from training_toys import E0, write_toys
 from typer.testing import CliRunner
 from upstream_pickles import write_checkpoint
 
+from mmace_sim.calculator import MMACECalculator
 from mmace_sim.cli.app import app
-from mmace_sim.errors import ModelFileError, PhysicsWarning
+from mmace_sim.errors import ConfigError, ModelFileError, PhysicsWarning
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.checkpoint import load_model, save_model
+from mmace_sim.model.paper_mmace import PaperMMACE
 from mmace_sim.model.unpickle import read_pickled_module
 from mmace_sim.model.upstream_file import read_upstream_file
+from mmace_sim.testing import assert_model_calculator_consistency, random_structure
+from mmace_sim.torchsim import MagneticMaceModel
+from mmace_sim.training.config import load_train_config
+from mmace_sim.training.evaluate import evaluate_files
+from mmace_sim.training.trainer import train
 from mmace_sim.workflows.convert import convert, violations_of
+from mmace_sim.workflows.relax import relax
 
 EXTENSIONS = "mace.modules.extensions"
 SCF = ("MagneticSCFMACE", "magmom_mace")
@@ -223,3 +232,63 @@ class TestCommand:
         result = self.run(tmp_path / "m", tmp_path / "out.safetensors")
         assert result.exit_code == 2
         assert "not a readable torch file" in result.output
+
+
+class TestDownstream:
+    """Training, evaluation, ASE, TorchSim and relaxation with this architecture."""
+
+    def config(self, tmp_path, model):
+        data = write_toys(tmp_path / "toys.extxyz", n=10)
+        settings = {"max_epochs": 2, "batch_size": 4, "device": "cpu", "dtype": "float64"}
+        return load_train_config(
+            None, {"data": {"train_file": str(data)}, "model": model, "trainer": settings}
+        )
+
+    def test_training_from_scratch_and_going_on(self, tmp_path):
+        fields = {
+            "hidden_irreps": "4x0e",
+            "max_ell": 1,
+            "r_max": 3.2,
+            "num_interactions": 1,
+            "radial_mlp": [8],
+            "correlation": 2,
+            "time_reversal": True,
+        }
+        for name in ("scratch", "tuned"):
+            (tmp_path / name).mkdir()
+        first = train(self.config(tmp_path, {"architecture": "PaperMMACE", **fields}), tmp_path / "scratch")
+        assert isinstance(first.model, PaperMMACE)
+        assert abs(float(first.model.reference.atomic_energies[0]) - E0) < 1.0
+        read_again = load_train_config(tmp_path / "scratch" / "config.yaml")
+        assert read_again.model["architecture"] == "PaperMMACE"
+        second = train(self.config(tmp_path, {"start_from": str(first.path)}), tmp_path / "tuned")
+        assert second.model.config == first.model.config
+        assert second.model.metadata["started_from"]["name"] == "mmace"
+        errors = evaluate_files(load_model(second.path), [tmp_path / "toys.extxyz"])
+        assert errors.n_structures == 10
+
+    @pytest.mark.parametrize(
+        ("model", "message"),
+        [
+            ({"architecture": "PaperMMACE", "spin_channels": 3}, "unknown field"),
+            ({"architecture": "Paper"}, "unknown architecture 'Paper'"),
+            ({"start_from": "default", "r_max": 4.0}, "leave out the others"),
+        ],
+    )
+    def test_mistakes_in_the_configuration(self, model, message, tmp_path):
+        with pytest.raises(ConfigError, match=message):
+            self.config(tmp_path, model)
+
+    def test_ase_and_torchsim_agree(self):
+        model = random_paper_model()
+        structures = [
+            random_structure(np.random.default_rng(k), elements=model.elements, n_atoms=k) for k in (1, 3)
+        ]
+        assert_model_calculator_consistency(
+            MagneticMaceModel(model), MMACECalculator(model=model), structures
+        )
+
+    def test_a_relaxation_runs(self):
+        atoms = random_structure(np.random.default_rng(0), elements=[26], n_atoms=2)
+        (result,) = relax([atoms], model=random_paper_model(saturate=True, time_reversal=True), max_steps=3)
+        assert np.isfinite(result.energy)

@@ -5,6 +5,9 @@ from typing import Annotated
 from ase import data as ase_data
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+SMALL_MOMENT: float = 0.1
+"""Largest moments up to this many μB set no scale: such an element counts as non-magnetic."""
+
 
 class ArchitectureConfig(BaseModel):
     """Hyper-parameters that every architecture has."""
@@ -85,7 +88,7 @@ class ArchitectureConfig(BaseModel):
     def moment_scale(self, atomic_number: int) -> float:
         """Moment that the basis of an element is scaled to, in μB; 1 where the data have (almost) none."""
         moment = self.max_moment.get(atomic_number, 0.0)
-        return moment if moment > 0.1 else 1.0
+        return moment if moment > SMALL_MOMENT else 1.0
 
 
 class ModelConfig(ArchitectureConfig):

@@ -195,7 +195,8 @@ class TrainConfig(Section):
 
     data: DataConfig = Field(default_factory=DataConfig)
     model: dict[str, Any] = Field(default_factory=dict)
-    """Fields of `ModelConfig`; elements, largest moments and mean number of neighbours default to the data's."""
+    """Hyper-parameters; elements, largest moments and mean number of neighbours default to the data's. `architecture`
+    is "MagneticMACE" (default) or "PaperMMACE". Or only `start_from`: a model (name or file) to go on training."""
 
     loss: LossConfig = Field(default_factory=LossConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
@@ -204,12 +205,21 @@ class TrainConfig(Section):
     @field_validator("model")
     @classmethod
     def _known_model_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
-        from mmace_sim.model.config import ModelConfig  # the model is heavy to import
+        from mmace_sim.model.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE  # heavy to import
 
-        unknown = sorted(set(value) - set(ModelConfig.model_fields))
+        if "start_from" in value:
+            if len(value) > 1:
+                raise ValueError(
+                    "start_from takes all hyper-parameters from that model; leave out the others"
+                )
+            return value
+        name = value.get("architecture", DEFAULT_ARCHITECTURE)
+        if name not in ARCHITECTURES:
+            raise ValueError(f"unknown architecture {name!r}; known: {', '.join(ARCHITECTURES)}")
+        fields = ARCHITECTURES[name].config.model_fields
+        unknown = sorted(set(value) - set(fields) - {"architecture"})
         if unknown:
-            known = ", ".join(sorted(ModelConfig.model_fields))
-            raise ValueError(f"unknown field(s) {', '.join(unknown)}; known: {known}")
+            raise ValueError(f"unknown field(s) {', '.join(unknown)}; known: {', '.join(sorted(fields))}")
         return value
 
 

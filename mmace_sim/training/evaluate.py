@@ -10,7 +10,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from mmace_sim.errors import DataError
-from mmace_sim.model.magnetic_mace import MagneticMACE
+from mmace_sim.model.architectures import AnyModel
 from mmace_sim.training.config import LabelKeys
 from mmace_sim.training.dataset import GraphDataset, LabelledBatch, cast_graph, make_loader
 from mmace_sim.training.frames import LABELS, Frame, file_sha256, read_frames
@@ -64,7 +64,7 @@ class Evaluation:
         }
 
 
-def evaluate_frames(model: MagneticMACE, frames: Sequence[Frame], *, batch_size: int = 16) -> Evaluation:
+def evaluate_frames(model: AnyModel, frames: Sequence[Frame], *, batch_size: int = 16) -> Evaluation:
     """Errors of a model on labelled structures.
 
     Structures with elements that the model does not know, and structures whose energy or derivatives come out
@@ -106,7 +106,7 @@ def evaluate_frames(model: MagneticMACE, frames: Sequence[Frame], *, batch_size:
 
 
 def evaluate_files(
-    model: MagneticMACE, paths: Sequence[Path], *, keys: LabelKeys | None = None, batch_size: int = 16
+    model: AnyModel, paths: Sequence[Path], *, keys: LabelKeys | None = None, batch_size: int = 16
 ) -> Evaluation:
     """Errors of a model on labelled files.
 
@@ -144,7 +144,7 @@ def save_evaluation(result: Evaluation, path: Path, *, model: str, files: Sequen
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _supported(model: MagneticMACE, frames: Sequence[Frame]) -> tuple[list[Frame], list[str]]:
+def _supported(model: AnyModel, frames: Sequence[Frame]) -> tuple[list[Frame], list[str]]:
     known = {int(z) for z in model.elements}
     usable, problems = [], []
     for frame in frames:

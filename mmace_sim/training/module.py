@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from mmace_sim.errors import ConfigError
+from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.derivatives import evaluate
-from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.dataset import LabelledBatch
 from mmace_sim.training.loss import TotalLoss, build_loss
@@ -18,9 +18,7 @@ from mmace_sim.training.metrics import LabelError, MetricAccumulator
 from mmace_sim.training.optim import MONITOR, build_optimizer, build_scheduler, update_average
 
 
-def predict(
-    model: MagneticMACE, batch: LabelledBatch, labels: set[str], *, training: bool
-) -> dict[str, Tensor]:
+def predict(model: AnyModel, batch: LabelledBatch, labels: set[str], *, training: bool) -> dict[str, Tensor]:
     """Energy and those derivatives of it that are asked for and of which the batch has a label.
 
     Args:
@@ -52,7 +50,7 @@ class MagneticTraining(LightningModule):
     """
 
     def __init__(
-        self, model: MagneticMACE, config: TrainConfig, config_types: list[str], steps_per_epoch: int
+        self, model: AnyModel, config: TrainConfig, config_types: list[str], steps_per_epoch: int
     ) -> None:
         super().__init__()
         self.model = model

@@ -12,8 +12,10 @@ from ase.data import chemical_symbols
 from pydantic import ValidationError
 
 from mmace_sim.errors import ConfigError, DataError
-from mmace_sim.model.config import ModelConfig
-from mmace_sim.model.magnetic_mace import MagneticMACE
+from mmace_sim.model.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE, AnyModel, Architecture
+from mmace_sim.model.checkpoint import load_model, read_metadata
+from mmace_sim.model.config import SMALL_MOMENT, ArchitectureConfig
+from mmace_sim.model.paper_mmace import PaperConfig
 from mmace_sim.model.reference import ReferenceSample, fit_reference
 from mmace_sim.training.config import DataConfig, LabelKeys, TrainConfig
 from mmace_sim.training.dataset import elements_of, require_labels
@@ -66,7 +68,9 @@ def describe_split(split: DataSplit) -> str:
     return "\n".join(lines)
 
 
-def complete_model_config(config: TrainConfig, frames: Sequence[Frame], mean_neighbors: float) -> ModelConfig:
+def complete_model_config(
+    config: TrainConfig, frames: Sequence[Frame], mean_neighbors: float
+) -> ArchitectureConfig:
     """Hyper-parameters of the model, with what the configuration leaves open taken from the training structures.
 
     Args:
@@ -77,12 +81,20 @@ def complete_model_config(config: TrainConfig, frames: Sequence[Frame], mean_nei
     Raises:
         ConfigError: If a value is impossible.
     """
-    derived = {
-        "atomic_numbers": elements_of(frames),
-        "max_moment": largest_moments(frames),
-        "avg_num_neighbors": round(max(mean_neighbors, 1.0), 3),
-    }
-    complete = _model_config({**derived, **config.model})
+    if "start_from" in config.model:
+        complete = _start_config(config)
+    else:
+        architecture = _architecture(config)
+        moments = largest_moments(frames)
+        if architecture.config is PaperConfig:  # it takes its scales as they are given
+            moments = {z: moment if moment > SMALL_MOMENT else 1.0 for z, moment in moments.items()}
+        derived = {
+            "atomic_numbers": elements_of(frames),
+            "max_moment": moments,
+            "avg_num_neighbors": round(max(mean_neighbors, 1.0), 3),
+        }
+        derived = {k: v for k, v in derived.items() if k in architecture.config.model_fields}
+        complete = _model_config(config, derived)
     missing = set(elements_of(frames)) - set(complete.atomic_numbers)
     if missing:
         names = ", ".join(chemical_symbols[z] for z in sorted(missing))
@@ -90,11 +102,24 @@ def complete_model_config(config: TrainConfig, frames: Sequence[Frame], mean_nei
     return complete
 
 
+def resolved_model_section(config: TrainConfig, complete: ArchitectureConfig) -> dict:
+    """The model section of a configuration with nothing left open, to be read again.
+
+    Args:
+        config: The run.
+        complete: Complete hyper-parameters.
+    """
+    if "start_from" in config.model:
+        return config.model
+    name = config.model.get("architecture", DEFAULT_ARCHITECTURE)
+    return {"architecture": name, **complete.model_dump(mode="json")}
+
+
 def cutoff_of(config: TrainConfig) -> float:
     """Cutoff radius that the model will have, in Å."""
-    return _model_config(
-        {"atomic_numbers": [1], **{k: v for k, v in config.model.items() if k == "r_max"}}
-    ).r_max
+    if "start_from" in config.model:
+        return _start_config(config).r_max
+    return _model_config(config, {"atomic_numbers": [1]}, only=("r_max",)).r_max
 
 
 def largest_moments(frames: Sequence[Frame]) -> dict[int, float]:
@@ -107,8 +132,8 @@ def largest_moments(frames: Sequence[Frame]) -> dict[int, float]:
     return largest
 
 
-def build_model(config: TrainConfig, model_config: ModelConfig, frames: Sequence[Frame]) -> MagneticMACE:
-    """A model with random weights, its reference energies fitted and its energy scale set.
+def build_model(config: TrainConfig, model_config: ArchitectureConfig, frames: Sequence[Frame]) -> AnyModel:
+    """The model to go on from, or one with random weights, its reference energies fitted and its energy scale set.
 
     Args:
         config: The run.
@@ -116,7 +141,13 @@ def build_model(config: TrainConfig, model_config: ModelConfig, frames: Sequence
         frames: Training structures.
     """
     torch.manual_seed(config.trainer.seed)
-    model = MagneticMACE(model_config)
+    dtype = getattr(torch, config.trainer.dtype)
+    if "start_from" in config.model:
+        model = load_model(config.model["start_from"]).train().requires_grad_(requires_grad=True)
+        if config.data.atomic_energies is not None:
+            _set_atomic_energies(model, config.data.atomic_energies)
+        return model.to(dtype)
+    model = _architecture(config).model(model_config)
     samples = [_reference_sample(frame, config) for frame in frames if "energy" in frame.labels]
     left = fit_reference(model.reference, model.elements, samples)
     if config.data.atomic_energies is not None:
@@ -134,7 +165,7 @@ def build_model(config: TrainConfig, model_config: ModelConfig, frames: Sequence
         1000 * left["energy"],
         1000 * left["magforces"],
     )
-    return model.to(getattr(torch, config.trainer.dtype))
+    return model.to(dtype)
 
 
 def _read_usable(paths: Sequence[Path], keys: LabelKeys) -> list[Frame]:
@@ -147,9 +178,22 @@ def _read_usable(paths: Sequence[Path], keys: LabelKeys) -> list[Frame]:
     return found.frames
 
 
-def _model_config(values: dict) -> ModelConfig:
+def _architecture(config: TrainConfig) -> Architecture:
+    return ARCHITECTURES[config.model.get("architecture", DEFAULT_ARCHITECTURE)]
+
+
+def _start_config(config: TrainConfig) -> ArchitectureConfig:
+    header = read_metadata(config.model["start_from"])
+    return ARCHITECTURES[header["architecture"]].config.model_validate(header["config"])
+
+
+def _model_config(
+    config: TrainConfig, derived: dict, only: Sequence[str] | None = None
+) -> ArchitectureConfig:
+    """Hyper-parameters of a configuration (or some of them), with values to take where it leaves them open."""
+    given = {k: v for k, v in config.model.items() if k != "architecture" and (only is None or k in only)}
     try:
-        return ModelConfig.model_validate(values)
+        return _architecture(config).config.model_validate({**derived, **given})
     except ValidationError as error:
         clauses = [f"model.{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()]
         raise ConfigError("; ".join(clauses)) from error
@@ -164,7 +208,7 @@ def _reference_sample(frame: Frame, config: TrainConfig) -> ReferenceSample:
     return ReferenceSample(frame.atoms.numbers, frame.magmoms, float(frame.labels["energy"]), magforces)
 
 
-def _set_atomic_energies(model: MagneticMACE, given: dict[str, float]) -> None:
+def _set_atomic_energies(model: AnyModel, given: dict[str, float]) -> None:
     for symbol, energy in given.items():
         z = number_of_symbol.get(symbol)
         if z not in model.elements:

@@ -18,8 +18,8 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from mmace_sim import __version__
 from mmace_sim.errors import ConfigError
+from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import save_model
-from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.training.callbacks import EpochLog
 from mmace_sim.training.config import TrainConfig, save_config
 from mmace_sim.training.dataset import GraphDataset, make_loader
@@ -35,6 +35,7 @@ from mmace_sim.training.setup import (
     cutoff_of,
     describe_split,
     read_split,
+    resolved_model_section,
 )
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class TrainResult:
         seconds: Duration of the training proper.
     """
 
-    model: MagneticMACE
+    model: AnyModel
     path: Path
     errors: dict[str, Evaluation]
     n_epochs: int
@@ -96,7 +97,7 @@ def train(
     logger.info(describe_split(split))
     train_set, valid_set = _datasets(config, split)
     model_config = complete_model_config(config, split.train, train_set.mean_neighbors)
-    resolved = config.model_copy(update={"model": model_config.model_dump(mode="json")})
+    resolved = config.model_copy(update={"model": resolved_model_section(config, model_config)})
     save_config(resolved, output / CONFIG_FILE)
     model = build_model(resolved, model_config, split.train)
     n_weights = sum(p.numel() for p in model.parameters())
@@ -117,7 +118,7 @@ def train(
     return result
 
 
-def final_errors(model: MagneticMACE, split: DataSplit, batch_size: int) -> dict[str, Evaluation]:
+def final_errors(model: AnyModel, split: DataSplit, batch_size: int) -> dict[str, Evaluation]:
     """Errors on every set that has structures, also logged."""
     errors = {}
     for name in ("train", "valid", "test"):
@@ -129,7 +130,7 @@ def final_errors(model: MagneticMACE, split: DataSplit, batch_size: int) -> dict
 
 
 def model_metadata(
-    config: TrainConfig, model: MagneticMACE, errors: dict[str, Evaluation], best_epoch: int
+    config: TrainConfig, model: AnyModel, errors: dict[str, Evaluation], best_epoch: int
 ) -> dict[str, Any]:
     """What the model file says about itself: elements, data, errors, licence, citation."""
     data = config.data
@@ -138,7 +139,8 @@ def model_metadata(
         for role in ("train", "valid", "test")
         for path in getattr(data, f"{role}_file")
     ]
-    return {
+    source = model.metadata  # of the model that training started from, if any
+    return _inherited(source) | {
         "name": config.name,
         "description": config.description,
         "elements": [chemical_symbols[z] for z in model.elements],
@@ -153,6 +155,15 @@ def model_metadata(
         "citation": data.citation,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _inherited(source: dict[str, Any]) -> dict[str, Any]:
+    if not source:
+        return {}
+    told = ("name", "license", "citation", "upstream", "started_from")
+    inherited = {"started_from": {key: source[key] for key in told if key in source}}
+    # what an architecture violates, training does not change
+    return inherited | ({"violations": source["violations"]} if source.get("violations") else {})
 
 
 _PATHS = {"train_file": True, "valid_file": True, "test_file": True}
@@ -172,7 +183,7 @@ def _datasets(config: TrainConfig, split: DataSplit) -> tuple[GraphDataset, Grap
 def _fit(
     config: TrainConfig,
     output: Path,
-    model: MagneticMACE,
+    model: AnyModel,
     train_set: GraphDataset,
     valid_set: GraphDataset,
     checkpoint: Path | None,
