@@ -152,11 +152,17 @@ def test_results_that_are_not_finite_or_raise_fail_with_a_reason():
     assert not report.passed
 
 
-def test_a_calculator_that_knows_no_moments():
-    """EMT of a metal without moments: nothing depends on them, and that is no failure."""
-    report = check_model(EMT(), elements=[29, 79])
-    assert "magforces" in skipped(report)
-    assert failed(report) <= {"no_jump_at_cutoff", "isolated_atom"}
+def test_a_calculator_that_ignores_moments_does_not_pass_by_that():
+    report = check_model(EMT(), elements=[29, 79], r_max=6.0, spin_orbit=False)
+    assert skipped(report) == {
+        "time_reversal", "no_field_without_moments", "spin_rotation", "batch_equals_single", "magforces",
+        "growth_above_max_moment", "smooth_through_zero", "smooth_rotation", "training_gradient",
+    }  # fmt: skip
+    assert failed(report) == set()
+    assert {r.reason for r in report.results if r.name == "time_reversal"} == {
+        "its energy does not depend on moments"
+    }
+    assert any("nothing about magnetism" in note for note in report.notes)
 
 
 def test_structures_of_the_user():
@@ -171,6 +177,10 @@ def test_structures_of_the_user():
     molecule.pbc = False
     report = check_model(HeisenbergModel(), structures=[molecule], names=["supercell"])
     assert report.results[0].reason == "no structure is periodic"
+    set_magmoms(molecule, [0.0, 0.0])
+    report = check_model(HeisenbergModel(), structures=[molecule], names=["time_reversal", "forces"])
+    assert report.results[0].reason == "no structure has moments"
+    assert report.results[1].status == CheckStatus.PASSED
     atoms.numbers = [26, 27]
     with pytest.raises(UnsupportedElementError, match="Co: not among the elements of the model"):
         check_model(HeisenbergModel(), structures=[atoms])

@@ -26,7 +26,7 @@ from mmace_sim.workflows.structures import FailedStructure, load_structures
 
 if TYPE_CHECKING:
     from mmace_sim.testing.probe import Probe
-    from mmace_sim.workflows.check import CheckReport, CheckResult
+    from mmace_sim.workflows.check import CheckReport
 
 _log = logging.getLogger(__name__)
 
@@ -212,13 +212,12 @@ def print_report(report: "CheckReport", name: str, folder: Path) -> None:
         wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
         console = Console(width=max(console.width, wide))
     console.print(table)
-    for result in report.results:
-        if result.status == "failed" or result.reason:
-            console.print(Text(_explained(result), style=_STYLES[result.status]), soft_wrap=True)
+    for text, style in _explanations(report):
+        console.print(Text(text, style=style), soft_wrap=True)
     for note in report.notes:
         console.print(Text(f"Note: {note}."), soft_wrap=True)
     counts = [f"{report.count(status)} {status}" for status in _STYLES if report.count(status)]
-    text = f"\n{name}: {', '.join(counts)} on {len(report.structures)} structures in {report.seconds:.0f} s."
+    text = f"\n{name}: {', '.join(counts)} on {_plural(len(report.structures), 'structure')} in {report.seconds:.0f} s."
     console.print(text, highlight=False, soft_wrap=True)
     figures = ", figures" if (folder / "figures").is_dir() else ""
     console.print(f"Results: {folder}/summary.json, log.txt{figures}", highlight=False, soft_wrap=True)
@@ -257,6 +256,19 @@ def _number(value: float | None) -> str:
     return f"{value:.3g}" if value == 0 or 0.1 <= abs(value) < 1e4 else f"{value:.1e}"
 
 
-def _explained(result: "CheckResult") -> str:
-    where = f" worst in {result.structure}" if result.structure else ""
-    return f"{result.name} {result.status}:{where}{',' if where and result.reason else ''} {result.reason}".rstrip()
+def _explanations(report: "CheckReport") -> list[tuple[str, str]]:
+    """What failed and where, and what was skipped and why, those with the same reason together; with a style."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for result in report.results:
+        where = f"worst in {result.structure}" if result.status == "failed" and result.structure else ""
+        reason = ", ".join(part for part in (where, result.reason) if part)
+        if reason:
+            groups.setdefault((result.status, reason), []).append(result.name)
+    return [
+        (f"{', '.join(names)} {status}: {reason}", _STYLES[status])
+        for (status, reason), names in groups.items()
+    ]
+
+
+def _plural(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"

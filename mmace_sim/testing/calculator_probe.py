@@ -52,7 +52,7 @@ class CalculatorProbe(Probe):
         self._max_moment = max_moment
         found = self._evaluate(example)
         given = {name for name, value in found.items() if name != "energy" and value is not None}
-        self.provides = frozenset(given | ({"r_max"} if r_max is not None else set()))
+        self.provides = frozenset(given | {"moments"} | ({"r_max"} if r_max is not None else set()))
 
     def max_moment(self, atomic_number: int) -> float:  # noqa: ARG002 - one number for all
         """Largest moment as it was given, in μB.

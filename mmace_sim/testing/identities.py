@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.testing import differences, limits, symmetries
 from mmace_sim.testing.prediction import Violation
 from mmace_sim.testing.probe import ModelProbe, Probe
@@ -23,7 +24,7 @@ class Identity:
         measure: Function (probe, atoms, rng) of the violation.
         tolerance: Largest relative violation that is put down to rounding, in float64.
         tolerance_single: The same in float32.
-        needs: What the potential (see `Probe.provides`) and the structure ("cell") must have.
+        needs: What the potential (see `Probe.provides`) and the structure ("cell", "moments") must have.
         spin_orbit: False if it holds only without spin–orbit coupling.
         smooth: True if it needs second derivatives of the energy at m = 0.
     """
@@ -42,12 +43,16 @@ class Identity:
 
         Args:
             probe: The potential; what it says about spin–orbit coupling counts.
-            atoms: Structure to measure it on; None if there is one with a cell.
+            atoms: Structure to measure it on; None if there is one with a cell and moments.
         """
         if not self.spin_orbit and probe.spin_orbit is not False:
             return False
-        has_cell = atoms is None or bool(atoms.pbc.all())
-        return self.needs <= probe.provides | ({"cell"} if has_cell else set())
+        has = probe.provides | {"cell"}
+        if atoms is not None and not atoms.pbc.all():
+            has -= {"cell"}
+        if atoms is not None and not get_magmoms(atoms).any():
+            has -= {"moments"}
+        return self.needs <= has
 
 
 def _symmetry(name: str, statement: str, *needs: str, **kwargs: bool) -> Identity:
@@ -64,9 +69,9 @@ IDENTITIES: dict[str, Identity] = {
     for identity in (
         _symmetry("joint_rotation", "E(Rr, Rm) = E(r, m)"),
         _symmetry("inversion", "E(−r, m) = E(r, m)"),
-        _symmetry("time_reversal", "E(r, −m) = E(r, m)"),
-        _symmetry("no_field_without_moments", "∂E/∂m = 0 at m = 0", "magforces"),
-        _symmetry("spin_rotation", "E(r, Sm) = E(r, m), S in O(3)", spin_orbit=False),
+        _symmetry("time_reversal", "E(r, −m) = E(r, m)", "moments"),
+        _symmetry("no_field_without_moments", "∂E/∂m = 0 at m = 0", "magforces", "moments"),
+        _symmetry("spin_rotation", "E(r, Sm) = E(r, m), S in O(3)", "moments", spin_orbit=False),
         _symmetry("translation", "E(r + t, m) = E(r, m)"),
         _symmetry("permutation", "order of atoms is arbitrary"),
         _symmetry("supercell", "E(n cells) = n E(cell)", "cell"),
@@ -81,13 +86,18 @@ IDENTITIES: dict[str, Identity] = {
         ),
         _symmetry("isolated_atom", "E = E0 + E1(|m|), E1(0) = 0"),
         Identity(
-            "growth_above_max_moment", "bounded for |m| > m_max", limits.growth_above_max_moment, 100.0, 100.0
+            "growth_above_max_moment",
+            "bounded for |m| > m_max",
+            limits.growth_above_max_moment,
+            100.0,
+            100.0,
+            frozenset({"moments"}),
         ),
         _derivative("forces", "−∂E/∂r = differences", "forces"),
         _derivative("stress", "∂E/∂ε = differences", "stress", "cell"),
-        _derivative("magforces", "−∂E/∂m = differences", "magforces"),
-        _derivative("smooth_through_zero", "∂²E/∂m² finite at m = 0", "magforces", smooth=True),
-        _derivative("smooth_rotation", "E(θ) of a moment is smooth"),
+        _derivative("magforces", "−∂E/∂m = differences", "magforces", "moments"),
+        _derivative("smooth_through_zero", "∂²E/∂m² finite at m = 0", "magforces", "moments", smooth=True),
+        _derivative("smooth_rotation", "E(θ) of a moment is smooth", "moments"),
         _derivative("training_gradient", "∂loss/∂weights = differences", "weights"),
     )
 }

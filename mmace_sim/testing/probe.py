@@ -26,8 +26,8 @@ class Probe(ABC):
         elements: Atomic numbers that it was made for.
         r_max: Cutoff radius in Å; None if it is not known.
         spin_orbit: Whether directions of moments couple to space; None if that is not known.
-        provides: What it can give, of "forces", "stress", "magforces", "batch" (several structures at once),
-            "weights" (derivatives by them) and "r_max".
+        provides: What it has, of "forces", "stress", "magforces", "batch" (several structures at once), "weights"
+            (derivatives by them), "r_max" and "moments" (its energy depends on them).
         modes: Values of `training` in which derivatives are compared.
         single_precision: Whether it computes in float32.
     """
@@ -129,7 +129,7 @@ class ModelProbe(Probe):
         self.spin_orbit = bool(model.spin_orbit)
         self.single_precision = getattr(model, "dtype", torch.float64) == torch.float32
         weights = {"weights"} if any(True for _ in model.parameters()) else set()
-        self.provides = frozenset({"forces", "stress", "magforces", "batch", "r_max"} | weights)
+        self.provides = frozenset({"forces", "stress", "magforces", "batch", "r_max", "moments"} | weights)
 
     def max_moment(self, atomic_number: int) -> float:
         """Largest moment of the model's configuration, in μB; 3 if it has none.

@@ -15,8 +15,8 @@ from ase import Atoms
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.testing.identities import IDENTITIES, Identity
 from mmace_sim.testing.prediction import Violation
-from mmace_sim.testing.probe import Probe
-from mmace_sim.testing.structures import standard_structures
+from mmace_sim.testing.probe import Probe, with_magmoms
+from mmace_sim.testing.structures import random_vectors, standard_structures
 from mmace_sim.workflows.check_target import load_target, make_probe
 
 _log = logging.getLogger(__name__)
@@ -28,9 +28,15 @@ _MISSING: dict[str, str] = {
     "batch": "a calculator takes one structure at a time",
     "weights": "it has no weights that could be trained",
     "r_max": "its cutoff radius is not known (--r-max)",
-    "cell": "no structure is periodic",
+    "moments": "its energy does not depend on moments",
 }
-"""Why an identity cannot be measured, by what it needs."""
+"""Why an identity cannot be measured, by what it needs of the potential."""
+
+_MISSING_IN_STRUCTURES: dict[str, str] = {
+    "cell": "no structure is periodic",
+    "moments": "no structure has moments",
+}
+"""The same for what it needs of a structure."""
 
 
 class CheckStatus(StrEnum):
@@ -155,6 +161,8 @@ def check_model(
         model = load_target(str(model), device=device, dtype=dtype)
     probe = model if isinstance(model, Probe) else make_probe(model, structures=chosen, **about)
     chosen = chosen or standard_structures(probe.elements, probe.max_moment, seed=seed)
+    if not _depends_on_moments(probe, chosen, seed):
+        probe.provides -= {"moments"}
     results = []
     for name in IDENTITIES if names is None else names:
         results.append(_check(IDENTITIES[name], probe, chosen, tolerance, seed))
@@ -231,12 +239,26 @@ def _judge(head: dict[str, Any], violations: dict[str, Violation], limit: float)
 
 
 def _why_skipped(identity: Identity, probe: Probe) -> str:
-    if not identity.spin_orbit and probe.spin_orbit:
-        return "it has spin–orbit coupling"
-    if not identity.spin_orbit and probe.spin_orbit is None:
-        return "whether it has spin–orbit coupling is not known (--no-spin-orbit)"
-    missing = [need for need in _MISSING if need in identity.needs - probe.provides - {"cell"}]
-    return _MISSING[missing[0] if missing else "cell"]
+    if not identity.spin_orbit and probe.spin_orbit is not False and "moments" in probe.provides:
+        known = "it has spin–orbit coupling"
+        return (
+            known if probe.spin_orbit else "whether it has spin–orbit coupling is not known (--no-spin-orbit)"
+        )
+    of_potential = [_MISSING[need] for need in _MISSING if need in identity.needs - probe.provides]
+    of_structures = [text for need, text in _MISSING_IN_STRUCTURES.items() if need in identity.needs]
+    return [*of_potential, *of_structures][0]
+
+
+def _depends_on_moments(probe: Probe, structures: Mapping[str, Atoms], seed: int) -> bool:
+    """Say whether random moments make a difference to any structure; most identities are trivial otherwise."""
+    rng = np.random.default_rng(seed)
+    for atoms in structures.values():
+        half = 0.5 * np.array([[probe.max_moment(z)] for z in atoms.numbers.tolist()])
+        magmoms = half * random_vectors(rng, len(atoms))
+        without, with_some = probe.energies([with_magmoms(atoms, 0 * magmoms), with_magmoms(atoms, magmoms)])
+        if not abs(with_some - without) <= 1e-12 * max(abs(without), 1.0):
+            return True
+    return False
 
 
 def _line(result: CheckResult) -> str:
@@ -247,6 +269,10 @@ def _line(result: CheckResult) -> str:
 
 def _notes(probe: Probe, structures: Mapping[str, Atoms], present: Sequence[int]) -> list[str]:
     notes = []
+    if "moments" not in probe.provides:
+        notes.append(
+            "the energy does not depend on the moments in initial_magmoms: nothing about magnetism was checked"
+        )
     absent = [name for name in ("forces", "stress", "magforces") if name not in probe.provides]
     if absent:
         notes.append(f"the potential gives no {', '.join(absent)}: symmetries of these were not checked")

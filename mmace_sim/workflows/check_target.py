@@ -142,7 +142,7 @@ def make_probe(
         raise
     except Exception as error:
         raise UnsupportedOptionError(
-            f"{_kind(target)} cannot evaluate {example.get_chemical_formula()} with non-collinear moments in "
+            f"{type(target).__name__} cannot evaluate {example.get_chemical_formula()} with non-collinear moments in "
             f"initial_magmoms, shape (n_atoms, 3): {type(error).__name__}: {error}"
         ) from error
 
