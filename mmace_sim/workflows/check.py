@@ -101,7 +101,7 @@ class CheckReport:
         """Whether nothing failed; what was skipped does not count."""
         return not any(result.status == CheckStatus.FAILED for result in self.results)
 
-    def count(self, status: CheckStatus) -> int:
+    def count(self, status: CheckStatus | str) -> int:
         """Number of checks with a status.
 
         Args:
