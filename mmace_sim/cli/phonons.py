@@ -30,7 +30,7 @@ _Supercell = Annotated[
     str | None,
     typer.Option(
         metavar='"N N N"',
-        help="Multiples of the cell vectors instead, or nine integers as in phonopy's DIM.",
+        help="Multiples of the cell vectors instead (one or three), or nine integers as in phonopy's DIM.",
         show_default=False,
         rich_help_panel=PHONONS,
     ),
@@ -104,7 +104,7 @@ def phonons(
     `mmace-sim phonons relax/ --no-relax -o ph`.
     """
     from mmace_sim.cli.config import load_config
-    from mmace_sim.cli.phonons_run import PhononsConfig, run_phonons
+    from mmace_sim.cli.phonons_config import PhononsConfig
 
     flags = {
         "paths": paths or None, "output": output, "model": model, "write": write or None, "min_length": min_length,
@@ -116,4 +116,6 @@ def phonons(
     merged = load_config(PhononsConfig, Path(config) if config else None, flags)
     if not merged.paths:
         raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    with opt.quiet_imports():
+        from mmace_sim.cli.phonons_run import run_phonons
     raise typer.Exit(run_phonons(merged, plots=plots, force=force, quiet=quiet))

@@ -1,20 +1,18 @@
 """One run of ``mmace-sim phonons``: compute, write each crystal as soon as it is finished, show."""
 
 import logging
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from ase import Atoms
-from pydantic import Field, field_validator
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mmace_sim.cli.config import RunConfig
+from mmace_sim.cli.phonons_config import PhononsConfig
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.workflows.output import GOOD, file_names, output_atoms, write_structures
-from mmace_sim.workflows.phonon_cells import parse_supercell
 from mmace_sim.workflows.phonon_output import (
     PHONON_COLUMNS,
     PHONON_UNITS,
@@ -31,51 +29,6 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("displace-\nments", "right"), ("lowest\nTHz", "right"), ("highest\nTHz", "right"), ("shift by\nmoments", "right"),
     ("ZPE\nmeV/atom", "right"), ("status", "left"),
 )  # fmt: skip
-
-
-class PhononsConfig(RunConfig):
-    """Everything that decides the result of ``mmace-sim phonons``."""
-
-    output: str = "phonons"
-    """Folder of the run."""
-    magmoms: Literal["fixed", "relaxed"] = "relaxed"
-    """Moments while atoms are displaced: fixed, or relaxed for each displacement."""
-    relax: bool = True
-    """Relax positions, cell and moments first."""
-    min_length: float = Field(default=10.0, gt=0)
-    """Smallest distance between an atom and its images in the supercell, in Å."""
-    supercell: list[int] | None = None
-    """Three multiples of the cell vectors, or nine integers as in phonopy's DIM; None: from min_length."""
-    displacement: float = Field(default=0.01, gt=0)
-    """Length of the displacements, in Å."""
-    symprec: float = Field(default=1e-3, gt=0)
-    """Tolerance of symmetry, in Å for positions and in μB for moments."""
-    fmax: float = Field(default=1e-3, gt=0)
-    """Largest force of a relaxed crystal, in eV/Å."""
-    stress_tol: float = Field(default=0.05, gt=0)
-    """Largest stress of a relaxed crystal, in GPa."""
-    magforce_tol: float = Field(default=1e-5, gt=0)
-    """Largest magnetic force of relaxed moments, in eV/μB."""
-    max_steps: int = Field(default=500, ge=0)
-    """Largest number of steps of each relaxation."""
-    mesh: float = Field(default=100.0, gt=0)
-    """Density of the mesh for DOS and thermal properties: a length in Å, as phonopy's MESH."""
-    t_max: float = Field(default=1000.0, gt=0)
-    """Highest temperature of the thermal properties, in K."""
-    t_step: float = Field(default=10.0, gt=0)
-    """Step of the temperatures, in K."""
-    write: list[Literal["force_sets", "force_constants"]] = Field(default_factory=list)
-    """Further files of phonopy."""
-
-    @field_validator("supercell", mode="before")
-    @classmethod
-    def _read_supercell(cls, value: Any) -> Any:
-        """``"4 4 4"`` is a list of integers; a matrix that cannot be is refused now rather than later."""
-        if isinstance(value, str):
-            value = [int(word) if word.lstrip("+-").isdecimal() else word for word in value.split()]
-        if isinstance(value, list) and all(isinstance(item, int) for item in value):
-            parse_supercell(value)
-        return value
 
 
 def run_phonons(config: PhononsConfig, *, plots: bool, force: bool, quiet: bool) -> int:
@@ -168,6 +121,7 @@ def phonons_table(entries: list[dict[str, Any]]) -> Table:
 
 def _row(entry: dict[str, Any]) -> list[str]:
     species, energy = entry.get("magmom_by_species"), entry.get("zero_point_energy")
+    lowest = entry.get("min_frequency")
     unstable = entry["status"] == Status.CONVERGED and not entry.get("stable")
     return [
         entry["name"],
@@ -176,7 +130,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
         entry.get("magnetic_order_final") or "–",
         fixed(entry.get("n_atoms_supercell"), "{}"),
         fixed(entry.get("n_displacements"), "{}"),
-        fixed(entry.get("min_frequency"), "{:.2f}"),
+        fixed(None if lowest is None else round(lowest, 2) + 0.0, "{:.2f}"),
         fixed(entry.get("max_frequency"), "{:.2f}"),
         fixed(entry.get("shift_by_moments"), "{:+.2f}"),
         fixed(None if energy is None else 1000 * energy, "{:.1f}"),

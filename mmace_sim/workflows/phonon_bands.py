@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-IMAGINARY_TOL: float = 0.05
+IMAGINARY_TOL: float = 0.1
 """Modes softer than minus this (THz) count as imaginary; less is noise of the Fourier interpolation."""
 
 _GREEK = {"GAMMA": "Γ", "SIGMA": "Σ", "DELTA": "Δ", "LAMBDA": "Λ"}
@@ -29,6 +29,12 @@ class ImaginaryMode:
     label: str
     frequency: float
     commensurate: bool
+
+    def __str__(self) -> str:
+        where = f"{self.label} " if self.label else ""
+        q = ", ".join(f"{x + 0.0:.3f}" for x in self.q)
+        doubt = "" if self.commensurate else ", between the points that the supercell holds: try a larger one"
+        return f"{self.frequency:.2f} THz at {where}q = ({q}){doubt}"
 
 
 @dataclass(frozen=True)

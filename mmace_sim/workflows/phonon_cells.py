@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import minkowski_reduce
 from jaxtyping import Float, Int
 
-from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.torchsim.state import initialize_state, state_to_phonopy
 
@@ -74,49 +73,6 @@ def collinear_or_vectors(magmoms: Float[np.ndarray, "n_atoms 3"], *, tolerance: 
     axis = longest / length * np.sign(longest[np.argmax(np.abs(longest))])
     along = magmoms @ axis
     return along if np.abs(magmoms - along[:, None] * axis).max() < tolerance else magmoms
-
-
-def parse_supercell(numbers: Sequence[int]) -> Int[np.ndarray, "3 3"]:
-    """A supercell matrix from three or nine integers.
-
-    Args:
-        numbers: Multiples of the cell vectors, or a matrix row by row as in phonopy's ``DIM``.
-
-    Returns:
-        The matrix.
-
-    Raises:
-        UnsupportedOptionError: If there are not three or nine integers, or the volume is not positive.
-    """
-    values = np.asarray(numbers)
-    if values.size not in (3, 9) or not np.array_equal(values, values.astype(int)):
-        raise UnsupportedOptionError(
-            f"supercell = {list(numbers)}, expected 3 integers, or 9 that make a matrix row by row."
-        )
-    matrix = np.diag(values.astype(int)) if values.size == 3 else values.astype(int).reshape(3, 3)
-    if round(float(np.linalg.det(matrix))) < 1 or (values.size == 3 and (values < 1).any()):
-        raise UnsupportedOptionError(f"supercell = {list(numbers)}: its volume is not positive.")
-    return matrix
-
-
-def choose_supercell(cell: Float[np.ndarray, "3 3"], min_length: float) -> Int[np.ndarray, "3 3"]:
-    """The smallest multiples of the cell vectors in which atoms are far enough from their own images.
-
-    Args:
-        cell: Cell vectors as rows, in Å.
-        min_length: Smallest distance of an atom to its images, in Å.
-
-    Returns:
-        Diagonal supercell matrix; vectors of equal length have equal multiples.
-    """
-    lengths = np.linalg.norm(cell, axis=1)
-    target = min_length
-    while True:
-        multiples = np.ceil(target / lengths - 1e-6).astype(int).clip(min=1)
-        reduced, _ = minkowski_reduce(multiples[:, None] * cell)
-        if np.linalg.norm(reduced, axis=1).min() >= min_length - 1e-6:
-            return np.diag(multiples)
-        target *= 1.05
 
 
 def supercells(phonon: Any) -> list[Any]:

@@ -12,18 +12,19 @@ from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.workflows.phonon_bands import BandPath, ImaginaryMode, band_path, imaginary_modes
-from mmace_sim.workflows.phonon_cells import (
-    choose_supercell,
-    make_phonopy,
-    parse_supercell,
-    restoring_forces,
-    supercells,
-)
+from mmace_sim.workflows.phonon_cells import make_phonopy, restoring_forces, supercells
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult, _as_atoms
 from mmace_sim.workflows.singlepoint import PointResult, SinglePoint, check_point_mode
+from mmace_sim.workflows.supercells import choose_supercell, parse_supercell
 
 MAGFORCE_TOL: float = 1e-5
 """Largest magforce of relaxed moments, in eV/μB: frequencies of iron then are within 0.005 THz of the limit."""
+
+ACOUSTIC_CUTOFF: float = 1e-3
+"""Modes softer than this (THz) are translations of the crystal and no part of thermal properties."""
+
+MOMENT_JUMP: float = 0.1
+"""Change of a moment (μB) by a displacement from which on the crystal has left its magnetic state."""
 
 UNUSABLE: frozenset[Status] = frozenset({Status.FAILED, Status.NON_FINITE})
 
@@ -42,6 +43,7 @@ class PhononResult:
         frozen: Force constants at frozen moments in eV/Å², if moments were relaxed; else None.
         frozen_frequencies: Frequencies along the path with these, in THz, for each segment.
         path: Path of the bands.
+        largest_shift: Largest change of a frequency along the path by relaxing moments, in THz with its sign.
         imaginary: Unstable modes, softest first.
         notes: What phonopy said.
     """
@@ -53,6 +55,7 @@ class PhononResult:
     frozen: np.ndarray | None = None
     frozen_frequencies: list[np.ndarray] | None = None
     path: BandPath | None = None
+    largest_shift: float | None = None
     imaginary: list[ImaginaryMode] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -60,15 +63,6 @@ class PhononResult:
     def atoms(self) -> Atoms:
         """The crystal that the phonons belong to."""
         return self.crystal.atoms
-
-    @property
-    def largest_shift(self) -> float | None:
-        """Largest change of a frequency along the path by relaxing moments, in THz with its sign."""
-        if self.frozen_frequencies is None:
-            return None
-        pairs = zip(self.phonon.band_structure.frequencies, self.frozen_frequencies, strict=True)
-        shifts = np.concatenate([(relaxed - frozen).ravel() for relaxed, frozen in pairs])
-        return float(shifts[np.argmax(np.abs(shifts))])
 
 
 @dataclass
@@ -93,7 +87,7 @@ class Phonons:
         relax: Relax each crystal first.
         magmoms: "fixed" or "relaxed" while atoms are displaced.
         min_length: Smallest distance between an atom and its images in the supercell, in Å.
-        supercell: Three or nine integers instead: multiples of the cell vectors, or phonopy's ``DIM`` row by row.
+        supercell: Integers instead: one or three multiples of the cell vectors, or nine as in phonopy's ``DIM``.
         displacement: Length of the displacements, in Å.
         symprec: Tolerance of symmetry, in Å for positions and in μB for moments.
         fmax: Largest force of a relaxed crystal, in eV/Å.
@@ -241,14 +235,18 @@ class Phonons:
     def _finish(self, job: _Job) -> PhononResult:
         """From forces to everything else."""
         result = job.result
-        worst = _worst([point for point in job.points if point is not None])
+        points = [point for point in job.points if point is not None]
+        worst = _worst(points)
         if worst.status in UNUSABLE:
             return PhononResult(result.crystal, worst.status, f"a displaced supercell: {worst.message}")
+        problem = _left_the_state(points)
+        if problem:
+            return _failed(result.crystal, problem)
         if worst.status is not Status.CONVERGED:
             result.status = worst.status
             result.message = f"{result.message} displaced supercells: {worst.message}".strip()
         try:
-            _set_forces(result.phonon, job.points)
+            _set_forces(result.phonon, points)
             self._analyse(result)
         except Exception as error:  # one crystal must not stop the others
             return _failed(result.crystal, f"phonopy cannot use the forces: {type(error).__name__}: {error}")
@@ -263,19 +261,19 @@ class Phonons:
             result.frozen_frequencies = phonon.run_band_structure(path.qpoints).frequencies
             phonon.force_constants = relaxed
         phonon.run_band_structure(path.qpoints, path_connections=path.connections, labels=path.labels)
+        if result.frozen_frequencies is not None:
+            result.largest_shift = _largest_shift(
+                phonon.band_structure.frequencies, result.frozen_frequencies
+            )
         phonon.run_mesh(self.mesh)
         phonon.run_total_dos()
         start, stop, step = self.temperatures
-        phonon.run_thermal_properties(t_min=start, t_max=stop, t_step=step)
+        phonon.run_thermal_properties(t_min=start, t_max=stop, t_step=step, cutoff_frequency=ACOUSTIC_CUTOFF)
         result.path = path
         result.imaginary = imaginary_modes(phonon, path)
         if result.imaginary:
             mode = result.imaginary[0]
-            where = f"{mode.label} " if mode.label else ""
-            result.message = (
-                f"{result.message} imaginary modes: {mode.frequency:.2f} THz at {where}q = "
-                f"({', '.join(f'{x:.3f}' for x in mode.q)})."
-            ).strip()
+            result.message = f"{result.message} imaginary modes, {mode}.".strip()
 
 
 def phonopy_forces(
@@ -304,6 +302,9 @@ def phonopy_forces(
     worst = _worst(points)
     if worst.status is not Status.CONVERGED:
         raise StructureError(f"supercell {points.index(worst)} ({worst.status}): {worst.message}")
+    problem = _left_the_state(points)
+    if problem:
+        raise StructureError(problem)
     phonon.forces = restoring_forces(phonon, [point.forces for point in points])
     return phonon.forces
 
@@ -354,6 +355,24 @@ def _worst(points: Sequence[PointResult]) -> PointResult:
     """The point with the gravest status."""
     order = (Status.CONVERGED, Status.MAX_STEPS, Status.NON_FINITE, Status.FAILED)
     return max(points, key=lambda point: order.index(point.status))
+
+
+def _largest_shift(relaxed: Sequence[np.ndarray], frozen: Sequence[np.ndarray]) -> float:
+    shifts = np.concatenate([(one - other).ravel() for one, other in zip(relaxed, frozen, strict=True)])
+    return float(shifts[np.argmax(np.abs(shifts))])
+
+
+def _left_the_state(points: Sequence[PointResult]) -> str:
+    """What to say if moments did not follow the atoms but went elsewhere; "" if they followed."""
+    rest, *displaced = (point.magmoms for point in points)
+    change = max(float(np.linalg.norm(magmoms - rest, axis=1).max()) for magmoms in displaced)
+    if change < MOMENT_JUMP:
+        return ""
+    return (
+        f"a moment changed by {change:.2f} μB as an atom was displaced: the magnetic order is no minimum of the "
+        "energy, so that moments cannot follow adiabatically. Use fixed moments (--magmoms fixed), or start from "
+        "another order."
+    )
 
 
 def _failed(crystal: StructureResult, message: str) -> PhononResult:
