@@ -8,6 +8,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.emt import EMT
+from paper_tools import random_paper_model
 
 from mmace_sim.calculator import MMACECalculator
 from mmace_sim.errors import MissingMomentsError, UnsupportedElementError, UnsupportedOptionError
@@ -221,3 +222,22 @@ def test_curves_of_the_toy():
     assert lengths.x[np.argmin(lengths.energy)] == pytest.approx(2.0, abs=1.0)
     for curve in drawings["energy_dimer"].curves[0]:
         assert np.abs(curve.energy[curve.x > toy.r_max]).max() < 1e-12
+
+
+@pytest.mark.parametrize("time_reversal", [False, True])
+def test_the_published_architecture_breaks_what_it_is_known_to_break(time_reversal):
+    report = check_model(random_paper_model(time_reversal=time_reversal))
+    of_the_form = {"no_jump_at_cutoff", "growth_above_max_moment"}
+    odd = {"time_reversal", "inversion", "no_field_without_moments"}
+    assert failed(report) == of_the_form | (set() if time_reversal else odd)
+    assert skipped(report) == {"spin_rotation"}
+
+
+@pytest.mark.parametrize("weaker", [0.0, 0.5])
+def test_moments_stay_within_the_range_of_their_element(weaker):
+    """A function that explodes above its largest moment is asked for that by one check only."""
+    names = [name for name in IDENTITIES if name != "growth_above_max_moment"]
+    model = random_paper_model(time_reversal=True, max_moment={"Fe": 4.0, "Al": weaker})
+    report = check_model(model, names=names)
+    assert failed(report) == {"no_jump_at_cutoff"}
+    assert max(result.energy or 0.0 for result in report.results) < 1e7

@@ -21,9 +21,10 @@ def no_jump_at_cutoff(probe: Probe, atoms: Atoms, rng: np.random.Generator) -> V
     direction = random_vectors(rng, 1)[0]
     outermost = int(np.argmax(cluster.positions @ direction))
     number, predictions = int(rng.choice(probe.elements)), []
+    magmom = 0.5 * probe.max_moment(number) * random_vectors(rng, 1)[0]
     beside = _BESIDE_CUTOFF[probe.single_precision]
     for offset in (-beside, beside):
-        newcomer = single_atom(number, (0.3, -0.7, 1.1))
+        newcomer = single_atom(number, magmom)
         newcomer.positions[0] = cluster.positions[outermost] + (probe.r_max + offset) * direction
         predictions.append(probe.predict(_join(cluster, newcomer)))
     inside, outside = predictions

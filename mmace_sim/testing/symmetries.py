@@ -90,12 +90,8 @@ def supercell(probe: Probe, atoms: Atoms, rng: np.random.Generator) -> Violation
 
 def batch_equals_single(probe: Probe, atoms: Atoms, rng: np.random.Generator) -> Violation:
     """Compare a batch of structures with one after the other."""
-    others = [
-        random_structure(
-            rng, elements=probe.elements, n_atoms=n, max_moment=float(np.linalg.norm(m, axis=1).max())
-        )
-        for n, m in ((1, get_magmoms(atoms)), (5, get_magmoms(atoms)))
-    ]
+    longest = min(probe.max_moment(z) for z in probe.elements)
+    others = [random_structure(rng, elements=probe.elements, n_atoms=n, max_moment=longest) for n in (1, 5)]
     structures = [others[0], atoms, others[1]]
     together = probe.predict_batch(structures)
     pairs = zip(structures, together, strict=True)
