@@ -1,7 +1,6 @@
 """The published magnetic MACE architecture, with its defects and the options that repair two of them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +11,7 @@ from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.model.reference import ReferenceEnergy
-from mmace_sim.nn.angular import degree_slice, spherical_harmonics
+from mmace_sim.nn.angular import spherical_harmonics
 from mmace_sim.nn.ops import NeighborLayout, SpeciesLinear
 from mmace_sim.nn.paper_interaction import PaperEdges, PaperInteraction, coupling_paths
 from mmace_sim.nn.paper_moments import chebyshev, saturate_outside, solid_harmonics, squared_ratio
@@ -187,12 +186,7 @@ class PaperMMACE(MagneticModel):
         """
         species = self.species_table[graph.atomic_numbers]
         vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
-        if self.config.time_reversal:
-            doubled = _with_reversed_moments(graph)
-            energies = self._network(doubled, torch.cat([vectors, vectors]), species.repeat(2))
-            energies = energies.view(2, -1).mean(dim=0)
-        else:
-            energies = self._network(graph, vectors, species)
+        energies = self._network(graph, vectors, species)
         node_energy = self.scale.double() * energies.double() + self.reference(graph.magmoms, species)
         energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
         return {"energy": energy, "node_energy": node_energy}
@@ -200,18 +194,25 @@ class PaperMMACE(MagneticModel):
     def _network(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]
     ) -> Float[Tensor, " n_atoms"]:
-        """Interaction energy of each atom, before the scale."""
+        """Interaction energy of each atom, before the scale.
+
+        With time reversal, the atoms with their moments reversed follow the others from the first sum over
+        neighbours on; all that does not depend on the sign of a moment is computed once.
+        """
         max_moment, config = self.max_moment[species], self.config
         moments = saturate_outside(graph.magmoms, max_moment) if config.saturate else graph.magmoms
         basis = moment_functions(moments, max_moment, config.num_moment_basis, clamped=config.clamp)
         harmonics = solid_harmonics(moments, config.max_m_ell)
         edges = self._edges(graph, vectors, basis, harmonics)
         hidden = [self.embedding[species][:, :, None]]
-        energies = torch.zeros_like(hidden[0][:, 0, 0])
+        if config.time_reversal:
+            species, basis = species.repeat(2), basis.repeat(2, 1)
+            harmonics = torch.cat([harmonics, solid_harmonics(-moments, config.max_m_ell)])
+        energies = 0.0
         for layer, readout in zip(self.layers, self.readouts, strict=True):
             hidden = layer(hidden, basis, harmonics, species, edges)
             energies = energies + readout(hidden[0][:, :, 0])
-        return energies
+        return energies.view(2, -1).mean(dim=0) if config.time_reversal else energies
 
     def _edges(
         self,
@@ -228,18 +229,17 @@ class PaperMMACE(MagneticModel):
         mask = layout.mask * (lengths < self.config.r_max)
         # upstream's vectors point from the neighbour to the centre; with moments as polar vectors that matters
         angular = spherical_harmonics(-vectors, lengths, self.config.max_ell) * mask
+        degrees = angular.split([2 * ell + 1 for ell in range(self.config.max_ell + 1)], dim=1)
         radial = self.radial_basis(lengths)
-        sent = harmonics[sender]
+        sent = harmonics.index_select(0, sender)[:, None]
         return PaperEdges(
             sender=sender,
             radial=radial,
-            features=torch.cat([radial, moment_basis[sender]], dim=1),
-            couplings=[
-                (angular[:, degree_slice(ell), None] * sent[:, None]).flatten(1)
-                for ell in range(self.config.max_ell + 1)
-            ],
+            features=torch.cat([radial, moment_basis.index_select(0, sender)], dim=1),
+            couplings=[(degree[:, :, None] * sent).flatten(1) for degree in degrees],
             mask=mask,
             layout=layout,
+            both_directions=self.config.time_reversal,
         )
 
 
@@ -260,18 +260,3 @@ def moment_functions(
     """
     ratio = squared_ratio(magmoms, max_moment)
     return chebyshev(1.0 - 2.0 * (ratio.clamp(max=1.0) if clamped else ratio), num_basis)
-
-
-def _with_reversed_moments(graph: MagneticGraph) -> MagneticGraph:
-    """The batch followed by itself with all moments reversed."""
-    shift = torch.tensor([0, graph.n_atoms], device=graph.edge_index.device)
-    return replace(
-        graph,
-        positions=graph.positions.repeat(2, 1),
-        cell=graph.cell.repeat(2, 1, 1),
-        magmoms=torch.cat([graph.magmoms, -graph.magmoms]),
-        atomic_numbers=graph.atomic_numbers.repeat(2),
-        system_idx=torch.cat([graph.system_idx, graph.system_idx + graph.n_systems]),
-        edge_index=(graph.edge_index[:, None] + shift[:, None]).flatten(1),
-        edge_shifts=graph.edge_shifts.repeat(2, 1),
-    )

@@ -22,6 +22,7 @@ class PaperEdges:
         couplings: For each degree l of Y(r̂), the products Y_l ⊗ S(m_j), zero on filling and beyond the cutoff.
         mask: 1 for pairs within the cutoff, 0 for others and for filling.
         layout: How the pairs are grouped by centre.
+        both_directions: Whether sums are wanted for the reversed moments too, as atoms after the others.
     """
 
     sender: Int[Tensor, " n_edges"]
@@ -30,6 +31,7 @@ class PaperEdges:
     couplings: list[Float[Tensor, "n_edges _n_products"]]
     mask: Float[Tensor, "n_edges 1"]
     layout: NeighborLayout
+    both_directions: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class PaperConvolution(nn.Module):
 
     def forward(
         self,
-        sent: Sequence[Float[Tensor, "n_edges _n_comp n_channels"]],
+        sent: Sequence[Float[Tensor, "n_edges _n_comp _n_sent_channels"]],
         first_weights: Float[Tensor, "n_edges n_first_weights"],
         second_weights: Float[Tensor, "n_edges n_second_weights"],
         edges: PaperEdges,
@@ -115,14 +117,15 @@ class PaperConvolution(nn.Module):
         """Features of each degree, all paths one after another on the channel axis.
 
         Args:
-            sent: Sender's features of each degree, at each pair.
+            sent: Sender's features of each degree, at each pair; with those for reversed moments as more channels.
             first_weights: W1, for each first path one weight per channel.
             second_weights: W2, for each second path one weight per channel.
             edges: Pairs.
         """
         K = self.n_channels
+        copies = [features.unflatten(2, (-1, K)) for features in sent]
         left = [
-            weight[:, None] * sent[path.source]
+            weight[:, None, None] * copies[path.source]
             for weight, path in zip(first_weights.split(K, dim=1), self.first, strict=True)
         ]
         weights = second_weights.split(K, dim=1)
@@ -131,11 +134,12 @@ class PaperConvolution(nn.Module):
             sizes = [left[self.second[k].source].shape[1] * (2 * self.second[k].out + 1) for k in block]
             tensors = (edges.couplings[ell] @ getattr(self, f"coupling_{ell}")).split(sizes, dim=1)
             for k, tensor in zip(block, tensors, strict=True):
-                sums[k] = _sum_products(
-                    edges.layout, left[self.second[k].source] * weights[k][:, None], tensor
-                )
+                product = left[self.second[k].source] * weights[k][:, None, None]
+                sums[k] = _sum_products(edges.layout, product.flatten(2), tensor)
         out: list[list[Tensor]] = [[] for _ in self.n_paths]
         for path, features in zip(self.second, sums, strict=True):
+            if edges.both_directions:  # T is even or odd in the moments, as S is
+                features = torch.cat([features[:, :K], (-1.0) ** path.second * features[:, -K:]])
             out[path.out].append(features)
         return [torch.cat(features, dim=1) for features in out]
 
@@ -150,6 +154,13 @@ def _sum_products(
     if n > 1:
         layout = replace(layout, groups=[(n_atoms, width * n) for n_atoms, width in layout.groups])
     return layout.sum_neighbors(left.flatten(0, 1), right.reshape(right.shape[0] * n, right.shape[1] // n))
+
+
+def _by_component(
+    features: Float[Tensor, "n_all n_channels n_comp"], n_atoms: int
+) -> Float[Tensor, "n_atoms n_comp n_all_channels"]:
+    """Channels last, and those of an atom's copies behind each other."""
+    return features.unflatten(0, (-1, n_atoms)).permute(1, 3, 0, 2).flatten(2)
 
 
 class PaperInteraction(nn.Module):
@@ -194,19 +205,30 @@ class PaperInteraction(nn.Module):
 
     def forward(
         self,
-        hidden: Sequence[Float[Tensor, "n_atoms n_channels _n_comp"]],
+        hidden: Sequence[Float[Tensor, "_n_hidden n_channels _n_comp"]],
         species: Int[Tensor, " n_atoms"],
         edges: PaperEdges,
     ) -> Float[Tensor, "n_atoms n_channels n_harmonics"]:
-        """Features of degrees 0 … max_ell."""
+        """Features of degrees 0 … max_ell.
+
+        Args:
+            hidden: Features of the layer before; in both directions of the moments, those for the reversed ones
+                follow as more atoms. The first layer's do not know the moments and come once.
+            species: Index of each element of the result.
+            edges: Pairs.
+        """
+        n_atoms = sum(n for n, _ in edges.layout.groups)
         sent = [
-            linear(h).transpose(1, 2)[edges.sender] for linear, h in zip(self.linears_up, hidden, strict=True)
+            _by_component(linear(h), n_atoms).index_select(0, edges.sender)
+            for linear, h in zip(self.linears_up, hidden, strict=True)
         ]
         sums = self.convolution(
             sent, self.first_radial(edges.features), self.second_radial(edges.features), edges
         )
         density = torch.tanh(self.density(edges.radial) ** 2)
         norm = 1.0 / (1.0 + edges.layout.sum_neighbors(density, edges.mask))
+        if edges.both_directions:
+            norm = norm.repeat(2, 1, 1)
         features = [mix(a) for mix, a in zip(self.mix, sums, strict=True)]
         if self.species_mix is not None:
             features = [mix(a, species) for mix, a in zip(self.species_mix, features, strict=True)]
