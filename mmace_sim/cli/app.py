@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from mmace_sim import __version__
 from mmace_sim.cli.check import check
 from mmace_sim.cli.convert import convert
+from mmace_sim.cli.elastic import elastic
 from mmace_sim.cli.eos import eos
 from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.models import models
@@ -76,6 +77,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(convert)
 app.command()(eos)
+app.command()(elastic)
 app.command()(check)
 app.command()(phonons)
 
