@@ -182,7 +182,7 @@ class MagneticMACE(nn.Module):
         sender, receiver = graph.edge_index
         layout = NeighborLayout.build(receiver, graph.n_atoms, vectors.dtype)
         if layout.order is not None:
-            vectors, sender = vectors[layout.pairs], sender[layout.pairs]
+            vectors, sender = vectors.index_select(0, layout.pairs), sender[layout.pairs]
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         max_ell = self.config.max_ell if self.spin_orbit_term is None else FIELD_MAX_ELL
         harmonics = spherical_harmonics(vectors, lengths, max_ell) * layout.mask

@@ -22,14 +22,51 @@ def spherical_harmonics(
         lengths: Their lengths, in Å, not zero.
         max_ell: Highest degree.
     """
-    return o3.spherical_harmonics(
-        list(range(max_ell + 1)), vectors / lengths, normalize=False, normalization="component"
+    return solid_harmonics(vectors / lengths, max_ell)
+
+
+def solid_harmonics(vectors: Float[Tensor, "n 3"], max_ell: int) -> Float[Tensor, "n n_harmonics"]:
+    """Solid harmonics |v|^l Y_lm for l = 0 … `max_ell`, 'component' normalised; polynomials, smooth at v = 0.
+
+    Each degree is the coupling of the one below with the vector itself: three operations a degree that
+    autograd can differentiate twice at little cost.
+
+    Args:
+        vectors: Vectors, of any unit.
+        max_ell: Highest degree.
+    """
+    degrees = [torch.ones_like(vectors[:, :1])]
+    for ell in range(max_ell):
+        products = (degrees[-1][:, :, None] * vectors[:, None, :]).flatten(1)
+        degrees.append(products @ _raising(ell, vectors.dtype, vectors.device))
+    return torch.cat(degrees, dim=1)
+
+
+@lru_cache
+def _raising(ell: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Matrix that takes the products of Y_l and a vector to Y_{l+1}, both in e3nn's normalisation and sign."""
+    coupling = clebsch_gordan(ell, 1, ell + 1).flatten(0, 1)
+    vector = torch.tensor([[0.36, 0.48, 0.8]], dtype=torch.float64)
+    low, high = (
+        o3.spherical_harmonics(degree, vector, normalize=False, normalization="component")
+        for degree in (ell, ell + 1)
     )
+    raised = (low[:, :, None] * vector[:, None, :]).flatten(1) @ coupling
+    return (coupling * (raised * high).sum() / (raised * raised).sum()).to(dtype=dtype, device=device)
 
 
 def degree_slice(ell: int) -> slice:
     """Components of degree `ell` in a concatenation of all degrees from zero."""
     return slice(ell * ell, (ell + 1) ** 2)
+
+
+def split_degrees(features: Float[Tensor, "..."], max_ell: int) -> tuple[Tensor, ...]:
+    """Split a last axis of all degrees into degrees 0 … `max_ell`; higher ones are left out.
+
+    One split costs one copy in the backward pass, a slice for each degree would fill the whole array each time.
+    """
+    sizes = [2 * ell + 1 for ell in range(max_ell + 1)]
+    return features.split([*sizes, features.shape[-1] - sum(sizes)], dim=-1)[:-1]
 
 
 @lru_cache

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mmace_sim.nn.angular import clebsch_gordan, degree_slice
+from mmace_sim.nn.angular import clebsch_gordan, split_degrees
 from mmace_sim.nn.ops import ChannelLinear, NeighborLayout
 from mmace_sim.nn.radial import RadialNetwork
 
@@ -84,15 +84,16 @@ class SpaceConvolution(nn.Module):
         edges: Edges,
     ) -> list[Tensor]:
         """Features of each degree, all paths one after another on the channel axis."""
-        K = self.n_channels
         sent = [
-            linear(h).permute(2, 0, 1)[:, edges.sender]
+            [component.index_select(0, edges.sender) for component in linear(h).unbind(-1)]
             for linear, h in zip(self.linears_up, scalars, strict=True)
         ]
+        degrees = split_degrees(edges.harmonics, self.max_ell)
         out: list[list[Tensor]] = [[] for _ in range(self.max_ell + 1)]
-        for k, (l1, l2, l3) in enumerate(self.paths):
-            radial = weights[:, k * K : (k + 1) * K]
-            harmonics = edges.harmonics[:, degree_slice(l2)]
+        for k, (radial, (l1, l2, l3)) in enumerate(
+            zip(weights.split(self.n_channels, dim=1), self.paths, strict=True)
+        ):
+            harmonics = degrees[l2]
             if l1 == 0:
                 out[l3].append(edges.layout.sum_neighbors(radial * sent[0][0], harmonics))
                 continue
@@ -135,15 +136,14 @@ class SpinConvolution(nn.Module):
         K = self.n_channels
         sender, layout = edges.sender, edges.layout
         n = hidden.scalars[0].shape[0]
-        factors = self.linear_moment(hidden.scalars[0])[:, :, 0][sender]
-        sent_moments = moments[sender]
+        factors = self.linear_moment(hidden.scalars[0])[:, :, 0].index_select(0, sender)
+        sent_moments = moments.index_select(0, sender)
         spins = None
         if self.linear_spin is not None and hidden.spins is not None:
-            spins = self.linear_spin(hidden.spins)[sender]
+            spins = self.linear_spin(hidden.spins).index_select(0, sender)
         out = []
-        for ell in range(self.max_ell + 1):
-            harmonics = edges.harmonics[:, degree_slice(ell)]
-            radial = weights[:, ell * K : (ell + 1) * K]
+        degrees = split_degrees(edges.harmonics, self.max_ell)
+        for ell, (radial, harmonics) in enumerate(zip(weights.split(K, dim=1), degrees, strict=True)):
             basis = (harmonics[:, :, None] * sent_moments[:, None, :]).flatten(1)
             features = layout.sum_neighbors(radial * factors, basis).view(n, K, 2 * ell + 1, 3)
             if spins is not None:
@@ -204,15 +204,18 @@ class SpinSpaceInteraction(nn.Module):
     ) -> tuple[Float[Tensor, "n_atoms n_channels n_harmonics"], Float[Tensor, "n_atoms n_spin_channels 3"]]:
         """Features of degrees 0 … max_ell, and the spatially scalar spin vectors Σ_j R m_j."""
         weights = self.radial(edges.radial) * self.norm
-        space = self.space(hidden.scalars, weights[:, : self.space.n_weights], edges)
-        spin = self.spin(hidden, moments, weights[:, self.space.n_weights :], edges)
+        for_space, for_spin = weights.split([self.space.n_weights, self.spin.n_weights], dim=1)
+        space = self.space(hidden.scalars, for_space, edges)
+        spin = self.spin(hidden, moments, for_spin, edges)
         centre = torch.einsum("nkma,na->nkm", spin, moments)
         spin_scalar = spin[:, :, 0]
         pairs = torch.einsum("nkma,nka->nkm", spin, self.partner(spin_scalar))
+        centre_degrees = split_degrees(centre, self.spin.max_ell)
+        pair_degrees = split_degrees(pairs, self.spin.max_ell)
         features = []
         for ell, mix in enumerate(self.mix):
             parts = [space[ell]]
             if ell <= self.spin.max_ell:
-                parts += [centre[..., degree_slice(ell)], pairs[..., degree_slice(ell)]]
+                parts += [centre_degrees[ell], pair_degrees[ell]]
             features.append(mix(torch.cat(parts, dim=1)))
         return torch.cat(features, dim=2), spin_scalar

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from e3nn import o3
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmace_sim.nn.angular import clebsch_gordan, degree_slice
+from mmace_sim.nn.angular import clebsch_gordan, solid_harmonics, split_degrees
 from mmace_sim.nn.interaction import Edges
 from mmace_sim.nn.ops import ChannelLinear
 from mmace_sim.nn.radial import RadialNetwork
@@ -66,10 +65,16 @@ class SpinOrbitTerm(nn.Module):
         self.linear_up = ChannelLinear(n_node_channels, n_channels)
         n_invariants = (len(SINGLE_ION_DEGREES) + len(self.paths)) * n_channels
         self.readout = nn.Parameter(0.01 * torch.randn(n_invariants) / n_invariants**0.5)
-        for k, (ell, J, L) in enumerate(self.paths):
-            spins, space = clebsch_gordan(1, 1, J), clebsch_gordan(J, ell, L)
-            coupling = torch.einsum("abj,jmM->abmM", spins, space)
-            self.register_buffer(f"coupling_{k}", coupling, persistent=False)
+        self.field_degrees: list[list[int]] = []
+        for degree in range(SPIN_MAX_ELL + 1):
+            couplings = [
+                torch.einsum("abj,jmM->mabM", clebsch_gordan(1, 1, J), clebsch_gordan(J, degree, L))
+                for ell, J, L in self.paths
+                if ell == degree
+            ]
+            self.field_degrees.append([L for ell, _, L in self.paths if ell == degree])
+            coupling = torch.cat(couplings, dim=-1).flatten(0, 1)
+            self.register_buffer(f"coupling_{degree}", coupling, persistent=False)
 
     def forward(
         self,
@@ -85,33 +90,27 @@ class SpinOrbitTerm(nn.Module):
             edges: Neighbour pairs with harmonics up to degree 4.
         """
         K = self.n_channels
-        n = moments.shape[0]
-        radial = self.radial(edges.radial) * self.norm
-        sent = self.linear_up(scalars[..., None])[:, :, 0][edges.sender]
-        field, spin = [], []
-        for ell in range(FIELD_MAX_ELL + 1):
-            weights = radial[:, ell * K : (ell + 1) * K] * sent
-            field.append(edges.layout.sum_neighbors(weights, edges.harmonics[:, degree_slice(ell)]))
-        sent_moments = moments[edges.sender]
-        for ell in range(SPIN_MAX_ELL + 1):
-            start = (FIELD_MAX_ELL + 1 + ell) * K
-            harmonics = edges.harmonics[:, degree_slice(ell)]
-            basis = (harmonics[:, :, None] * sent_moments[:, None, :]).flatten(1)
-            weights = radial[:, start : start + K] * sent
-            spin.append(edges.layout.sum_neighbors(weights, basis).view(n, K, 2 * ell + 1, 3))
+        radial = (self.radial(edges.radial) * self.norm).split(K, dim=1)
+        sent = self.linear_up(scalars[..., None])[:, :, 0].index_select(0, edges.sender)
+        degrees = split_degrees(edges.harmonics, FIELD_MAX_ELL)
+        field = [
+            edges.layout.sum_neighbors(weights * sent, harmonics)
+            for weights, harmonics in zip(radial, degrees, strict=False)
+        ]
+        sent_moments = moments.index_select(0, edges.sender)
+        spin = []
+        for ell, weights in enumerate(radial[FIELD_MAX_ELL + 1 :]):
+            basis = (degrees[ell][:, :, None] * sent_moments[:, None, :]).flatten(1)
+            spin.append(edges.layout.sum_neighbors(weights * sent, basis))
         return torch.cat(self._invariants(field, spin, moments), dim=1) @ self.readout
 
     def _invariants(self, field: list[Tensor], spin: list[Tensor], moments: Tensor) -> list[Tensor]:
-        solid = o3.spherical_harmonics(
-            list(SINGLE_ION_DEGREES), moments, normalize=False, normalization="component"
-        )
-        invariants, start = [], 0
-        for ell in SINGLE_ION_DEGREES:
-            stop = start + 2 * ell + 1
-            invariants.append(torch.einsum("nkm,nm->nk", field[ell], solid[:, start:stop]))
-            start = stop
-        for k, (ell, _, L) in enumerate(self.paths):
-            coupled = torch.einsum("nb,abmM->namM", moments, getattr(self, f"coupling_{k}"))
-            pair = torch.einsum("nkma,namM->nkM", spin[ell], coupled)
-            invariants.append((pair * field[L]).sum(-1) if L else pair[..., 0])
+        """Single-ion invariants of l = 2 and 4, then those of each path, all of shape (n_atoms, n_channels)."""
+        solid = split_degrees(solid_harmonics(moments, FIELD_MAX_ELL), FIELD_MAX_ELL)
+        invariants = [torch.bmm(field[ell], solid[ell][:, :, None])[:, :, 0] for ell in SINGLE_ION_DEGREES]
+        for ell, degrees in enumerate(self.field_degrees):
+            coupled = torch.matmul(moments, getattr(self, f"coupling_{ell}"))  # (m α, n_atoms, all L)
+            pair = torch.bmm(spin[ell], coupled.transpose(0, 1))
+            for L, part in zip(degrees, pair.split([2 * L + 1 for L in degrees], dim=-1), strict=True):
+                invariants.append((part * field[L]).sum(-1) if L else part[..., 0])
         return invariants
