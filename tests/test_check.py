@@ -76,9 +76,15 @@ CASES = [
 ]
 
 
+def few_structures():
+    """Enough to see what is broken: a rattled crystal and a dimer."""
+    structures = standard_structures([26], lambda _: 3.0)
+    return {name: structures[name] for name in ("rattled", "dimer")}
+
+
 @pytest.mark.parametrize(("term", "spin_orbit", "identity"), CASES)
 def test_what_is_broken_is_caught_and_nothing_else(term, spin_orbit, identity):
-    report = check_model(toys.Broken(term, spin_orbit=spin_orbit))
+    report = check_model(toys.Broken(term, spin_orbit=spin_orbit), structures=few_structures())
     assert failed(report) == {identity}
     (result,) = (result for result in report.results if result.name == identity)
     assert result.relative > result.tolerance
@@ -89,7 +95,7 @@ def test_what_is_broken_is_caught_and_nothing_else(term, spin_orbit, identity):
 @pytest.mark.parametrize(("term", "spin_orbit", "identity"), CASES)
 def test_a_broken_calculator_is_caught_too(term, spin_orbit, identity):
     calculator = MMACECalculator(toys.Broken(term, spin_orbit=spin_orbit))
-    report = check_model(calculator, **IRON, spin_orbit=spin_orbit)
+    report = check_model(calculator, structures=few_structures(), r_max=3.4, spin_orbit=spin_orbit)
     assert failed(report) == {identity}
 
 
@@ -102,11 +108,17 @@ def test_a_broken_calculator_is_caught_too(term, spin_orbit, identity):
     ],
 )
 def test_wrong_derivatives_are_caught(alter, expected):
-    assert failed(check_model(toys.Altered(alter), **IRON, spin_orbit=False)) == expected
+    report = check_model(toys.Altered(alter), structures=few_structures(), r_max=3.4, spin_orbit=False)
+    assert failed(report) == expected
+
+
+def test_a_cutoff_with_one_continuous_derivative_is_no_jump():
+    report = check_model(toys.Broken(toys.cosine_cutoff), structures=few_structures())
+    assert failed(report) == set()
 
 
 def test_what_is_missing_is_skipped_and_said():
-    report = check_model(toys.Altered(toys.no_magforces), elements=[26])
+    report = check_model(toys.Altered(toys.no_magforces), structures=few_structures())
     assert report.passed
     assert skipped(report) == {
         "no_field_without_moments", "spin_rotation", "batch_equals_single", "no_jump_at_cutoff", "magforces",
@@ -226,7 +238,9 @@ def test_curves_of_the_toy():
 
 @pytest.mark.parametrize("time_reversal", [False, True])
 def test_the_published_architecture_breaks_what_it_is_known_to_break(time_reversal):
-    report = check_model(random_paper_model(time_reversal=time_reversal))
+    structures = standard_structures([26, 13], lambda _: 3.0)
+    structures = {name: structures[name] for name in ("rattled", "dimer")}
+    report = check_model(random_paper_model(time_reversal=time_reversal), structures=structures)
     of_the_form = {"no_jump_at_cutoff", "growth_above_max_moment"}
     odd = {"time_reversal", "inversion", "no_field_without_moments"}
     assert failed(report) == of_the_form | (set() if time_reversal else odd)

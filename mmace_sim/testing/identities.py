@@ -80,7 +80,7 @@ IDENTITIES: dict[str, Identity] = {
             "no_jump_at_cutoff",
             "E, ∂E continuous at r_max",
             limits.no_jump_at_cutoff,
-            1e-8,
+            1e-7,  # 1e-6 Å beside a cutoff function with one continuous derivative
             1e-4,
             frozenset({"r_max"}),
         ),

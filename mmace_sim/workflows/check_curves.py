@@ -29,7 +29,7 @@ class Curve:
     """One line of a figure.
 
     Attributes:
-        label: What it shows.
+        label: What it shows; "" for no entry in the legend.
         x: Abscissa, in the unit of the figure.
         energy: Energy, in the unit of the figure.
         line: Style of the line.
@@ -102,7 +102,7 @@ def check_drawings(probe: Probe) -> list[Drawing]:
             "energy (meV/atom)",
             [[curve] for curve in lengths],
             [probe.max_moment(z) for z in elements],
-            top=max(2.0 * float(energy.max() - energy.min()) + float(energy.min()) for energy in inside),
+            top=max(1e-3, *(float(2.0 * energy.max() - energy.min()) for energy in inside)),
         ),
         Drawing(
             "energy_angle",
@@ -125,7 +125,9 @@ def _draw(drawing: Drawing, folder: Path) -> list[Path]:
         axes.axvline(x, color=REFERENCE, linewidth=0.8, linestyle="-.", zorder=0)
     for color, curves in zip(COLORS, drawing.curves, strict=False):
         for curve in curves:
-            axes.plot(curve.x, curve.energy, curve.line, color=color, linewidth=1.2, label=curve.label)
+            axes.plot(
+                curve.x, curve.energy, curve.line, color=color, linewidth=1.2, label=curve.label or None
+            )
     axes.axhline(0.0, color=REFERENCE, linewidth=0.6, zorder=0)
     if drawing.top is not None:
         lowest = min(float(curve.energy.min()) for curves in drawing.curves for curve in curves)
@@ -175,7 +177,7 @@ def _volume_curves(probe: Probe, number: int, moment: float) -> list[Curve]:
         energies[state] = MEV_PER_EV * probe.energies([with_magmoms(a, magmoms) for a in crystals]) / 2
     lowest = min(float(np.min(values)) for values in energies.values())
     return [
-        Curve(f"{chemical_symbols[number]} {state}", volumes, values - lowest, _STATES[state][2])
+        Curve(_state_label(probe, number, state), volumes, values - lowest, _STATES[state][2])
         for state, values in energies.items()
     ]
 
@@ -189,5 +191,12 @@ def _dimer_curves(probe: Probe, number: int, moment: float) -> list[Curve]:
         dimers = [Atoms(numbers=[number] * 2, positions=[[0, 0, 0], [r, 0, 0]]) for r in distances]
         alone = probe.energies([single_atom(number, m) for m in magmoms]).sum()
         energies = probe.energies([with_magmoms(dimer, magmoms) for dimer in dimers]) - alone
-        curves.append(Curve(f"{chemical_symbols[number]} {state}", distances, energies, line))
+        curves.append(Curve(_state_label(probe, number, state), distances, energies, line))
     return curves
+
+
+def _state_label(probe: Probe, number: int, state: str) -> str:
+    """Each element is explained by its first line, each other line by that of the first element."""
+    if state == next(iter(_STATES)):
+        return f"{chemical_symbols[number]} {state}"
+    return state if number == probe.elements[0] else ""
