@@ -137,11 +137,8 @@ def imaginary_modes(phonon: Any, path: BandPath) -> list[ImaginaryMode]:
     Returns:
         One mode for each star of wave vectors, softest first.
     """
-    from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
-
-    matrix = np.rint(np.linalg.inv(phonon.primitive.primitive_matrix)).astype(int)
     operations = np.asarray(phonon.primitive_symmetry.reciprocal_operations)
-    stars = _stars(get_commensurate_points(matrix), operations)
+    stars = commensurate_points(phonon)
     lowest = phonon.run_qpoints(stars).frequencies.min(axis=1)
     found = [
         ImaginaryMode(tuple(q.tolist()), _label(q, path, operations), float(frequency), True)
@@ -156,6 +153,22 @@ def imaginary_modes(phonon: Any, path: BandPath) -> list[ImaginaryMode]:
         label = _label(q, path, operations)
         found.append(ImaginaryMode(tuple(q.tolist()), label, float(along[softest]), False))
     return sorted(found, key=lambda mode: mode.frequency)
+
+
+def commensurate_points(phonon: Any) -> Float[np.ndarray, "n_stars 3"]:
+    """Wave vectors whose waves fit into the supercell, where frequencies are not interpolated.
+
+    Args:
+        phonon: ``Phonopy`` object.
+
+    Returns:
+        One of each star, in reciprocal vectors of the primitive cell.
+    """
+    from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
+
+    matrix = np.rint(np.linalg.inv(phonon.primitive.primitive_matrix)).astype(int)
+    operations = np.asarray(phonon.primitive_symmetry.reciprocal_operations)
+    return _stars(get_commensurate_points(matrix), operations)
 
 
 def _stars(qpoints: Float[np.ndarray, "n 3"], operations: np.ndarray) -> Float[np.ndarray, "n_stars 3"]:

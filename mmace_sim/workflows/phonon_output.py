@@ -9,6 +9,7 @@ from ase import units
 
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.output import UNITS, cannot_write, entry_head, finite_or_none, summary_entry
+from mmace_sim.workflows.phonon_bands import IMAGINARY_TOL
 from mmace_sim.workflows.phonons import PhononResult
 from mmace_sim.workflows.structures import LoadedStructure
 
@@ -29,7 +30,7 @@ PHONON_UNITS: dict[str, str] = UNITS | {
     "max_frequency": "THz",
     "frequencies": "THz, by special point",
     "imaginary_modes": "q in reciprocal vectors of the primitive cell, frequency in THz (negative)",
-    "shift_by_moments": "THz, largest ω(relaxed moments) − ω(frozen moments) along the path",
+    "shift_by_moments": "THz, largest ω(relaxed) − ω(frozen moments), at waves that fit into the supercell",
     "zero_point_energy": "eV/atom",
     "free_energy_300K": "eV/atom, vibrations only",
     "entropy_300K": "k_B/atom",
@@ -107,6 +108,11 @@ def plot_phonons(result: PhononResult) -> "Figure":
     side.fill_betweenx(dos.frequency_points, dos.dos, color=COLORS[4], linewidth=0.0)
     side.axhline(0.0, color=REFERENCE, linewidth=0.6)
     side.set_xlim(left=0.0)
+    side.locator_params(axis="x", nbins=2, prune="lower")
+    drawn = np.concatenate(
+        [values.ravel() for values in bands.frequencies + (result.frozen_frequencies or [])]
+    )
+    axes.set_ylim(1.05 * drawn.min() if drawn.min() < -IMAGINARY_TOL else 0.0, 1.05 * drawn.max())
     side.set_xlabel("states per THz\nand primitive cell", fontsize=8)
     side.tick_params(labelsize=7, labelleft=False)
     return figure

@@ -11,7 +11,13 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
-from mmace_sim.workflows.phonon_bands import BandPath, ImaginaryMode, band_path, imaginary_modes
+from mmace_sim.workflows.phonon_bands import (
+    BandPath,
+    ImaginaryMode,
+    band_path,
+    commensurate_points,
+    imaginary_modes,
+)
 from mmace_sim.workflows.phonon_cells import make_phonopy, restoring_forces, supercells
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult, _as_atoms
 from mmace_sim.workflows.singlepoint import PointResult, SinglePoint, check_point_mode
@@ -43,7 +49,8 @@ class PhononResult:
         frozen: Force constants at frozen moments in eV/Å², if moments were relaxed; else None.
         frozen_frequencies: Frequencies along the path with these, in THz, for each segment.
         path: Path of the bands.
-        largest_shift: Largest change of a frequency along the path by relaxing moments, in THz with its sign.
+        largest_shift: Largest change of a frequency by relaxing moments, in THz with its sign, at wave vectors that fit
+            into the supercell; never positive where moments are at a minimum.
         imaginary: Unstable modes, softest first.
         notes: What phonopy said.
     """
@@ -256,15 +263,8 @@ class Phonons:
         """Bands, DOS, thermal properties and imaginary modes."""
         phonon, path = result.phonon, band_path(result.phonon)
         if result.frozen is not None:
-            relaxed = phonon.force_constants
-            phonon.force_constants = result.frozen
-            result.frozen_frequencies = phonon.run_band_structure(path.qpoints).frequencies
-            phonon.force_constants = relaxed
+            _compare_frozen(result, path)
         phonon.run_band_structure(path.qpoints, path_connections=path.connections, labels=path.labels)
-        if result.frozen_frequencies is not None:
-            result.largest_shift = _largest_shift(
-                phonon.band_structure.frequencies, result.frozen_frequencies
-            )
         phonon.run_mesh(self.mesh)
         phonon.run_total_dos()
         start, stop, step = self.temperatures
@@ -357,9 +357,15 @@ def _worst(points: Sequence[PointResult]) -> PointResult:
     return max(points, key=lambda point: order.index(point.status))
 
 
-def _largest_shift(relaxed: Sequence[np.ndarray], frozen: Sequence[np.ndarray]) -> float:
-    shifts = np.concatenate([(one - other).ravel() for one, other in zip(relaxed, frozen, strict=True)])
-    return float(shifts[np.argmax(np.abs(shifts))])
+def _compare_frozen(result: PhononResult, path: BandPath) -> None:
+    """Frequencies at frozen moments, and what relaxing them changes."""
+    phonon, relaxed, points = result.phonon, result.phonon.force_constants, commensurate_points(result.phonon)
+    shifts = phonon.run_qpoints(points).frequencies
+    phonon.force_constants = result.frozen
+    result.frozen_frequencies = phonon.run_band_structure(path.qpoints).frequencies
+    shifts = shifts - phonon.run_qpoints(points).frequencies
+    result.largest_shift = float(shifts.flat[np.argmax(np.abs(shifts))])
+    phonon.force_constants = relaxed
 
 
 def _left_the_state(points: Sequence[PointResult]) -> str:
