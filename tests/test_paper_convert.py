@@ -17,7 +17,7 @@ from mmace_sim.calculator import MMACECalculator
 from mmace_sim.cli.app import app
 from mmace_sim.errors import ConfigError, ModelFileError, PhysicsWarning
 from mmace_sim.graph.batch import graph_from_atoms
-from mmace_sim.model.checkpoint import load_model, save_model
+from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.paper_mmace import PaperMMACE
 from mmace_sim.model.unpickle import read_pickled_module
 from mmace_sim.model.upstream_file import read_upstream_file
@@ -26,7 +26,7 @@ from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.training.config import load_train_config
 from mmace_sim.training.evaluate import evaluate_files
 from mmace_sim.training.trainer import train
-from mmace_sim.workflows.convert import convert, violations_of
+from mmace_sim.workflows.convert import convert
 from mmace_sim.workflows.relax import relax
 
 EXTENSIONS = "mace.modules.extensions"
@@ -177,6 +177,28 @@ class TestMaliciousPickles:
             read_upstream_file(tmp_path / "m")
         assert not trace.exists()
 
+    @pytest.mark.parametrize(
+        "attack",
+        [
+            # GLOBAL, then BUILD with slot state: would set attributes of the function that rebuilds tensors
+            b"ctorch._utils\n_rebuild_tensor_v2\n(N(X\x08\x00\x00\x00__name__X\x01\x00\x00\x00xdtb.",
+            b"ctorch._utils\n_rebuild_tensor_v2\n(X\x01\x00\x00\x00xK\x01db.",
+            # attributes reached through dotted names of protocol 4
+            b"\x80\x04\x8c\x05numpy\x8c\x0ef2py.os.system\x93\x8c\x02ls\x85R.",
+            # numpy scalars that hold objects
+            b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(X\x01\x00\x00\x00OtRU\x01atR.",
+            # a tensor that reaches outside of its storage
+            b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000"
+            b"X\x03\x00\x00\x00cpuK\x04tQK\x00(I100000\nt(K\x01tNNtR.",
+        ],
+    )
+    def test_crafted_pickles(self, attack, tmp_path):
+        with zipfile.ZipFile(tmp_path / "m", "w") as archive:
+            archive.writestr("m/data.pkl", attack)
+            archive.writestr("m/data/0", b"\0" * 16)
+        with pytest.raises(ModelFileError):
+            read_upstream_file(tmp_path / "m")
+
     def test_functions_of_torch_are_recorded_not_called(self, tmp_path):
         trace = tmp_path / "it_ran"
         torch.save(_Command(torch.hub.load_state_dict_from_url, f"file://{trace}"), tmp_path / "m")
@@ -194,14 +216,10 @@ def test_violations_are_measured_and_told_once(tmp_path):
     assert len(caught) == 1
     assert {"inversion", "time_reversal", "no_jump_at_cutoff"} <= model.metadata["violations"].keys()
     assert "joint_rotation" not in model.metadata["violations"]
-    repaired = convert(source, tmp_path / "repaired.safetensors", time_reversal=True, saturate=True)
-    assert repaired.metadata["violations"].keys() == {"no_jump_at_cutoff"}
-
-
-def test_a_model_without_violations_is_silent(tmp_path):
-    model = random_paper_model(time_reversal=True, saturate=True)
-    assert violations_of(model, n_structures=1).keys() == {"no_jump_at_cutoff"}
-    load_model(save_model(model, tmp_path / "m.safetensors"))
+    repairs = {"time_reversal": True, "saturate": True, "smooth_cutoff": True}
+    repaired = convert(source, tmp_path / "repaired.safetensors", **repairs)
+    assert repaired.metadata["violations"] == {}
+    assert load_model(tmp_path / "repaired.safetensors").config == repaired.config  # and no warning
 
 
 class TestCommand:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from paper_tools import random_paper_model
 
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -23,9 +24,10 @@ MODELS = {
     "2-layers-vectors": {"num_interactions": 2, "hidden_irreps": "4x0e+4x1o"},
     "3-layers-tensors": {
         "num_interactions": 3,
-        "hidden_irreps": "4x0e+4x1o+4x2e",
+        "hidden_irreps": "2x0e+2x1o+2x2e",
         "max_m_ell": 2,
         "correlation": 1,
+        "r_max": 3.0,
     },
 }
 
@@ -45,18 +47,29 @@ def test_violates_what_the_published_function_violates(shape):
     assert {name: v for name, v in violations.items() if v < 1e-6} == {}
 
 
-def test_time_reversal_repairs_inversion_as_well(shape):
-    names = (
-        "joint_rotation",
-        "inversion",
-        "time_reversal",
-        "no_field_without_moments",
-        "batch_equals_single",
-    )
-    violations = measure_identities(
-        random_paper_model(**shape, time_reversal=True), names=names, n_structures=2
-    )
+def test_the_repairs_repair_what_they_say(shape):
+    names = (*VIOLATED, "joint_rotation", "batch_equals_single", "forces")
+    model = random_paper_model(**shape, time_reversal=True, smooth_cutoff=True)
+    violations = measure_identities(model, names=names, n_structures=2)
     assert {name: v for name, v in violations.items() if v > IDENTITIES[name].tolerance} == {}
+
+
+def test_time_reversal_alone_repairs_inversion():
+    violations = measure_identities(random_paper_model(time_reversal=True), names=VIOLATED, n_structures=2)
+    assert {name for name, v in violations.items() if v > IDENTITIES[name].tolerance} == {"no_jump_at_cutoff"}
+
+
+def test_a_smooth_cutoff_acts_in_its_shell_only():
+    published, smooth = random_paper_model(), random_paper_model(smooth_cutoff=True)
+
+    def difference(distance):
+        dimer = Atoms("FeAl", positions=[[0, 0, 0], [0, 0.6 * distance, 0.8 * distance]])
+        set_magmoms(dimer, np.array([[1.0, 0.5, 0.0], [0.0, 0.3, 2.0]]))
+        graph = graph_from_atoms(dimer, published.r_max)
+        return float((published(graph)["energy"] - smooth(graph)["energy"]).detach())
+
+    assert difference(3.49) == 0.0
+    assert difference(3.8) != 0.0
 
 
 def test_saturation_bounds_large_moments(shape):

@@ -65,13 +65,14 @@ def quantities() -> str:
 
 
 def field_docs(model: type[BaseModel]) -> dict[str, str]:
-    """Docstring below each field of a configuration class."""
+    """Docstring below each field of a configuration class, those of its base classes included."""
+    base = model.__mro__[1]
+    docs = field_docs(base) if base is not BaseModel and issubclass(base, BaseModel) else {}
     body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(model))).body[0].body
-    docs = {}
     for node, after in itertools.pairwise(body):
         is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         if isinstance(node, ast.AnnAssign) and is_text:
-            docs[node.target.id] = after.value.value
+            docs[node.target.id] = " ".join(after.value.value.split())
     return docs
 
 
@@ -99,6 +100,13 @@ def model_config() -> str:
     from mmace_sim.model.config import ModelConfig
 
     return table(["Field", "Default", "Meaning"], config_table(ModelConfig))
+
+
+def paper_config() -> str:
+    """Hyper-parameters of the published architecture."""
+    from mmace_sim.model.paper_mmace import PaperConfig
+
+    return table(["Field", "Default", "Meaning"], config_table(PaperConfig))
 
 
 def train_config() -> str:
@@ -194,6 +202,7 @@ PAGES = {
     "summary.md": summary_keys,
     "commands.md": command_pages,
     "model-config.md": model_config,
+    "paper-config.md": paper_config,
     "train-config.md": train_config,
 }
 

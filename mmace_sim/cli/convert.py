@@ -21,12 +21,16 @@ def convert(
     time_reversal: Annotated[
         bool,
         typer.Option(
-            "--time-reversal", help="Evaluate ½[E(m) + E(−m)]: even in the moments, twice the cost."
+            "--time-reversal", help="Evaluate ½[E(m) + E(−m)]: even in the moments, up to 1.7 times the cost."
         ),
     ] = False,
     saturate: Annotated[
         bool,
         typer.Option("--saturate", help="Saturate moments at the largest moment of the training data."),
+    ] = False,
+    smooth_cutoff: Annotated[
+        bool,
+        typer.Option("--smooth-cutoff", help="Let pairs fade out over the last 0.5 Å before the cutoff."),
     ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the model.", show_default="of the file")] = None,
     licence: Annotated[
@@ -39,8 +43,8 @@ def convert(
     """Convert a checkpoint of the published magnetic MACE code.
 
     Nothing that the checkpoint names is imported or run. The result computes the same energies; what it violates
-    (time reversal, inversion, ...) is measured and written into the file, and `--time-reversal` and `--saturate`
-    repair part of it.
+    (time reversal, inversion, ...) is measured and written into the file. `--time-reversal`, `--saturate` and
+    `--smooth-cutoff` repair that, and change the energies.
     """
     from mmace_sim.cli.options import quiet_imports
     from mmace_sim.errors import OutputError
@@ -57,6 +61,7 @@ def convert(
         head=head,
         time_reversal=time_reversal,
         saturate=saturate,
+        smooth_cutoff=smooth_cutoff,
         metadata={"name": name, "license": licence, "citation": citation},
     )
     if quiet:

@@ -84,8 +84,8 @@ def from_upstream(
 ) -> PaperMMACE:
     """Convert weights of the published code.
 
-    All sizes are read off the arrays; `config` adds what those cannot tell ("clamp_moments",
-    "time_reversal", "saturate") and is checked against them.
+    All sizes are read off the arrays. `config` adds what those cannot tell ("clamp_moments", and the repairs
+    "time_reversal", "saturate", "smooth_cutoff") and is checked against them.
 
     Args:
         config: Hyper-parameters by upstream's names.
@@ -158,6 +158,7 @@ def read_config(weights: UpstreamWeights, config: Mapping[str, Any]) -> PaperCon
         "clamp": bool(config.get("clamp_moments", False)),
         "time_reversal": bool(config.get("time_reversal", False)),
         "saturate": bool(config.get("saturate", False)),
+        "smooth_cutoff": bool(config.get("smooth_cutoff", False)),
     }
     for ours, theirs in _SAME.items():
         if theirs in config and not _equal(config[theirs], values[ours]):

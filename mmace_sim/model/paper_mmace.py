@@ -1,4 +1,4 @@
-"""The published magnetic MACE architecture, with its defects and the options that repair two of them."""
+"""The published magnetic MACE architecture, with its defects and the options that repair them."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,12 @@ from mmace_sim.nn.ops import NeighborLayout, SpeciesLinear
 from mmace_sim.nn.paper_interaction import PaperEdges, PaperInteraction, coupling_paths
 from mmace_sim.nn.paper_moments import chebyshev, saturate_outside, solid_harmonics, squared_ratio
 from mmace_sim.nn.paper_product import PaperProduct
-from mmace_sim.nn.radial import RadialBasis
+from mmace_sim.nn.radial import RadialBasis, polynomial_cutoff
 from mmace_sim.nn.readout import LinearReadout, NonLinearReadout
+
+FADING_WIDTH: float = 0.5
+"""Width of the shell in which a smooth cutoff acts, in Å."""
+FADING_ORDER: int = 5
 
 
 class PaperConfig(ArchitectureConfig):
@@ -36,6 +40,8 @@ class PaperConfig(ArchitectureConfig):
     saturate: bool = False
     """Repair: moments saturate at the largest moment of their element (they are unchanged up to 95 % of it), and a
     one-body wall rises above it."""
+    smooth_cutoff: bool = False
+    """Repair: pairs fade out over the last 0.5 Å before the cutoff, where the published energy jumps."""
     clamp: bool = False
     """Whether Chebyshev functions keep their value above the largest moment, as in later upstream versions."""
 
@@ -141,9 +147,10 @@ class PaperLayer(nn.Module):
 class PaperMMACE(MagneticModel):
     """The magnetic MACE of the paper: one equivariant network of positions and moments together.
 
-    It treats moments as polar vectors, so that it is invariant under joint rotations, and under inversion only
-    if moments are reversed too; E(−m) = E(m) holds with ``time_reversal=True`` alone, and then inversion does as
-    well. Its energy jumps where a neighbour crosses the cutoff. `mmace_sim.model.from_mace` converts upstream weights.
+    It treats moments as polar vectors: it is invariant under joint rotations, and under inversion only if moments are
+    reversed too. E(−m) = E(m) holds with ``time_reversal=True`` alone, and then E(−r, m) = E(r, m) does as well. Its
+    energy jumps where a neighbour crosses the cutoff (unless ``smooth_cutoff``), and grows without bounds above the
+    largest moments (unless ``saturate``). :mod:`mmace_sim.model.from_mace` converts upstream weights.
 
     Args:
         config: Hyper-parameters.
@@ -229,6 +236,11 @@ class PaperMMACE(MagneticModel):
         mask = layout.mask * (lengths < self.config.r_max)
         # upstream's vectors point from the neighbour to the centre; with moments as polar vectors that matters
         angular = spherical_harmonics(-vectors, lengths, self.config.max_ell) * mask
+        if self.config.smooth_cutoff:
+            inside = self.config.r_max - FADING_WIDTH
+            angular = angular * polynomial_cutoff(
+                (lengths - inside).clamp(min=0.0), FADING_WIDTH, FADING_ORDER
+            )
         degrees = angular.split([2 * ell + 1 for ell in range(self.config.max_ell + 1)], dim=1)
         radial = self.radial_basis(lengths)
         sent = harmonics.index_select(0, sender)[:, None]

@@ -69,7 +69,8 @@ class UpstreamFile:
 
         Args:
             head: Name of the head; may be left out if there is but one.
-            **repairs: "time_reversal" and "saturate", see :class:`~mmace_sim.model.paper_mmace.PaperConfig`.
+            **repairs: "time_reversal", "saturate" and "smooth_cutoff", see
+                :class:`~mmace_sim.model.paper_mmace.PaperConfig`.
 
         Raises:
             ModelFileError: If there is no such head, or the weights are not of the published architecture.

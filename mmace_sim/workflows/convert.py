@@ -26,9 +26,8 @@ def convert(
     output: str | Path,
     *,
     head: str | None = None,
-    time_reversal: bool = False,
-    saturate: bool = False,
     metadata: dict | None = None,
+    **repairs: bool,
 ) -> PaperMMACE:
     """Convert a checkpoint of the published magnetic MACE code and write it as a model file.
 
@@ -36,9 +35,9 @@ def convert(
         path: Checkpoint.
         output: Model file to write.
         head: Head to keep of a model with several.
-        time_reversal: Repair: evaluate ½[E(m) + E(−m)].
-        saturate: Repair: saturate moments at the largest moment of their element.
         metadata: What to put into the file beside what the checkpoint says ("name", "license", …).
+        **repairs: "time_reversal", "saturate" and "smooth_cutoff", see
+            :class:`~mmace_sim.model.paper_mmace.PaperConfig`.
 
     Returns:
         The model, with its ``violations`` in its metadata.
@@ -46,7 +45,7 @@ def convert(
     Raises:
         ModelFileError: If the checkpoint cannot be read or is of another architecture.
     """
-    model = read_upstream_file(path).model(head, time_reversal=time_reversal, saturate=saturate)
+    model = read_upstream_file(path).model(head, **repairs)
     model.requires_grad_(requires_grad=False)
     model.metadata |= {key: value for key, value in (metadata or {}).items() if value}
     model.metadata["violations"] = violations_of(model)
