@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmace_sim import __version__
+from mmace_sim.cli.bain import bain
 from mmace_sim.cli.check import check
 from mmace_sim.cli.convert import convert
 from mmace_sim.cli.elastic import elastic
@@ -77,6 +78,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(convert)
 app.command()(eos)
+app.command()(bain)
 app.command()(elastic)
 app.command()(check)
 app.command()(phonons)

@@ -29,22 +29,8 @@ _RelaxPositions = Annotated[
         rich_help_panel=opt.RELAXATION,
     ),
 ]
-_VolumeMin = Annotated[
-    float | None,
-    typer.Option(
-        help="Smallest volume, relative to that of the structure.",
-        show_default="0.88",
-        rich_help_panel=opt.STRAIN,
-    ),
-]
-_VolumeMax = Annotated[
-    float | None,
-    typer.Option(
-        help="Largest volume, relative to that of the structure.",
-        show_default="1.12",
-        rich_help_panel=opt.STRAIN,
-    ),
-]
+_VolumeMin = Annotated[float | None, opt.volume_option("Smallest", "0.88")]
+_VolumeMax = Annotated[float | None, opt.volume_option("Largest", "1.12")]
 _NVolumes = Annotated[
     int | None, typer.Option(help="Number of volumes.", show_default="13", rich_help_panel=opt.STRAIN)
 ]

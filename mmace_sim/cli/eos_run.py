@@ -40,6 +40,22 @@ POINT_COLUMNS: tuple[str, ...] = (
 """Columns of ``curves.csv``: one line for each point."""
 
 
+def split_states(value: Any) -> Any:
+    """Magnetic states from ``fm,afm,nm`` or a list.
+
+    Args:
+        value: What the user gave.
+
+    Returns:
+        List of names that exist.
+
+    Raises:
+        ConfigError: If one does not exist.
+    """
+    names = value.split(",") if isinstance(value, str) else value
+    return [check_state(str(name).strip()) for name in names] if isinstance(names, list) else names
+
+
 class EosConfig(RunConfig):
     """Everything that decides the result of ``mmace-sim eos``."""
 
@@ -68,11 +84,7 @@ class EosConfig(RunConfig):
     figures: bool = True
     """Draw the curves of each structure."""
 
-    @field_validator("states", mode="before")
-    @classmethod
-    def _split_states(cls, value: Any) -> Any:
-        names = value.split(",") if isinstance(value, str) else value
-        return [check_state(str(name).strip()) for name in names] if isinstance(names, list) else names
+    _split = field_validator("states", mode="before")(split_states)
 
 
 def run_eos(config: EosConfig, *, force: bool, quiet: bool) -> int:
@@ -171,21 +183,22 @@ def _point_rows(curve: EosCurve) -> list[dict[str, Any]]:
     ]
 
 
-def minimum_rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
+def minimum_rows(entry: dict[str, Any], states: str = "states") -> list[dict[str, Any]]:
     """Lines of the table: one for each minimum, or one that says why there is none.
 
     Args:
         entry: From `eos_entry`, or of a structure that failed.
+        states: Its key that holds the states with their minima.
 
     Returns:
         One dictionary for each line.
     """
     head = {key: entry[key] for key in ("name", "file", "index", "formula")}
-    if "states" not in entry:
+    if states not in entry:
         return [head | {"status": entry["status"], "message": entry["message"]}]
     return [
         head | {"state": state["state"], "status": state["status"], "message": state["message"]} | minimum
-        for state in entry["states"]
+        for state in entry[states]
         for minimum in [{"minimum": k} | m for k, m in enumerate(state["minima"], start=1)] or [{}]
     ]
 

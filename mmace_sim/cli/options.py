@@ -181,6 +181,23 @@ def fmax_option(default: str) -> Any:
     )
 
 
+def volume_option(which: str, default: str) -> Any:
+    """The option for an end of a range of volumes.
+
+    Args:
+        which: "Smallest" or "Largest".
+        default: What the configuration of the command has.
+
+    Returns:
+        Metadata for ``Annotated``.
+    """
+    return typer.Option(
+        help=f"{which} volume, relative to that of the structure.",
+        show_default=default,
+        rich_help_panel=STRAIN,
+    )
+
+
 def magforce_tol_option(default: str) -> Any:
     """The option for the largest magnetic force.
 

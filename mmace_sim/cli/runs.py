@@ -130,13 +130,20 @@ class PropertyRun:
 
 
 @contextmanager
-def open_run(command: str, config: RunConfig, *, force: bool) -> Iterator[PropertyRun]:
+def open_run(
+    command: str,
+    config: RunConfig,
+    *,
+    force: bool,
+    build: Callable[[Any], list[LoadedStructure]] | None = None,
+) -> Iterator[PropertyRun]:
     """Load the model, read the structures, prepare the folder and log to it.
 
     Args:
         command: Name of the command.
         config: The merged configuration.
         force: Overwrite an earlier run in the same folder.
+        build: Makes the structures from the model, for a command that needs no files.
 
     Yields:
         The run.
@@ -149,7 +156,7 @@ def open_run(command: str, config: RunConfig, *, force: bool) -> Iterator[Proper
     """
     with quiet_imports():
         model = load_run_model(config)
-    items = prepare_structures(config, model.elements)
+    items = build(model) if build is not None else prepare_structures(config, model.elements)
     folder = Path(config.output)
     prepare_folder(folder, resume=None, force=force)
     run = PropertyRun(command, config, folder, model, items, now())

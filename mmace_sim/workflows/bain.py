@@ -1,0 +1,312 @@
+"""Energy maps over c/a and volume: the Bain path between bcc and fcc in several magnetic states, in one batch."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Float
+
+from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.workflows.eos_analysis import EosStatus
+from mmace_sim.workflows.magnetic_states import check_state, magnetic_state
+from mmace_sim.workflows.relax import ModelLike, Relaxation, Status
+from mmace_sim.workflows.singlepoint import PointResult, check_point_mode, point_result
+
+_CELL_TOL = 1e-3
+
+
+@dataclass(frozen=True)
+class BainMinimum:
+    """A local minimum of a map, from a paraboloid through the lowest point and its eight neighbours.
+
+    Attributes:
+        c_over_a: Ratio of the cell.
+        volume: In Å³/atom.
+        energy: In eV/atom.
+        moment: Mean length of the moments at the nearest point of the grid, in μB.
+    """
+
+    c_over_a: float
+    volume: float
+    energy: float
+    moment: float
+
+
+@dataclass
+class BainMap:
+    """Energy over c/a and volume in one magnetic state.
+
+    Attributes:
+        state: Name of the state.
+        status: CONVERGED; INCOMPLETE if points are missing; OUTSIDE if the lowest point is at the edge; FAILED.
+        message: What to know or do; empty if all is well.
+        note: How the state was made, such as a larger cell.
+        energies: In eV/atom, for each c/a (rows) and volume (columns); NaN where a point failed.
+        moments: Mean length of all moments, in μB, likewise.
+        minima: Local minima in the order of their energies.
+        points: What was computed, row by row.
+    """
+
+    state: str
+    status: EosStatus
+    message: str = ""
+    note: str = ""
+    energies: Float[np.ndarray, "n_ratios n_volumes"] = field(default_factory=lambda: np.zeros((0, 0)))
+    moments: Float[np.ndarray, "n_ratios n_volumes"] = field(default_factory=lambda: np.zeros((0, 0)))
+    minima: list[BainMinimum] = field(default_factory=list)
+    points: list[PointResult] = field(default_factory=list)
+
+
+@dataclass
+class BainResult:
+    """Maps of one structure.
+
+    Attributes:
+        atoms: The structure as it was given.
+        c_over_a: Ratios of the cell, in ascending order.
+        volumes: In Å³/atom, in ascending order.
+        maps: One for each state.
+    """
+
+    atoms: Atoms
+    c_over_a: Float[np.ndarray, " n_ratios"]
+    volumes: Float[np.ndarray, " n_volumes"]
+    maps: list[BainMap]
+
+    @property
+    def status(self) -> EosStatus:
+        """CONVERGED if all maps are, else the first other status."""
+        return next((m.status for m in self.maps if m.status is not EosStatus.CONVERGED), EosStatus.CONVERGED)
+
+    @property
+    def lowest_energy(self) -> float:
+        """Lowest minimum of all states, or the lowest point if there is none, in eV/atom; NaN if all failed."""
+        minima = [minimum.energy for one in self.maps for minimum in one.minima]
+        points = [float(np.nanmin(one.energies)) for one in self.maps if np.isfinite(one.energies).any()]
+        return min(minima or points, default=float("nan"))
+
+
+class BainPath:
+    """Energy over c/a and volume: settings here, structures in :meth:`run`.
+
+    A body-centred tetragonal cell is bcc at c/a = 1 and fcc at c/a = √2. Layered antiferromagnets fit into it (AFM) or
+    into two of them (AFMD). Every point starts from the moments of its state, and all points of all states of all
+    structures are computed in one batch.
+
+    Args:
+        model: Model, its name or path, or any TorchSim model that gives magforces.
+        states: Magnetic states, see `mmace_sim.workflows.magnetic_states.STATES`.
+        magmoms: "relaxed" lets the moments follow, "fixed" keeps them.
+        c_over_a: Smallest and largest ratio.
+        n_ratios: Number of ratios.
+        volume_range: Smallest and largest volume, relative to that of the structure.
+        n_volumes: Number of volumes.
+        relax_positions: Whether atoms relax within the cell.
+        fmax: Largest force at convergence if atoms relax, in eV/Å.
+        magforce_tol: Largest magforce of relaxed moments, in eV/μB.
+        max_steps: Largest number of steps of a point.
+        **settings: `collinear`, `fix_magnitude`, `device`, `dtype`, `max_batch_atoms` of
+            :class:`~mmace_sim.workflows.relax.Relaxation`.
+
+    Raises:
+        ConfigError: If a state does not exist.
+        UnsupportedOptionError: If another setting is impossible.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike = "default",
+        *,
+        states: Sequence[str] = ("fm", "afm", "afmd", "nm"),
+        magmoms: str = "relaxed",
+        c_over_a: tuple[float, float] = (0.85, 1.65),
+        n_ratios: int = 17,
+        volume_range: tuple[float, float] = (0.84, 1.12),
+        n_volumes: int = 9,
+        relax_positions: bool = False,
+        fmax: float = 0.005,
+        magforce_tol: float = 1e-3,
+        max_steps: int = 500,
+        **settings: Any,
+    ) -> None:
+        check_point_mode(magmoms)
+        for name, (low, high), count in (
+            ("c_over_a", c_over_a, n_ratios),
+            ("volume_range", volume_range, n_volumes),
+        ):
+            if not 0 < low < high or count < 3:
+                raise UnsupportedOptionError(
+                    f"{name} = {(low, high)} in {count} steps, expected two positive numbers in ascending order and "
+                    "at least three steps."
+                )
+        self.states = [check_state(name) for name in dict.fromkeys(states)]
+        self.c_over_a = np.linspace(*c_over_a, n_ratios)
+        self.factors = np.linspace(*volume_range, n_volumes)
+        self.relaxation = Relaxation(
+            model,
+            relax_positions=relax_positions,
+            relax_cell=False,
+            magmoms="joint" if magmoms == "relaxed" else "fixed",
+            fmax=fmax,
+            magforce_tol=magforce_tol,
+            max_steps=max_steps,
+            **settings,
+        )
+
+    def run(
+        self, structures: Sequence[Atoms], *, on_finished: Callable[[int, int], None] | None = None
+    ) -> list[BainResult]:
+        """Compute the maps; a structure or state that fails does not stop the others.
+
+        Args:
+            structures: Crystals whose third cell vector is perpendicular to the others, which are equally long.
+            on_finished: Called after each point with the number of finished points and of all.
+
+        Returns:
+            One result for each structure, in the same order.
+        """
+        maps = [[self._start(atoms, name) for name in self.states] for atoms in structures]
+        images = [point.atoms for row in maps for one in row for point in one.points]
+        counter = itertools.count(1)
+
+        def finish(_index: int, _result: Any) -> None:
+            if on_finished is not None:
+                on_finished(next(counter), len(images))
+
+        points = iter(map(point_result, self.relaxation.run(images, on_finished=finish)))
+        results = []
+        for atoms, row in zip(structures, maps, strict=True):
+            volumes = self.factors * atoms.cell.volume / len(atoms)
+            for one in row:
+                if one.points:
+                    one.points = list(itertools.islice(points, len(one.points)))
+                    self._finish(one, volumes)
+            results.append(BainResult(atoms, self.c_over_a, volumes, row))
+        return results
+
+    def _start(self, atoms: Atoms, name: str) -> BainMap:
+        """A map whose points are still to be computed, or one that failed."""
+        try:
+            base, height = _tetragonal(atoms)
+            state, note = magnetic_state(atoms, name)
+        except StructureError as error:
+            return BainMap(name, EosStatus.FAILED, str(error))
+        points = []
+        for ratio, factor in itertools.product(self.c_over_a, self.factors):
+            edge = (factor * base**2 * height / ratio) ** (1 / 3)
+            image = state.copy()
+            stretch = np.diag([edge / base, edge / base, ratio * edge / height])
+            axes = _axes(atoms)
+            image.set_cell(state.cell.array @ (axes.T @ stretch @ axes), scale_atoms=True)
+            points.append(PointResult(image, np.nan, None, None, None, None, Status.FAILED))
+        return BainMap(name, EosStatus.FAILED, note=note, points=points)
+
+    def _finish(self, one: BainMap, volumes: Float[np.ndarray, " n_volumes"]) -> None:
+        """Fill in what was computed, and look for minima."""
+        shape = (len(self.c_over_a), len(self.factors))
+        good = np.array([point.status is Status.CONVERGED for point in one.points])
+        energies = np.array([point.energy / len(point.atoms) for point in one.points])
+        moments = np.array(
+            [np.nan if p.magmoms is None else np.linalg.norm(p.magmoms, axis=1).mean() for p in one.points]
+        )
+        one.energies = np.where(good, energies, np.nan).reshape(shape)
+        one.moments = np.where(good, moments, np.nan).reshape(shape)
+        problem = next(
+            (f"{p.status}: {p.message}" for p, ok in zip(one.points, good, strict=True) if not ok), ""
+        )
+        if not good.any():
+            one.message = f"no point converged ({problem})"
+            return
+        one.minima = find_minima(self.c_over_a, volumes, one.energies, one.moments)
+        row, column = np.unravel_index(np.nanargmin(one.energies), shape)
+        if row in (0, shape[0] - 1) or column in (0, shape[1] - 1):
+            one.status = EosStatus.OUTSIDE
+            one.message = (
+                f"the lowest point is at the edge of the map (c/a {self.c_over_a[row]:.3f}, "
+                f"{volumes[column]:.2f} Å³/atom). Widen the ranges."
+            )
+        elif not good.all():
+            one.status = EosStatus.INCOMPLETE
+            one.message = f"{np.sum(~good)} of {good.size} points are left out ({problem})"
+        else:
+            one.status = EosStatus.CONVERGED
+
+
+def _tetragonal(atoms: Atoms) -> tuple[float, float]:
+    """Base edge and height of a tetragonal cell, in Å."""
+    if not atoms.pbc.all():
+        raise StructureError("a Bain path needs a crystal, periodic in all three directions.")
+    a, b, c = atoms.cell.lengths()
+    angles = atoms.cell.angles()
+    if abs(a - b) > _CELL_TOL * a or np.abs(angles - 90).max() > 0.1:
+        raise StructureError(
+            "a Bain path needs a tetragonal cell, two equal edges and a third one perpendicular to them; this one has "
+            f"{a:.3f}, {b:.3f}, {c:.3f} Å and {angles[0]:.1f}, {angles[1]:.1f}, {angles[2]:.1f}°. Give the "
+            "conventional cell."
+        )
+    return float(np.sqrt(a * b)), float(c)
+
+
+def _axes(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
+    """Unit vectors along the edges of the cell, as rows."""
+    return atoms.cell.array / atoms.cell.lengths()[:, None]
+
+
+def find_minima(
+    c_over_a: Float[np.ndarray, " n_ratios"],
+    volumes: Float[np.ndarray, " n_volumes"],
+    energies: Float[np.ndarray, "n_ratios n_volumes"],
+    moments: Float[np.ndarray, "n_ratios n_volumes"],
+) -> list[BainMinimum]:
+    """Local minima inside of a map.
+
+    Args:
+        c_over_a: Ratios, equally spaced.
+        volumes: In Å³/atom, equally spaced.
+        energies: In eV/atom, NaN where unknown.
+        moments: In μB.
+
+    Returns:
+        Minima in the order of their energies.
+    """
+    offsets = np.array(list(itertools.product((-1, 0, 1), repeat=2)))
+    x, y = offsets.T
+    design = np.stack([np.ones(9), x, y, x * x, x * y, y * y], axis=1)
+    steps = np.array([c_over_a[1] - c_over_a[0], volumes[1] - volumes[0]])
+    found = []
+    for row, column in itertools.product(range(1, len(c_over_a) - 1), range(1, len(volumes) - 1)):
+        around = energies[row - 1 : row + 2, column - 1 : column + 2].ravel()
+        if not np.isfinite(around).all() or around.argmin() != 4:
+            continue
+        e, gx, gy, xx, xy, yy = np.linalg.lstsq(design, around, rcond=None)[0]
+        hessian = np.array([[2 * xx, xy], [xy, 2 * yy]])
+        shift = np.zeros(2)
+        if np.linalg.eigvalsh(hessian)[0] > 0:
+            shift = np.clip(np.linalg.solve(hessian, [-gx, -gy]), -1, 1)
+        place = np.array([c_over_a[row], volumes[column]]) + shift * steps
+        energy = e + np.array([gx, gy]) @ shift + 0.5 * shift @ hessian @ shift
+        found.append(
+            BainMinimum(float(place[0]), float(place[1]), float(energy), float(moments[row, column]))
+        )
+    return sorted(found, key=lambda minimum: minimum.energy)
+
+
+def lowest_along_path(one: BainMap) -> Float[np.ndarray, " n_ratios"]:
+    """Energy at the best volume of each c/a, by a parabola through the lowest volume and its neighbours.
+
+    Args:
+        one: Map of one state.
+
+    Returns:
+        In eV/atom; NaN where the best volume is at the edge.
+    """
+    path = np.full(len(one.energies), np.nan)
+    for row, values in enumerate(one.energies):
+        k = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))
+        if 0 < k < len(values) - 1 and np.isfinite(values[k - 1 : k + 2]).all():
+            left, middle, right = values[k - 1 : k + 2]
+            path[row] = middle - (right - left) ** 2 / (8 * (left - 2 * middle + right))
+    return path
