@@ -17,7 +17,7 @@ from mmace_sim.cli.config import dump_config
 from mmace_sim.cli.options import pick_device, quiet_imports
 from mmace_sim.cli.run_dir import log_to, now, prepare_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
-from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
+from mmace_sim.errors import ConfigError, StructureError
 from mmace_sim.graph.atoms import has_magmoms, set_magmoms
 from mmace_sim.workflows.checks import check_geometry
 from mmace_sim.workflows.initial_moments import initial_magmoms
@@ -25,7 +25,6 @@ from mmace_sim.workflows.output import versions, write_text
 from mmace_sim.workflows.structures import FailedStructure, load_structures
 
 if TYPE_CHECKING:
-    from mmace_sim.testing.probe import Probe
     from mmace_sim.workflows.check import CheckReport
 
 _log = logging.getLogger(__name__)
@@ -91,11 +90,24 @@ def run_check(config: CheckConfig, *, force: bool, quiet: bool) -> int:
         Exit code: 0, or 3 if a check failed.
     """
     with quiet_imports():
-        from mmace_sim.testing.identities import IDENTITIES
-        from mmace_sim.workflows.check import check_model
+        import torch
+
+        from mmace_sim.workflows.check import CHECKS, check_model
         from mmace_sim.workflows.check_curves import save_check_plots
+        from mmace_sim.workflows.check_target import load_target, make_probe
     structures, notes = read_check_structures(config.structures)
-    probe = open_probe(config, structures)
+    device = pick_device(config.device, config.threads)
+    with quiet_imports():
+        target = load_target(config.model, device=device, dtype=getattr(torch, config.dtype))
+    probe = make_probe(
+        target,
+        structures=structures,
+        elements=[atomic_numbers[symbol] for symbol in config.elements] if config.elements else None,
+        r_max=config.r_max,
+        spin_orbit=config.spin_orbit,
+        max_moment=config.max_moment,
+        single_precision=config.dtype == "float32",
+    )
     folder = Path(config.output)
     prepare_folder(folder, resume=None, force=force)
     summary: dict[str, Any] = {
@@ -108,7 +120,7 @@ def run_check(config: CheckConfig, *, force: bool, quiet: bool) -> int:
         _log.info("mmace-sim check %s", config.model)
         for note in notes:
             _log.info("%s", note)
-        with progress("Checking", len(IDENTITIES), "identities", quiet=quiet) as advance:
+        with progress("Checking", len(CHECKS), "identities", quiet=quiet) as advance:
             report = check_model(
                 probe,
                 structures=structures or None,
@@ -157,45 +169,6 @@ def read_check_structures(paths: list[str]) -> tuple[dict[str, Atoms], list[str]
     if paths and not structures:
         raise ConfigError(f"no structures in {', '.join(paths)}. Name files, or folders that hold some.")
     return structures, notes
-
-
-def open_probe(config: CheckConfig, structures: dict[str, Atoms]) -> "Probe":
-    """Load the model or the calculator that is to be checked.
-
-    Args:
-        config: The configuration.
-        structures: The user's structures, if any.
-
-    Raises:
-        ModelFileError: If there is no such model.
-        UnsupportedOptionError: If the factory cannot be used, or an option does not apply.
-        UnsupportedElementError: If the model does not know an element.
-    """
-    import torch
-
-    from mmace_sim.testing.probe import ModelProbe
-    from mmace_sim.workflows.check_target import load_target, make_probe
-
-    device = pick_device(config.device, config.threads)
-    with quiet_imports():
-        target = load_target(config.model, device=device, dtype=getattr(torch, config.dtype))
-    about = {
-        "r_max": config.r_max, "spin_orbit": config.spin_orbit, "max_moment": config.max_moment,
-    }  # fmt: skip
-    given = {name: value for name, value in about.items() if value is not None}
-    probe = make_probe(
-        target,
-        structures=structures,
-        elements=[atomic_numbers[symbol] for symbol in config.elements] if config.elements else None,
-        single_precision=config.dtype == "float32",
-        **given,
-    )
-    if given and isinstance(probe, ModelProbe):
-        option = next(iter(given)).replace("_", "-")
-        raise UnsupportedOptionError(
-            f"--{option} is for calculators: {config.model} says it by itself. Leave it out."
-        )
-    return probe
 
 
 def print_report(report: "CheckReport", name: str, folder: Path) -> None:

@@ -21,6 +21,9 @@ from mmace_sim.workflows.check_target import load_target, make_probe
 
 _log = logging.getLogger(__name__)
 
+CHECKS: tuple[str, ...] = tuple(IDENTITIES)
+"""Names of all checks, in their order."""
+
 _MISSING: dict[str, str] = {
     "forces": "it gives no forces",
     "stress": "it gives no stress",
@@ -140,7 +143,7 @@ def check_model(
         structures: Structures with moments; by default simple crystals, a random cell and a dimer.
         tolerance: Factor for all tolerances.
         seed: Seed of rotations, displacements and the built-in structures.
-        names: Identities to measure; by default all of `mmace_sim.testing.IDENTITIES`.
+        names: Identities to measure; by default all of `CHECKS`.
         device: Where to load a model that is given by name.
         dtype: Precision of a model that is given by name.
         on_finished: Called with each result.
@@ -164,7 +167,7 @@ def check_model(
     if not _depends_on_moments(probe, chosen, seed):
         probe.provides -= {"moments"}
     results = []
-    for name in IDENTITIES if names is None else names:
+    for name in CHECKS if names is None else names:
         results.append(_check(IDENTITIES[name], probe, chosen, tolerance, seed))
         _log.info("%s", _line(results[-1]))
         if on_finished:

@@ -87,57 +87,55 @@ def make_probe(
     elements: Sequence[int] | None = None,
     r_max: float | None = None,
     spin_orbit: bool | None = None,
-    max_moment: float = 3.0,
+    max_moment: float | None = None,
     single_precision: bool = False,
 ) -> Probe:
     """Make something that can be checked from a model or a calculator.
 
     Args:
-        target: Energy model of ours, or ASE calculator. A model knows all of the following by itself, but `elements`
-            can be fewer than it knows.
+        target: Energy model of ours, or ASE calculator.
         structures: Structures to check it on, which tell the elements.
-        elements: Atomic numbers.
-        r_max: Cutoff radius of the calculator, in Å.
-        spin_orbit: Whether the calculator claims spin–orbit coupling.
-        max_moment: Largest moment that the calculator was made for, in μB.
-        single_precision: Whether the calculator computes in float32.
+        elements: Atomic numbers; by default all of a model.
+        r_max: Cutoff radius of a calculator, in Å.
+        spin_orbit: Whether a calculator claims spin–orbit coupling.
+        max_moment: Largest moment that a calculator was made for, in μB; 3 if it is not known.
+        single_precision: Whether a calculator computes in float32.
 
     Returns:
         The probe.
 
     Raises:
-        UnsupportedOptionError: If the target is neither, the elements are not known, or it fails on the first
-            structure.
+        UnsupportedOptionError: If the target is neither, the elements are not known, it fails on the first structure,
+            or a model is told what it knows by itself.
         UnsupportedElementError: If the model does not know an element.
     """
-    found = {int(z) for atoms in (structures or {}).values() for z in atoms.numbers}
+    found = sorted({int(z) for atoms in (structures or {}).values() for z in atoms.numbers})
+    about = {"r_max": r_max, "spin_orbit": spin_orbit, "max_moment": max_moment}
+    given = {name: value for name, value in about.items() if value is not None}
     if _is_model(target):
+        for name in given:
+            option = "--" + name.replace("_", "-")
+            raise UnsupportedOptionError(
+                f"{option} is for calculators: a model says it by itself. Leave it out."
+            )
         probe = ModelProbe(target)
-        _check_elements([*(elements or ()), *sorted(found)], probe.elements)
+        _check_elements([*(elements or ()), *found], probe.elements)
         probe.elements = sorted(elements or probe.elements, key=lambda z: -probe.max_moment(z))
         return probe
     if not _is_calculator(target):
         raise UnsupportedOptionError(
             f"{_kind(target)} cannot be checked, expected an energy model or an ASE calculator."
         )
-    chosen = list(elements or sorted(found))
+    chosen = list(elements or found)
     if not chosen:
         raise UnsupportedOptionError(
             "a calculator does not say which elements it was made for: give them (--elements Fe,Ni), or structures "
             "(--structures)."
         )
-    examples = list((structures or standard_structures(chosen, lambda _: max_moment)).values())
+    examples = list((structures or standard_structures(chosen, lambda _: max_moment or 3.0)).values())
     example = next((atoms for atoms in examples if atoms.pbc.all()), examples[0])
     try:
-        return CalculatorProbe(
-            target,
-            example,
-            elements=chosen,
-            r_max=r_max,
-            spin_orbit=spin_orbit,
-            max_moment=max_moment,
-            single_precision=single_precision,
-        )
+        return CalculatorProbe(target, example, elements=chosen, single_precision=single_precision, **given)
     except MmaceError:
         raise
     except Exception as error:
