@@ -13,6 +13,7 @@ from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.magnetic_mace import MagneticMACE
+from mmace_sim.model.paper_mmace import PaperConfig, PaperMMACE
 
 SIZES = {
     "a": {"hidden_irreps": "64x0e", "num_interactions": 1, "r_max": 5.0},
@@ -92,6 +93,18 @@ def ours(size, dtype, **changes):
         **{**settings, **changes},
     )
     return MagneticMACE(config).to(dtype)
+
+
+def paper(size, dtype, **changes):
+    """The published magnetic architecture of a size."""
+    settings = SIZES[size]
+    torch.manual_seed(0)
+    config = PaperConfig(
+        atomic_numbers=[26],
+        max_moment={26: 3.0},
+        **{**settings, **changes},
+    )
+    return PaperMMACE(config).to(dtype)
 
 
 def graph(images, r_max, dtype):
