@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmace_sim.units import EV_PER_A3_IN_GPA
+from mmace_sim.workflows.magnetic_order import MOMENT_TOL
 
 MIN_POINTS: int = 5
 """A third-order equation of state has four parameters."""
@@ -22,6 +23,9 @@ JUMP: float = 0.3
 as before and after."""
 
 JUMP_RATIO: float = 2.5
+
+ONSET_RATIO: float = 4.0
+"""The same where a moment vanishes: the square root of a continuous transition is steep, but no jump."""
 
 SAME_ENERGY: float = 1e-4
 """States closer than this (eV/atom) are taken for one and the same, which cannot cross itself."""
@@ -104,8 +108,9 @@ def moment_jumps(
     """
     good = np.flatnonzero(np.isfinite(moments))
     changes = np.abs(np.diff(moments[good]))
+    vanishes = np.minimum(moments[good][:-1], moments[good][1:]) < MOMENT_TOL
     around = np.pad(changes, 1)
-    usual = JUMP_RATIO * np.maximum(around[:-2], around[2:])
+    usual = np.where(vanishes, ONSET_RATIO, JUMP_RATIO) * np.maximum(around[:-2], around[2:])
     return [
         MomentJump((float(volumes[a]), float(volumes[b])), (float(moments[a]), float(moments[b])))
         for change, limit, (a, b) in zip(changes, usual, itertools.pairwise(good), strict=True)
