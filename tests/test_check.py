@@ -8,6 +8,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
 from paper_tools import random_paper_model
 
 from mmace_sim.calculator import MMACECalculator
@@ -197,6 +198,15 @@ def test_structures_of_the_user():
     atoms.numbers = [26, 27]
     with pytest.raises(UnsupportedElementError, match="Co: not among the elements of the model"):
         check_model(HeisenbergModel(), structures=[atoms])
+
+
+def test_constraints_of_the_user_do_not_hold_atoms_back():
+    structures = few_structures()
+    structures["rattled"].set_constraint(FixAtoms([0, 1, 2]))
+    names = ["joint_rotation", "inversion", "translation", "forces", "stress"]
+    report = check_model(HeisenbergModel(), structures=structures, names=names)
+    assert report.passed
+    assert len(structures["rattled"].constraints) == 1
 
 
 def test_tolerance_is_a_factor():

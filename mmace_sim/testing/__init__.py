@@ -8,25 +8,33 @@ from importlib import import_module
 from typing import Any
 
 _LAZY = {
+    "CalculatorProbe": "mmace_sim.testing.calculator_probe",
     "IDENTITIES": "mmace_sim.testing.identities",
     "HeisenbergModel": "mmace_sim.testing.toys",
     "Identity": "mmace_sim.testing.identities",
     "MagneticModelConformance": "mmace_sim.testing.conformance",
+    "ModelProbe": "mmace_sim.testing.probe",
+    "Violation": "mmace_sim.testing.prediction",
     "assert_model_calculator_consistency": "mmace_sim.testing.consistency",
     "magnetic_structures": "mmace_sim.testing.strategies",
     "measure_identities": "mmace_sim.testing.identities",
     "random_structure": "mmace_sim.testing.structures",
+    "standard_structures": "mmace_sim.testing.structures",
 }
 
 __all__ = [
     "IDENTITIES",
+    "CalculatorProbe",
     "HeisenbergModel",
     "Identity",
     "MagneticModelConformance",
+    "ModelProbe",
+    "Violation",
     "assert_model_calculator_consistency",
     "magnetic_structures",
     "measure_identities",
     "random_structure",
+    "standard_structures",
 ]
 
 

@@ -25,7 +25,7 @@ def forces(probe: Probe, atoms: Atoms, rng: np.random.Generator) -> Violation:
 
     def displaced(t: float) -> Atoms:
         new = atoms.copy()
-        new.set_positions(atoms.get_positions() + t * shift, apply_constraint=False)
+        new.set_positions(atoms.get_positions() + t * shift)
         return new
 
     return _compare(probe, atoms, "forces", -shift, _slope(probe, displaced))

@@ -55,27 +55,47 @@ class Identity:
         return self.needs <= has
 
 
-def _symmetry(name: str, statement: str, *needs: str, **kwargs: bool) -> Identity:
-    measure = getattr(symmetries, name, None) or getattr(limits, name)
-    return Identity(name, statement, measure, 1e-10, 1e-4, frozenset(needs), **kwargs)
+_ROUNDING = (1e-10, 1e-4)
+_DIFFERENCES = (1e-6, 1e-2)
+"""Tolerances in double and single precision."""
 
-
-def _derivative(name: str, statement: str, *needs: str, **kwargs: bool) -> Identity:
-    return Identity(name, statement, getattr(differences, name), 1e-6, 1e-2, frozenset(needs), **kwargs)
+_MAGNETISM = frozenset({"moments"})
+_FIELDS = frozenset({"moments", "magforces"})
 
 
 IDENTITIES: dict[str, Identity] = {
     identity.name: identity
     for identity in (
-        _symmetry("joint_rotation", "E(Rr, Rm) = E(r, m)"),
-        _symmetry("inversion", "E(−r, m) = E(r, m)"),
-        _symmetry("time_reversal", "E(r, −m) = E(r, m)", "moments"),
-        _symmetry("no_field_without_moments", "∂E/∂m = 0 at m = 0", "magforces", "moments"),
-        _symmetry("spin_rotation", "E(r, Sm) = E(r, m), S in O(3)", "moments", spin_orbit=False),
-        _symmetry("translation", "E(r + t, m) = E(r, m)"),
-        _symmetry("permutation", "order of atoms is arbitrary"),
-        _symmetry("supercell", "E(n cells) = n E(cell)", "cell"),
-        _symmetry("batch_equals_single", "systems are independent", "batch"),
+        Identity("joint_rotation", "E(Rr, Rm) = E(r, m)", symmetries.joint_rotation, *_ROUNDING),
+        Identity("inversion", "E(−r, m) = E(r, m)", symmetries.inversion, *_ROUNDING),
+        Identity("time_reversal", "E(r, −m) = E(r, m)", symmetries.time_reversal, *_ROUNDING, _MAGNETISM),
+        Identity(
+            "no_field_without_moments",
+            "∂E/∂m = 0 at m = 0",
+            symmetries.no_field_without_moments,
+            *_ROUNDING,
+            _FIELDS,
+        ),
+        Identity(
+            "spin_rotation",
+            "E(r, Sm) = E(r, m), S in O(3)",
+            symmetries.spin_rotation,
+            *_ROUNDING,
+            _MAGNETISM,
+            spin_orbit=False,
+        ),
+        Identity("translation", "E(r + t, m) = E(r, m)", symmetries.translation, *_ROUNDING),
+        Identity("permutation", "order of atoms is arbitrary", symmetries.permutation, *_ROUNDING),
+        Identity(
+            "supercell", "E(n cells) = n E(cell)", symmetries.supercell, *_ROUNDING, frozenset({"cell"})
+        ),
+        Identity(
+            "batch_equals_single",
+            "systems are independent",
+            symmetries.batch_equals_single,
+            *_ROUNDING,
+            frozenset({"batch"}),
+        ),
         Identity(
             "no_jump_at_cutoff",
             "E, ∂E continuous at r_max",
@@ -84,21 +104,42 @@ IDENTITIES: dict[str, Identity] = {
             1e-4,
             frozenset({"r_max"}),
         ),
-        _symmetry("isolated_atom", "E = E0 + E1(|m|), E1(0) = 0"),
+        Identity("isolated_atom", "E = E0 + E1(|m|), E1(0) = 0", limits.isolated_atom, *_ROUNDING),
         Identity(
             "growth_above_max_moment",
             "bounded for |m| > m_max",
             limits.growth_above_max_moment,
             100.0,
             100.0,
-            frozenset({"moments"}),
+            _MAGNETISM,
         ),
-        _derivative("forces", "−∂E/∂r = differences", "forces"),
-        _derivative("stress", "∂E/∂ε = differences", "stress", "cell"),
-        _derivative("magforces", "−∂E/∂m = differences", "magforces", "moments"),
-        _derivative("smooth_through_zero", "∂²E/∂m² finite at m = 0", "magforces", "moments", smooth=True),
-        _derivative("smooth_rotation", "E(θ) of a moment is smooth", "moments"),
-        _derivative("training_gradient", "∂loss/∂weights = differences", "weights"),
+        Identity("forces", "−∂E/∂r = differences", differences.forces, *_DIFFERENCES, frozenset({"forces"})),
+        Identity(
+            "stress", "∂E/∂ε = differences", differences.stress, *_DIFFERENCES, frozenset({"stress", "cell"})
+        ),
+        Identity("magforces", "−∂E/∂m = differences", differences.magforces, *_DIFFERENCES, _FIELDS),
+        Identity(
+            "smooth_through_zero",
+            "∂²E/∂m² finite at m = 0",
+            differences.smooth_through_zero,
+            *_DIFFERENCES,
+            _FIELDS,
+            smooth=True,
+        ),
+        Identity(
+            "smooth_rotation",
+            "E(θ) of a moment is smooth",
+            differences.smooth_rotation,
+            *_DIFFERENCES,
+            _MAGNETISM,
+        ),
+        Identity(
+            "training_gradient",
+            "∂loss/∂weights = differences",
+            differences.training_gradient,
+            *_DIFFERENCES,
+            frozenset({"weights"}),
+        ),
     )
 }
 """Every identity of DESIGN §3 by its name."""

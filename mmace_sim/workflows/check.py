@@ -190,9 +190,14 @@ def _named(structures: Mapping[str, Atoms] | Sequence[Atoms] | None) -> dict[str
         return {}
     if not isinstance(structures, Mapping):
         structures = {f"structure {index}": atoms for index, atoms in enumerate(structures)}
-    for atoms in structures.values():
-        get_magmoms(atoms)  # raises if there are none
-    return dict(structures)
+    return {name: _free(atoms) for name, atoms in structures.items()}
+
+
+def _free(atoms: Atoms) -> Atoms:
+    """A copy without constraints, which would hold atoms back that are to be displaced."""
+    new = with_magmoms(atoms, get_magmoms(atoms))
+    new.set_constraint()
+    return new
 
 
 def _check(
