@@ -11,10 +11,10 @@ from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.model.reference import ReferenceEnergy
-from mmace_sim.nn.angular import spherical_harmonics
+from mmace_sim.nn.angular import spherical_harmonics, split_degrees
 from mmace_sim.nn.ops import NeighborLayout, SpeciesLinear
 from mmace_sim.nn.paper_interaction import PaperEdges, PaperInteraction, coupling_paths
-from mmace_sim.nn.paper_moments import chebyshev, saturate_outside, solid_harmonics, squared_ratio
+from mmace_sim.nn.paper_moments import chebyshev, moment_harmonics, saturate_outside, squared_ratio
 from mmace_sim.nn.paper_product import PaperProduct
 from mmace_sim.nn.radial import RadialBasis, polynomial_cutoff
 from mmace_sim.nn.readout import LinearReadout, NonLinearReadout
@@ -209,12 +209,12 @@ class PaperMMACE(MagneticModel):
         max_moment, config = self.max_moment[species], self.config
         moments = saturate_outside(graph.magmoms, max_moment) if config.saturate else graph.magmoms
         basis = moment_functions(moments, max_moment, config.num_moment_basis, clamped=config.clamp)
-        harmonics = solid_harmonics(moments, config.max_m_ell)
+        harmonics = moment_harmonics(moments, config.max_m_ell)
         edges = self._edges(graph, vectors, basis, harmonics)
         hidden = [self.embedding[species][:, :, None]]
         if config.time_reversal:
             species, basis = species.repeat(2), basis.repeat(2, 1)
-            harmonics = torch.cat([harmonics, solid_harmonics(-moments, config.max_m_ell)])
+            harmonics = torch.cat([harmonics, moment_harmonics(-moments, config.max_m_ell)])
         energies = 0.0
         for layer, readout in zip(self.layers, self.readouts, strict=True):
             hidden = layer(hidden, basis, harmonics, species, edges)
@@ -241,7 +241,7 @@ class PaperMMACE(MagneticModel):
             angular = angular * polynomial_cutoff(
                 (lengths - inside).clamp(min=0.0), FADING_WIDTH, FADING_ORDER
             )
-        degrees = angular.split([2 * ell + 1 for ell in range(self.config.max_ell + 1)], dim=1)
+        degrees = split_degrees(angular, self.config.max_ell)
         radial = self.radial_basis(lengths)
         sent = harmonics.index_select(0, sender)[:, None]
         return PaperEdges(

@@ -3,9 +3,10 @@
 import math
 
 import torch
-from e3nn import o3
 from jaxtyping import Float
 from torch import Tensor
+
+from mmace_sim.nn.angular import solid_harmonics
 
 SATURATION_ONSET: float = 0.95
 """Share of the largest moment up to which saturated moments are exactly as given."""
@@ -55,7 +56,7 @@ def chebyshev(x: Float[Tensor, " n"], num_basis: int) -> Float[Tensor, "n n_basi
     return torch.stack(values[1 : num_basis + 1], dim=-1)
 
 
-def solid_harmonics(
+def moment_harmonics(
     magmoms: Float[Tensor, "n_atoms 3"], max_ell: int
 ) -> Float[Tensor, "n_atoms n_harmonics"]:
     """|m|^l Y_lm(m̂), l = 0 … `max_ell`, orthonormal on the sphere, in e3nn's order of components.
@@ -64,7 +65,4 @@ def solid_harmonics(
         magmoms: Moments, in μB.
         max_ell: Highest degree.
     """
-    solid = o3.spherical_harmonics(
-        list(range(max_ell + 1)), magmoms, normalize=False, normalization="component"
-    )
-    return solid / math.sqrt(4.0 * math.pi)
+    return solid_harmonics(magmoms, max_ell) / math.sqrt(4.0 * math.pi)
