@@ -34,7 +34,7 @@ class PhononsConfig(RunConfig):
     """Largest magnetic force of relaxed moments, in eV/μB."""
     max_steps: int = Field(default=500, ge=0)
     """Largest number of steps of each relaxation."""
-    mesh: float = Field(default=100.0, gt=0)
+    mesh: float = Field(default=60.0, gt=0)
     """Density of the mesh for DOS and thermal properties: a length in Å, as phonopy's MESH."""
     t_max: float = Field(default=1000.0, gt=0)
     """Highest temperature of the thermal properties, in K."""

@@ -125,7 +125,7 @@ class Phonons:
         stress_tol: float = 0.05,
         magforce_tol: float = MAGFORCE_TOL,
         max_steps: int = 500,
-        mesh: float = 100.0,
+        mesh: float = 60.0,
         temperatures: tuple[float, float, float] = (0.0, 1000.0, 10.0),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
