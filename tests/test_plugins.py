@@ -26,7 +26,7 @@ def test_phonopy_recipe_gives_known_frequencies():
     from phonopy.structure.atoms import PhonopyAtoms
 
     from mmace_sim.testing import HeisenbergModel
-    from mmace_sim.torchsim import MagneticMaceModel, initialize_state
+    from mmace_sim.workflows.phonons import phonopy_forces
 
     toy = HeisenbergModel()
     depth, stiffness, distance = toy.morse
@@ -35,9 +35,7 @@ def test_phonopy_recipe_gives_known_frequencies():
     cell = PhonopyAtoms(["Fe"], cell=primitive, positions=[[0, 0, 0]], magnetic_moments=[moment])
     phonon = Phonopy(cell, supercell_matrix=[3, 3, 3])
     phonon.generate_displacements(distance=0.01)
-    supercells = phonon.supercells_with_displacements
-    forces = MagneticMaceModel(toy)(initialize_state(supercells))["forces"]
-    phonon.forces = forces.reshape(len(supercells), -1, 3).numpy()
+    phonopy_forces(phonon, toy)
     phonon.produce_force_constants()
     phonon.run_qpoints([[0, 0, 0], [0.5, 0.5, 0]])
     frequencies = phonon.qpoints.frequencies
