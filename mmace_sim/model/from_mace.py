@@ -250,9 +250,11 @@ def _fill_layer(layer: PaperLayer, weights: UpstreamWeights, k: int, config: Pap
     n_species = len(config.atomic_numbers)
     block, interaction = f"interactions.{k}", layer.interaction
     _fill_linears(interaction.linears_up, weights, f"{block}.linear_up.weight")
-    _fill_mlp(interaction.first_radial, weights, f"{block}.conv_tp_weights")
-    _fill_mlp(interaction.second_radial, weights, f"{block}.conv_tp_weights_magmom")
-    _fill_mlp(interaction.density, weights, f"{block}.density_fn")
+    _fill_mlp(
+        [*interaction.radial.weights, interaction.first_weights.weight], weights, f"{block}.conv_tp_weights"
+    )
+    _fill_mlp([interaction.second_weights.weight], weights, f"{block}.conv_tp_weights_magmom")
+    _fill_mlp(interaction.density.weights, weights, f"{block}.density_fn")
     _fill_linears(interaction.mix, weights, f"{block}.magmom_linear.weight")
     if interaction.species_mix is not None:
         _fill_species(interaction.species_mix, weights, f"{block}.magmom_skip_tp.weight", n_species)
@@ -265,7 +267,7 @@ def _fill_layer(layer: PaperLayer, weights: UpstreamWeights, k: int, config: Pap
         )
     if [shape[1] for shape in _layer_shapes(weights, f"{block}.conv_tp_weights")[:-1]] != list(SELF_MLP):
         raise ModelFileError(f"{block}.conv_tp_weights has other widths than the published {list(SELF_MLP)}.")
-    _fill_mlp(product.moment_network, weights, f"{block}.conv_tp_weights")
+    _fill_mlp(product.moment_network.weights, weights, f"{block}.conv_tp_weights")
     _fill_linears(product.linears_moment, weights, f"{block}.linear.weight")
     _fill_linears(product.linears, weights, f"{block}.linear_ori.weight")
 
@@ -300,9 +302,9 @@ def _fill_species(
         linear.weight.copy_(part.view(n_in, n_species, n_out).permute(1, 2, 0) / math.sqrt(n_species))
 
 
-def _fill_mlp(network: Mlp, weights: UpstreamWeights, name: str) -> None:
+def _fill_mlp(layers: Iterable[nn.Parameter], weights: UpstreamWeights, name: str) -> None:
     """Layers of a network; the last digits of e3nn's factor behind silu go into the layer after it."""
-    for k, weight in enumerate(network.weights):
+    for k, weight in enumerate(layers):
         factor = E3NN_SILU_NORM / SILU_NORM if k else 1.0
         weight.copy_(weights(f"{name}.layer{k}.weight", *weight.shape) * factor)
 

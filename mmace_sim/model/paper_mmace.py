@@ -1,6 +1,7 @@
 """The published magnetic MACE architecture, with its defects and the options that repair them."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
@@ -27,7 +28,7 @@ FADING_ORDER: int = 5
 class PaperConfig(ArchitectureConfig):
     """Everything that defines a :class:`PaperMMACE` apart from its weights."""
 
-    radial_mlp: list[int] = Field(default=[64, 64, 64])
+    radial_mlp: list[Annotated[int, Field(ge=1)]] = Field(default=[64, 64, 64], min_length=1)
     """Widths of the network that weighs the products with Y(r̂)."""
     max_m_ell: int = Field(default=1, ge=0, le=3)
     """Highest degree of the solid harmonics of the moments."""

@@ -1,5 +1,6 @@
 """Sums over neighbours of the published architecture: two channelwise products, with Y(r̂_ij) and with S(m_j)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmace_sim.nn.angular import clebsch_gordan, degree_slice
-from mmace_sim.nn.ops import ChannelLinear, Mlp, NeighborLayout, SpeciesLinear
+from mmace_sim.nn.ops import SILU_NORM, ChannelLinear, Mlp, NeighborLayout, SpeciesLinear
 
 
 @dataclass
@@ -69,6 +70,28 @@ def coupling_paths(degrees: Sequence[int], max_second: int, max_out: int) -> lis
     return sorted(paths, key=lambda path: path.out)
 
 
+class PathLinear(nn.Module):
+    """A bias-free linear map to one weight per path and channel.
+
+    Gives one array for each path: one array of all would be cut into pieces, whose gradients have to be joined again.
+
+    Args:
+        n_in: Number of features.
+        n_paths: Number of paths.
+        n_channels: Number of channels.
+    """
+
+    def __init__(self, n_in: int, n_paths: int, n_channels: int) -> None:
+        super().__init__()
+        self.n_channels = n_channels
+        self.weight = nn.Parameter(torch.randn(n_in, n_paths * n_channels))
+
+    def forward(self, x: Float[Tensor, "n n_in"]) -> list[Tensor]:
+        """Weights of each path, of shape (n, n_channels)."""
+        scaled = self.weight / math.sqrt(self.weight.shape[0])
+        return [x @ path for path in scaled.split(self.n_channels, dim=1)]
+
+
 class PaperConvolution(nn.Module):
     """A_i = Σ_j W2 W1 [h_j ⊗ Y(r̂_ij)] ⊗ S(m_j), every pair of paths kept apart.
 
@@ -89,12 +112,8 @@ class PaperConvolution(nn.Module):
         self.first = coupling_paths(range(hidden_ell + 1), max_ell, max_ell)
         self.second = coupling_paths([path.out for path in self.first], max_m_ell, max_ell)
         self.n_paths = [sum(path.out == ell for path in self.second) for ell in range(max_ell + 1)]
-        self.blocks: list[list[int]] = []
-        for ell in range(max_ell + 1):
-            block = [k for k, path in enumerate(self.second) if self.first[path.source].second == ell]
-            self.blocks.append(block)
-            matrix = torch.cat([self._coupling(self.second[k], max_m_ell) for k in block], dim=1)
-            self.register_buffer(f"coupling_{ell}", matrix, persistent=False)
+        for k, path in enumerate(self.second):
+            self.register_buffer(f"coupling_{k}", self._coupling(path, max_m_ell), persistent=False)
 
     def _coupling(self, path: Path, max_m_ell: int) -> Tensor:
         """C of one path, from the products Y_l ⊗ S to the components (of h, of the result)."""
@@ -110,34 +129,29 @@ class PaperConvolution(nn.Module):
     def forward(
         self,
         sent: Sequence[Float[Tensor, "n_edges _n_comp _n_sent_channels"]],
-        first_weights: Float[Tensor, "n_edges n_first_weights"],
-        second_weights: Float[Tensor, "n_edges n_second_weights"],
+        first_weights: Sequence[Float[Tensor, "n_edges n_channels"]],
+        second_weights: Sequence[Float[Tensor, "n_edges n_channels"]],
         edges: PaperEdges,
     ) -> list[Tensor]:
         """Features of each degree, all paths one after another on the channel axis.
 
         Args:
             sent: Sender's features of each degree, at each pair; with those for reversed moments as more channels.
-            first_weights: W1, for each first path one weight per channel.
-            second_weights: W2, for each second path one weight per channel.
+            first_weights: W1 of each first path.
+            second_weights: W2 of each second path.
             edges: Pairs.
         """
         K = self.n_channels
         copies = [features.unflatten(2, (-1, K)) for features in sent]
         left = [
             weight[:, None, None] * copies[path.source]
-            for weight, path in zip(first_weights.split(K, dim=1), self.first, strict=True)
+            for weight, path in zip(first_weights, self.first, strict=True)
         ]
-        weights = second_weights.split(K, dim=1)
-        sums: list[Tensor | None] = [None] * len(self.second)
-        for ell, block in enumerate(self.blocks):
-            sizes = [left[self.second[k].source].shape[1] * (2 * self.second[k].out + 1) for k in block]
-            tensors = (edges.couplings[ell] @ getattr(self, f"coupling_{ell}")).split(sizes, dim=1)
-            for k, tensor in zip(block, tensors, strict=True):
-                product = left[self.second[k].source] * weights[k][:, None, None]
-                sums[k] = _sum_products(edges.layout, product.flatten(2), tensor)
         out: list[list[Tensor]] = [[] for _ in self.n_paths]
-        for path, features in zip(self.second, sums, strict=True):
+        for k, (weight, path) in enumerate(zip(second_weights, self.second, strict=True)):
+            product = left[path.source] * weight[:, None, None]
+            tensor = edges.couplings[self.first[path.source].second] @ getattr(self, f"coupling_{k}")
+            features = _sum_products(edges.layout, product.flatten(2), tensor)
             if edges.both_directions:  # T is even or odd in the moments, as S is
                 features = torch.cat([features[:, :K], (-1.0) ** path.second * features[:, -K:]])
             out[path.out].append(features)
@@ -193,8 +207,9 @@ class PaperInteraction(nn.Module):
         K, n_features = n_channels, n_radial + num_moment_basis
         self.linears_up = nn.ModuleList(ChannelLinear(K, K) for _ in range(hidden_ell + 1))
         self.convolution = PaperConvolution(hidden_ell, max_ell, max_m_ell, K)
-        self.first_radial = Mlp([n_features, *radial_mlp, len(self.convolution.first) * K])
-        self.second_radial = Mlp([n_features, len(self.convolution.second) * K])
+        self.radial = Mlp([n_features, *radial_mlp])
+        self.first_weights = PathLinear(radial_mlp[-1], len(self.convolution.first), K)
+        self.second_weights = PathLinear(n_features, len(self.convolution.second), K)
         self.density = Mlp([n_radial, 1])
         self.mix = nn.ModuleList(ChannelLinear(n * K, K) for n in self.convolution.n_paths)
         self.species_mix = (
@@ -222,8 +237,9 @@ class PaperInteraction(nn.Module):
             _by_component(linear(h), n_atoms).index_select(0, edges.sender)
             for linear, h in zip(self.linears_up, hidden, strict=True)
         ]
+        hidden_radial = nn.functional.silu(self.radial(edges.features)) * SILU_NORM
         sums = self.convolution(
-            sent, self.first_radial(edges.features), self.second_radial(edges.features), edges
+            sent, self.first_weights(hidden_radial), self.second_weights(edges.features), edges
         )
         density = torch.tanh(self.density(edges.radial) ** 2)
         norm = 1.0 / (1.0 + edges.layout.sum_neighbors(density, edges.mask))
