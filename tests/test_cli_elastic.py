@@ -33,6 +33,7 @@ def test_iron_from_file_to_figures(tmp_path):
     assert fixed["C11"] - relaxed["C11"] == pytest.approx(fixed["C12"] - relaxed["C12"], abs=0.5)
     assert fixed["C11"] - relaxed["C11"] > 20
     np.testing.assert_allclose(relaxed["c_gpa"], relaxed["c_ieee_gpa"], atol=0.1)
+    np.testing.assert_allclose(entry["softening_by_moments_gpa"][0][0], fixed["C11"] - relaxed["C11"])
     tensor = ElasticTensor.from_dict(relaxed["elastic_tensor"])
     np.testing.assert_allclose(tensor.voigt, relaxed["c_gpa"])
     with (out / "summary.csv").open(newline="") as file:

@@ -193,6 +193,15 @@ def test_failures_are_statuses():
     assert result.message.startswith("the unstrained structure: not converged")
 
 
+def test_moments_at_a_saddle_point_are_refused():
+    model = toy(exchange=0.01, exchange_decay=1.5, landau=(-0.2, 0.03), r_on=2.8, pseudo_dipolar=0.01)
+    start = crystal("fcc", a=3.5, cubic=True, moments=[[m, 0, 0] for m in (2, 2, -2, -2)])
+    (result,) = ElasticTensorCalculation(model, magmoms="both", **STRONG).run([start])
+    assert result.status is ElasticStatus.FAILED
+    assert "slide to another state" in result.message
+    assert list(result.constants) == ["fixed"]
+
+
 def test_some_cells_may_fail():
     class Refuses(MagneticMaceModel):
         def forward(self, state, **kwargs):

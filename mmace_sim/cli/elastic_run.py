@@ -31,6 +31,7 @@ UNITS: dict[str, str] = {
     "c_gpa": "GPa, Voigt's notation, Cartesian axes of the structure",
     "c_ieee_gpa": "GPa, Voigt's notation, axes of the IEEE standard",
     **dict.fromkeys(SHOWN, "GPa, axes of the IEEE standard"),
+    "softening_by_moments_gpa": "GPa, fixed minus relaxed, axes of the IEEE standard",
     "eigenvalues_gpa": "GPa",
     "bulk, shear, young": "GPa, Hill's average",
     "bulk_voigt, bulk_reuss, shear_voigt, shear_reuss": "GPa",
@@ -157,6 +158,7 @@ def elastic_entry(item: LoadedStructure, result: ElasticResult) -> dict[str, Any
             "strains": result.strains,
             "constants": {mode: constants_entry(c) for mode, c in result.constants.items()},
         }
+        | _softening(result)
     )
 
 
@@ -180,6 +182,14 @@ def constants_entry(constants: ElasticConstants) -> dict[str, Any]:
         "fit_error_gpa": constants.fit_error_gpa,
         "elastic_tensor": constants.tensor.as_dict(),
     }
+
+
+def _softening(result: ElasticResult) -> dict[str, Any]:
+    """What the moments take away when they follow, if both responses were computed."""
+    if len(result.constants) < 2:
+        return {}
+    difference = result.constants["fixed"].c_ieee_gpa - result.constants["relaxed"].c_ieee_gpa
+    return {"softening_by_moments_gpa": difference.tolist()}
 
 
 def _unstrained(atoms: Atoms | None) -> dict[str, Any]:

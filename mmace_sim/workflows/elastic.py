@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy.linalg import sqrtm
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.elastic_symmetry import (
     elastic_rotations,
@@ -33,6 +34,9 @@ MOMENT_MODES: dict[str, tuple[str, ...]] = {
     "both": ("fixed", "relaxed"),
 }
 """How moments respond to a strain."""
+
+RUNAWAY: float = 0.3
+"""Moments that change by more than this (μB) under a small strain do not respond to it: they slide to another state."""
 
 LARGE_PRESSURE_GPA: float = 1.0
 """Stress of the reference (GPa) from which on it is pointed out."""
@@ -244,6 +248,13 @@ def _deformed(atoms: Atoms, gradient: Float[np.ndarray, "3 3"]) -> Atoms:
     return image
 
 
+def _largest_change(reference: Atoms, points: Sequence[PointResult]) -> float:
+    """Largest change of any moment in the strained cells, in μB."""
+    unstrained = get_magmoms(reference)
+    changes = [np.linalg.norm(p.magmoms - unstrained, axis=1).max() for p in points if p.magmoms is not None]
+    return float(max(changes, default=0.0))
+
+
 def _slope(magnitudes: Float[np.ndarray, " n"], odd: Float[np.ndarray, "n 6"]) -> Float[np.ndarray, " 6"]:
     """Derivative at zero of an odd function; two magnitudes or more tell the cubic term from the linear one."""
     powers = (1, 3) if len(magnitudes) > 1 else (1,)
@@ -254,6 +265,15 @@ def _slope(magnitudes: Float[np.ndarray, " n"], odd: Float[np.ndarray, "n 6"]) -
 def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
     """Fit the constants to what was computed."""
     points = result.points[mode]
+    change = _largest_change(result.reference, points)
+    if change > RUNAWAY:
+        result.status = ElasticStatus.FAILED
+        result.message = (
+            f"a moment changes by {change:.2f} μB in a strained cell: the moments of the unstrained crystal are at no "
+            "minimum and slide to another state. Start from another magnetic order, keep their axis (--collinear), or "
+            "keep them (--magmoms fixed)."
+        )
+        return
     good = np.array([point.status is Status.CONVERGED for point in points])
     stresses = np.array([np.full((3, 3), np.nan) if p.stress is None else p.stress for p in points])
     inverse = np.linalg.inv(plan.gradients)
