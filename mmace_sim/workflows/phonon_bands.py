@@ -32,7 +32,7 @@ class ImaginaryMode:
 
     def __str__(self) -> str:
         where = f"{self.label} " if self.label else ""
-        q = ", ".join(f"{x + 0.0:.3f}" for x in self.q)
+        q = ", ".join(f"{round(x, 3) + 0.0:.3f}" for x in self.q)
         doubt = "" if self.commensurate else ", between the points that the supercell holds: try a larger one"
         return f"{self.frequency:.2f} THz at {where}q = ({q}){doubt}"
 
