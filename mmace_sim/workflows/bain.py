@@ -13,7 +13,14 @@ from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.workflows.eos_analysis import EosStatus
 from mmace_sim.workflows.magnetic_states import check_state, magnetic_state
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status
-from mmace_sim.workflows.singlepoint import PointResult, check_point_mode, point_result
+from mmace_sim.workflows.singlepoint import (
+    PointResult,
+    check_point_mode,
+    converged,
+    energies_and_moments,
+    first_problem,
+    point_result,
+)
 
 _CELL_TOL = 1e-3
 
@@ -207,16 +214,8 @@ class BainPath:
     def _finish(self, one: BainMap, volumes: Float[np.ndarray, " n_volumes"]) -> None:
         """Fill in what was computed, and look for minima."""
         shape = (len(self.c_over_a), len(self.factors))
-        good = np.array([point.status is Status.CONVERGED for point in one.points])
-        energies = np.array([point.energy / len(point.atoms) for point in one.points])
-        moments = np.array(
-            [np.nan if p.magmoms is None else np.linalg.norm(p.magmoms, axis=1).mean() for p in one.points]
-        )
-        one.energies = np.where(good, energies, np.nan).reshape(shape)
-        one.moments = np.where(good, moments, np.nan).reshape(shape)
-        problem = next(
-            (f"{p.status}: {p.message}" for p, ok in zip(one.points, good, strict=True) if not ok), ""
-        )
+        good, problem = converged(one.points), first_problem(one.points)
+        one.energies, one.moments = (values.reshape(shape) for values in energies_and_moments(one.points))
         if not good.any():
             one.message = f"no point converged ({problem})"
             return

@@ -26,7 +26,7 @@ from mmace_sim.workflows.elastic_symmetry import (
 )
 from mmace_sim.workflows.moduli import ElasticConstants
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult
-from mmace_sim.workflows.singlepoint import PointResult, point_result
+from mmace_sim.workflows.singlepoint import PointResult, converged, first_problem, point_result
 
 MOMENT_MODES: dict[str, tuple[str, ...]] = {
     "relaxed": ("relaxed",),
@@ -274,7 +274,7 @@ def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
             "keep them (--magmoms fixed)."
         )
         return
-    good = np.array([point.status is Status.CONVERGED for point in points])
+    good, problem = converged(points), first_problem(points)
     stresses = np.array([np.full((3, 3), np.nan) if p.stress is None else p.stress for p in points])
     inverse = np.linalg.inv(plan.gradients)
     volumes = np.linalg.det(plan.gradients)[:, None, None]
@@ -286,7 +286,6 @@ def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
         _slope(plan.magnitudes[ok], stresses[ok]) for ok, stresses in zip(pairs, odd, strict=True) if ok.any()
     ]
     fitted = fit_constants(plan.basis, np.eye(6)[plan.simple][measured], np.array(slopes).reshape(-1, 6))
-    problem = next((f"{p.status}: {p.message}" for p, ok in zip(points, good, strict=True) if not ok), "")
     if fitted is None:
         result.status = ElasticStatus.FAILED
         result.message = f"too few of the strained cells converged with {mode} moments ({problem})"

@@ -24,7 +24,14 @@ from mmace_sim.workflows.eos_analysis import (
 from mmace_sim.workflows.magnetic_order import classify_order
 from mmace_sim.workflows.magnetic_states import check_state, magnetic_state
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status
-from mmace_sim.workflows.singlepoint import PointResult, check_point_mode, point_result
+from mmace_sim.workflows.singlepoint import (
+    PointResult,
+    check_point_mode,
+    converged,
+    energies_and_moments,
+    first_problem,
+    point_result,
+)
 
 MESSAGES: dict[EosStatus, str] = {
     EosStatus.CONVERGED: "",
@@ -207,21 +214,13 @@ class EquationOfState:
 def _finish_curve(curve: EosCurve, points: list[PointResult]) -> None:
     """Fill in what was computed, and analyse it."""
     curve.points = points
-    good = np.array([point.status is Status.CONVERGED for point in points])
-    n_atoms = len(points[0].atoms)
-    curve.energies = np.array([point.energy / n_atoms for point in points])
-    curve.moments = np.array(
-        [np.nan if p.magmoms is None else np.linalg.norm(p.magmoms, axis=1).mean() for p in points]
-    )
-    curve.pressures_gpa = np.array(
-        [np.nan if p.stress is None else -np.trace(p.stress) / 3 * EV_PER_A3_IN_GPA for p in points]
-    )
-    for values in (curve.energies, curve.moments, curve.pressures_gpa):
-        values[~good] = np.nan
+    good, problem = converged(points), first_problem(points)
+    curve.energies, curve.moments = energies_and_moments(points)
+    pressures = [np.nan if p.stress is None else -np.trace(p.stress) / 3 for p in points]
+    curve.pressures_gpa = np.where(good, np.array(pressures) * EV_PER_A3_IN_GPA, np.nan)
     curve.orders = [
         str(classify_order(p.magmoms)) if ok else None for p, ok in zip(points, good, strict=True)
     ]
-    problem = next((f"{p.status}: {p.message}" for p, ok in zip(points, good, strict=True) if not ok), "")
     if not good.any():
         curve.status, curve.message = EosStatus.FAILED, f"no point converged ({problem})"
         return

@@ -1,6 +1,6 @@
 """Single points of many structures in one batch, at the given moments or at moments relaxed for fixed atoms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms
@@ -149,3 +149,46 @@ def point_result(result: StructureResult) -> PointResult:
         status=result.status,
         message=message,
     )
+
+
+def converged(points: Sequence[PointResult]) -> Bool[np.ndarray, " n_points"]:
+    """Which points can be used.
+
+    Args:
+        points: Results.
+
+    Returns:
+        True for each that converged.
+    """
+    return np.array([point.status is Status.CONVERGED for point in points], dtype=bool)
+
+
+def first_problem(points: Sequence[PointResult]) -> str:
+    """Why the first unusable point cannot be used.
+
+    Args:
+        points: Results.
+
+    Returns:
+        Status and message; "" if all converged.
+    """
+    return next((f"{p.status}: {p.message}" for p in points if p.status is not Status.CONVERGED), "")
+
+
+def energies_and_moments(
+    points: Sequence[PointResult],
+) -> tuple[Float[np.ndarray, " n_points"], Float[np.ndarray, " n_points"]]:
+    """Energy per atom and mean length of the moments of each point.
+
+    Args:
+        points: Results.
+
+    Returns:
+        Energies in eV/atom and lengths in μB, NaN where a point did not converge.
+    """
+    energies = np.array([point.energy / len(point.atoms) for point in points])
+    moments = np.array(
+        [np.nan if p.magmoms is None else np.linalg.norm(p.magmoms, axis=1).mean() for p in points]
+    )
+    good = converged(points)
+    return np.where(good, energies, np.nan), np.where(good, moments, np.nan)
