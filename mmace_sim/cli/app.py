@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmace_sim import __version__
+from mmace_sim.allocator import keep_freed_memory
 from mmace_sim.cli.bain import bain
 from mmace_sim.cli.check import check
 from mmace_sim.cli.convert import convert
@@ -17,6 +18,7 @@ from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.models import models
 from mmace_sim.cli.phonons import phonons
 from mmace_sim.cli.relax import relax
+from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
 from mmace_sim.errors import MmaceError
 
@@ -82,10 +84,12 @@ app.command()(bain)
 app.command()(elastic)
 app.command()(check)
 app.command()(phonons)
+app.command()(report)
 
 
 def main() -> None:
     """Entry point of the console script."""
+    keep_freed_memory()
     try:
         app()
     except KeyboardInterrupt:

@@ -7,14 +7,20 @@ MMACE_BENCH_SIZES=a,b and MMACE_BENCH_ATOMS=16,54 choose fewer rows. Every row i
 
 import multiprocessing
 import os
-import resource
 import statistics
 import time
+from pathlib import Path
 
 import model_sizes as ms
 import pytest
 import torch
 from record import write
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from mmace_sim.allocator import keep_freed_memory
 
 SIZES = os.environ.get("MMACE_BENCH_SIZES", "a,b,c").split(",")
 ATOMS = [int(n) for n in os.environ.get("MMACE_BENCH_ATOMS", "16,54,128,250").split(",")]
@@ -143,9 +149,16 @@ def peak_memory(size, name, n_atoms):
         step = ms.inference(model, ms.graph(images, r_max, torch.float32))
     for _ in range(3):
         warm()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of importing and building
+    before = resident()
     step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return resident("VmHWM") - before
+
+
+def resident(entry="VmRSS"):
+    """Resident memory of this process, or its peak, in MiB (Linux)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(entry))
+    return int(line.split()[1]) / 1024
 
 
 @pytest.mark.parametrize("n_atoms", [250])
@@ -163,16 +176,17 @@ def test_peak_memory(n_atoms):
     write("model_memory", {"rows": table})
 
 
-def test_scaling():
-    """Time per atom of our model, size a in float32, from 128 to 10⁴ atoms."""
+def times_per_atom(*, keep):
+    """Time per atom from 128 to 10⁴ atoms; run in a process of its own, with or without keeping freed memory."""
     torch.set_num_threads(1)
+    if keep and not keep_freed_memory():
+        return []
     model = ms.ours("a", torch.float32).requires_grad_(requires_grad=False)
     table = []
     for repeats in (4, 6, 8, 12, 17):
         images = [ms.iron(2).repeat((repeats,) * 3)]
-        graph = ms.graph(images, model.r_max, torch.float32)
         start = time.perf_counter()
-        ms.graph(images, model.r_max, torch.float32)
+        graph = ms.graph(images, model.r_max, torch.float32)
         pairs = time.perf_counter() - start
         step = ms.inference(model, graph)
         step()
@@ -189,4 +203,99 @@ def test_scaling():
                 "neighbour_list_ms_per_atom": round(1e3 * pairs / n, 4),
             }
         )
-    write("model_scaling", {"rows": table})
+    return table
+
+
+def test_scaling():
+    """Time per atom of our model, size a in float32, from 128 to 10⁴ atoms."""
+    results = {}
+    for key, keep in (("rows", True), ("rows_default_allocator", False)):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            results[key] = pool.apply(times_per_atom, kwds={"keep": keep})
+    write("model_scaling", results)
+
+
+PARTS = {
+    "sums over neighbours": ("aten::bmm", "aten::baddbmm"),
+    "radial network and linear maps": ("aten::mm", "aten::addmm"),
+    "element by element": ("aten::mul", "aten::add", "aten::add_", "aten::silu", "aten::silu_backward", "aten::sum"),
+    "gather and scatter": ("aten::index_select", "aten::index_add_", "aten::index", "aten::_index_put_impl_"),
+    "copies": ("aten::copy_", "aten::cat", "aten::fill_", "aten::zero_"),
+}  # fmt: skip
+"""Kinds of operations by their names in torch's profiler."""
+
+
+class _Count(TorchDispatchMode):
+    """Bytes that operations read and write, views left out, and floating-point operations of matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = self.flops = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        if not any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns):
+            tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
+            self.bytes += sum(t.numel() * t.element_size() for t in tensors)
+        return out
+
+
+def limits_of_this_machine():
+    """Floating-point operations (float32 matrix product) and bytes moved (copy) per second."""
+    a, source, target = torch.randn(1024, 1024), torch.randn(2**24), torch.empty(2**24)
+    best = {"mm": float("inf"), "copy": float("inf")}
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        best["mm"] = min(best["mm"], time.perf_counter() - start)
+        start = time.perf_counter()
+        target.copy_(source)
+        best["copy"] = min(best["copy"], time.perf_counter() - start)
+    return 2 * 1024**3 / best["mm"], 2 * source.numel() * 4 / best["copy"]
+
+
+@pytest.mark.parametrize("n_atoms", [54])
+def test_profile(n_atoms):
+    """Where the time of one evaluation goes, and the floors that arithmetic and memory traffic set."""
+    torch.set_num_threads(1)
+    flops_per_second, bytes_per_second = limits_of_this_machine()
+    table = []
+    for size in SIZES:
+        for name, model in models(size, torch.float32, paper=True).items():
+            model.requires_grad_(requires_grad=False)
+            step = ms.inference(model, ms.graph([ms.iron(n_atoms)], model.r_max, torch.float32))
+            for _ in range(3):
+                step()
+            times = []
+            for _ in range(7):
+                start = time.perf_counter()
+                step()
+                times.append(time.perf_counter() - start)
+            with _Count() as count:
+                step()
+            with profile(activities=[ProfilerActivity.CPU]) as profiler:
+                step()
+            own = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+            total = sum(own.values())
+            shares = {part: sum(own.get(op, 0.0) for op in ops) / total for part, ops in PARTS.items()}
+            shares["dispatch and the rest"] = 1.0 - sum(shares.values())
+            table.append(
+                {
+                    "size": size,
+                    "model": name,
+                    "atoms": n_atoms,
+                    "ms": round(1e3 * statistics.median(times), 2),
+                    "gflop": round(count.flops / 1e9, 3),
+                    "gbyte": round(count.bytes / 1e9, 3),
+                    "floor_of_flops_ms": round(1e3 * count.flops / flops_per_second, 2),
+                    "floor_of_bytes_ms": round(1e3 * count.bytes / bytes_per_second, 2),
+                    "shares": {part: round(value, 3) for part, value in shares.items()},
+                }
+            )
+    machine = {
+        "gflop_per_second": round(flops_per_second / 1e9, 1),
+        "gbyte_per_second": round(bytes_per_second / 1e9, 1),
+    }
+    write("model_profile", {"machine": machine, "rows": table})
