@@ -50,8 +50,12 @@ def test_the_fork(name, tmp_path):
 
 @pytest.mark.parametrize("wrappers", [(), (SCF,), (TIME_REVERSAL,), (TIME_REVERSAL, SCF)], ids=len)
 def test_the_merged_code_and_its_wrappers(wrappers, tmp_path):
+    flag = "products.0.symmetric_contractions.contractions.0.weights_max_zeroed"
     path = write_checkpoint(
-        tmp_path / "up.model", root=(EXTENSIONS, "MagneticScaleShiftMACE"), wrappers=wrappers
+        tmp_path / "up.model",
+        root=(EXTENSIONS, "MagneticScaleShiftMACE"),
+        wrappers=wrappers,
+        add={flag: np.array(False)},
     )
     model = read_upstream_file(path).model()
     assert model.config.clamp

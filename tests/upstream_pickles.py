@@ -90,7 +90,7 @@ def write_checkpoint(
     path, name="one_layer_lm1", *, root=("mace.modules.models", FORK_CLASS), wrappers=(), drop=(), **changes
 ):
     """Pickle a model of the parity data with torch.save; returns the path."""
-    arrays = {key: a for key, a in parity_arrays(name).items() if key not in drop}
+    arrays = {key: a for key, a in parity_arrays(name).items() if key not in drop} | changes.get("add", {})
     with upstream_classes() as classes:
         model = build(classes, root, arrays, **changes)
         for key, value in changes.get("attributes", {}).items():

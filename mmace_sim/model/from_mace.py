@@ -23,7 +23,7 @@ E3NN_SILU_NORM: float = 1.6791767923989418
 
 _INERT = re.compile(
     r"(\.bias|\.output_mask|\.conv_tp\.weight|\.magmom_conv_tp\.weight|\._w3j_\d_\d_\d|\.U_matrix_\d|\.n"
-    r"|bessel_fn\.(r_max|prefactor)|cutoff_fn\.r_max|\.weights_\d_zeroed)$|^num_interactions$"
+    r"|bessel_fn\.(r_max|prefactor)|cutoff_fn\.r_max|\.weights_(max|\d+)_zeroed)$|^num_interactions$"
     r"|^(magmom_products|magmom_readouts|spherical_harmonics|mag_solid_harmoics)\."
 )
 """Entries that hold no weight of their own: masks, coupling coefficients, unused modules."""
