@@ -19,6 +19,7 @@ from mmace_sim.cli.models import models
 from mmace_sim.cli.phonons import phonons
 from mmace_sim.cli.relax import relax
 from mmace_sim.cli.report import report
+from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
 from mmace_sim.errors import MmaceError
 
@@ -84,6 +85,7 @@ app.command()(bain)
 app.command()(elastic)
 app.command()(check)
 app.command()(phonons)
+app.command()(report)
 app.command()(report)
 
 

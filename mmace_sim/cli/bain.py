@@ -62,6 +62,7 @@ def bain(
     config: opt.Config = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
+    report: opt.Report = None,
     figures: opt.Figures = None,
     states: _States = None,
     magmoms: opt.PointMagmoms = None,
@@ -98,7 +99,7 @@ def bain(
         "states": states, "magmoms": magmoms, "collinear": collinear, "spin_orbit": spin_orbit or None,
         "ratio_min": ratio_min, "ratio_max": ratio_max, "n_ratios": n_ratios, "volume_min": volume_min,
         "volume_max": volume_max, "n_volumes": n_volumes, "magforce_tol": magforce_tol, "max_steps": max_steps,
-        "device": device, "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms,
+        "device": device, "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_config(BainConfig, Path(config) if config else None, flags)
     raise typer.Exit(run_bain(merged, force=force, quiet=quiet))

@@ -36,6 +36,8 @@ class RunConfig(BaseModel):
     """CPU threads; None: as many as torch chooses."""
     max_batch_atoms: int | None = Field(default=None, ge=1)
     """Largest number of atoms computed at once; None: as memory allows."""
+    report: bool = False
+    """Write the results as one page, report.html."""
 
 
 class RelaxConfig(RunConfig):
@@ -77,7 +79,9 @@ class RelaxConfig(RunConfig):
         return data | {"magmoms": "joint", "initial_magmoms": value}
 
 
-NOT_PHYSICS: frozenset[str] = frozenset({"paths", "output", "device", "threads", "max_batch_atoms", "write"})
+NOT_PHYSICS: frozenset[str] = frozenset(
+    {"paths", "output", "device", "threads", "max_batch_atoms", "write", "report"}
+)
 """Fields that may differ when a run is resumed: they do not change the result of a structure."""
 
 

@@ -86,6 +86,7 @@ def elastic(
     config: opt.Config = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
+    report: opt.Report = None,
     figures: opt.Figures = None,
     magmoms: _Magmoms = None,
     initial_magmoms: opt.InitialMagmoms = None,
@@ -125,7 +126,7 @@ def elastic(
         "strains": strains, "symmetry": symmetry, "symprec": symprec, "relax": relax,
         "relax_positions": relax_positions, "fmax": fmax, "stress_tol": stress_tol, "magforce_tol": magforce_tol,
         "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
-        "max_batch_atoms": max_batch_atoms,
+        "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_config(ElasticConfig, Path(config) if config else None, flags)
     if not merged.paths:

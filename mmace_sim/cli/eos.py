@@ -45,6 +45,7 @@ def eos(
     config: opt.Config = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
+    report: opt.Report = None,
     figures: opt.Figures = None,
     states: _States = None,
     magmoms: opt.PointMagmoms = None,
@@ -82,7 +83,7 @@ def eos(
         "magmoms": magmoms, "initial_magmoms": initial_magmoms, "collinear": collinear,
         "spin_orbit": spin_orbit or None, "volume_min": volume_min, "volume_max": volume_max, "n_volumes": n_volumes,
         "relax_positions": relax_positions, "fmax": fmax, "magforce_tol": magforce_tol, "max_steps": max_steps,
-        "device": device, "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms,
+        "device": device, "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_config(EosConfig, Path(config) if config else None, flags)
     if not merged.paths:

@@ -152,6 +152,15 @@ Figures = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Report = Annotated[
+    bool | None,
+    typer.Option(
+        "--report/--no-report",
+        help="Write all results as one page, `report.html`, with figures and pictures of the structures.",
+        show_default="--no-report",
+        rich_help_panel=RUN,
+    ),
+]
 PointMagmoms = Annotated[
     str | None,
     typer.Option(

@@ -75,6 +75,7 @@ def phonons(
     config: opt.Config = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
+    report: opt.Report = None,
     min_length: _MinLength = None,
     supercell: _Supercell = None,
     displacement: _Displacement = None,
@@ -111,7 +112,7 @@ def phonons(
         "supercell": supercell, "displacement": displacement, "symprec": symprec, "magmoms": magmoms,
         "initial_magmoms": initial_magmoms, "spin_orbit": spin_orbit or None, "relax": relax, "fmax": fmax,
         "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
-        "max_batch_atoms": max_batch_atoms,
+        "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_config(PhononsConfig, Path(config) if config else None, flags)
     if not merged.paths:

@@ -59,6 +59,7 @@ def relax(
     resume: opt.Resume = False,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
+    report: opt.Report = None,
     magmoms: _Magmoms = None,
     initial_magmoms: opt.InitialMagmoms = None,
     collinear: opt.Collinear = None,
@@ -89,7 +90,7 @@ def relax(
         "initial_magmoms": initial_magmoms, "collinear": collinear, "fix_magnitude": fix_magnitude,
         "spin_orbit": spin_orbit or None, "relax_cell": relax_cell, "fmax": fmax, "stress_tol": stress_tol,
         "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype,
-        "threads": threads, "max_batch_atoms": max_batch_atoms,
+        "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_config(RelaxConfig, Path(config) if config else None, flags)
     if not merged.paths:

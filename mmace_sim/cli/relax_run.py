@@ -33,6 +33,7 @@ from mmace_sim.workflows.output import (
     write_summary,
     write_text,
 )
+from mmace_sim.workflows.report import write_report
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
 _log = logging.getLogger(__name__)
@@ -224,4 +225,6 @@ def _write_results(run: _Run) -> list[dict[str, Any]]:
         _log.warning("%s", note)
     good = sum(entry["status"] in GOOD for entry in entries)
     _log.info("finished: %d of %d converged", good, len(entries))
+    if run.config.report:
+        write_report(run.folder)
     return entries

@@ -30,6 +30,7 @@ from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.workflows.checks import check_geometry
 from mmace_sim.workflows.initial_moments import initial_magmoms
 from mmace_sim.workflows.output import GOOD, entry_head, versions, write_summary, write_text
+from mmace_sim.workflows.report import write_report
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, load_structures
 
 EXIT_OK = 0
@@ -90,7 +91,7 @@ class PropertyRun:
         units: Mapping[str, str],
         rows: Sequence[dict[str, Any]] | None = None,
     ) -> int:
-        """Write ``summary.json`` and ``summary.csv``.
+        """Write ``summary.json``, ``summary.csv`` and, if asked for, ``report.html``, the last of all.
 
         Args:
             entries: From `entries`.
@@ -104,6 +105,8 @@ class PropertyRun:
         write_summary(self.folder, self.summary(entries, units) | {"finished": now()}, columns, rows)
         good = sum(entry["status"] in GOOD for entry in entries)
         _log.info("finished: %d of %d converged", good, len(entries))
+        if self.config.report:
+            write_report(self.folder)
         return EXIT_OK if good == len(entries) else EXIT_INCOMPLETE
 
     def summary(self, entries: list[dict[str, Any]], units: Mapping[str, str]) -> dict[str, Any]:

@@ -66,8 +66,9 @@ def print_run(
     text = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
     resumed = f" ({n_resumed} from the earlier run)" if n_resumed else ""
     console.print(f"\n{len(entries)} structure{'s' * (len(entries) != 1)}: {text}{resumed}.", highlight=False)
+    report = ["report.html"] if (folder / "report.html").is_file() else []
     console.print(
-        f"Results: {folder}/{', '.join(('summary.json', 'summary.csv', *files, 'log.txt'))}",
+        f"Results: {folder}/{', '.join((*report, 'summary.json', 'summary.csv', *files, 'log.txt'))}",
         highlight=False,
         soft_wrap=True,
     )
