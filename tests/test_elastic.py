@@ -277,6 +277,23 @@ def test_a_supercell_has_the_same_symmetry():
         elastic_rotations(Atoms("Fe", magmoms=[1]), spin_orbit=False)
 
 
+@pytest.mark.parametrize("angle", [1e-4, 0.05, 0.4])
+def test_a_crystal_that_is_turned_and_not_quite_cubic(angle):
+    """What a relaxation leaves must not make a strain look sufficient that is not."""
+    atoms = crystal("fcc", a=3.5355)
+    noise = 1e-5 * np.random.default_rng(0).normal(size=(3, 3))
+    turn = Rotation.from_rotvec([0, angle, 0.5 * angle]).as_matrix()
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + noise) @ turn.T, scale_atoms=True)
+    rotations = elastic_rotations(atoms, spin_orbit=False)
+    np.testing.assert_allclose(
+        rotations @ rotations.transpose(0, 2, 1), np.tile(np.eye(3), (48, 1, 1)), atol=1e-12
+    )
+    assert len(independent_constants(rotations)) == 3
+    (result,) = ElasticTensorCalculation(toy(), relax=False, fmax=1e-4).run([atoms])
+    c = result.constants["relaxed"].c_ieee_gpa
+    np.testing.assert_allclose([c[0, 0], c[0, 1], c[3, 3]], 71.05 * np.array([2, 1, 1]), rtol=5e-3)
+
+
 def test_strains_and_fit():
     everything = independent_constants(np.eye(3)[None])
     assert len(everything) == 21
