@@ -60,7 +60,7 @@ def build(classes, root, arrays, **changes):
                 )
             module = module._modules[part]
         tensor = torch.as_tensor(array)
-        if leaf.startswith(("weight", "bias")):
+        if leaf.startswith(("weight", "bias")) and tensor.is_floating_point():
             module.register_parameter(leaf, torch.nn.Parameter(tensor))
         else:
             module.register_buffer(leaf, tensor)
