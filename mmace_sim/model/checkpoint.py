@@ -68,7 +68,7 @@ def load_model(
 ) -> AnyModel:
     """Load a model for inference.
 
-    A model whose file says that it violates physical identities (see :mod:`mmace_sim.model.from_mace`) is loaded
+    A model whose file says that it violates physical identities (see ``mmace-sim convert``) is loaded
     with a :class:`~mmace_sim.errors.PhysicsWarning` that names them.
 
     Args:

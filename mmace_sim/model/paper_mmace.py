@@ -151,7 +151,7 @@ class PaperMMACE(MagneticModel):
     It treats moments as polar vectors: it is invariant under joint rotations, and under inversion only if moments are
     reversed too. E(−m) = E(m) holds with ``time_reversal=True`` alone, and then E(−r, m) = E(r, m) does as well. Its
     energy jumps where a neighbour crosses the cutoff (unless ``smooth_cutoff``), and grows without bounds above the
-    largest moments (unless ``saturate``). :mod:`mmace_sim.model.from_mace` converts upstream weights.
+    largest moments (unless ``saturate``). ``mmace-sim convert`` converts upstream weights.
 
     Args:
         config: Hyper-parameters.
