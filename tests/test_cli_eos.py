@@ -42,6 +42,7 @@ def test_iron_from_file_to_figures(tmp_path):
     assert fm["minima"][0]["volume"] == pytest.approx(2.83**3 / 2, rel=0.01)
     assert 150 < fm["minima"][0]["bulk_modulus_gpa"] < 200
     assert fm["minima"][0]["energy_above_lowest"] == 0
+    assert [state["minima"][0]["magnetic_order"] for state in (fm, afm)] == ["FM", "AFM"]
     assert 0.3 < afm["minima"][0]["energy_above_lowest"] < 0.5
     with (out / "summary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

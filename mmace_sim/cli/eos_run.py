@@ -30,7 +30,7 @@ UNITS: dict[str, str] = {
 
 COLUMNS: tuple[str, ...] = (
     "name", "file", "index", "formula", "state", "minimum", "status", "volume", "energy", "energy_above_lowest",
-    "bulk_modulus_gpa", "bulk_modulus_derivative", "moment", "rms_error", "message",
+    "bulk_modulus_gpa", "bulk_modulus_derivative", "moment", "magnetic_order", "rms_error", "message",
 )  # fmt: skip
 """Columns of ``summary.csv``: one line for each minimum of each state."""
 
@@ -160,7 +160,11 @@ def _state_entry(curve: EosCurve, zero: float | None) -> dict[str, Any]:
         "message": curve.message,
         "minima": [
             {key: finite_or_none(value) for key, value in vars(fit).items() if key != "volume_range"}
-            | {"energy_above_lowest": fit.energy - zero, "volume_range": list(fit.volume_range)}
+            | {
+                "energy_above_lowest": fit.energy - zero,
+                "volume_range": list(fit.volume_range),
+                "magnetic_order": curve.order_at(fit.volume),
+            }
             for fit in curve.fits
         ],
         "jumps": [{"volumes": list(j.volumes), "moments": list(j.moments)} for j in curve.jumps],
@@ -249,6 +253,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(
             heading, justify="left" if heading in ("file", "state") else "right", overflow="fold"
         )
+    table.add_column("order", overflow="fold")
     table.add_column("status", overflow="fold")
     for row in rows:
         above = row.get("energy_above_lowest")
@@ -261,6 +266,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             fixed(row.get("bulk_modulus_gpa"), "{:.1f}"),
             fixed(row.get("bulk_modulus_derivative"), "{:.2f}"),
             fixed(row.get("moment"), "{:.2f}"),
+            row.get("magnetic_order") or "–",
             row["status"].replace("_", " "),
         ]
         table.add_row(*[Text(cell) for cell in cells], style="" if row["status"] == "converged" else "red")

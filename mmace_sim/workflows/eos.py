@@ -76,6 +76,18 @@ class EosCurve:
     jumps: list[MomentJump] = field(default_factory=list)
     fits: list[BirchMurnaghanFit] = field(default_factory=list)
 
+    def order_at(self, volume: float) -> str | None:
+        """Name of the magnetic order at the nearest volume that was computed.
+
+        Args:
+            volume: In Å³/atom.
+
+        Returns:
+            The order, such as ``FM``; a state may have lost that which it started from. None if nothing was computed.
+        """
+        known = [k for k, order in enumerate(self.orders) if order is not None]
+        return self.orders[min(known, key=lambda k: abs(self.volumes[k] - volume))] if known else None
+
 
 @dataclass
 class EosResult:
