@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmace_sim.graph.batch import MagneticGraph
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.reference import ReferenceEnergy
 from mmace_sim.nn.angular import spherical_harmonics
@@ -72,7 +73,7 @@ class MagneticLayer(nn.Module):
         return Hidden(scalars=scalars, spins=spins)
 
 
-class MagneticMACE(nn.Module):
+class MagneticMACE(MagneticModel):
     """Magnetic MACE with spin and space factorised, and an optional spin–orbit term.
 
     E = Σ_i [E0_z + E1_z(m_i·m_i) + s · (E_exchange,i + E_soc,i)]. E_exchange depends on moments through spin dot
@@ -90,17 +91,9 @@ class MagneticMACE(nn.Module):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.metadata: dict = {}
+        super().__init__(config)
         n_species, K = len(config.atomic_numbers), config.num_channels
-        max_moment = [config.moment_scale(z) for z in config.atomic_numbers]
-        table = torch.full((120,), -1, dtype=torch.long)
-        table[config.atomic_numbers] = torch.arange(n_species)
-        self.register_buffer("species_table", table, persistent=False)
-        self.register_buffer("max_moment", torch.tensor(max_moment, dtype=torch.float64), persistent=False)
-        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
-        self.reference = ReferenceEnergy(max_moment, config.num_one_body)
+        self.reference = ReferenceEnergy(self.max_moment.tolist(), config.num_one_body)
         self.embedding = nn.Parameter(torch.randn(n_species, K))
         self.embedding_gate = MomentGate(n_species, config.num_moment_basis, K)
         self.radial_basis = RadialBasis(config.r_max, config.num_bessel, config.num_polynomial_cutoff)
@@ -124,29 +117,9 @@ class MagneticMACE(nn.Module):
         self.double()
 
     @property
-    def elements(self) -> list[int]:
-        """Atomic numbers that the model knows, ascending."""
-        return self.config.atomic_numbers
-
-    @property
-    def r_max(self) -> float:
-        """Cutoff radius, in Å."""
-        return self.config.r_max
-
-    @property
     def spin_orbit(self) -> bool:
         """Whether directions of moments couple to space."""
         return self.config.spin_orbit
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of the network."""
-        return self.embedding.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the network."""
-        return self.embedding.device
 
     def forward(
         self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None

@@ -13,9 +13,10 @@ from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.model.reference import ReferenceEnergy
 from mmace_sim.nn.angular import spherical_harmonics, split_degrees
+from mmace_sim.nn.moments import chebyshev
 from mmace_sim.nn.ops import NeighborLayout, SpeciesLinear
 from mmace_sim.nn.paper_interaction import PaperEdges, PaperInteraction, coupling_paths
-from mmace_sim.nn.paper_moments import chebyshev, moment_harmonics, saturate_outside, squared_ratio
+from mmace_sim.nn.paper_moments import moment_harmonics, saturate_outside, squared_ratio
 from mmace_sim.nn.paper_product import PaperProduct
 from mmace_sim.nn.radial import RadialBasis, polynomial_cutoff
 from mmace_sim.nn.readout import LinearReadout, NonLinearReadout

@@ -32,11 +32,20 @@ def moment_basis(scaled: Float[Tensor, "n_atoms 3"], num_basis: int) -> Float[Te
         scaled: Saturated moments from :func:`saturate`.
         num_basis: Number of functions.
     """
-    x = 1.0 - 2.0 * (scaled * scaled).sum(dim=-1) / SATURATION_RATIO**2
+    return chebyshev(1.0 - 2.0 * (scaled * scaled).sum(dim=-1) / SATURATION_RATIO**2, num_basis) - 1.0
+
+
+def chebyshev(x: Float[Tensor, " n"], num_basis: int) -> Float[Tensor, "n n_basis"]:
+    """Chebyshev polynomials T₁ … of any argument.
+
+    Args:
+        x: Argument.
+        num_basis: Number of functions.
+    """
     values = [torch.ones_like(x), x]
     for _ in range(num_basis - 1):
         values.append(2.0 * x * values[-1] - values[-2])
-    return torch.stack(values[1 : num_basis + 1], dim=-1) - 1.0
+    return torch.stack(values[1 : num_basis + 1], dim=-1)
 
 
 class MomentGate(nn.Module):

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -41,19 +40,6 @@ def saturate_outside(
     t = (ratio - onset) / width
     length = onset + width * t * (1.0 + t**4) ** -0.25
     return magmoms * (length / ratio)[:, None]
-
-
-def chebyshev(x: Float[Tensor, " n"], num_basis: int) -> Float[Tensor, "n n_basis"]:
-    """Chebyshev polynomials T₁ … of any argument.
-
-    Args:
-        x: Argument.
-        num_basis: Number of functions.
-    """
-    values = [torch.ones_like(x), x]
-    for _ in range(num_basis - 1):
-        values.append(2.0 * x * values[-1] - values[-2])
-    return torch.stack(values[1 : num_basis + 1], dim=-1)
 
 
 def moment_harmonics(
