@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from mmace_sim.graph.batch import MagneticGraph
 
+_SHELL_WIDTH = 0.3  # Å
+
 
 class HeisenbergModel(nn.Module):
     """Classical spins on springs: exchange, Landau energy of the moments, Morse pairs.
@@ -26,6 +28,10 @@ class HeisenbergModel(nn.Module):
     −a/(2b) with unit vectors. The lattice must be rigid under springs between nearest neighbours: fcc and hcp
     are, bcc and simple cubic are not.
 
+    With `exchange_shells` every spiral or collinear order on a Bravais lattice has m² = (h − a)/(2b) and the energy
+    E0 − (h − a)²/(4b) per atom beside the springs, h = ½ Σ_s z_s J'_s c_s, where c_s is the mean cosine of the
+    angles between an atom and its z_s neighbours of shell s.
+
     Args:
         exchange: J'₀ in eV (unit vectors) or eV/μB²; positive is ferromagnetic.
         exchange_decay: λ in 1/Å; couples the exchange to distances.
@@ -34,10 +40,12 @@ class HeisenbergModel(nn.Module):
         landau: (a, b) in eV/μB² and eV/μB⁴.
         morse: (D, α, r₀) in eV, 1/Å and Å.
         energy_per_atom: E0 in eV.
+        exchange_shells: Pairs of a distance in Å and J' there, instead of `exchange`: within 0.3 Å of that
+            distance the exchange is J' (1 − x²)⁴, x = (r − distance)/0.3 Å, and beyond there is none.
         unit_vectors: Whether exchange acts on directions only. The energy then is not smooth at m = 0.
         elements: Atomic numbers that are accepted.
         r_on: Distance where the cutoff begins to act, in Å.
-        r_max: Cutoff radius, in Å.
+        r_max: Cutoff radius, in Å; larger where `exchange_shells` ask for it.
     """
 
     def __init__(
@@ -49,6 +57,7 @@ class HeisenbergModel(nn.Module):
         landau: tuple[float, float] = (-0.4, 0.05),
         morse: tuple[float, float, float] = (0.4, 1.4, 2.5),
         energy_per_atom: float = -8.0,
+        exchange_shells: Sequence[tuple[float, float]] = (),
         unit_vectors: bool = False,
         elements: Sequence[int] = (26,),
         r_on: float = 2.9,
@@ -57,9 +66,11 @@ class HeisenbergModel(nn.Module):
         super().__init__()
         self.exchange, self.exchange_decay, self.pseudo_dipolar = exchange, exchange_decay, pseudo_dipolar
         self.landau, self.morse, self.energy_per_atom = landau, morse, energy_per_atom
+        self.exchange_shells = [(float(distance), float(value)) for distance, value in exchange_shells]
         self.unit_vectors = unit_vectors
         self.elements = sorted(elements)
-        self.r_on, self.r_max = r_on, r_max
+        self.r_on, self.r_off = r_on, r_max
+        self.r_max = max([r_max, *(distance + _SHELL_WIDTH for distance, _ in self.exchange_shells)])
         self.metadata: dict[str, Any] = {"name": "heisenberg-toy"}
         table = torch.full((120,), -1, dtype=torch.long)
         table[self.elements] = 0
@@ -136,8 +147,18 @@ class HeisenbergModel(nn.Module):
         directions = vectors / lengths[:, None]
         stretch = lengths - distance
         morse = depth * ((1.0 - torch.exp(-stiffness * stretch)) ** 2 - 1.0)
-        exchange = self.exchange * torch.exp(-self.exchange_decay * stretch) * (spins_i * spins_j).sum(dim=1)
+        products = (spins_i * spins_j).sum(dim=1)
         dipolar = (spins_i * directions).sum(dim=1) * (spins_j * directions).sum(dim=1)
-        x = ((lengths - self.r_on) / (self.r_max - self.r_on)).clamp(0.0, 1.0)
+        x = ((lengths - self.r_on) / (self.r_off - self.r_on)).clamp(0.0, 1.0)
         switch = 1.0 - x**4 * (35.0 - 84.0 * x + 70.0 * x**2 - 20.0 * x**3)
-        return switch * (morse - exchange - self.pseudo_dipolar * dipolar)
+        within = switch * (morse - self.pseudo_dipolar * dipolar)
+        if self.exchange_shells:
+            return within - self._shell_exchange(lengths) * products
+        return within - switch * self.exchange * torch.exp(-self.exchange_decay * stretch) * products
+
+    def _shell_exchange(self, lengths: Float[Tensor, " n_edges"]) -> Float[Tensor, " n_edges"]:
+        total = torch.zeros_like(lengths)
+        for distance, value in self.exchange_shells:
+            inside = (1.0 - ((lengths - distance) / _SHELL_WIDTH) ** 2).clamp(min=0.0)
+            total = total + value * inside**4
+        return total

@@ -30,8 +30,11 @@ from mmace_sim.workflows.order_lattices import (
     superlattice_waves,
 )
 
-MAX_SITES: int = 18
+MAX_SITES: int = 16
 """With more magnetic sites in a supercell only whole sets of equivalent atoms and whole cells are flipped."""
+
+MAX_SETS: int = 8
+"""Of more sets of equivalent atoms than this, only the first ones are flipped then."""
 
 _CHUNK = 4096
 
@@ -204,7 +207,7 @@ def _whole_flips(
     orbits, members = np.unique(parent.orbits[parent.sites], return_inverse=True)
     halves = np.array([half for half in itertools.product((0, 1), repeat=3) if not (matrix @ half % 2).any()])
     waves = 1 - 2 * (halves @ cells.T % 2)
-    n_orbits = min(len(orbits), MAX_SITES)
+    n_orbits = min(len(orbits), MAX_SETS)
     for signs in _all_signs(n_orbits):
         full = np.concatenate([signs, np.ones((len(signs), len(orbits) - n_orbits), dtype=int)], axis=1)
         yield (full[:, None, members, None] * waves[None, :, None, :]).reshape(-1, len(members) * len(cells))
