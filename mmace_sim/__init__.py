@@ -14,8 +14,12 @@ _LAZY = {
     "save_model": "mmace_sim.model.checkpoint",
     "MagneticMACE": "mmace_sim.model.magnetic_mace",
     "ModelConfig": "mmace_sim.model.config",
+    "PaperMMACE": "mmace_sim.model.paper_mmace",
+    "PaperConfig": "mmace_sim.model.paper_mmace",
     "MMACECalculator": "mmace_sim.calculator",
     "relax": "mmace_sim.workflows.relax",
+    "phonopy_forces": "mmace_sim.workflows.phonons",
+    "force_constants": "mmace_sim.workflows.phonons",
 }
 _MODULES = ("torchsim", "testing", "units")
 

@@ -192,7 +192,7 @@ def versions() -> dict[str, str]:
         Versions by name.
     """
     found = {"python": python_version()}
-    for package in ("mmace-sim", "torch", "torch-sim-atomistic", "ase", "numpy", "spglib"):
+    for package in ("mmace-sim", "torch", "torch-sim-atomistic", "ase", "phonopy", "numpy", "spglib"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

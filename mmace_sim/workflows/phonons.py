@@ -19,7 +19,7 @@ from mmace_sim.workflows.phonon_bands import (
     imaginary_modes,
 )
 from mmace_sim.workflows.phonon_cells import make_phonopy, restoring_forces, supercells
-from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult, _as_atoms
+from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult, as_atoms
 from mmace_sim.workflows.singlepoint import PointResult, SinglePoint, check_point_mode
 from mmace_sim.workflows.supercells import choose_supercell, parse_supercell
 
@@ -161,7 +161,7 @@ class Phonons:
         Returns:
             One result for each structure, in the same order.
         """
-        images = _as_atoms(structures)
+        images = as_atoms(structures)
         results: list[PhononResult | None] = [None] * len(images)
 
         def finish(index: int, result: PhononResult) -> None:

@@ -205,7 +205,7 @@ class Relaxation:
         Returns:
             One result for each structure, in the same order.
         """
-        images = _as_atoms(structures)
+        images = as_atoms(structures)
         results: list[StructureResult | None] = [None] * len(images)
 
         def finish(index: int, result: StructureResult) -> None:
@@ -382,7 +382,7 @@ def relax(
     return Relaxation(model, **settings).run(structures, on_finished=on_finished, on_step=on_step)
 
 
-def _as_atoms(structures: Any) -> list[Atoms]:
+def as_atoms(structures: Any) -> list[Atoms]:
     """Structures of any host as ASE structures; ASE structures are taken as they are."""
     items = (
         structures if isinstance(structures, Iterable) and not isinstance(structures, Atoms) else [structures]
