@@ -19,6 +19,8 @@ TOY_BYTES_PER_EDGE: float = 1000.0
 CUDA_SHARE: float = 0.7
 """Share of the free memory of a GPU that one batch may take."""
 
+_PADDING: float = 2.0  # Å, around the atoms where a structure is not periodic
+
 
 def bytes_per_edge(config: ArchitectureConfig, dtype: torch.dtype) -> float:
     """Estimate of the memory that one neighbour pair takes in a forward and backward pass.
@@ -59,5 +61,18 @@ def estimate_max_memory_scaler(model: MagneticMaceModel) -> float:
 
 
 def memory_scaler(state: SimState) -> float:
-    """Σ n_atoms × density of a state, in atoms²/nm³."""
-    return float(sum(calculate_memory_scalers(state, "n_atoms_x_density")))
+    """Σ n_atoms × density of a state, in atoms²/nm³.
+
+    TorchSim takes the extent of the atoms for the volume of what is not a crystal, which is zero for a flat layer; here
+    it is the length of the cell vector where a structure is periodic.
+    """
+    pbc = torch.as_tensor(state.pbc).expand(3).to(state.positions.device)
+    if bool(pbc.all()):
+        return float(sum(calculate_memory_scalers(state, "n_atoms_x_density")))
+    lengths = torch.linalg.norm(state.row_vector_cell, dim=2)
+    total = 0.0
+    for system, count in enumerate(state.n_atoms_per_system.tolist()):
+        positions = state.positions[state.system_idx == system]
+        extent = positions.amax(dim=0) - positions.amin(dim=0) + _PADDING
+        total += count**2 / float(torch.where(pbc, lengths[system], extent).prod() / 1000.0)
+    return total

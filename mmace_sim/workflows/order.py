@@ -313,8 +313,9 @@ def _compare(result: OrderResult, energy_tol: float) -> None:
         leader = next((order for order in members if order.is_kept), members[0])
         for order in members:
             order.state = leader.name
+    best = result.states[0].energy
     for order in result.orders:
-        order.energy_above_best = order.energy - min(energies)
+        order.energy_above_best = order.energy - best
 
 
 def _compare_compositions(results: Sequence[OrderResult]) -> None:
