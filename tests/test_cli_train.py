@@ -126,3 +126,11 @@ def test_evaluate_without_any_usable_structure(trained, tmp_path):
     )
     assert result.exit_code == 2
     assert "no structure could be evaluated" in result.output
+
+
+def test_evaluate_with_an_unknown_model_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(app, ["evaluate", "nonsense", "data.extxyz"])
+    assert result.exit_code == 2
+    assert "no model 'nonsense'" in result.output
+    assert not any(tmp_path.iterdir())

@@ -41,8 +41,6 @@ def evaluate(
     """
     from mmace_sim.cli.run_dir import log_to, prepare_folder
 
-    folder = Path(output or "evaluate")
-    prepare_folder(folder, resume=False, force=force)
     settings: dict[str, Any] = {
         "model": model,
         "data": [str(path) for path in data],
@@ -51,9 +49,12 @@ def evaluate(
         "dtype": dtype or "float64",
         "threads": threads,
     }
+    loaded = _load(settings)
+    folder = Path(output or "evaluate")
+    prepare_folder(folder, resume=False, force=force)
     _write_config(folder / "config.yaml", settings)
     with log_to(folder / "log.txt"):
-        result = _run(folder, settings, plots=plots)
+        result = _run(loaded, folder, settings, plots=plots)
     if not quiet:
         _report(result, folder)
     if result.problems:
@@ -68,9 +69,8 @@ def _write_config(path: Path, settings: dict[str, Any]) -> None:
     write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
 
-def _run(folder: Path, settings: dict[str, Any], *, plots: bool) -> "Evaluation":
-    import logging
-
+def _load(settings: dict[str, Any]) -> Any:
+    """The model on its device."""
     from mmace_sim.cli.options import pick_device, quiet_imports
     from mmace_sim.errors import UnsupportedOptionError
 
@@ -78,15 +78,23 @@ def _run(folder: Path, settings: dict[str, Any], *, plots: bool) -> "Evaluation"
         import torch
 
         from mmace_sim.model.checkpoint import load_model
-        from mmace_sim.training.evaluate import evaluate_files, save_evaluation
-        from mmace_sim.training.metrics import error_line
-        from mmace_sim.training.parity import save_parity_plots
     precisions = {"float64": torch.float64, "float32": torch.float32}
     if settings["dtype"] not in precisions:
         raise UnsupportedOptionError(f"dtype {settings['dtype']!r} is unknown; choose float64 or float32")
     target = pick_device(settings["device"], settings["threads"])
     with quiet_imports():
-        loaded = load_model(settings["model"], device=target, dtype=precisions[settings["dtype"]])
+        return load_model(settings["model"], device=target, dtype=precisions[settings["dtype"]])
+
+
+def _run(loaded: Any, folder: Path, settings: dict[str, Any], *, plots: bool) -> "Evaluation":
+    import logging
+
+    from mmace_sim.cli.options import quiet_imports
+
+    with quiet_imports():
+        from mmace_sim.training.evaluate import evaluate_files, save_evaluation
+        from mmace_sim.training.metrics import error_line
+        from mmace_sim.training.parity import save_parity_plots
     files = [Path(path) for path in settings["data"]]
     result = evaluate_files(loaded, files, batch_size=settings["batch_size"])
     log = logging.getLogger(__name__)
