@@ -39,7 +39,6 @@ class MagneticLayer(nn.Module):
             n_radial=config.num_bessel,
             radial_mlp=config.radial_mlp,
             has_spins=not first,
-            avg_num_neighbors=config.avg_num_neighbors,
         )
         self.gate = MomentGate(n_species, config.num_moment_basis, K)
         self.product = ProductBasis(config.max_ell, config.hidden_ell, config.correlation, n_species, K)
@@ -109,7 +108,6 @@ class MagneticMACE(MagneticModel):
                 n_channels=config.spin_orbit_channels,
                 n_radial=config.num_bessel,
                 radial_mlp=config.radial_mlp,
-                avg_num_neighbors=config.avg_num_neighbors,
             )
             if config.spin_orbit
             else None
@@ -158,5 +156,6 @@ class MagneticMACE(MagneticModel):
             vectors, sender = vectors.index_select(0, layout.pairs), sender[layout.pairs]
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         max_ell = self.config.max_ell if self.spin_orbit_term is None else FIELD_MAX_ELL
-        harmonics = spherical_harmonics(vectors, lengths, max_ell) * layout.mask
+        norm = self.config.avg_num_neighbors**-0.5
+        harmonics = spherical_harmonics(vectors, lengths, max_ell) * (norm * layout.mask)
         return Edges(sender=sender, radial=self.radial_basis(lengths), harmonics=harmonics, layout=layout)

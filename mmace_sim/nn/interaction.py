@@ -19,7 +19,8 @@ class Edges:
     Attributes:
         sender: Atom that each pair brings in.
         radial: Radial basis, zero at the cutoff.
-        harmonics: Spherical harmonics of the directions, zero on filling.
+        harmonics: Spherical harmonics of the directions, zero on filling, divided by the square root of the average
+            number of neighbours: all sums over neighbours are linear in them.
         layout: How the pairs are grouped by centre.
     """
 
@@ -169,7 +170,6 @@ class SpinSpaceInteraction(nn.Module):
         n_radial: Number of radial functions.
         radial_mlp: Widths of the radial network.
         has_spins: Whether hidden spin vectors come in.
-        avg_num_neighbors: Sums over neighbours are divided by this number's square root.
     """
 
     def __init__(
@@ -183,10 +183,8 @@ class SpinSpaceInteraction(nn.Module):
         n_radial: int,
         radial_mlp: Sequence[int],
         has_spins: bool,
-        avg_num_neighbors: float,
     ) -> None:
         super().__init__()
-        self.norm = avg_num_neighbors**-0.5
         self.space = SpaceConvolution(hidden_ell, max_ell, n_channels)
         self.spin = SpinConvolution(spin_max_ell, n_channels, n_spin_channels, has_spins=has_spins)
         self.radial = RadialNetwork(n_radial, radial_mlp, self.space.n_weights + self.spin.n_weights)
@@ -203,8 +201,9 @@ class SpinSpaceInteraction(nn.Module):
         self, hidden: Hidden, moments: Float[Tensor, "n_atoms 3"], edges: Edges
     ) -> tuple[Float[Tensor, "n_atoms n_channels n_harmonics"], Float[Tensor, "n_atoms n_spin_channels 3"]]:
         """Features of degrees 0 … max_ell, and the spatially scalar spin vectors Σ_j R m_j."""
-        weights = self.radial(edges.radial) * self.norm
-        for_space, for_spin = weights.split([self.space.n_weights, self.spin.n_weights], dim=1)
+        for_space, for_spin = self.radial(edges.radial).split(
+            [self.space.n_weights, self.spin.n_weights], dim=1
+        )
         space = self.space(hidden.scalars, for_space, edges)
         spin = self.spin(hidden, moments, for_spin, edges)
         centre = torch.einsum("nkma,na->nkm", spin, moments)

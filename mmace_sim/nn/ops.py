@@ -72,8 +72,8 @@ class Mlp(nn.Module):
         """Apply to rows of features."""
         for k, weight in enumerate(self.weights):
             if k:
-                x = nn.functional.silu(x) * SILU_NORM
-            x = x @ (weight / math.sqrt(weight.shape[0]))
+                x = nn.functional.silu(x)
+            x = x @ (weight * ((SILU_NORM if k else 1.0) / math.sqrt(weight.shape[0])))
         return x
 
 
@@ -128,7 +128,7 @@ class NeighborLayout:
             sums.append(torch.bmm(w.mT, b))
             start = stop
         total = torch.cat(sums) if len(sums) > 1 else sums[0]
-        return total if self.order is None else total[self.order]
+        return total if self.order is None else total.index_select(0, self.order)
 
 
 def _group_bounds(counts: list[int]) -> list[tuple[int, int]]:

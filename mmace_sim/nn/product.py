@@ -52,7 +52,7 @@ class SymmetricContraction(nn.Module):
     ) -> Float[Tensor, "n_atoms n_channels n_out"]:
         """Contract the features of each atom with the weights of its element."""
         n_species = self.weights[0].shape[0]
-        x = x.transpose(0, 1)
+        x = x.transpose(0, 1).contiguous()
         if n_species == 1:
             return self._one_species(x, 0).transpose(0, 1)
         out = x.new_zeros(x.shape[0], x.shape[1], self.n_out)
@@ -72,7 +72,7 @@ class SymmetricContraction(nn.Module):
             y = torch.baddbmm(y, x, matrix)
         if len(self.weights) > 2:
             tensor = self.weights[2][z].T @ self.coupling_3.flatten(1)
-            pairs = x[..., self.pair_a] * x[..., self.pair_b]
+            pairs = x.index_select(-1, self.pair_a) * x.index_select(-1, self.pair_b)
             y = torch.baddbmm(y, pairs, tensor.view(n_channels, len(self.pair_a), -1))
         y = y.view(n_channels, -1, n, self.n_out).expand(-1, x.shape[1], -1, -1)
         return (x[..., None] * y).sum(dim=2)

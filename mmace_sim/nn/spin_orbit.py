@@ -44,7 +44,6 @@ class SpinOrbitTerm(nn.Module):
         n_channels: Channels of both fields.
         n_radial: Number of radial functions.
         radial_mlp: Widths of the radial network.
-        avg_num_neighbors: Sums over neighbours are divided by this number's square root.
     """
 
     def __init__(
@@ -54,10 +53,8 @@ class SpinOrbitTerm(nn.Module):
         n_channels: int,
         n_radial: int,
         radial_mlp: Sequence[int],
-        avg_num_neighbors: float,
     ) -> None:
         super().__init__()
-        self.norm = avg_num_neighbors**-0.5
         self.n_channels = n_channels
         self.paths = two_ion_paths()
         n_degrees = FIELD_MAX_ELL + SPIN_MAX_ELL + 2
@@ -90,7 +87,7 @@ class SpinOrbitTerm(nn.Module):
             edges: Neighbour pairs with harmonics up to degree 4.
         """
         K = self.n_channels
-        radial = (self.radial(edges.radial) * self.norm).split(K, dim=1)
+        radial = self.radial(edges.radial).split(K, dim=1)
         sent = self.linear_up(scalars[..., None])[:, :, 0].index_select(0, edges.sender)
         degrees = split_degrees(edges.harmonics, FIELD_MAX_ELL)
         field = [
