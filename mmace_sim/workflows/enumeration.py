@@ -18,17 +18,16 @@ from jaxtyping import Bool, Float, Int
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.workflows.magnetic_order import MagneticOrder, classify_order
 from mmace_sim.workflows.order_lattices import (
-    MagneticParent,
     build_supercell,
     cell_points,
     conventional_wave,
     distinct_superlattices,
     identity_operation,
     keeps_superlattice,
-    magnetic_parent,
     site_permutations,
     superlattice_waves,
 )
+from mmace_sim.workflows.order_parent import MagneticParent, magnetic_parent, rotation_axes
 
 MAX_SITES: int = 16
 """With more magnetic sites in a supercell only whole sets of equivalent atoms and whole cells are flipped."""
@@ -308,17 +307,10 @@ def moment_axis(
     columns = parent.cell.T
     turns = columns @ parent.rotations[operations[kept]] @ np.linalg.inv(columns)
     turns *= np.rint(np.linalg.det(turns))[:, None, None]
-    candidates = [np.array([0.0, 0.0, 1.0])]
-    for turn in turns:
-        values, vectors = np.linalg.eig(turn)
-        if np.trace(turn) < 3 - 1e-6:
-            candidates.append(np.real(vectors[:, np.argmin(np.abs(values - 1))]))
-    axes = np.array(candidates) / np.linalg.norm(candidates, axis=1)[:, None]
+    axes = rotation_axes(turns)
     along = np.abs(np.einsum("ai,tij,aj->at", axes, turns, axes))
     votes = (along > 1 - 1e-6).sum(axis=1)
-    best = axes[np.lexsort((-np.round(np.abs(axes[:, 2]), 6), -votes))[0]]
-    leading = best[np.flatnonzero(np.abs(best) > 1e-6)[-1]]
-    return best * np.sign(leading)
+    return axes[np.lexsort((-np.round(np.abs(axes[:, 2]), 6), -votes))[0]]
 
 
 def _propagation(parent: MagneticParent, pattern: _Pattern) -> tuple[Fraction, ...] | None:

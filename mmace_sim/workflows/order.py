@@ -57,7 +57,7 @@ class RelaxedOrder:
         order_final: Name of the order at the end; None if there is none.
         is_kept: Whether the moments still stand to each other as at the start.
         state: Name of the start that stands for the state where this one ended; None if it did not converge.
-        symmetry: Magnetic space group at the end; None for what is not a crystal, or without an end.
+        symmetry: Magnetic space group of the state; None for what is not a crystal or did not converge.
     """
 
     start: OrderStart
@@ -250,6 +250,11 @@ class OrderSearch:
         for result, own in zip(results, starts, strict=True):
             result.orders = [self._order(start, next(relaxed)) for start in own]
             _compare(result, self.energy_tol)
+            for order in result.states:
+                order.symmetry = self._symmetry(order)
+            symmetries = {order.name: order.symmetry for order in result.states}
+            for order in result.orders:
+                order.symmetry = symmetries.get(order.state or "")
         _compare_compositions(results)
         return results
 
@@ -267,7 +272,6 @@ class OrderSearch:
         if outcome.status in (Status.CONVERGED, Status.MAX_STEPS):
             order.order_final = classify_order(order.magmoms)
             order.is_kept = keeps_order(get_magmoms(start.atoms), order.magmoms)
-            order.symmetry = self._symmetry(order)
         return order
 
     def _symmetry(self, order: RelaxedOrder) -> MagneticSymmetry | None:

@@ -6,12 +6,14 @@ moments are tied to the lattice, depends on it. The most symmetric choice is wha
 
 import itertools
 import warnings
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from jaxtyping import Bool, Float, Int
 
 from mmace_sim.workflows.magnetic_order import MOMENT_TOL, MagneticOrder, classify_order
+from mmace_sim.workflows.order_parent import operation_images, rotation_axes
 
 
 def best_rotation(
@@ -34,16 +36,35 @@ def best_rotation(
     best = np.eye(3)
     if not atoms.pbc.all() or np.linalg.norm(magmoms, axis=1).max(initial=0.0) < MOMENT_TOL:
         return best
-    most = len(_magnetic_operations(atoms, magmoms, symprec)[0])
-    axes = _symmetry_axes(atoms, symprec)
+    found = _call("get_symmetry", atoms, symprec=symprec)
+    if found is None:
+        return best
+    images, _ = operation_images(atoms, found["rotations"], found["translations"], symprec)
+    columns = atoms.cell.array.T
+    turns = columns @ found["rotations"] @ np.linalg.inv(columns)
+    turns *= np.rint(np.linalg.det(turns))[:, None, None]
+    axes = rotation_axes(turns)
+    most = _n_kept(magmoms, images, turns, 10 * symprec)
     is_collinear = classify_order(magmoms) is not MagneticOrder.NON_COLLINEAR
     own = _frame(magmoms)
     for frame in [_completed(axis) for axis in axes] if is_collinear else _frames(axes):
         rotation = own.T @ frame
-        count = len(_magnetic_operations(atoms, magmoms @ rotation, symprec)[0])
+        count = _n_kept(magmoms @ rotation, images, turns, 10 * symprec)
         if count > most:
             best, most = rotation, count
     return best
+
+
+def _n_kept(
+    magmoms: Float[np.ndarray, "n_atoms 3"],
+    images: Int[np.ndarray, "n n_atoms"],
+    turns: Float[np.ndarray, "n 3 3"],
+    tolerance: float,
+) -> int:
+    """Number of operations that map the moments onto themselves, with or without time reversal."""
+    moved = magmoms @ turns.transpose(0, 2, 1)
+    kept = [np.abs(magmoms[images] - sign * moved).max(axis=(1, 2)) < tolerance for sign in (1, -1)]
+    return int(np.sum(kept))
 
 
 def magnetic_primitive(
@@ -118,45 +139,24 @@ def _frames(axes: Float[np.ndarray, "n 3"]) -> list[Float[np.ndarray, "3 3"]]:
     return list(unique.values())
 
 
-def _symmetry_axes(atoms: Atoms, symprec: float) -> Float[np.ndarray, "n 3"]:
-    """Directions of the rotations and mirror normals of the structure, z first."""
-    import spglib
-
-    axes = [np.array([0.0, 0.0, 1.0])]
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            found = spglib.get_symmetry(cell, symprec=symprec)
-        except Exception:
-            found = None
-    rotations = np.unique(found["rotations"], axis=0) if found else np.zeros((0, 3, 3))
-    columns = atoms.cell.array.T
-    for turn in columns @ rotations @ np.linalg.inv(columns):
-        proper = turn * np.sign(np.linalg.det(turn))
-        if np.trace(proper) > 3 - 1e-6:
-            continue
-        values, vectors = np.linalg.eig(proper)
-        axis = np.real(vectors[:, np.argmin(np.abs(values - 1))])
-        axis *= np.sign(axis[np.flatnonzero(np.abs(axis) > 1e-6)[-1]]) / np.linalg.norm(axis)
-        if not any(abs(axis @ known) > 1 - 1e-6 for known in axes):
-            axes.append(axis)
-    return np.array(axes)
-
-
 def _magnetic_operations(
     atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], symprec: float
 ) -> tuple[Int[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"], Bool[np.ndarray, " n"]]:
     """Rotations, translations and time reversals; none if spglib finds none."""
-    import spglib
-
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers, magmoms)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            found = spglib.get_magnetic_symmetry(cell, symprec=symprec, mag_symprec=10 * symprec)
-        except Exception:
-            found = None
+    found = _call("get_magnetic_symmetry", atoms, magmoms, symprec=symprec, mag_symprec=10 * symprec)
     if not found:
         return np.zeros((0, 3, 3), dtype=int), np.zeros((0, 3)), np.zeros(0, dtype=bool)
     return found["rotations"], found["translations"], np.asarray(found["time_reversals"], dtype=bool)
+
+
+def _call(function: str, atoms: Atoms, *more: Any, **options: float) -> Any:
+    """Ask spglib; None if it finds nothing."""
+    import spglib
+
+    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers, *more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return getattr(spglib, function)(cell, **options)
+        except Exception:  # spglib raises many kinds; without its answer there is no symmetry to tell
+            return None
