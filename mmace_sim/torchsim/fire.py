@@ -10,107 +10,58 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch_sim.models.interface import ModelInterface
-from torch_sim.optimizers import OptimState
 from torch_sim.state import SimState
 
-from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.keys import TORCHSIM_MAGMOMS
+from mmace_sim.torchsim.freedom import (
+    DegreesOfFreedom,
+    MagneticOptimState,
+    largest_per_system,
+    shared_fields,
+)
+
+__all__ = [
+    "DegreesOfFreedom",
+    "MagneticFireState",
+    "largest_per_system",
+    "magnetic_fire_init",
+    "magnetic_fire_step",
+]
 
 MOMENT_SCALE: float = 0.2
 """Å per μB: moments enter FIRE as this multiple of themselves, which gives them the stiffness of positions."""
 
 
-@dataclass(frozen=True)
-class DegreesOfFreedom:
-    """What may move.
-
-    Attributes:
-        relax_positions: Atoms move.
-        relax_cell: The cell changes (of periodic structures).
-        relax_moments: Moments change.
-        collinear: Moments keep their axis.
-        fix_magnitude: Moments keep their length.
-    """
-
-    relax_positions: bool = True
-    relax_cell: bool = True
-    relax_moments: bool = True
-    collinear: bool = False
-    fix_magnitude: bool = False
-
-
 @dataclass(kw_only=True)
-class MagneticFireState(OptimState):
+class MagneticFireState(MagneticOptimState):
     """State of the optimiser.
 
     Attributes:
         velocities: Of positions and scaled moments, shape (n_atoms, 6).
         cell_velocities: Of the symmetric strain times the number of atoms, shape (n_systems, 3, 3).
-        moment_axes: Unit vectors that collinear moments keep, shape (n_atoms, 3).
-        moment_lengths: Lengths that moments of fixed magnitude keep, in μB, shape (n_atoms,).
         dt: Time step of each system.
         alpha: Mixing parameter of each system.
         n_pos: Steps downhill in a row of each system.
-        n_steps: Steps taken by each system.
-        energy_initial: Energy before the first step, in eV.
-        reference_volume: Volume before the first step, in Å³.
-        freedom: What may move; one setting for the whole batch.
     """
 
     velocities: Tensor
     cell_velocities: Tensor
-    moment_axes: Tensor
-    moment_lengths: Tensor
     dt: Tensor
     alpha: Tensor
     n_pos: Tensor
-    n_steps: Tensor
-    energy_initial: Tensor
-    reference_volume: Tensor
-    freedom: DegreesOfFreedom
 
-    _atom_attributes: ClassVar[set[str]] = OptimState._atom_attributes | {
-        "velocities",
-        "moment_axes",
-        "moment_lengths",
-    }
-    _system_attributes: ClassVar[set[str]] = OptimState._system_attributes | {
+    _atom_attributes: ClassVar[set[str]] = MagneticOptimState._atom_attributes | {"velocities"}
+    _system_attributes: ClassVar[set[str]] = MagneticOptimState._system_attributes | {
         "cell_velocities",
         "dt",
         "alpha",
         "n_pos",
-        "n_steps",
-        "energy_initial",
-        "reference_volume",
     }
-    _global_attributes: ClassVar[set[str]] = OptimState._global_attributes | {"freedom"}
 
     def atom_forces(self) -> Tensor:
         """Generalised forces on positions and scaled moments, shape (n_atoms, 6)."""
         forces = self.forces if self.freedom.relax_positions else torch.zeros_like(self.forces)
         return torch.cat([forces, self.moment_forces() / MOMENT_SCALE], dim=1)
-
-    def moment_forces(self) -> Tensor:
-        """Magforces without the components that constraints forbid, in eV/μB."""
-        magforces = getattr(self, TORCHSIM_MAGFORCES)
-        if not self.freedom.relax_moments:
-            return torch.zeros_like(magforces)
-        if self.freedom.collinear:
-            magforces = (magforces * self.moment_axes).sum(-1, keepdim=True) * self.moment_axes
-        if self.freedom.fix_magnitude:
-            magmoms = getattr(self, TORCHSIM_MAGMOMS)
-            square = (magmoms * magmoms).sum(-1, keepdim=True)
-            along = (magforces * magmoms).sum(-1, keepdim=True) / square.clamp(min=1e-20)
-            magforces = torch.where(square > 1e-20, magforces - along * magmoms, 0.0)
-        return magforces
-
-    def strain_forces(self) -> Tensor:
-        """−V σ of each system, in eV, shape (n_systems, 3, 3); zero where the cell is fixed."""
-        if not (self.freedom.relax_cell and bool(self.pbc.all())):
-            return torch.zeros_like(self.stress)
-        stress = self.stress.clone()
-        for constraint in self.constraints:
-            constraint.adjust_stress(self, stress)
-        return -torch.linalg.det(self.cell).abs()[:, None, None] * stress
 
 
 def magnetic_fire_init(
@@ -132,8 +83,6 @@ def magnetic_fire_init(
         freedom: What may move; everything by default.
     """
     out = model(state)
-    magmoms = getattr(state, TORCHSIM_MAGMOMS)
-    lengths = torch.linalg.norm(magmoms, dim=1)
     n = state.n_systems
 
     def per_system(value: float) -> Tensor:
@@ -141,20 +90,12 @@ def magnetic_fire_init(
 
     fire = MagneticFireState.from_state(
         state,
-        forces=out["forces"],
-        energy=out["energy"],
-        stress=out["stress"],
         velocities=state.positions.new_zeros(state.n_atoms, 6),
         cell_velocities=torch.zeros_like(state.cell),
-        moment_axes=_axes(magmoms, state.system_idx, n),
-        moment_lengths=lengths,
         dt=per_system(dt_start),
         alpha=per_system(alpha_start),
         n_pos=per_system(0).int(),
-        n_steps=per_system(0).int(),
-        energy_initial=out["energy"].clone(),
-        reference_volume=torch.linalg.det(state.cell).abs(),
-        freedom=freedom or DegreesOfFreedom(),
+        **shared_fields(state, out, freedom),
     )
     fire.store_model_extras(out)
     return fire
@@ -236,13 +177,6 @@ def magnetic_fire_step(
     return state
 
 
-def largest_per_system(vectors: Tensor, state: SimState) -> Tensor:
-    """Length of the longest vector of each system."""
-    lengths = torch.linalg.norm(vectors, dim=1)
-    zeros = lengths.new_zeros(state.n_systems)
-    return zeros.scatter_reduce(0, state.system_idx, lengths, "amax", include_self=True)
-
-
 def _moved(state: MagneticFireState, step: Tensor, strain: Tensor) -> SimState:
     """A plain state after a displacement of positions and scaled moments and a strain of the cell."""
     idx = state.system_idx
@@ -251,10 +185,7 @@ def _moved(state: MagneticFireState, step: Tensor, strain: Tensor) -> SimState:
         constraint.adjust_forces(state, shift)
     deformation = torch.matrix_exp(0.5 * (strain + strain.mT))
     positions = torch.einsum("nij,nj->ni", deformation[idx], state.positions) + shift
-    magmoms = getattr(state, TORCHSIM_MAGMOMS) + step[:, 3:] / MOMENT_SCALE
-    if state.freedom.fix_magnitude:
-        length = torch.linalg.norm(magmoms, dim=1).clamp(min=1e-30)
-        magmoms = magmoms * (state.moment_lengths / length)[:, None]
+    magmoms = state.moved_moments(step[:, 3:] / MOMENT_SCALE)
     return SimState(
         positions=positions,
         masses=state.masses,
@@ -265,11 +196,3 @@ def _moved(state: MagneticFireState, step: Tensor, strain: Tensor) -> SimState:
         _atom_extras={**state.atom_extras, TORCHSIM_MAGMOMS: magmoms},
         _system_extras=dict(state.system_extras),
     )
-
-
-def _axes(magmoms: Tensor, system_idx: Tensor, n_systems: int) -> Tensor:
-    """The axis of the moments of each system: the leading eigenvector of Σ m mᵀ; z where there are none."""
-    outer = magmoms[:, :, None] * magmoms[:, None, :]
-    moment = magmoms.new_zeros(n_systems, 3, 3).index_add(0, system_idx, outer)
-    tilt = torch.diag(magmoms.new_tensor([0.0, 0.0, 1e-12]))
-    return torch.linalg.eigh(moment + tilt)[1][:, :, -1][system_idx]

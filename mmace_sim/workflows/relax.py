@@ -16,13 +16,8 @@ from torch import Tensor, nn
 from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
-from mmace_sim.torchsim.fire import (
-    DegreesOfFreedom,
-    MagneticFireState,
-    largest_per_system,
-    magnetic_fire_init,
-    magnetic_fire_step,
-)
+from mmace_sim.torchsim.fire import magnetic_fire_init, magnetic_fire_step
+from mmace_sim.torchsim.freedom import DegreesOfFreedom, MagneticOptimState, largest_per_system
 from mmace_sim.torchsim.memory import estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import initialize_state, state_to_atoms
@@ -241,10 +236,6 @@ class Relaxation:
         on_step: Callable[[RelaxProgress], None] | None,
     ) -> None:
         """Relax structures of one periodicity."""
-        device, dtype = self.bare_model.device, self.bare_model.dtype
-
-        def start(index: int) -> ts.SimState:
-            return initialize_state([images[index]], device=device, dtype=dtype)
 
         def fail(index: int, error: Exception) -> None:
             message = f"the model failed: {type(error).__name__}: {error}"
@@ -252,17 +243,16 @@ class Relaxation:
 
         batch = RefillingBatch(
             indices,
-            start,
-            init=lambda state: magnetic_fire_init(
-                state, self.model, freedom=self.freedom, dt_start=self._first_time_step
-            ),
-            step=lambda state: magnetic_fire_step(state, self.model),
+            start=lambda index: self._start(images[index]),
+            init=self._init,
+            step=self._step,
             fail=fail,
             max_scaler=self._max_scaler(),
             max_atoms=self.max_batch_atoms,
         )
         n_steps = 0
         while batch.refill():
+            self._observe(batch.indices, batch.state)
             status = self._status(batch.state)
             done = [k for k, s in enumerate(status) if s is not None]
             for k, index, state in batch.pop(done):
@@ -273,6 +263,20 @@ class Relaxation:
             if on_step is not None:
                 n_finished = sum(r is not None for r in results)
                 on_step(RelaxProgress(n_steps, len(images), n_finished, batch.n_active))
+
+    def _start(self, atoms: Atoms) -> ts.SimState:
+        """The plain state of a structure."""
+        return initialize_state([atoms], device=self.bare_model.device, dtype=self.bare_model.dtype)
+
+    def _init(self, state: ts.SimState) -> MagneticOptimState:
+        """The optimiser's state of a plain one."""
+        return magnetic_fire_init(state, self.model, freedom=self.freedom, dt_start=self._first_time_step)
+
+    def _step(self, state: MagneticOptimState) -> MagneticOptimState:
+        return magnetic_fire_step(state, self.model)
+
+    def _observe(self, indices: list[int], state: MagneticOptimState) -> None:
+        """Called with what is under way before every step; for subclasses."""
 
     @property
     def _first_time_step(self) -> float:
@@ -285,7 +289,7 @@ class Relaxation:
             return estimate_max_memory_scaler(self.bare_model)
         return float("inf")
 
-    def _largest(self, state: MagneticFireState) -> tuple[Tensor, Tensor, Tensor]:
+    def _largest(self, state: MagneticOptimState) -> tuple[Tensor, Tensor, Tensor]:
         """Largest force (eV/Å), stress (GPa) and magforce (eV/μB) of each system that may still relax."""
         stress = state.strain_forces() / torch.linalg.det(state.cell).abs().clamp(min=1e-30)[:, None, None]
         magforces = (
@@ -300,7 +304,7 @@ class Relaxation:
             largest_per_system(magforces, state),
         )
 
-    def _status(self, state: MagneticFireState) -> list[Status | None]:
+    def _status(self, state: MagneticOptimState) -> list[Status | None]:
         """Status of each system; None goes on."""
         force, stress, magforce = self._largest(state)
         finite = torch.isfinite(state.energy + force + stress + magforce)
@@ -312,7 +316,7 @@ class Relaxation:
             for f, c, o in rows
         ]
 
-    def _message(self, status: Status, state: MagneticFireState) -> str:
+    def _message(self, status: Status, state: MagneticOptimState) -> str:
         """What the user should know of a finished system."""
         if status is not Status.CONVERGED:
             return MESSAGES[status]
@@ -329,7 +333,7 @@ class Relaxation:
             )
         return " ".join(notes)
 
-    def _result(self, state: MagneticFireState, initial: Atoms, status: Status) -> StructureResult:
+    def _result(self, state: MagneticOptimState, initial: Atoms, status: Status) -> StructureResult:
         """Turn the state of one finished system into a result."""
         force, stress, magforce = (float(x) for x in self._largest(state))
         atoms = state_to_atoms(state, [initial])[0]

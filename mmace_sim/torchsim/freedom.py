@@ -1,0 +1,157 @@
+"""What may move in a relaxation of magnetic structures, and what the optimisers share."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch_sim.optimizers import OptimState
+from torch_sim.state import SimState
+
+from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+
+FREE_MOMENTS: str = "free_moments"
+"""Atom extra of a state that says which moments may change; without it, all may."""
+
+
+@dataclass(frozen=True)
+class DegreesOfFreedom:
+    """What may move.
+
+    Attributes:
+        relax_positions: Atoms move.
+        relax_cell: The cell changes (of periodic structures).
+        relax_moments: Moments change.
+        collinear: Moments keep their axis.
+        fix_magnitude: Moments keep their length.
+    """
+
+    relax_positions: bool = True
+    relax_cell: bool = True
+    relax_moments: bool = True
+    collinear: bool = False
+    fix_magnitude: bool = False
+
+
+@dataclass(kw_only=True)
+class MagneticOptimState(OptimState):
+    """What the states of all our optimisers hold.
+
+    Attributes:
+        moment_axes: Unit vectors that collinear moments keep, shape (n_atoms, 3).
+        moment_lengths: Lengths that moments of fixed magnitude keep, in μB, shape (n_atoms,).
+        n_steps: Steps taken by each system.
+        energy_initial: Energy before the first step, in eV.
+        reference_volume: Volume before the first step, in Å³.
+        freedom: What may move; one setting for the whole batch.
+    """
+
+    moment_axes: Tensor
+    moment_lengths: Tensor
+    n_steps: Tensor
+    energy_initial: Tensor
+    reference_volume: Tensor
+    freedom: DegreesOfFreedom
+
+    _atom_attributes: ClassVar[set[str]] = OptimState._atom_attributes | {"moment_axes", "moment_lengths"}
+    _system_attributes: ClassVar[set[str]] = OptimState._system_attributes | {
+        "n_steps",
+        "energy_initial",
+        "reference_volume",
+    }
+    _global_attributes: ClassVar[set[str]] = OptimState._global_attributes | {"freedom"}
+
+    def moment_forces(self) -> Tensor:
+        """Magforces without the components that constraints forbid, in eV/μB."""
+        return self.allowed(getattr(self, TORCHSIM_MAGFORCES), getattr(self, TORCHSIM_MAGMOMS))
+
+    def allowed(
+        self, magforces: Float[Tensor, "n_atoms 3"], magmoms: Float[Tensor, "n_atoms 3"]
+    ) -> Float[Tensor, "n_atoms 3"]:
+        """What constraints leave of magforces at given moments.
+
+        Args:
+            magforces: In eV/μB.
+            magmoms: In μB.
+        """
+        if not self.freedom.relax_moments:
+            return torch.zeros_like(magforces)
+        if FREE_MOMENTS in self.atom_extras:
+            magforces = torch.where(getattr(self, FREE_MOMENTS)[:, None], magforces, 0.0)
+        if self.freedom.collinear:
+            magforces = (magforces * self.moment_axes).sum(-1, keepdim=True) * self.moment_axes
+        return perpendicular(magforces, magmoms) if self.freedom.fix_magnitude else magforces
+
+    def strain_forces(self) -> Tensor:
+        """−V σ of each system, in eV, shape (n_systems, 3, 3); zero where the cell is fixed."""
+        if not (self.freedom.relax_cell and bool(self.pbc.all())):
+            return torch.zeros_like(self.stress)
+        stress = self.stress.clone()
+        for constraint in self.constraints:
+            constraint.adjust_stress(self, stress)
+        return -torch.linalg.det(self.cell).abs()[:, None, None] * stress
+
+    def moved_moments(self, change: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:
+        """Moments after a change, at their lengths if these are fixed, in μB; masked ones exactly as they were.
+
+        Args:
+            change: In μB.
+        """
+        before = getattr(self, TORCHSIM_MAGMOMS)
+        magmoms = before + change
+        if self.freedom.fix_magnitude:
+            length = torch.linalg.norm(magmoms, dim=1).clamp(min=1e-30)
+            magmoms = magmoms * (self.moment_lengths / length)[:, None]
+        if FREE_MOMENTS in self.atom_extras:
+            magmoms = torch.where(getattr(self, FREE_MOMENTS)[:, None], magmoms, before)
+        return magmoms
+
+
+def shared_fields(
+    state: SimState, out: dict[str, Tensor], freedom: DegreesOfFreedom | None
+) -> dict[str, Any]:
+    """Fields of a `MagneticOptimState` before the first step.
+
+    Args:
+        state: State with moments.
+        out: Energy, forces and stress there.
+        freedom: What may move; everything by default.
+
+    Returns:
+        Arguments of the state besides those that come from `state`.
+    """
+    magmoms = getattr(state, TORCHSIM_MAGMOMS)
+    return {
+        "forces": out["forces"],
+        "energy": out["energy"],
+        "stress": out["stress"],
+        "moment_axes": _axes(magmoms, state.system_idx, state.n_systems),
+        "moment_lengths": torch.linalg.norm(magmoms, dim=1),
+        "n_steps": torch.zeros(state.n_systems, dtype=torch.int32, device=state.device),
+        "energy_initial": out["energy"].clone(),
+        "reference_volume": torch.linalg.det(state.cell).abs(),
+        "freedom": freedom or DegreesOfFreedom(),
+    }
+
+
+def perpendicular(vectors: Tensor, magmoms: Tensor) -> Tensor:
+    """Components of vectors that leave the lengths of moments alone; none where there is no moment."""
+    square = (magmoms * magmoms).sum(-1, keepdim=True)
+    along = (vectors * magmoms).sum(-1, keepdim=True) / square.clamp(min=1e-20)
+    return torch.where(square > 1e-20, vectors - along * magmoms, 0.0)
+
+
+def largest_per_system(vectors: Tensor, state: SimState) -> Tensor:
+    """Length of the longest vector of each system."""
+    lengths = torch.linalg.norm(vectors, dim=1)
+    zeros = lengths.new_zeros(state.n_systems)
+    return zeros.scatter_reduce(0, state.system_idx, lengths, "amax", include_self=True)
+
+
+def _axes(magmoms: Tensor, system_idx: Tensor, n_systems: int) -> Tensor:
+    """The axis of the moments of each system: the leading eigenvector of Σ m mᵀ; z where there are none."""
+    outer = magmoms[:, :, None] * magmoms[:, None, :]
+    moment = magmoms.new_zeros(n_systems, 3, 3).index_add(0, system_idx, outer)
+    tilt = torch.diag(magmoms.new_tensor([0.0, 0.0, 1e-12]))
+    return torch.linalg.eigh(moment + tilt)[1][:, :, -1][system_idx]

@@ -1,0 +1,238 @@
+"""L-BFGS over the magnetic moments of many structures at once, as a TorchSim optimiser.
+
+Every system has its own history, length of step and acceptance, so that it takes the same path alone and in a batch.
+``ts.optimize(state, model, optimizer=(moment_lbfgs_init, moment_lbfgs_step))`` works;
+:class:`mmace_sim.workflows.moments.MomentSearch` adds convergence, failures and statistics.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch_sim.models.interface import ModelInterface
+from torch_sim.state import SimState
+
+from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.torchsim.freedom import (
+    DegreesOfFreedom,
+    MagneticOptimState,
+    largest_per_system,
+    perpendicular,
+    shared_fields,
+)
+
+MEMORY: int = 8
+"""Number of steps that a system remembers."""
+
+FIRST_SOFTNESS: float = 0.2
+"""μB²/eV: inverse stiffness of a moment before any is measured."""
+
+MAX_CHANGE: float = 0.5
+"""Largest change of a moment in one step, in μB."""
+
+_ARMIJO = 1e-4
+_MAX_REJECTED = 4  # in a row, before the history is forgotten
+_TINY = 1e-30
+_NOISE = 50.0  # units of the last place of the energy
+
+
+@dataclass(kw_only=True)
+class MomentLbfgsState(MagneticOptimState):
+    """State of the optimiser: the last accepted moments, and the direction of the next trial.
+
+    Attributes:
+        direction: Change of the moments at full length, in μB, shape (n_atoms, 3).
+        changes: Last changes of the moments, the latest first, in μB, shape (n_atoms, MEMORY, 3); zero where empty.
+        responses: What they took from the magforces, in eV/μB, same shape.
+        fraction: Fraction of `direction` that is tried next.
+        stretch: Factor on steps where the energy curves down.
+        n_rejected: Trials refused in a row.
+    """
+
+    direction: Tensor
+    changes: Tensor
+    responses: Tensor
+    fraction: Tensor
+    stretch: Tensor
+    n_rejected: Tensor
+
+    _atom_attributes: ClassVar[set[str]] = MagneticOptimState._atom_attributes | {
+        "direction",
+        "changes",
+        "responses",
+    }
+    _system_attributes: ClassVar[set[str]] = MagneticOptimState._system_attributes | {
+        "fraction",
+        "stretch",
+        "n_rejected",
+    }
+
+    def dot(
+        self, a: Float[Tensor, "n_atoms ..."], b: Float[Tensor, "n_atoms ..."]
+    ) -> Float[Tensor, "n_systems ..."]:
+        """Scalar products of each system, summed over atoms and the last axis."""
+        products = (a * b).sum(dim=-1)
+        return products.new_zeros(self.n_systems, *products.shape[1:]).index_add(0, self.system_idx, products)
+
+
+def moment_lbfgs_init(
+    state: SimState, model: ModelInterface, *, freedom: DegreesOfFreedom | None = None, **_kwargs: Any
+) -> MomentLbfgsState:
+    """Evaluate the model once and prepare the optimiser; positions and cell stay fixed.
+
+    Args:
+        state: State with moments.
+        model: Model that gives energy, forces, stress and magforces.
+        freedom: Constraints of the moments; none by default.
+    """
+    out = model(state)
+    history = state.positions.new_zeros(state.n_atoms, MEMORY, 3)
+    ones = torch.ones(state.n_systems, dtype=state.dtype, device=state.device)
+    fixed = replace(freedom or DegreesOfFreedom(), relax_positions=False, relax_cell=False)
+    lbfgs = MomentLbfgsState.from_state(
+        state,
+        direction=torch.zeros_like(state.positions),
+        changes=history,
+        responses=history.clone(),
+        fraction=ones,
+        stretch=ones.clone(),
+        n_rejected=torch.zeros_like(ones).int(),
+        **shared_fields(state, out, fixed),
+    )
+    lbfgs.store_model_extras(out)
+    lbfgs.direction = _next_direction(lbfgs)
+    return lbfgs
+
+
+def moment_lbfgs_step(state: MomentLbfgsState, model: ModelInterface, **_kwargs: Any) -> MomentLbfgsState:
+    """Try one step of every system: one evaluation of the model.
+
+    A trial is accepted if the energy falls enough (Armijo), or if it is the same within rounding and the slope is
+    less steep (Hager and Zhang's approximate condition), which is what decides at tight tolerances. Otherwise the
+    system stays where it was and a shorter step along the same direction is tried next; after four of them it forgets
+    its history. Pairs are remembered only where the energy curves up; where it curves down, steps double up to
+    `MAX_CHANGE`. Moments of fixed length move on their spheres, and the history with them (projected).
+
+    Args:
+        state: State of the optimiser; changed only after the model has been evaluated.
+        model: Model that gives energy, forces, stress and magforces.
+
+    References:
+        Nocedal, 10.1090/S0025-5718-1980-0572855-7; Hager and Zhang, 10.1137/030601880, eq. 4.1; Huang, Gallivan and
+        Absil, 10.1137/140955483 (vector transport).
+    """
+    before, forces = getattr(state, TORCHSIM_MAGMOMS), state.moment_forces()
+    slope = state.dot(forces, state.direction)
+    trial = state.moved_moments(state.fraction[state.system_idx, None] * state.direction)
+    out = model(_with_moments(state, trial))
+    accepted = _is_accepted(state, trial, out, slope)
+    shorter = _shorter_fraction(state, out["energy"], slope)
+
+    chosen = accepted[state.system_idx, None]
+    setattr(state, TORCHSIM_MAGMOMS, torch.where(chosen, trial, before))
+    state.energy = torch.where(accepted, out["energy"], state.energy)
+    state.stress = torch.where(accepted[:, None, None], out["stress"], state.stress)
+    state.set_constrained_forces(torch.where(chosen, out["forces"], state.forces))
+    state.store_model_extras(
+        {TORCHSIM_MAGFORCES: torch.where(chosen, out[TORCHSIM_MAGFORCES], getattr(state, TORCHSIM_MAGFORCES))}
+    )
+    _learn(state, before, forces, accepted)
+    state.n_rejected = torch.where(accepted, 0, state.n_rejected + 1)
+    forgets = state.n_rejected == _MAX_REJECTED
+    for history in (state.changes, state.responses):
+        history[forgets[state.system_idx]] = 0.0
+    state.direction = torch.where(
+        (accepted | forgets)[state.system_idx, None], _next_direction(state), state.direction
+    )
+    state.fraction = torch.where(accepted, 1.0, shorter)
+    state.n_steps = state.n_steps + 1
+    return state
+
+
+def _with_moments(state: MomentLbfgsState, magmoms: Tensor) -> SimState:
+    """A plain state at other moments."""
+    return SimState(
+        positions=state.positions,
+        masses=state.masses,
+        cell=state.cell,
+        pbc=state.pbc,
+        atomic_numbers=state.atomic_numbers,
+        system_idx=state.system_idx,
+        _atom_extras={**state.atom_extras, TORCHSIM_MAGMOMS: magmoms},
+        _system_extras=dict(state.system_extras),
+    )
+
+
+def _is_accepted(
+    state: MomentLbfgsState, trial: Tensor, out: dict[str, Tensor], slope: Float[Tensor, " n_systems"]
+) -> Tensor:
+    """Which trials are better than where they came from."""
+    rise = out["energy"] - state.energy
+    decreases = rise <= -_ARMIJO * state.fraction * slope
+    slope_there = state.dot(state.allowed(out[TORCHSIM_MAGFORCES], trial), state.direction)
+    flatter = slope_there.abs() <= (1 - 2 * _ARMIJO) * slope
+    n_atoms = torch.bincount(state.system_idx, minlength=state.n_systems)
+    noise = _NOISE * torch.finfo(state.dtype).eps * (state.energy.abs() + n_atoms)
+    return decreases | (flatter & (rise <= noise))
+
+
+def _shorter_fraction(
+    state: MomentLbfgsState, energy: Float[Tensor, " n_systems"], slope: Float[Tensor, " n_systems"]
+) -> Float[Tensor, " n_systems"]:
+    """The lowest point of a parabola through a refused trial, between a tenth and a half of it."""
+    rise = (energy - state.energy + state.fraction * slope).clamp(min=_TINY)
+    lowest = 0.5 * state.fraction**2 * slope / rise
+    usable = torch.where(torch.isfinite(lowest), lowest, 0.0).to(state.dtype)
+    return torch.maximum(torch.minimum(usable, 0.5 * state.fraction), 0.1 * state.fraction)
+
+
+def _learn(state: MomentLbfgsState, before: Tensor, forces: Tensor, accepted: Tensor) -> None:
+    """Remember the step of each system that accepted one, if its energy curves up along it."""
+    magmoms = getattr(state, TORCHSIM_MAGMOMS)
+    change, response = magmoms - before, forces
+    if state.freedom.fix_magnitude:
+        change, response = perpendicular(change, magmoms), perpendicular(forces, magmoms)
+        state.changes = perpendicular(state.changes, magmoms[:, None])
+        state.responses = perpendicular(state.responses, magmoms[:, None])
+    response = response - state.moment_forces()
+    curvature = state.dot(change, response)
+    upward = accepted & (curvature > 1e-8 * state.dot(change, change))
+    new = upward[state.system_idx, None, None]
+    for name, latest in (("changes", change), ("responses", response)):
+        history = getattr(state, name)
+        setattr(state, name, torch.where(new, torch.cat([latest[:, None], history[:, :-1]], dim=1), history))
+    longer = torch.where(accepted, 2.0 * state.stretch, state.stretch)
+    state.stretch = torch.where(upward, 1.0, longer)
+
+
+def _next_direction(state: MomentLbfgsState) -> Float[Tensor, "n_atoms 3"]:
+    """Quasi-Newton step, or down the slope where that is better, no moment further than `MAX_CHANGE`."""
+    idx, forces = state.system_idx, state.moment_forces()
+    direction = _newton_step(state, forces)
+    cosine = state.dot(direction, forces)
+    lengths = (state.dot(direction, direction) * state.dot(forces, forces)).sqrt()
+    downhill = torch.isfinite(cosine) & (cosine > 1e-4 * lengths)
+    direction = torch.where(downhill[idx, None], direction, FIRST_SOFTNESS * forces)
+    direction = direction * state.stretch[idx, None]
+    longest = largest_per_system(direction, state)
+    return direction * (MAX_CHANGE / longest.clamp(min=MAX_CHANGE))[idx, None]
+
+
+def _newton_step(state: MomentLbfgsState, forces: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:
+    """(∂²E/∂m∂m)⁻¹ times the magforces, as far as the history knows it: the two-loop recursion."""
+    idx, changes, responses = state.system_idx, state.changes, state.responses
+    products = state.dot(changes, responses)
+    weights = torch.where(products > 0, 1.0 / products.clamp(min=_TINY), 0.0).to(state.dtype)
+    direction, parts = forces, []
+    for k in range(MEMORY):
+        parts.append(weights[:, k] * state.dot(changes[:, k], direction))
+        direction = direction - parts[k][idx, None] * responses[:, k]
+    square = state.dot(responses[:, 0], responses[:, 0])
+    softness = torch.where(weights[:, 0] > 0, products[:, 0] / square.clamp(min=_TINY), FIRST_SOFTNESS)
+    direction = direction * softness.to(state.dtype)[idx, None]
+    for k in reversed(range(MEMORY)):
+        part = parts[k] - weights[:, k] * state.dot(responses[:, k], direction)
+        direction = direction + part[idx, None] * changes[:, k]
+    return direction
