@@ -1,5 +1,9 @@
 """Moments that follow the atoms: a model whose moments are relaxed inside every evaluation."""
 
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
@@ -7,18 +11,34 @@ from torch_sim.state import SimState
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.fire import (
     DegreesOfFreedom,
+    MagneticFireState,
     largest_per_system,
     magnetic_fire_init,
     magnetic_fire_step,
 )
+
+FOLLOW_STEPS: int = 12
+"""Quasi-Newton steps along a trajectory before FIRE takes over."""
+
+MAX_FOLLOW: float = 0.1
+"""Largest change of a moment in one quasi-Newton step or extrapolation, in μB."""
+
+SOFTNESS: float = 0.2
+"""μB²/eV: inverse stiffness of a moment before any is measured."""
+
+_MEMORY = 8
 
 
 class AdiabaticModel(ModelInterface):
     """Relaxes the moments at fixed atoms until −∂E/∂m vanishes, then gives energy, forces and stress there.
 
     By the Hellmann–Feynman theorem those are the derivatives of the adiabatic energy min_m E(r, m). The relaxed
-    moments are an output, which TorchSim's optimisers and integrators write back into the state, so each step
-    starts from the last.
+    moments are an output, which TorchSim's optimisers and integrators write back into the state.
+
+    A state whose moments are those of the last output continues a trajectory. Its moments are then extrapolated from
+    the last two steps and corrected by quasi-Newton steps, with the stiffnesses that earlier steps have measured: in
+    molecular dynamics about two evaluations of the model for each step. Any other state starts from its own moments,
+    by FIRE. The result is the same within `magforce_tol`.
 
     Args:
         model: A model that gives magforces.
@@ -49,9 +69,44 @@ class AdiabaticModel(ModelInterface):
         self._compute_forces = True
         self._compute_stress = True
         self._memory_scales_with = model.memory_scales_with
+        self._path: list[Tensor] = []
+        self._curvature: _Curvature | None = None
 
-    def forward(self, state: SimState, **_kwargs: object) -> dict[str, Tensor]:
+    def forward(self, state: SimState, **_kwargs: Any) -> dict[str, Tensor]:
         """Energy, forces, stress, remaining magforces and the relaxed "magnetic_moments"."""
+        magmoms = getattr(state, TORCHSIM_MAGMOMS)
+        follows = self._continues(state)
+        if not follows:
+            self._path, self._curvature = [], _Curvature(state)
+        fire = self._start(state, self._extrapolated() if follows else magmoms)
+        steps = self._follow(fire) if follows else 0
+        for _ in range(steps, self.max_steps):
+            active = self._active(fire)
+            if not bool(active.any()):
+                break
+            before = getattr(fire, TORCHSIM_MAGMOMS), fire.moment_forces()
+            fire = magnetic_fire_step(fire, self.model, active=active)
+            self._learn(fire, before, active)
+        relaxed = getattr(fire, TORCHSIM_MAGMOMS)
+        self._path = [*self._path[-1:], relaxed.clone()]
+        return {
+            "energy": fire.energy,
+            "forces": fire.forces,
+            "stress": fire.stress,
+            TORCHSIM_MAGFORCES: fire.moment_forces(),
+            TORCHSIM_MAGMOMS: relaxed,
+        }
+
+    def _continues(self, state: SimState) -> bool:
+        """Whether a state is the next step of what was evaluated last."""
+        return (
+            bool(self._path)
+            and torch.equal(getattr(state, TORCHSIM_MAGMOMS), self._path[-1])
+            and torch.equal(state.system_idx, self._curvature.system_idx)
+        )
+
+    def _start(self, state: SimState, magmoms: Float[Tensor, "n_atoms 3"]) -> MagneticFireState:
+        """Evaluate the model at given moments; constraints and momenta are no business of the moments."""
         plain = SimState(
             positions=state.positions,
             masses=state.masses,
@@ -59,18 +114,109 @@ class AdiabaticModel(ModelInterface):
             pbc=state.pbc,
             atomic_numbers=state.atomic_numbers,
             system_idx=state.system_idx,
-            _atom_extras={TORCHSIM_MAGMOMS: getattr(state, TORCHSIM_MAGMOMS)},
+            _atom_extras={TORCHSIM_MAGMOMS: magmoms},
         )
-        fire = magnetic_fire_init(plain, self.model, freedom=self.freedom, dt_start=0.5)
-        for _ in range(self.max_steps):
-            active = largest_per_system(fire.moment_forces(), fire) > self.magforce_tol
+        return magnetic_fire_init(plain, self.model, freedom=self.freedom, dt_start=0.5)
+
+    def _extrapolated(self) -> Float[Tensor, "n_atoms 3"]:
+        """Moments after as long a step as the last one."""
+        last = self._path[-1]
+        if len(self._path) < 2:
+            return last
+        guess = last + _limited(last - self._path[0])
+        if self.freedom.fix_magnitude:
+            length = torch.linalg.norm(last, dim=1, keepdim=True)
+            guess = guess * (length / torch.linalg.norm(guess, dim=1, keepdim=True).clamp(min=1e-30))
+        return guess
+
+    def _active(self, fire: MagneticFireState) -> Bool[Tensor, " n_systems"]:
+        return largest_per_system(fire.moment_forces(), fire) > self.magforce_tol
+
+    def _follow(self, fire: MagneticFireState) -> int:
+        """Quasi-Newton steps of the systems that need them, in place; returns their number."""
+        for step in range(min(FOLLOW_STEPS, self.max_steps)):
+            active = self._active(fire)
             if not bool(active.any()):
-                break
-            fire = magnetic_fire_step(fire, self.model, active=active)
-        return {
-            "energy": fire.energy,
-            "forces": fire.forces,
-            "stress": fire.stress,
-            TORCHSIM_MAGFORCES: fire.moment_forces(),
-            TORCHSIM_MAGMOMS: getattr(fire, TORCHSIM_MAGMOMS),
-        }
+                return step
+            magmoms, magforces = getattr(fire, TORCHSIM_MAGMOMS), fire.moment_forces()
+            change = _limited(self._curvature.newton_step(magforces))
+            moved = magmoms + torch.where(active[fire.system_idx, None], change, 0.0)
+            if self.freedom.fix_magnitude:
+                length = torch.linalg.norm(moved, dim=1, keepdim=True).clamp(min=1e-30)
+                moved = moved * (fire.moment_lengths[:, None] / length)
+            setattr(fire, TORCHSIM_MAGMOMS, moved)
+            out = self.model(fire)
+            fire.energy, fire.forces, fire.stress = out["energy"], out["forces"], out["stress"]
+            fire.store_model_extras(out)
+            self._learn(fire, (magmoms, magforces), active)
+        return min(FOLLOW_STEPS, self.max_steps)
+
+    def _learn(
+        self, fire: MagneticFireState, before: tuple[Tensor, Tensor], active: Bool[Tensor, " n_systems"]
+    ) -> None:
+        change = getattr(fire, TORCHSIM_MAGMOMS) - before[0]
+        self._curvature.learn(change, before[1] - fire.moment_forces(), active)
+
+
+class _Curvature:
+    """What the last steps tell about ∂²E/∂m∂m of each system: the memory of L-BFGS.
+
+    References:
+        Nocedal, 10.1090/S0025-5718-1980-0572855-7.
+    """
+
+    def __init__(self, state: SimState) -> None:
+        self.system_idx: Int[Tensor, " n_atoms"] = state.system_idx.clone()
+        self.n_systems = state.n_systems
+        zeros = state.positions.new_zeros(_MEMORY, state.n_atoms, 3)
+        self.changes, self.responses = zeros, zeros.clone()
+
+    def learn(
+        self,
+        change: Float[Tensor, "n_atoms 3"],
+        response: Float[Tensor, "n_atoms 3"],
+        active: Bool[Tensor, " n_systems"],
+    ) -> None:
+        """Remember a step of the active systems and what it took from their magforces, if their energy curves up."""
+        upward = self._dot(change, response) > 1e-4 * self._dot(change, change)
+        new = (active & upward)[self.system_idx, None]
+        for memory, latest in ((self.changes, change), (self.responses, response)):
+            memory.copy_(torch.where(new, torch.cat([latest[None], memory[:-1]]), memory))
+
+    def newton_step(self, magforces: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:
+        """(∂²E/∂m∂m)⁻¹ times the magforces, as far as it is known."""
+        weights = [
+            _inverse(self._dot(change, response))
+            for change, response in zip(self.changes, self.responses, strict=True)
+        ]
+        direction, parts = magforces, []
+        for change, response, weight in zip(self.changes, self.responses, weights, strict=True):
+            part = weight * self._dot(change, direction)
+            direction = direction - part[self.system_idx, None] * response
+            parts.append(part)
+        latest = self._dot(self.responses[0], self.responses[0])
+        known = self._dot(self.changes[0], self.responses[0]) * _inverse(latest)
+        direction = direction * torch.where(latest > 0, known, SOFTNESS)[self.system_idx, None]
+        for change, response, weight, part in reversed(
+            list(zip(self.changes, self.responses, weights, parts, strict=True))
+        ):
+            direction = (
+                direction + (part - weight * self._dot(response, direction))[self.system_idx, None] * change
+            )
+        return direction
+
+    def _dot(
+        self, a: Float[Tensor, "n_atoms 3"], b: Float[Tensor, "n_atoms 3"]
+    ) -> Float[Tensor, " n_systems"]:
+        return a.new_zeros(self.n_systems).index_add(0, self.system_idx, (a * b).sum(dim=1))
+
+
+def _inverse(values: Float[Tensor, " n_systems"]) -> Float[Tensor, " n_systems"]:
+    """1/x, and 0 for 0: a pair that was never filled has no weight."""
+    return torch.where(values > 0, 1.0 / values.clamp(min=1e-300), 0.0)
+
+
+def _limited(change: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:
+    """A change of moments, no moment by more than `MAX_FOLLOW`."""
+    length = torch.linalg.norm(change, dim=1, keepdim=True)
+    return change * (MAX_FOLLOW / length.clamp(min=MAX_FOLLOW))
