@@ -16,9 +16,9 @@ from mmace_sim.cli.elastic import elastic
 from mmace_sim.cli.eos import eos
 from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.models import models
+from mmace_sim.cli.order import order
 from mmace_sim.cli.phonons import phonons
 from mmace_sim.cli.relax import relax
-from mmace_sim.cli.report import report
 from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
 from mmace_sim.errors import MmaceError
@@ -85,7 +85,7 @@ app.command()(bain)
 app.command()(elastic)
 app.command()(check)
 app.command()(phonons)
-app.command()(report)
+app.command()(order)
 app.command()(report)
 
 

@@ -53,7 +53,7 @@ def order_figure(result: OrderResult) -> "Figure":
     axes.set_xticks(np.arange(len(orders)), [order.name for order in orders], rotation=90)
     axes.set_xlim(-0.6, len(orders) - 0.4)
     axes.set_xlabel("start")
-    axes.set_ylabel("energy above the lowest order (meV/atom)")
+    axes.set_ylabel("energy above lowest (meV/atom)")
     add_legend(axes)
     return figure
 

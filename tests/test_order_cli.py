@@ -1,0 +1,115 @@
+"""``mmace-sim order`` from files to files."""
+
+import csv
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
+
+from mmace_sim.workflows.structures import read_structures
+
+FILES = {
+    "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "structures", "figures"
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+def test_iron_from_file_to_winner(tmp_path):
+    ase.io.write(tmp_path / "iron.extxyz", bcc(a=2.83))
+    out = tmp_path / "run"
+    result = mmace_sim("order", tmp_path / "iron.extxyz", "--random", "1", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in (out / "figures").iterdir()} == {"iron.png", "iron.svg"}
+    assert {path.name for path in (out / "structures").iterdir()} == {"iron.mcif"}
+    (entry,) = summary_of(out)["structures"]
+    assert (entry["status"], entry["best"]) == ("converged", "FM")
+    assert entry["n_states"] == 4
+    by_start = {order["start"]: order for order in entry["orders"]}
+    assert next(iter(by_start)) == "FM"
+    assert by_start["FM"]["energy_above_best"] == 0
+    assert by_start["FM"]["magnetic_space_group"] == "139.537"
+    assert by_start["random-1"]["outcome"] == "became FM"
+    assert by_start["AFM-1"]["propagation"] == "0 0 1"
+    assert 0.38 < by_start["AFM-1"]["energy_above_best"] < 0.42
+    assert 0.39 < by_start["NM"]["energy_above_best"] < 0.43
+    with (out / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["start"] for row in rows] == list(by_start)
+    images = ase.io.read(out / "relaxed.extxyz", ":")
+    np.testing.assert_allclose(
+        [atoms.get_potential_energy() / len(atoms) for atoms in images],
+        [order["energy_per_atom"] for order in entry["orders"]],
+        atol=1e-8,
+    )
+    assert images[0].info["start"] == "FM"
+    (winner,) = (item.atoms for item in read_structures(out / "structures" / "iron.mcif"))
+    np.testing.assert_allclose(np.linalg.norm(winner.arrays["initial_magmoms"], axis=1), 2.25, atol=0.02)
+    assert yaml.safe_load((out / "config.yaml").read_text())["random"] == 1
+    assert "structure 0, FM: converged" in (out / "log.txt").read_text()
+    assert "1 structure: 1 converged." in result.output
+    assert "structures/, figures/" in result.output
+    again = mmace_sim("order", tmp_path / "iron.extxyz", "-o", out)
+    assert again.exit_code == 2
+    assert "Overwrite it (--force)" in again.output
+    again = mmace_sim("order", "-c", out / "config.yaml", "--force", "--no-figures", "--random", "0", "-q")
+    assert (again.exit_code, again.output) == (0, "")
+    assert {path.name for path in out.iterdir()} == FILES
+    assert list((out / "figures").iterdir()) == []
+
+
+def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
+    ase.io.write(tmp_path / "a.extxyz", [bcc(), molecule()])
+    (tmp_path / "b.cif").write_text("nonsense")
+    gold = bcc()
+    gold.numbers[:] = 79
+    ase.io.write(tmp_path / "c.extxyz", gold)
+    out = tmp_path / "run"
+    arguments = ("--max-steps", "1", "--no-figures", "--max-supercell", "1", "--max-orders", "1")
+    result = mmace_sim("order", tmp_path, "-m", model, "-o", out, *arguments)
+    assert result.exit_code == 3, result.output
+    entries = summary_of(out)["structures"]
+    assert [entry["name"] for entry in entries] == ["a.extxyz#0", "a.extxyz#1", "b.cif", "c.extxyz"]
+    assert [order["start"] for order in entries[0]["orders"]] in (["FM", "NM"], ["NM", "FM"])
+    assert "did not converge: FM max_steps" in entries[0]["message"]
+    assert entries[1]["notes"][-1] == "2 collinear orders, the simplest 1 are taken (--max-orders)"
+    assert "b.cif: cannot be read" in entries[2]["message"]
+    assert "Au" in entries[3]["message"]
+    assert "b.cif: cannot be read" in result.output
+    assert list((out / "structures").glob("a*1.mcif")) == []  # a molecule has no CIF
+    with (out / "summary.csv").open(newline="") as file:
+        names = [row["name"] for row in csv.DictReader(file)]
+    assert names == ["a.extxyz#0"] * 2 + ["a.extxyz#1"] * 2 + ["b.cif", "c.extxyz"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--max-supercell", "0"), "greater than or equal to 1"),
+        (("--magmoms", "relaxed"), "choose joint, adiabatic or fixed"),
+        (("--random", "-1"), "greater than or equal to 0"),
+        (("--tilt", "90"), "less than 90"),
+        (("--spin-orbit",), "no spin–orbit term"),
+    ],
+)
+def test_bad_options(model, tmp_path, arguments, message):
+    ase.io.write(tmp_path / "a.extxyz", bcc())
+    result = mmace_sim("order", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+
+
+def test_bad_configuration_and_help(tmp_path):
+    (tmp_path / "c.yaml").write_text("max_supercel: 4\n")
+    result = mmace_sim("order", tmp_path, "-c", tmp_path / "c.yaml")
+    assert result.exit_code == 2
+    assert "Did you mean 'max_supercell'?" in result.output
+    assert mmace_sim("order").exit_code == 2
+    assert mmace_sim("order", tmp_path / "none.cif", "-o", tmp_path / "o").exit_code == 2
+    assert "--max-supercell" in mmace_sim("order", "--help").output
