@@ -16,6 +16,7 @@ from mmace_sim.cli.elastic import elastic
 from mmace_sim.cli.eos import eos
 from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.models import models
+from mmace_sim.cli.moments import moments
 from mmace_sim.cli.order import order
 from mmace_sim.cli.phonons import phonons
 from mmace_sim.cli.relax import relax
@@ -87,6 +88,7 @@ app.command()(check)
 app.command()(phonons)
 app.command()(order)
 app.command()(report)
+app.command()(moments)
 
 
 def main() -> None:

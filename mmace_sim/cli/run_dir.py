@@ -17,7 +17,7 @@ OWN_FILES: tuple[str, ...] = (
     "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", FILE_NAME, "structures/*.cif",
     "structures/*.mcif", "structures/*.vasp", "points.extxyz", "curves.csv", "figures/*.png", "figures/*.svg",
     "*/phonopy_params.yaml", "*/band.yaml", "*/total_dos.dat", "*/thermal_properties.yaml", "*/bands.png",
-    "*/bands.svg", "*/FORCE_SETS", "*/FORCE_CONSTANTS", "report.html",
+    "*/bands.svg", "*/FORCE_SETS", "*/FORCE_CONSTANTS", "report.html", "starts.csv", "minima.extxyz",
 )  # fmt: skip
 """Patterns of what ``--force`` may remove; everything else in a folder is left alone. A command adds its own here."""
 
