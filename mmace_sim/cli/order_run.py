@@ -147,7 +147,7 @@ def order_entry(item: LoadedStructure, result: OrderResult) -> dict[str, Any]:
 def _rank(order: RelaxedOrder) -> tuple[bool, float, bool]:
     """Low energies first, the start that stands for a state before the others, failures last."""
     is_finite = bool(np.isfinite(order.energy))
-    return not is_finite, round(order.energy, 6) if is_finite else 0.0, order.state != order.name
+    return not is_finite, round(order.energy, 4) if is_finite else 0.0, order.state != order.name
 
 
 def _order_entry(order: RelaxedOrder) -> dict[str, Any]:
@@ -230,6 +230,11 @@ def _write(
     return ["relaxed.extxyz", "structures/", "figures/"]
 
 
+def _in_mev(energy: float | None) -> float | None:
+    """An energy in meV, without the sign of a zero."""
+    return None if energy is None else round(1000 * energy, 1) + 0.0
+
+
 def _table(rows: list[dict[str, Any]]) -> Table:
     """One line for each start; where several structures share a composition, with their common zero."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
@@ -246,8 +251,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         cells = [
             row["name"],
             row.get("start") or "",
-            fixed(None if above is None else 1000 * above, "{:.1f}"),
-            *([fixed(None if lowest is None else 1000 * lowest, "{:.1f}")] if compared else []),
+            fixed(_in_mev(above), "{:.1f}"),
+            *([fixed(_in_mev(lowest), "{:.1f}")] if compared else []),
             fixed(row.get("moment"), "{:.2f}"),
             fixed(row.get("volume"), "{:.2f}"),
             row.get("propagation") or "",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmace_sim.workflows.magnetic_order import MagneticOrder
-from mmace_sim.workflows.order import OrderResult, RelaxedOrder
+from mmace_sim.workflows.order import OrderResult
 from mmace_sim.workflows.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ def order_figure(result: OrderResult) -> "Figure":
     Returns:
         The figure.
     """
-    orders = sorted(_computed(result), key=lambda order: order.energy)[:MAX_SHOWN]
+    computed = [
+        order for order in result.orders if order.order_final is not None and np.isfinite(order.energy)
+    ]
+    orders = sorted(computed, key=lambda order: (round(order.energy, 4), order.state != order.name))[
+        :MAX_SHOWN
+    ]
     wide = len(orders) > 14
     figure, axes = new_figure("page" if wide else "column", aspect=0.5 if wide else 0.85)
     axes.axhline(0.0, color=REFERENCE, linewidth=0.8, zorder=0)
@@ -69,7 +74,3 @@ def save_order_figure(result: OrderResult, stem: Path) -> list[Path]:
         Files written; none if nothing converged.
     """
     return save_figure(order_figure(result), stem) if result.best is not None else []
-
-
-def _computed(result: OrderResult) -> list[RelaxedOrder]:
-    return [order for order in result.orders if order.order_final is not None and np.isfinite(order.energy)]
