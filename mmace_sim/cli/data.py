@@ -1,0 +1,72 @@
+"""``mmace-sim data``: commands about training data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmace_sim.cli import options as opt
+
+SPLITS = "Splits"
+
+data = typer.Typer(
+    name="data",
+    help="Look at training data before a model is trained on it.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+_Files = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="FILES", help="Files with labelled structures (extxyz, extxyz.xz, ...).", show_default=False
+    ),
+]
+
+
+def _split(role: str) -> typer.models.OptionInfo:
+    return typer.Option(
+        f"--{role}",
+        metavar="FILE",
+        help=f"File of the {role} split; may be repeated.",
+        rich_help_panel=SPLITS,
+    )
+
+
+@data.command()
+def check(
+    files: _Files = None,
+    train: Annotated[list[Path] | None, _split("train")] = None,
+    valid: Annotated[list[Path] | None, _split("valid")] = None,
+    test: Annotated[list[Path] | None, _split("test")] = None,
+    keys: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL=KEY,...",
+            help="Names of labels in the files, such as `energy=dft_energy,magmoms=spins`.",
+            show_default="REF_energy, REF_forces, REF_stress, REF_magmom, REF_magforces",
+        ),
+    ] = None,
+    output: opt.Output = None,
+    figures: opt.Figures = None,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Check training data: signs and units of the labels, moments, outliers, duplicates, leakage between splits.
+
+    Forces, stress and magnetic forces are held against differences of energies between structures close to each
+    other: a wrong sign, a wrong unit, or labels that are too small show as a factor. Writes `summary.json`,
+    `config.yaml`, `log.txt` and `figures/` to one folder. Nothing is changed in the data.
+
+    Exit code 3 if anything was found that must be corrected before training.
+
+    Examples: `mmace-sim data check all.extxyz`;
+    `mmace-sim data check --train train.extxyz --valid valid.extxyz --test test.extxyz -o my_data`.
+    """
+    from mmace_sim.cli.data_run import run_data_check
+
+    roles = {"data": files, "train": train, "valid": valid, "test": test}
+    given = {role: paths for role, paths in roles.items() if paths}
+    folder = Path(output or "data_check")
+    code = run_data_check(given, keys, folder, figures=figures is not False, force=force, quiet=quiet)
+    raise typer.Exit(code)

@@ -1,0 +1,148 @@
+"""What ``mmace-sim data check`` does once its options are known."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmace_sim.cli.options import quiet_imports
+from mmace_sim.cli.run_dir import log_to, now, prepare_folder
+from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK
+from mmace_sim.errors import ConfigError
+from mmace_sim.workflows.output import versions, write_text
+
+if TYPE_CHECKING:
+    from mmace_sim.training.config import LabelKeys
+    from mmace_sim.training.preflight import PreflightReport
+
+_log = logging.getLogger(__name__)
+
+_STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
+
+
+def run_data_check(
+    paths: dict[str, list[Path]], keys: str | None, folder: Path, *, figures: bool, force: bool, quiet: bool
+) -> int:
+    """Check the files and write the folder of the run.
+
+    Args:
+        paths: Files per role (`data`, `train`, `valid`, `test`).
+        keys: Names of labels, as ``label=key,label=key``.
+        folder: Folder of the run.
+        figures: Draw figures.
+        force: Overwrite an earlier run.
+        quiet: Print nothing.
+
+    Returns:
+        Exit code: 0, or 3 if there is a finding of level error.
+
+    Raises:
+        ConfigError: If there is no file or a key is unknown.
+        DataError: If a file cannot be read or no structure can be used.
+        OutputError: If the folder cannot be written.
+    """
+    with quiet_imports():
+        from mmace_sim.training.frames import file_sha256, read_frames
+        from mmace_sim.training.preflight import check_data
+        from mmace_sim.training.preflight.figures import save_preflight_figures
+    if not paths:
+        raise ConfigError("no file to check: give FILES, or --train, --valid and --test.")
+    labels = parse_keys(keys)
+    started = now()
+    found = {role: read_frames(files, labels) for role, files in paths.items()}
+    report = check_data(found)
+    prepare_folder(folder, resume=None, force=force)
+    names = {role: [str(path) for path in files] for role, files in paths.items()}
+    settings = {"command": "data check", "files": names, "keys": labels.model_dump(), "figures": figures}
+    write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    with log_to(folder / "log.txt"):
+        for finding in report.findings:
+            _log.info("%s %s: %s", finding.severity, finding.code, finding.message)
+        summary = {
+            "command": "data check",
+            "started": started,
+            "finished": now(),
+            "files": [
+                {"role": role, "file": str(path), "sha256": file_sha256(path)}
+                for role, files in paths.items()
+                for path in files
+            ],
+            **report.as_dict(),
+            "versions": versions(),
+        }
+        write_text(folder / "summary.json", json.dumps(plain(summary), indent=1, ensure_ascii=False) + "\n")
+        if figures:
+            (folder / "figures").mkdir(exist_ok=True)
+            members = {role: item.frames for role, item in found.items()}
+            save_preflight_figures(report, members, folder / "figures")
+    if not quiet:
+        _print(report, folder)
+    return EXIT_INCOMPLETE if str(report.worst) == "error" else EXIT_OK
+
+
+def parse_keys(text: str | None) -> "LabelKeys":
+    """Names of labels from ``label=key,label=key``.
+
+    Args:
+        text: What the user gave; None: the default names.
+
+    Returns:
+        The names.
+
+    Raises:
+        ConfigError: If a label is unknown or the text has another form.
+    """
+    from mmace_sim.training.config import LabelKeys
+
+    parts = [part.split("=", 1) for part in (text or "").split(",") if part.strip()]
+    known = ", ".join(LabelKeys.model_fields)
+    if any(len(part) != 2 or not part[1].strip() for part in parts):
+        raise ConfigError(f"--keys {text!r} is not LABEL=KEY,LABEL=KEY; labels are {known}.")
+    try:
+        return LabelKeys(**{label.strip(): key.strip() for label, key in parts})
+    except ValidationError as error:
+        wrong = ", ".join(str(item["loc"][0]) for item in error.errors())
+        raise ConfigError(f"--keys: unknown label {wrong}; labels are {known}.") from error
+
+
+def plain(value: Any) -> Any:
+    """A value without NumPy types and without numbers that JSON does not know.
+
+    Args:
+        value: Dictionaries, lists and numbers.
+
+    Returns:
+        The same with plain numbers; None where they are not finite.
+    """
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value
+
+
+def _print(report: "PreflightReport", folder: Path) -> None:
+    from mmace_sim.training.preflight import SEVERITIES
+
+    table = Table("", "finding", "what to do", box=box.SIMPLE_HEAD, pad_edge=False)
+    for finding in sorted(report.findings, key=lambda f: SEVERITIES.index(f.severity), reverse=True):
+        level = Text(str(finding.severity), style=_STYLES[str(finding.severity)])
+        table.add_row(level, Text(finding.message), Text(finding.advice))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, 160))
+    console.print(table)
+    counts = {level: sum(f.severity == level for f in report.findings) for level in reversed(SEVERITIES)}
+    sizes = ", ".join(f"{n} {role}" for role, n in report.n_frames.items())
+    text = ", ".join(f"{count} {level}" for level, count in counts.items() if count)
+    console.print(f"Structures: {sizes}. Findings: {text}.", highlight=False)
+    console.print(f"Results: {folder}/summary.json, config.yaml, log.txt, figures/", highlight=False)
