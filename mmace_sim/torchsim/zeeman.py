@@ -1,8 +1,10 @@
 """Moments in an applied magnetic field."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
@@ -26,9 +28,9 @@ class ZeemanModel(ModelInterface):
         UnsupportedOptionError: If the field is not three finite numbers.
     """
 
-    def __init__(self, model: ModelInterface, field: ArrayLike) -> None:
+    def __init__(self, model: ModelInterface, field: Sequence[float] | np.ndarray) -> None:
         super().__init__()
-        tesla = torch.as_tensor(field, dtype=torch.float64)
+        tesla = torch.as_tensor(np.asarray(field, dtype=float))
         if tesla.shape != (3,) or not bool(torch.isfinite(tesla).all()):
             raise UnsupportedOptionError(f"field = {field}, expected three finite components in tesla.")
         self.model = model

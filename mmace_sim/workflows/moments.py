@@ -172,7 +172,7 @@ class MomentSearch:
         collinear: bool = False,
         fix_magnitude: bool = False,
         only: Sequence[str | int] = (),
-        field: Sequence[float] = (0.0, 0.0, 0.0),
+        field: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
         energy_tol: float = 1e-4,
         stability: bool = True,
         symprec: float = 0.01,

@@ -56,13 +56,13 @@ class MomentRelaxation(Relaxation):
         model: ModelLike = "default",
         *,
         solver: str = "lbfgs",
-        field: Sequence[float] = (0.0, 0.0, 0.0),
+        field: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
         **settings: Any,
     ) -> None:
         if solver not in SOLVERS:
             raise UnsupportedOptionError(f"solver = {solver!r}, expected {' or '.join(SOLVERS)}.")
         super().__init__(model, relax_positions=False, relax_cell=False, **settings)
-        self.solver, self.field = solver, tuple(field)
+        self.solver, self.field = solver, field
         self.has_field = bool(np.any(np.asarray(field, dtype=float) != 0.0))
         if self.has_field:
             self.model = ZeemanModel(self.bare_model, field)

@@ -18,7 +18,7 @@ MAX_DIRECTIONS: int = 150
 FLAT: float = 1e-3
 """Curvatures below this fraction of the largest one are zero, as those of common rotations are."""
 
-_STEP = 0.01  # μB
+_STEP = 0.003  # μB
 
 
 @dataclass(frozen=True)
