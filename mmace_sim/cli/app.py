@@ -12,9 +12,11 @@ from mmace_sim.allocator import keep_freed_memory
 from mmace_sim.cli.bain import bain
 from mmace_sim.cli.check import check
 from mmace_sim.cli.convert import convert
+from mmace_sim.cli.data import data
 from mmace_sim.cli.elastic import elastic
 from mmace_sim.cli.eos import eos
 from mmace_sim.cli.evaluate import evaluate
+from mmace_sim.cli.exchange import exchange
 from mmace_sim.cli.models import models
 from mmace_sim.cli.moments import moments
 from mmace_sim.cli.order import order
@@ -86,9 +88,11 @@ app.command()(bain)
 app.command()(elastic)
 app.command()(check)
 app.command()(phonons)
+app.command()(exchange)
 app.command()(order)
 app.command()(report)
 app.command()(moments)
+app.add_typer(data)
 
 
 def main() -> None:

@@ -162,3 +162,82 @@ class HeisenbergModel(nn.Module):
             inside = (1.0 - ((lengths - distance) / _SHELL_WIDTH) ** 2).clamp(min=0.0)
             total = total + value * inside**4
         return total
+
+
+class TensorExchangeModel(nn.Module):
+    """Classical spins with a whole exchange tensor for each pair, and nothing else.
+
+    E = Σ_i b (m_i² − 1)² − Σ_{i<j} w(r_ij) s_i·J(r̂_ij)·s_j, with s = m/|m| and J = J' 1 + K (r̂ r̂ᵀ − ⅓) + [D]×, so that
+    s_i·[D]×·s_j = D·(s_i × s_j), D = D₁ r̂ + D₂ ẑ × r̂, over unique pairs. D₁ belongs to a chiral crystal and D₂ to a
+    surface: a crystal with inversion has neither, which this toy does not know. It is not smooth at m = 0.
+
+    Args:
+        exchange: J' in eV.
+        dmi: D₁ and D₂ in eV.
+        anisotropic: K in eV.
+        elements: Atomic numbers that are accepted.
+        decay: w(r) = e^{−decay · r} (1 − (r/r_max)²)³, in 1/Å.
+        r_max: Cutoff radius, in Å.
+    """
+
+    def __init__(
+        self,
+        *,
+        exchange: float = 0.02,
+        dmi: tuple[float, float] = (0.0, 0.0),
+        anisotropic: float = 0.0,
+        elements: Sequence[int] = (26,),
+        decay: float = 0.0,
+        r_max: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.exchange, self.dmi, self.anisotropic = exchange, dmi, anisotropic
+        self.elements, self.decay, self.r_max = sorted(elements), decay, r_max
+        self.metadata: dict[str, Any] = {"name": "tensor-exchange-toy"}
+        self.spin_orbit = any(dmi) or anisotropic != 0.0
+        table = torch.full((120,), -1, dtype=torch.long)
+        table[self.elements] = 0
+        self.register_buffer("species_table", table, persistent=False)
+        self.dtype, self.device = torch.float64, torch.device("cpu")
+
+    def tensor(self, vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
+        """Tensors w J of pairs: what exchange constants should be.
+
+        Args:
+            vectors: From the first to the second atom, in Å.
+
+        Returns:
+            Tensors in eV; [α, β] couples component α of the first with β of the second.
+        """
+        lengths = torch.linalg.norm(vectors, dim=1)
+        unit = vectors / lengths[:, None]
+        eye = torch.eye(3, dtype=vectors.dtype)
+        up = eye[2].expand_as(unit)
+        d = self.dmi[0] * unit + self.dmi[1] * torch.linalg.cross(up, unit)
+        zero = torch.zeros_like(lengths)
+        rows = (zero, d[:, 2], -d[:, 1], -d[:, 2], zero, d[:, 0], d[:, 1], -d[:, 0], zero)
+        chiral = torch.stack(rows, dim=1).reshape(-1, 3, 3)
+        weights = torch.exp(-self.decay * lengths) * (1 - (lengths / self.r_max) ** 2).clamp(min=0) ** 3
+        dipolar = self.anisotropic * (unit[:, :, None] * unit[:, None, :] - eye / 3)
+        return weights[:, None, None] * (self.exchange * eye + dipolar + chiral)
+
+    def forward(
+        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
+    ) -> dict[str, Tensor]:
+        """Energies of the structures of a batch.
+
+        Args:
+            graph: The batch.
+            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
+
+        Returns:
+            "energy" of each structure and "node_energy" of each atom, in eV.
+        """
+        vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
+        sender, receiver = graph.edge_index
+        square = (graph.magmoms * graph.magmoms).sum(dim=1)
+        spins = graph.magmoms / square.sqrt()[:, None]
+        pairs = -torch.einsum("ea,eab,eb->e", spins[receiver], self.tensor(vectors), spins[sender])
+        node_energy = (0.05 * (square - 1) ** 2).index_add(0, receiver, 0.5 * pairs)
+        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
+        return {"energy": energy, "node_energy": node_energy}

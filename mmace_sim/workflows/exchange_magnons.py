@@ -1,0 +1,158 @@
+"""What follows from isotropic exchange: magnons, spin stiffness, mean-field ordering temperature."""
+
+import warnings
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Complex, Float
+
+from mmace_sim.units import BOLTZMANN_EV_PER_K
+from mmace_sim.workflows.exchange_lattice import Pairs, SpinLattice
+from mmace_sim.workflows.phonon_bands import pretty
+
+
+@dataclass(frozen=True)
+class MagnonPath:
+    """Magnons along a path through the Brillouin zone.
+
+    Attributes:
+        qpoints: Wave vectors in reciprocal vectors of the primitive cell.
+        lengths: Length of the path up to each, in 1/Å (with 2π).
+        energies: ħω of each branch, in eV, ascending.
+        ticks: Position and name of the special points.
+        stable: Whether the order is a minimum for all these waves.
+    """
+
+    qpoints: Float[np.ndarray, "n_q 3"]
+    lengths: Float[np.ndarray, " n_q"]
+    energies: Float[np.ndarray, "n_q n_sites"]
+    ticks: list[tuple[float, str]]
+    stable: bool
+
+
+def spin_waves(
+    lattice: SpinLattice,
+    pairs: Pairs,
+    isotropic: Float[np.ndarray, " n_pairs"],
+    qpoints: Float[np.ndarray, "n_q 3"],
+) -> tuple[Float[np.ndarray, "n_q n_sites"], Float[np.ndarray, " n_q"]]:
+    """Linear spin waves of a collinear magnet with g = 2.
+
+    ħω are the |eigenvalues| of (2/m_a) s_a H_ab(q), H_ab(q) = δ_ab Σ_c s_a s_c J'_ac(0) − J'_ab(q), where
+    J'_ab(q) = Σ_R J'_ab(R) e^{iq·r}. One site: ħω = (2/m) Σ J' (1 − cos q·R).
+
+    Args:
+        lattice: The magnet.
+        pairs: Pairs within the cutoff.
+        isotropic: J' of each pair, in eV.
+        qpoints: Wave vectors in reciprocal vectors.
+
+    Returns:
+        Energies in eV, ascending, and the lowest eigenvalue of H(q) in eV: negative where the order is unstable.
+    """
+    n = len(lattice.sites)
+    a, b = pairs.first, pairs.second
+    phases = 2 * np.pi * qpoints @ np.linalg.inv(lattice.cell).T @ pairs.vectors.T
+    exchange: Complex[np.ndarray, "n_q n_sites n_sites"] = np.zeros((len(qpoints), n, n), dtype=complex)
+    np.add.at(exchange, (slice(None), a, b), isotropic * np.exp(1j * phases))
+    field = np.bincount(a, weights=isotropic * lattice.signs[a] * lattice.signs[b], minlength=n)
+    hessian = np.diag(field) - exchange
+    dynamic = (2 * lattice.signs / lattice.lengths)[:, None] * hessian
+    energies = np.sort(np.abs(np.linalg.eigvals(dynamic)), axis=1)
+    return energies, np.linalg.eigvalsh(hessian)[:, 0]
+
+
+def spin_stiffness(
+    lattice: SpinLattice, pairs: Pairs, isotropic: Float[np.ndarray, " n_pairs"]
+) -> float | None:
+    """D of ħω = D q² at small q of a ferromagnet, averaged over directions; (1/3m) Σ_j J'_0j R² for one site.
+
+    Args:
+        lattice: The magnet.
+        pairs: Pairs within the cutoff.
+        isotropic: J' of each pair, in eV.
+
+    Returns:
+        D in eV Å²; None for an order that is no ferromagnet.
+    """
+    if (lattice.signs != lattice.signs[0]).any():
+        return None
+    n = len(lattice.sites)
+    total = lattice.lengths.sum()
+    second = float((isotropic * pairs.distances**2).sum())
+    # second-order perturbation: sites of one cell may lag behind, which lowers D
+    force = np.zeros((n, 3))
+    np.add.at(force, pairs.first, isotropic[:, None] * pairs.vectors)
+    laplacian = np.diag(np.bincount(pairs.first, weights=isotropic, minlength=n))
+    np.add.at(laplacian, (pairs.first, pairs.second), -isotropic)
+    lag = 2 * float(np.einsum("ax,ab,bx->", force, np.linalg.pinv(laplacian, rcond=1e-10), force))
+    return (second - lag) / (3 * total)
+
+
+def mean_field_temperature(
+    lattice: SpinLattice, pairs: Pairs, isotropic: Float[np.ndarray, " n_pairs"]
+) -> tuple[float, Float[np.ndarray, " n_sites"]]:
+    """Ordering temperature of classical spins in mean field: k T = ⅓ of the largest eigenvalue of Σ_R J'_ab(R).
+
+    Args:
+        lattice: The magnet.
+        pairs: Pairs within the cutoff.
+        isotropic: J' of each pair, in eV.
+
+    Returns:
+        Temperature in K, 0 if no order within one cell is favoured, and the order that comes first.
+    """
+    n = len(lattice.sites)
+    total = np.zeros((n, n))
+    np.add.at(total, (pairs.first, pairs.second), isotropic)
+    values, vectors = np.linalg.eigh(0.5 * (total + total.T))
+    return max(float(values[-1]), 0.0) / (3 * BOLTZMANN_EV_PER_K), vectors[:, -1]
+
+
+def magnon_path(
+    lattice: SpinLattice, pairs: Pairs, isotropic: Float[np.ndarray, " n_pairs"], *, n_points: int = 60
+) -> MagnonPath:
+    """Magnons along the path of Hinuma et al. for the magnetic primitive cell.
+
+    Args:
+        lattice: The magnet.
+        pairs: Pairs within the cutoff.
+        isotropic: J' of each pair, in eV.
+        n_points: Points on the longest segment.
+
+    Returns:
+        The magnons.
+
+    References:
+        Y. Hinuma et al., Comput. Mater. Sci. 128, 140 (2017), doi:10.1016/j.commatsci.2016.10.015.
+    """
+    import seekpath
+
+    atoms = lattice.atoms
+    kinds = [10 * int(number) for number in atoms.numbers]
+    for site, sign in zip(lattice.sites, lattice.signs, strict=True):
+        kinds[site] += 1 + int(sign < 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # borderline lattices: any of the valid paths will do
+        found = seekpath.get_path_orig_cell((atoms.cell.array, atoms.get_scaled_positions(), kinds))
+    reciprocal = 2 * np.pi * np.linalg.inv(lattice.cell).T
+    segments = [[np.array(found["point_coords"][name]) for name in pair] for pair in found["path"]]
+    spans = np.array([np.linalg.norm((end - start) @ reciprocal) for start, end in segments])
+    counts = np.rint(spans / spans.max() * n_points).astype(int).clip(min=2)
+    qpoints = np.concatenate([np.linspace(*ends, n) for ends, n in zip(segments, counts, strict=True)])
+    starts = np.concatenate([[0.0], np.cumsum(spans)])
+    lengths = np.concatenate(
+        [np.linspace(s, e, n) for (s, e), n in zip(pairwise(starts), counts, strict=True)]
+    )
+    energies, lowest = spin_waves(lattice, pairs, isotropic, qpoints)
+    stable = bool(lowest.min() > -1e-6 - 1e-3 * np.abs(isotropic).max())
+    return MagnonPath(qpoints, lengths, energies, _ticks(found["path"], starts), stable)
+
+
+def _ticks(path: list[tuple[str, str]], starts: Float[np.ndarray, " n"]) -> list[tuple[float, str]]:
+    names = [pretty(path[0][0])]
+    for (_, end), (start, _) in pairwise(path):
+        names.append(pretty(end) if end == start else f"{pretty(end)}|{pretty(start)}")
+    names.append(pretty(path[-1][1]))
+    return list(zip(starts.tolist(), names, strict=True))
