@@ -218,3 +218,13 @@ def test_what_cannot_be_drawn_is_not():
     broken = bcc()
     broken.positions[0] = np.nan
     assert structure_svg(broken, "t") is None
+
+
+def test_several_lines_for_a_structure(tmp_path, relaxed):
+    """As `order` writes: one entry, many lines with energies of their own."""
+    summary = json.loads((relaxed / "summary.json").read_text())
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    lines = (relaxed / "summary.csv").read_text().splitlines()
+    (tmp_path / "summary.csv").write_text("\n".join([*lines, lines[-1]]) + "\n")
+    page = check_page(write_report(tmp_path), ["afm.extxyz"])
+    assert "above lowest" not in page.words

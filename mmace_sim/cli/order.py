@@ -130,6 +130,7 @@ def order(
     config: opt.Config = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
+    report: opt.Report = None,
     figures: opt.Figures = None,
     max_supercell: _MaxSupercell = None,
     max_orders: _MaxOrders = None,
@@ -178,7 +179,7 @@ def order(
         "collinear": collinear, "fix_magnitude": fix_magnitude, "spin_orbit": spin_orbit or None,
         "relax_cell": relax_cell, "relax_positions": relax_positions, "fmax": fmax, "stress_tol": stress_tol,
         "magforce_tol": magforce_tol, "max_steps": max_steps, "energy_tol": energy_tol, "device": device,
-        "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms,
+        "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_config(OrderConfig, Path(config) if config else None, flags)
     if not merged.paths:

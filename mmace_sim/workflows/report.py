@@ -203,7 +203,7 @@ def _results(folder: Path, entries: list[dict[str, Any]], units: Mapping[str, st
             for entry in entries
         ]
     keys = [key for key in (rows[0] if rows else ["name", "status"]) if key not in _HIDDEN]
-    if "energy_per_atom" in keys:
+    if "energy_per_atom" in keys and "energy_above_lowest" not in keys and len(rows) == len(entries):
         differences = _energy_differences(entries)
         rows = [
             row | {"energy_difference": difference} for row, difference in zip(rows, differences, strict=True)

@@ -48,6 +48,7 @@ dl { margin: 0; font-size: .875rem; columns: 15rem; column-gap: 2rem; }
 dl div { display: grid; grid-template-columns: minmax(5rem, 8.5rem) minmax(0, 1fr); gap: 1rem; break-inside: avoid;
   padding: .08rem 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+section[aria-labelledby="run"] dl { columns: auto; }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--link); }
 pre { background: var(--tint); padding: .75rem; overflow-x: auto; font-size: .8rem; white-space: pre-wrap;
   overflow-wrap: anywhere; }
