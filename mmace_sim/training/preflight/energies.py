@@ -16,7 +16,7 @@ FORCE_FILTER = 20.0
 OUTLIER_Z = 12.0
 """Robust z above which an energy is an outlier."""
 
-_OVERLAP = 0.5
+_OVERLAP = 0.4
 _CLOSE = 0.65
 _ZERO_GAP = 20.0
 

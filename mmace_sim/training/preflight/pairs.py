@@ -220,7 +220,7 @@ def _nearest(stack: _Stack) -> Iterator[tuple[int, int, _Separation, int]]:
     """Each structure with those of its nearest ones that are close; each pair once."""
     seen: set[tuple[int, int]] = set()
     everything = np.arange(len(stack.index))
-    for a in everything:
+    for a in range(len(everything)):
         others = everything[everything != a]
         separation = _separation(stack, a, others)
         for k in np.argsort(separation.squared, kind="stable")[:N_NEAREST]:

@@ -198,7 +198,9 @@ def _shared_groups(frames_by_role: Mapping[str, Sequence[Frame]]) -> list[Findin
     owners: dict[str, set[str]] = {}
     for role, members in frames_by_role.items():
         for frame in members:
-            if any(key in frame.atoms.info for key in keys):
+            values = [frame.atoms.info[key] for key in keys if key in frame.atoms.info]
+            # a hash such as 12e345 is read from a file as the number inf: no group
+            if values and not (isinstance(values[0], float) and not np.isfinite(values[0])):
                 owners.setdefault(frame_identity(frame.atoms), set()).add(role)
     shared = [identity for identity, roles in owners.items() if len(roles) > 1]
     if not shared:

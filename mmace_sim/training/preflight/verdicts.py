@@ -113,9 +113,13 @@ def _zeros(frames: Sequence[Frame], pairs: PairWork, fit: WorkFit) -> list[Findi
     factors = {part: f.value if f.is_certain else 1.0 for part, f in fit.factors.items()}
     left = pairs.energy - sum(factors.get(part, 1.0) * work for part, work in pairs.work.items())
     offsets: dict[tuple[str, str], list[float]] = {}
-    for i, j, rest, n_atoms in zip(pairs.first, pairs.second, left, pairs.n_atoms, strict=True):
+    sizes: dict[tuple[str, str], list[float]] = {}
+    for i, j, rest, size, n_atoms in zip(
+        pairs.first, pairs.second, left, pairs.energy, pairs.n_atoms, strict=True
+    ):
         a, b = frames[i].config_type, frames[j].config_type
         if a != b:
+            sizes.setdefault((min(a, b), max(a, b)), []).append(float(np.abs(size)) / n_atoms)
             offsets.setdefault((min(a, b), max(a, b)), []).append(
                 float(rest) / n_atoms * (1 if a < b else -1)
             )
@@ -123,6 +127,7 @@ def _zeros(frames: Sequence[Frame], pairs: PairWork, fit: WorkFit) -> list[Findi
     for (a, b), values in offsets.items():
         middle = float(np.median(values))
         error = 1.4826 * float(np.median(np.abs(np.array(values) - middle))) / len(values) ** 0.5
+        error = float(np.hypot(error, 0.5 * fit.misfit * np.median(sizes[a, b])))
         if len(values) < MIN_PAIRS or error > MAX_ZERO_ERROR:
             continue
         if abs(middle) < max(MAX_ZERO_ERROR, 3 * error):
