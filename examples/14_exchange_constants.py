@@ -14,7 +14,6 @@ to the same constants, and what follows from them. From the command line: ``mmac
 # agree for any model, which checks all of them; a tilt of 90° tells how far the model is from a Heisenberg model.
 
 import matplotlib.pyplot as plt
-import numpy as np
 from ase.build import bulk
 
 import mmace_sim
@@ -80,8 +79,6 @@ plt.show()
 
 sums = (result.isotropic() * result.pairs.distances**2).sum() / (3 * result.lattice.lengths[0])
 print(f"D = (1/3m) Σ J' R² = {1000 * sums:.1f} meV Å²")
-print("nearest neighbours contribute", f"{1000 * result.isotropic()[:8].sum():.0f} of", end=" ")
-print(
-    f"{1000 * result.isotropic().sum():.0f} meV to Σ J'; error of the sum rule {1000 * result.sum_rule_error:.0e} meV"
-)
-print("waves", np.round(result.spirals[0][:3], 3).tolist(), "…")
+near, total = 1000 * result.isotropic()[:8].sum(), 1000 * result.isotropic().sum()
+print(f"nearest neighbours contribute {near:.0f} of {total:.0f} meV to Σ J'")
+print(f"error of the sum rule {1000 * result.sum_rule_error:.0e} meV")
