@@ -266,13 +266,17 @@ def _work_between(
     if separation.position[k] > TINY["position"]:
         if not ("forces" in a.labels and "forces" in b.labels):
             return None
-        at_a, at_b = (float((f.labels["forces"] * displacement).sum()) for f in (a, b))
+        # at each end, in the cell of that end
+        gradient = np.eye(3) + strain
+        inward = 2.0 * displacement @ np.linalg.inv(a.atoms.cell.array @ (np.eye(3) + gradient))
+        at_a, at_b = (float((f.labels["forces"] * (inward @ f.atoms.cell.array)).sum()) for f in (a, b))
         work["forces"] = -0.5 * (at_a + at_b)
         curvature += 0.5 * abs(at_b - at_a)
     if np.abs(strain).max() > TINY["strain"]:
         if not ("stress" in a.labels and "stress" in b.labels):
             return None
-        at_a, at_b = (float(f.atoms.cell.volume * (f.labels["stress"] * strain).sum()) for f in (a, b))
+        ends = ((a, strain), (b, np.eye(3) - np.linalg.inv(np.eye(3) + strain)))
+        at_a, at_b = (float(f.atoms.cell.volume * (f.labels["stress"] * e).sum()) for f, e in ends)
         work["stress"] = 0.5 * (at_a + at_b)
         curvature += 0.5 * abs(at_b - at_a)
     n_magforces = ("magforces" in a.labels) + ("magforces" in b.labels)

@@ -110,6 +110,9 @@ def _overall(frames: Sequence[Frame], fit: WorkFit) -> list[Finding]:
 
 def _zeros(frames: Sequence[Frame], pairs: PairWork, fit: WorkFit) -> list[Finding]:
     """Whether config_types that have close pairs share one zero of energy."""
+    types = np.array([frame.config_type for frame in frames])
+    inside = fit_work(pairs.chosen(types[pairs.first] == types[pairs.second]))  # free of any offset
+    fit = inside if inside.factors else fit
     factors = {part: f.value if f.is_certain else 1.0 for part, f in fit.factors.items()}
     left = pairs.energy - sum(factors.get(part, 1.0) * work for part, work in pairs.work.items())
     offsets: dict[tuple[str, str], list[float]] = {}
@@ -128,7 +131,7 @@ def _zeros(frames: Sequence[Frame], pairs: PairWork, fit: WorkFit) -> list[Findi
         middle = float(np.median(values))
         error = 1.4826 * float(np.median(np.abs(np.array(values) - middle))) / len(values) ** 0.5
         error = float(np.hypot(error, 0.5 * fit.misfit * np.median(sizes[a, b])))
-        if len(values) < MIN_PAIRS or error > MAX_ZERO_ERROR:
+        if len(values) < MIN_PAIRS or (error > MAX_ZERO_ERROR and abs(middle) < 3 * error):
             continue
         if abs(middle) < max(MAX_ZERO_ERROR, 3 * error):
             common.append(abs(middle))

@@ -23,7 +23,7 @@ _N_BLOCKS = 15
 _ENERGY_NOISE = 1e-5
 """Energies are not better than this (eV per atom)."""
 
-_MIN_SHARE = 0.02
+_MIN_SHARE = 1e-3
 """A part that does less than this share of the work is not fitted."""
 
 
@@ -131,7 +131,9 @@ def _huber(work: np.ndarray, energy: np.ndarray, scale: np.ndarray) -> tuple[np.
     values = np.zeros(work.shape[1])
     for _ in range(20):
         weights = robust / scale
-        values = np.linalg.lstsq(work * weights[:, None], energy * weights, rcond=1e-10)[0]
+        design = work * weights[:, None]
+        size = np.maximum(np.linalg.norm(design, axis=0), 1e-300)
+        values = np.linalg.lstsq(design / size, energy * weights, rcond=1e-10)[0] / size
         residual = np.abs(energy - work @ values) / scale
         limit = 2.0 * 1.4826 * np.median(residual) + 1e-9
         robust = np.sqrt(np.minimum(1.0, limit / np.maximum(residual, 1e-12)))
