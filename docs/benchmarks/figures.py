@@ -36,11 +36,12 @@ def time_per_atom() -> None:
     ticks = [int(row["atoms"]) for row in rows]
     axes.set_xticks(ticks, [str(n) for n in ticks])
     axes.minorticks_off()
-    values = (2, 5, 10, 20)
+    values = (2, 5, 10, 20, 40)
     axes.set_yticks(values, [str(v) for v in values])
     axes.set_xlabel("atoms")
     axes.set_ylabel("time per atom (ms)")
-    axes.set_title("energy, forces, stress, magforces; size b, float32")
+    axes.set_title("size b, float32, one thread")
+    axes.set_ylim(1.5, 40.0)
     add_legend(axes)
     save_figure(figure, HERE / "time_per_atom")
 
