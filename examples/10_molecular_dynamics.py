@@ -2,7 +2,7 @@
 Molecular dynamics with moments that follow
 ===========================================
 
-Spins are faster than atoms: at every step of the dynamics the moments are relaxed until |∂E/∂m| < 1e-3 eV/μB, as in
+Spins are faster than atoms: at every step of the dynamics the moments are relaxed until ``|∂E/∂m|`` < 1e-3 eV/μB, as in
 Fig. 13 of the paper on magnetic MACE (arXiv:2604.08143). ``AdiabaticModel`` does that inside of the model, so that
 every integrator of TorchSim works with it.
 """

@@ -9,8 +9,8 @@ relaxed in one batch. The same from the command line is ``mmace-sim moments``.
 # %%
 # A frustrated magnet whose answer is known
 # -----------------------------------------
-# Classical unit spins with antiferromagnetic exchange on the triangular lattice, E = +|J| Σ s_i·s_j over unique
-# nearest neighbours: the ground state has −3/2 |J| per site, neighbours at 120°.
+# Classical unit spins with antiferromagnetic exchange on the triangular lattice, E = + ``|J|`` Σ s_i·s_j over unique
+# nearest neighbours: the ground state has −3/2 ``|J|`` per site, neighbours at 120°.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,7 +41,7 @@ print(
 # Iron, lengths and directions together
 # -------------------------------------
 # Each moment of bcc and fcc iron is turned by a random angle up to 180° about a random axis and scaled by 0 to 1.5, and
-# all are relaxed until |∂E/∂m| < 10⁻⁶ eV/μB, by L-BFGS and by FIRE.
+# all are relaxed until ``|∂E/∂m|`` < 10⁻⁶ eV/μB, by L-BFGS and by FIRE.
 
 model = mmace_sim.load_model("default")
 crystals = [bulk("Fe", kind, a=a, cubic=True) for kind, a in (("bcc", 2.83), ("fcc", 3.55))]
