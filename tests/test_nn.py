@@ -12,7 +12,12 @@ from mmace_sim.nn.ops import Mlp, NeighborLayout
 from mmace_sim.nn.product import SymmetricContraction
 from mmace_sim.nn.radial import RadialBasis, polynomial_cutoff
 
-torch.set_default_dtype(torch.float64)
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def rotation(max_ell: int) -> tuple[torch.Tensor, torch.Tensor]:
