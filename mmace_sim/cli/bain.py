@@ -1,6 +1,5 @@
 """``mmace-sim bain``: energy maps over c/a and volume in several magnetic states."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -101,5 +100,5 @@ def bain(
         "volume_max": volume_max, "n_volumes": n_volumes, "magforce_tol": magforce_tol, "max_steps": max_steps,
         "device": device, "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
-    merged = load_config(BainConfig, Path(config) if config else None, flags)
+    merged = load_config(BainConfig, config, flags)
     raise typer.Exit(run_bain(merged, force=force, quiet=quiet))

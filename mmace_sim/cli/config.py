@@ -4,6 +4,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+import typer
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -109,6 +110,29 @@ def load_config[Config: BaseModel](kind: type[Config], file: Path | None, flags:
         return kind.model_validate(values | given)
     except ValidationError as error:
         raise ConfigError(_explain(error, source, given)) from error
+
+
+def load_run_config[Config: RunConfig](
+    kind: type[Config], file: Path | None, flags: dict[str, Any]
+) -> Config:
+    """`load_config` for a command that cannot do without structures.
+
+    Args:
+        kind: Class of the configuration.
+        file: YAML file, or None.
+        flags: Values given on the command line; those that are None were not given.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: If the file cannot be read, holds unknown keys or impossible values.
+        typer.BadParameter: If no structures are named.
+    """
+    merged = load_config(kind, file, flags)
+    if not merged.paths:
+        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    return merged
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """``mmace-sim elastic``: elastic constants of many magnetic crystals."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -115,7 +114,7 @@ def elastic(
     Examples: `mmace-sim elastic structures/`; `mmace-sim elastic POSCAR --magmoms both`;
     `mmace-sim elastic POSCAR --no-relax --strains 0.003,0.006`.
     """
-    from mmace_sim.cli.config import load_config
+    from mmace_sim.cli.config import load_run_config
 
     with opt.quiet_imports():
         from mmace_sim.cli.elastic_run import ElasticConfig, run_elastic
@@ -128,7 +127,5 @@ def elastic(
         "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
         "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
-    merged = load_config(ElasticConfig, Path(config) if config else None, flags)
-    if not merged.paths:
-        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    merged = load_run_config(ElasticConfig, config, flags)
     raise typer.Exit(run_elastic(merged, force=force, quiet=quiet))

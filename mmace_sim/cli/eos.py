@@ -1,6 +1,5 @@
 """``mmace-sim eos``: energy against volume of many structures and magnetic states."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -73,7 +72,7 @@ def eos(
 
     Examples: `mmace-sim eos POSCAR`; `mmace-sim eos fcc.cif --states fm,afm,afmd,nm --volume-max 1.3 --n-volumes 25`.
     """
-    from mmace_sim.cli.config import load_config
+    from mmace_sim.cli.config import load_run_config
 
     with opt.quiet_imports():
         from mmace_sim.cli.eos_run import EosConfig, run_eos
@@ -85,7 +84,5 @@ def eos(
         "relax_positions": relax_positions, "fmax": fmax, "magforce_tol": magforce_tol, "max_steps": max_steps,
         "device": device, "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
-    merged = load_config(EosConfig, Path(config) if config else None, flags)
-    if not merged.paths:
-        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    merged = load_run_config(EosConfig, config, flags)
     raise typer.Exit(run_eos(merged, force=force, quiet=quiet))

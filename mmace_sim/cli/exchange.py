@@ -1,6 +1,5 @@
 """``mmace-sim exchange``: exchange constants, magnons, mean-field temperature, input of spin-dynamics codes."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -77,7 +76,7 @@ def exchange(
 
     Examples: `mmace-sim exchange iron.cif`; `mmace-sim exchange folder/ --cutoff 5 --routes derivatives`.
     """
-    from mmace_sim.cli.config import load_config
+    from mmace_sim.cli.config import load_run_config
 
     with opt.quiet_imports():
         from mmace_sim.cli.exchange_run import ExchangeConfig, run_exchange
@@ -89,7 +88,5 @@ def exchange(
         "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
         "max_batch_atoms": max_batch_atoms,
     }  # fmt: skip
-    merged = load_config(ExchangeConfig, Path(config) if config else None, flags)
-    if not merged.paths:
-        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    merged = load_run_config(ExchangeConfig, config, flags)
     raise typer.Exit(run_exchange(merged, force=force, quiet=quiet))

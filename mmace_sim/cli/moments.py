@@ -1,6 +1,5 @@
 """``mmace-sim moments``: minima of the energy over the moments at fixed atoms."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -101,7 +100,7 @@ def moments(
 
     Examples: `mmace-sim moments Mn3Pt.cif --starts 256`; `mmace-sim moments POSCAR --only Mn --field 0,0,20`.
     """
-    from mmace_sim.cli.config import load_config
+    from mmace_sim.cli.config import load_run_config
 
     with opt.quiet_imports():
         from mmace_sim.cli.moments_run import MomentsConfig, run_moments
@@ -113,7 +112,5 @@ def moments(
         "solver": solver, "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype,
         "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
-    merged = load_config(MomentsConfig, Path(config) if config else None, flags)
-    if not merged.paths:
-        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    merged = load_run_config(MomentsConfig, config, flags)
     raise typer.Exit(run_moments(merged, force=force, quiet=quiet))

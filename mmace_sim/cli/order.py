@@ -1,6 +1,5 @@
 """``mmace-sim order``: which magnetic order of each structure is lowest."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -167,7 +166,7 @@ def order(
 
     Examples: `mmace-sim order POSCAR`; `mmace-sim order bcc.cif fcc.cif --max-supercell 4 --spirals --random 10`.
     """
-    from mmace_sim.cli.config import load_config
+    from mmace_sim.cli.config import load_run_config
 
     with opt.quiet_imports():
         from mmace_sim.cli.order_run import OrderConfig, run_order
@@ -181,7 +180,5 @@ def order(
         "magforce_tol": magforce_tol, "max_steps": max_steps, "energy_tol": energy_tol, "device": device,
         "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
-    merged = load_config(OrderConfig, Path(config) if config else None, flags)
-    if not merged.paths:
-        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    merged = load_run_config(OrderConfig, config, flags)
     raise typer.Exit(run_order(merged, force=force, quiet=quiet))

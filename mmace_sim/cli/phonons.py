@@ -1,6 +1,5 @@
 """``mmace-sim phonons``: phonons of many magnetic crystals, all displacements in one batch."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -104,7 +103,7 @@ def phonons(
     Examples: `mmace-sim phonons structures/`; `mmace-sim phonons bcc.cif --supercell "4 4 4" --magmoms fixed`;
     `mmace-sim phonons relax/ --no-relax -o ph`.
     """
-    from mmace_sim.cli.config import load_config
+    from mmace_sim.cli.config import load_run_config
     from mmace_sim.cli.phonons_config import PhononsConfig
 
     flags = {
@@ -114,9 +113,7 @@ def phonons(
         "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
         "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
-    merged = load_config(PhononsConfig, Path(config) if config else None, flags)
-    if not merged.paths:
-        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    merged = load_run_config(PhononsConfig, config, flags)
     with opt.quiet_imports():
         from mmace_sim.cli.phonons_run import run_phonons
     raise typer.Exit(run_phonons(merged, plots=plots, force=force, quiet=quiet))

@@ -1,6 +1,5 @@
 """``mmace-sim relax``: positions, cell and magnetic moments of many structures in one batch."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -83,7 +82,7 @@ def relax(
     Examples: `mmace-sim relax structures/`; `mmace-sim relax POSCAR --initial-magmoms afm -o afm`;
     `mmace-sim relax *.cif --fixed-cell --magmoms adiabatic`; `mmace-sim relax structures/ --resume`.
     """
-    from mmace_sim.cli.config import RelaxConfig, load_config
+    from mmace_sim.cli.config import RelaxConfig, load_run_config
 
     flags = {
         "paths": paths or None, "output": output, "model": model, "write": write or None, "magmoms": magmoms,
@@ -92,9 +91,7 @@ def relax(
         "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype,
         "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
-    merged = load_config(RelaxConfig, Path(config) if config else None, flags)
-    if not merged.paths:
-        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    merged = load_run_config(RelaxConfig, config, flags)
     from mmace_sim.cli.relax_run import run_relax
 
     raise typer.Exit(run_relax(merged, resume=resume, force=force, quiet=quiet))

@@ -1,9 +1,12 @@
 """What every energy model tells about itself."""
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
+from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.config import ArchitectureConfig
+from mmace_sim.model.reference import ReferenceEnergy
 
 
 class MagneticModel(nn.Module):
@@ -11,7 +14,12 @@ class MagneticModel(nn.Module):
 
     Args:
         config: Hyper-parameters.
+
+    Attributes:
+        reference: Energies of isolated atoms, which each architecture makes.
     """
+
+    reference: ReferenceEnergy
 
     def __init__(self, config: ArchitectureConfig) -> None:
         super().__init__()
@@ -44,3 +52,23 @@ class MagneticModel(nn.Module):
     def device(self) -> torch.device:
         """Device of the network."""
         return self.scale.device
+
+    def totals(
+        self,
+        graph: MagneticGraph,
+        species: Int[Tensor, " n_atoms"],
+        interaction: Float[Tensor, " n_atoms"],
+    ) -> dict[str, Tensor]:
+        """Add reference energies to the scaled output of the network, and sum up each structure.
+
+        Args:
+            graph: The batch.
+            species: Index of each atom's element.
+            interaction: Output of the network for each atom.
+
+        Returns:
+            "energy" of each structure and "node_energy" of each atom, in eV and float64.
+        """
+        node_energy = self.scale.double() * interaction.double() + self.reference(graph.magmoms, species)
+        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
+        return {"energy": energy, "node_energy": node_energy}

@@ -144,9 +144,7 @@ class MagneticMACE(MagneticModel):
             energies = energies + readout(hidden.scalars[0][:, :, 0])
         if self.spin_orbit_term is not None:
             energies = energies + self.spin_orbit_term(scalars, moments, edges)
-        node_energy = self.scale.double() * energies.double() + self.reference(graph.magmoms, species)
-        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
-        return {"energy": energy, "node_energy": node_energy}
+        return self.totals(graph, species, energies)
 
     def _edges(self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]) -> Edges:
         """Radial and angular basis of the pairs, regrouped by centre."""

@@ -196,9 +196,7 @@ class PaperMMACE(MagneticModel):
         species = self.species_table[graph.atomic_numbers]
         vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
         energies = self._network(graph, vectors, species)
-        node_energy = self.scale.double() * energies.double() + self.reference(graph.magmoms, species)
-        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
-        return {"energy": energy, "node_energy": node_energy}
+        return self.totals(graph, species, energies)
 
     def _network(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]

@@ -16,17 +16,13 @@ from mmace_sim.torchsim.fire import (
     magnetic_fire_init,
     magnetic_fire_step,
 )
+from mmace_sim.torchsim.quasi_newton import MEMORY, dot_per_system, newton_step, remember
 
 FOLLOW_STEPS: int = 12
 """Quasi-Newton steps along a trajectory before FIRE takes over."""
 
 MAX_FOLLOW: float = 0.1
 """Largest change of a moment in one quasi-Newton step or extrapolation, in μB."""
-
-SOFTNESS: float = 0.2
-"""μB²/eV: inverse stiffness of a moment before any is measured."""
-
-_MEMORY = 8
 
 
 class AdiabaticModel(ModelInterface):
@@ -140,10 +136,7 @@ class AdiabaticModel(ModelInterface):
                 return step
             magmoms, magforces = getattr(fire, TORCHSIM_MAGMOMS), fire.moment_forces()
             change = _limited(self._curvature.newton_step(magforces))
-            moved = magmoms + torch.where(active[fire.system_idx, None], change, 0.0)
-            if self.freedom.fix_magnitude:
-                length = torch.linalg.norm(moved, dim=1, keepdim=True).clamp(min=1e-30)
-                moved = moved * (fire.moment_lengths[:, None] / length)
+            moved = fire.moved_moments(torch.where(active[fire.system_idx, None], change, 0.0))
             setattr(fire, TORCHSIM_MAGMOMS, moved)
             out = self.model(fire)
             fire.energy, fire.forces, fire.stress = out["energy"], out["forces"], out["stress"]
@@ -159,16 +152,12 @@ class AdiabaticModel(ModelInterface):
 
 
 class _Curvature:
-    """What the last steps tell about ∂²E/∂m∂m of each system: the memory of L-BFGS.
-
-    References:
-        Nocedal, 10.1090/S0025-5718-1980-0572855-7.
-    """
+    """What the last steps tell about ∂²E/∂m∂m of each system."""
 
     def __init__(self, state: SimState) -> None:
         self.system_idx: Int[Tensor, " n_atoms"] = state.system_idx.clone()
         self.n_systems = state.n_systems
-        zeros = state.positions.new_zeros(_MEMORY, state.n_atoms, 3)
+        zeros = state.positions.new_zeros(state.n_atoms, MEMORY, 3)
         self.changes, self.responses = zeros, zeros.clone()
 
     def learn(
@@ -179,41 +168,18 @@ class _Curvature:
     ) -> None:
         """Remember a step of the active systems and what it took from their magforces, if their energy curves up."""
         upward = self._dot(change, response) > 1e-4 * self._dot(change, change)
-        new = (active & upward)[self.system_idx, None]
-        for memory, latest in ((self.changes, change), (self.responses, response)):
-            memory.copy_(torch.where(new, torch.cat([latest[None], memory[:-1]]), memory))
+        new = (active & upward)[self.system_idx]
+        self.changes = remember(self.changes, change, new)
+        self.responses = remember(self.responses, response, new)
 
     def newton_step(self, magforces: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:
         """(∂²E/∂m∂m)⁻¹ times the magforces, as far as it is known."""
-        weights = [
-            _inverse(self._dot(change, response))
-            for change, response in zip(self.changes, self.responses, strict=True)
-        ]
-        direction, parts = magforces, []
-        for change, response, weight in zip(self.changes, self.responses, weights, strict=True):
-            part = weight * self._dot(change, direction)
-            direction = direction - part[self.system_idx, None] * response
-            parts.append(part)
-        latest = self._dot(self.responses[0], self.responses[0])
-        known = self._dot(self.changes[0], self.responses[0]) * _inverse(latest)
-        direction = direction * torch.where(latest > 0, known, SOFTNESS)[self.system_idx, None]
-        for change, response, weight, part in reversed(
-            list(zip(self.changes, self.responses, weights, parts, strict=True))
-        ):
-            direction = (
-                direction + (part - weight * self._dot(response, direction))[self.system_idx, None] * change
-            )
-        return direction
+        return newton_step(magforces, self.changes, self.responses, self.system_idx, self.n_systems)
 
     def _dot(
         self, a: Float[Tensor, "n_atoms 3"], b: Float[Tensor, "n_atoms 3"]
     ) -> Float[Tensor, " n_systems"]:
-        return a.new_zeros(self.n_systems).index_add(0, self.system_idx, (a * b).sum(dim=1))
-
-
-def _inverse(values: Float[Tensor, " n_systems"]) -> Float[Tensor, " n_systems"]:
-    """1/x, and 0 for 0: a pair that was never filled has no weight."""
-    return torch.where(values > 0, 1.0 / values.clamp(min=1e-300), 0.0)
+        return dot_per_system(a, b, self.system_idx, self.n_systems)
 
 
 def _limited(change: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:

@@ -22,12 +22,13 @@ from mmace_sim.torchsim.freedom import (
     perpendicular,
     shared_fields,
 )
-
-MEMORY: int = 8
-"""Number of steps that a system remembers."""
-
-FIRST_SOFTNESS: float = 0.2
-"""μB²/eV: inverse stiffness of a moment before any is measured."""
+from mmace_sim.torchsim.quasi_newton import (
+    FIRST_SOFTNESS,
+    MEMORY,
+    dot_per_system,
+    newton_step,
+    remember,
+)
 
 MAX_CHANGE: float = 0.5
 """Largest change of a moment in one step, in μB."""
@@ -73,8 +74,7 @@ class MomentLbfgsState(MagneticOptimState):
         self, a: Float[Tensor, "n_atoms ..."], b: Float[Tensor, "n_atoms ..."]
     ) -> Float[Tensor, "n_systems ..."]:
         """Scalar products of each system, summed over atoms and the last axis."""
-        products = (a * b).sum(dim=-1)
-        return products.new_zeros(self.n_systems, *products.shape[1:]).index_add(0, self.system_idx, products)
+        return dot_per_system(a, b, self.system_idx, self.n_systems)
 
 
 def moment_lbfgs_init(
@@ -199,10 +199,9 @@ def _learn(state: MomentLbfgsState, before: Tensor, forces: Tensor, accepted: Te
     response = response - state.moment_forces()
     curvature = state.dot(change, response)
     upward = accepted & (curvature > 1e-8 * state.dot(change, change))
-    new = upward[state.system_idx, None, None]
-    for name, latest in (("changes", change), ("responses", response)):
-        history = getattr(state, name)
-        setattr(state, name, torch.where(new, torch.cat([latest[:, None], history[:, :-1]], dim=1), history))
+    new = upward[state.system_idx]
+    state.changes = remember(state.changes, change, new)
+    state.responses = remember(state.responses, response, new)
     longer = torch.where(accepted, 2.0 * state.stretch, state.stretch)
     state.stretch = torch.where(upward, 1.0, longer)
 
@@ -210,7 +209,7 @@ def _learn(state: MomentLbfgsState, before: Tensor, forces: Tensor, accepted: Te
 def _next_direction(state: MomentLbfgsState) -> Float[Tensor, "n_atoms 3"]:
     """Quasi-Newton step, or down the slope where that is better, no moment further than `MAX_CHANGE`."""
     idx, forces = state.system_idx, state.moment_forces()
-    direction = _newton_step(state, forces)
+    direction = newton_step(forces, state.changes, state.responses, idx, state.n_systems)
     cosine = state.dot(direction, forces)
     lengths = (state.dot(direction, direction) * state.dot(forces, forces)).sqrt()
     downhill = torch.isfinite(cosine) & (cosine > 1e-4 * lengths)
@@ -218,21 +217,3 @@ def _next_direction(state: MomentLbfgsState) -> Float[Tensor, "n_atoms 3"]:
     direction = direction * state.stretch[idx, None]
     longest = largest_per_system(direction, state)
     return direction * (MAX_CHANGE / longest.clamp(min=MAX_CHANGE))[idx, None]
-
-
-def _newton_step(state: MomentLbfgsState, forces: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:
-    """(∂²E/∂m∂m)⁻¹ times the magforces, as far as the history knows it: the two-loop recursion."""
-    idx, changes, responses = state.system_idx, state.changes, state.responses
-    products = state.dot(changes, responses)
-    weights = torch.where(products > 0, 1.0 / products.clamp(min=_TINY), 0.0).to(state.dtype)
-    direction, parts = forces, []
-    for k in range(MEMORY):
-        parts.append(weights[:, k] * state.dot(changes[:, k], direction))
-        direction = direction - parts[k][idx, None] * responses[:, k]
-    square = state.dot(responses[:, 0], responses[:, 0])
-    softness = torch.where(weights[:, 0] > 0, products[:, 0] / square.clamp(min=_TINY), FIRST_SOFTNESS)
-    direction = direction * softness.to(state.dtype)[idx, None]
-    for k in reversed(range(MEMORY)):
-        part = parts[k] - weights[:, k] * state.dot(responses[:, k], direction)
-        direction = direction + part[idx, None] * changes[:, k]
-    return direction

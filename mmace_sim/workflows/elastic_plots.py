@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from mmace_sim.plots import COLORS, add_legend, new_figure, save_figure
 from mmace_sim.workflows.elastic import ElasticResult
 from mmace_sim.workflows.moduli import ElasticConstants
-from mmace_sim.workflows.plots import COLORS, add_legend, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.workflows.order_parent import operation_images
 
 VOIGT: tuple[tuple[int, int], ...] = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 """Indices of the components in Voigt's order."""
@@ -94,7 +95,7 @@ def elastic_rotations(
     found = _operations(atoms, magmoms if spin_orbit else None, symprec, magmom_tol)
     rotations = found["rotations"]
     if not spin_orbit:
-        images = _images(atoms, rotations, found["translations"], symprec)
+        images, _ = operation_images(atoms, rotations, found["translations"], symprec)
         rotations = rotations[_keep_scalar_products(magmoms, images, magmom_tol)]
     columns = atoms.cell.array.T
     left, _, right = np.linalg.svd(columns @ np.unique(rotations, axis=0) @ np.linalg.inv(columns))
@@ -122,29 +123,6 @@ def _operations(
     if found is None:
         raise StructureError("spglib finds no symmetry; switch symmetry off.")
     return found
-
-
-def _images(
-    atoms: Atoms,
-    rotations: Int[np.ndarray, "n 3 3"],
-    translations: Float[np.ndarray, "n 3"],
-    symprec: float,
-) -> Int[np.ndarray, "n n_atoms"]:
-    """Index of the atom that each atom is mapped to by each operation."""
-    scaled = atoms.get_scaled_positions()
-    images = np.empty((len(rotations), len(atoms)), dtype=int)
-    for k, (rotation, translation) in enumerate(zip(rotations, translations, strict=True)):
-        moved = scaled @ rotation.T + translation
-        offsets = moved[:, None] - scaled[None]
-        offsets -= np.rint(offsets)
-        distances = np.linalg.norm(offsets @ atoms.cell.array, axis=2)
-        distances[atoms.numbers[:, None] != atoms.numbers[None]] = np.inf
-        images[k] = distances.argmin(axis=1)
-        if distances.min(axis=1).max() > 10 * symprec:
-            raise StructureError(
-                "an operation of spglib maps no atom onto an atom; choose a smaller --symprec."
-            )
-    return images
 
 
 def _keep_scalar_products(

@@ -8,22 +8,20 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
-from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.workflows.magnetic_order import (
     MagneticOrder,
     MagneticSymmetry,
     classify_order,
-    magnetic_symmetry,
 )
 from mmace_sim.workflows.moments_relax import Descent, MomentRelaxation
 from mmace_sim.workflows.moments_stability import Curvature, curvatures
 from mmace_sim.workflows.moments_starts import free_moments, random_starts
 from mmace_sim.workflows.order import OrderStatus
-from mmace_sim.workflows.order_axes import best_rotation, magnetic_primitive
+from mmace_sim.workflows.order_axes import symmetry_of_moments
 from mmace_sim.workflows.order_states import cluster_states, state_fingerprint
 from mmace_sim.workflows.relax import ModelLike, Status, StructureResult, as_atoms
 
@@ -298,15 +296,9 @@ class MomentSearch:
 
     def _find_symmetry(self, minimum: MomentMinimum) -> None:
         """Magnetic space group, after turning the moments to where it is highest if nothing depends on that."""
-        magmoms = minimum.magmoms
-        cell, members = magnetic_primitive(minimum.atoms, magmoms, symprec=self.symprec)
-        if self.rotates_freely:
-            rotation = best_rotation(cell, magmoms[members], symprec=self.symprec)
-            values = dict(minimum.atoms.calc.results)
-            magmoms = magmoms @ rotation + 0.0
-            set_magmoms(minimum.atoms, magmoms)
-            minimum.atoms.calc = SinglePointCalculator(minimum.atoms, **values | {"magmoms": magmoms})
-        minimum.symmetry = magnetic_symmetry(cell, magmoms[members], symprec=self.symprec)
+        minimum.symmetry = symmetry_of_moments(
+            minimum.atoms, minimum.magmoms, turn=self.rotates_freely, symprec=self.symprec
+        )
 
     def _look_around(self, minima: Sequence[MomentMinimum]) -> None:
         images = [minimum.atoms for minimum in minima]

@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
-from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.workflows.magnetic_order import (
     MagneticOrder,
     MagneticSymmetry,
     classify_order,
-    magnetic_symmetry,
 )
-from mmace_sim.workflows.order_axes import best_rotation, magnetic_primitive
+from mmace_sim.workflows.order_axes import symmetry_of_moments
 from mmace_sim.workflows.order_starts import OrderStart, order_starts
 from mmace_sim.workflows.order_states import cluster_states, keeps_order, state_fingerprint
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult
@@ -277,23 +275,12 @@ class OrderSearch:
     def _symmetry(self, order: RelaxedOrder) -> MagneticSymmetry | None:
         """Magnetic space group, the tolerance such that the rest of forces and stress does not matter."""
         for factor in _SYMPREC_FACTORS:
-            symprec = factor * self.symprec
-            magmoms = order.magmoms
-            cell, members = magnetic_primitive(order.atoms, magmoms, symprec=symprec)
-            if not self.spin_orbit:
-                magmoms = magmoms @ best_rotation(cell, magmoms[members], symprec=symprec) + 0.0
-                _set_moments(order.atoms, magmoms)
-            symmetry = magnetic_symmetry(cell, magmoms[members], symprec=symprec)
+            symmetry = symmetry_of_moments(
+                order.atoms, order.magmoms, turn=not self.spin_orbit, symprec=factor * self.symprec
+            )
             if symmetry is not None:
                 return symmetry
         return None
-
-
-def _set_moments(atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"]) -> None:
-    """Write moments to a relaxed structure and to its results."""
-    results = dict(atoms.calc.results) | {"magmoms": magmoms}
-    set_magmoms(atoms, magmoms)
-    atoms.calc = SinglePointCalculator(atoms, **results)
 
 
 def _compare(result: OrderResult, energy_tol: float) -> None:

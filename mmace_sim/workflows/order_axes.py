@@ -10,9 +10,17 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from jaxtyping import Bool, Float, Int
 
-from mmace_sim.workflows.magnetic_order import MOMENT_TOL, MagneticOrder, classify_order
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.workflows.magnetic_order import (
+    MOMENT_TOL,
+    MagneticOrder,
+    MagneticSymmetry,
+    classify_order,
+    magnetic_symmetry,
+)
 from mmace_sim.workflows.order_parent import operation_images, rotation_axes
 
 
@@ -53,6 +61,29 @@ def best_rotation(
         if count > most:
             best, most = rotation, count
     return best
+
+
+def symmetry_of_moments(
+    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], *, turn: bool, symprec: float
+) -> MagneticSymmetry | None:
+    """Magnetic space group of a structure with results on a ``SinglePointCalculator``.
+
+    Args:
+        atoms: Structure; its moments are turned in place, those of its results too.
+        magmoms: Its moments, in μB.
+        turn: Turn all moments together to where the group is largest; for energies that do not depend on that.
+        symprec: Tolerance of positions, in Å; that of moments is ten times as large, in μB.
+
+    Returns:
+        The group; None if spglib names none.
+    """
+    cell, members = magnetic_primitive(atoms, magmoms, symprec=symprec)
+    if turn:
+        magmoms = magmoms @ best_rotation(cell, magmoms[members], symprec=symprec) + 0.0
+        results = dict(atoms.calc.results) | {"magmoms": magmoms}
+        set_magmoms(atoms, magmoms)
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    return magnetic_symmetry(cell, magmoms[members], symprec=symprec)
 
 
 def _n_kept(

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
 from mmace_sim.workflows.magnetic_order import MagneticOrder
 from mmace_sim.workflows.order import OrderResult
-from mmace_sim.workflows.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

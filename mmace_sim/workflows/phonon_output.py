@@ -76,7 +76,7 @@ def write_phonons(
     except OSError as error:
         raise cannot_write(folder, error) from error
     if plots:
-        from mmace_sim.workflows.plots import save_figure
+        from mmace_sim.plots import save_figure
 
         save_figure(plot_phonons(result), folder / "bands")
 
@@ -90,7 +90,7 @@ def plot_phonons(result: PhononResult) -> "Figure":
     Returns:
         The figure.
     """
-    from mmace_sim.workflows.plots import COLORS, REFERENCE, add_legend, new_figure
+    from mmace_sim.plots import COLORS, REFERENCE, add_legend, new_figure
 
     figure, axes = new_figure("page", aspect=0.45)
     bands, dos = result.phonon.band_structure, result.phonon.total_dos
@@ -144,7 +144,7 @@ def mark_path(axes: "Axes", bands: Any) -> None:
         axes: Where bands are drawn.
         bands: phonopy's ``BandStructure`` with labels.
     """
-    from mmace_sim.workflows.plots import REFERENCE
+    from mmace_sim.plots import REFERENCE
 
     names, ticks = list(bands.labels), {}
     for x, goes_on in zip(bands.distances, bands.path_connections, strict=True):
