@@ -14,31 +14,36 @@ STARTS: tuple[str, ...] = ("file", "high-spin", "afm")
 """Ways to initialise moments, beside ``random:SEED``."""
 
 
-class RunConfig(BaseModel):
-    """What the commands that take structures have in common."""
+class ModelRunConfig(BaseModel):
+    """What the commands that run a model have in common."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    paths: list[str] = Field(default_factory=list)
-    """Files and folders with structures."""
     output: str
     """Folder of the run."""
     model: str = "default"
     """Name in the registry (`mmace-sim models`) or path of a model file."""
-    initial_magmoms: str | None = Field(default=None, pattern=r"^(file|high-spin|afm|random:\d+)$")
-    """Starting moments: file, high-spin, afm, random:SEED; None: from the file, else high-spin."""
-    spin_orbit: bool = False
-    """Require a model with spin–orbit coupling."""
     dtype: Literal["float64", "float32"] = "float64"
     """Precision."""
     device: str | None = None
     """cpu, cuda, ...; None: a GPU if there is one."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; None: as many as torch chooses."""
-    max_batch_atoms: int | None = Field(default=None, ge=1)
-    """Largest number of atoms computed at once; None: as memory allows."""
     report: bool = False
     """Write the results as one page, report.html."""
+
+
+class RunConfig(ModelRunConfig):
+    """What the commands that take structures have in common."""
+
+    paths: list[str] = Field(default_factory=list)
+    """Files and folders with structures."""
+    initial_magmoms: str | None = Field(default=None, pattern=r"^(file|high-spin|afm|random:\d+)$")
+    """Starting moments: file, high-spin, afm, random:SEED; None: from the file, else high-spin."""
+    spin_orbit: bool = False
+    """Require a model with spin–orbit coupling."""
+    max_batch_atoms: int | None = Field(default=None, ge=1)
+    """Largest number of atoms computed at once; None: as memory allows."""
 
 
 class RelaxConfig(RunConfig):

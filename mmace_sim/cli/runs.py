@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mmace_sim.cli.config import RunConfig, dump_config
+from mmace_sim.cli.config import ModelRunConfig, RunConfig, dump_config
 from mmace_sim.cli.options import pick_device, quiet_imports
 from mmace_sim.cli.run_dir import log_to, now, prepare_folder
 from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
@@ -170,7 +170,7 @@ def open_run(
         yield run
 
 
-def load_run_model(config: RunConfig) -> Any:
+def load_run_model(config: ModelRunConfig) -> Any:
     """The model on its device, after checking that it can do what is asked for.
 
     Args:
@@ -189,7 +189,7 @@ def load_run_model(config: RunConfig) -> Any:
 
     device = pick_device(config.device, config.threads)
     model = load_model(config.model, device=device, dtype=getattr(torch, config.dtype))
-    if config.spin_orbit and not model.spin_orbit:
+    if isinstance(config, RunConfig) and config.spin_orbit and not model.spin_orbit:
         raise UnsupportedOptionError(
             f"--spin-orbit: model {config.model!r} has no spin–orbit term. Choose another model "
             "(`mmace-sim models` shows which have one), or leave the option out."
