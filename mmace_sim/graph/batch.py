@@ -1,7 +1,7 @@
 """A batch of structures as one graph."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class MagneticGraph:
         system_idx: Structure of each atom, ascending.
         edge_index: Pairs (sender, receiver) sorted by receiver, the centre.
         edge_shifts: Shift of each sender in cell vectors (integers).
+        head_idx: Head of each structure, whose isolated-atom and one-body energies count; None means the first.
     """
 
     positions: Float[Tensor, "n_atoms 3"]
@@ -34,6 +35,7 @@ class MagneticGraph:
     system_idx: Int[Tensor, " n_atoms"]
     edge_index: Int[Tensor, "2 n_edges"]
     edge_shifts: Float[Tensor, "n_edges 3"]
+    head_idx: Int[Tensor, " n_systems"] | None = None
 
     @property
     def n_systems(self) -> int:
@@ -44,6 +46,15 @@ class MagneticGraph:
     def n_atoms(self) -> int:
         """Number of atoms of all structures together."""
         return self.positions.shape[0]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "MagneticGraph":
+        """The graph with every tensor changed, such as moved to another device.
+
+        Args:
+            change: Makes the new tensor from the old.
+        """
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return MagneticGraph(**{k: None if t is None else change(t) for k, t in tensors.items()})
 
     def edge_vectors(self) -> Float[Tensor, "n_edges 3"]:
         """Vectors from each centre to its neighbour, in Å."""

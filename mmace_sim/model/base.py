@@ -39,6 +39,11 @@ class MagneticModel(nn.Module):
         return self.config.atomic_numbers
 
     @property
+    def heads(self) -> list[str]:
+        """Names of the data sets with reference energies of their own."""
+        return list(self.config.heads)
+
+    @property
     def r_max(self) -> float:
         """Cutoff radius, in Å."""
         return self.config.r_max
@@ -69,6 +74,9 @@ class MagneticModel(nn.Module):
         Returns:
             "energy" of each structure and "node_energy" of each atom, in eV and float64.
         """
-        node_energy = self.scale.double() * interaction.double() + self.reference(graph.magmoms, species)
+        rows = species
+        if graph.head_idx is not None:
+            rows = species + len(self.elements) * graph.head_idx[graph.system_idx]
+        node_energy = self.scale.double() * interaction.double() + self.reference(graph.magmoms, rows)
         energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
         return {"energy": energy, "node_energy": node_energy}

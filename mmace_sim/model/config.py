@@ -5,6 +5,8 @@ from typing import Annotated
 from ase import data as ase_data
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+DEFAULT_HEAD: str = "default"
+"""Name of the only head of a model that was trained on one data set."""
 SMALL_MOMENT: float = 0.1
 """Largest moments up to this many μB set no scale: such an element counts as non-magnetic."""
 
@@ -36,6 +38,9 @@ class ArchitectureConfig(BaseModel):
     """Hidden features of the last readout, "Kx0e"."""
     max_moment: dict[int, float] = {}
     """Largest moment of the training data for each atomic number, in μB; moments saturate above."""
+    heads: dict[str, dict[int, float]] = Field(default={DEFAULT_HEAD: {}}, min_length=1)
+    """Names of the data sets with isolated-atom and one-body energies of their own. Each with the largest moments, in
+    μB, of the elements whose moments stay below `max_moment` in it: its wall stands there."""
 
     @field_validator("atomic_numbers", mode="before")
     @classmethod
@@ -52,6 +57,11 @@ class ArchitectureConfig(BaseModel):
             for k, v in value.items()
         }
 
+    @field_validator("heads", mode="before")
+    @classmethod
+    def _heads(cls, value: dict[str, dict[int | str, float]]) -> dict[str, dict[int, float]]:
+        return {check_head(name): cls._moments(moments) for name, moments in value.items()}
+
     @field_validator("hidden_irreps", "MLP_irreps")
     @classmethod
     def _irreps(cls, value: str) -> str:
@@ -65,9 +75,11 @@ class ArchitectureConfig(BaseModel):
 
     @model_validator(mode="after")
     def _known_elements(self) -> "ArchitectureConfig":
-        unknown = set(self.max_moment) - set(self.atomic_numbers)
+        unknown = set(self.max_moment).union(*self.heads.values()) - set(self.atomic_numbers)
         if unknown:
-            raise ValueError(f"max_moment names elements {sorted(unknown)} that are not in atomic_numbers")
+            raise ValueError(
+                f"max_moment or heads name elements {sorted(unknown)} that are not in atomic_numbers"
+            )
         return self
 
     @property
@@ -89,6 +101,28 @@ class ArchitectureConfig(BaseModel):
         """Moment that the basis of an element is scaled to, in μB; 1 where the data have (almost) none."""
         moment = self.max_moment.get(atomic_number, 0.0)
         return moment if moment > SMALL_MOMENT else 1.0
+
+    def reference_moments(self) -> list[float]:
+        """Largest moment of each element in each head, one head after the other, in μB."""
+        return [
+            moments.get(z, self.moment_scale(z))
+            for moments in self.heads.values()
+            for z in self.atomic_numbers
+        ]
+
+
+def check_head(name: str) -> str:
+    """The name of a head, if it can stand after ``#`` behind the name of a model.
+
+    Args:
+        name: Name to check.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if not name or not all(c.isalnum() or c in "-_." for c in name):
+        raise ValueError(f"head {name!r} has a name that is not made of letters, digits, '-', '_' and '.'")
+    return name
 
 
 class ModelConfig(ArchitectureConfig):

@@ -165,7 +165,7 @@ class PaperMMACE(MagneticModel):
         super().__init__(config)
         n_species, K, n_layers = len(config.atomic_numbers), config.num_channels, config.num_interactions
         self.reference = PaperReference(
-            self.max_moment.tolist(), config.num_one_body, saturated=config.saturate, clamped=config.clamp
+            config.reference_moments(), config.num_one_body, saturated=config.saturate, clamped=config.clamp
         )
         self.embedding = nn.Parameter(torch.randn(n_species, K))
         self.radial_basis = RadialBasis(config.r_max, config.num_bessel, config.num_polynomial_cutoff)

@@ -19,8 +19,11 @@ class ReferenceEnergy(nn.Module):
 
     Always evaluated in float64, so that all-electron totals (−3386 eV for iron) survive a float32 model.
 
+    A model of several data sets (heads) has one row of every table for each element of each head, one head after the
+    other: where this class says "species", that of element k in head h is k + h · n_elements.
+
     Args:
-        max_moment: Moment scale of each element, in μB.
+        max_moment: Moment scale of each element (of each head), in μB.
         num_basis: Number of Chebyshev functions of m·m.
     """
 
@@ -97,9 +100,10 @@ def fit_reference(
     elements: Sequence[int],
     samples: Sequence[ReferenceSample],
     *,
+    head: int = 0,
     curvature: float = 1e-3,
 ) -> dict[str, float]:
-    """Fit E0 and E1 to energies per atom and longitudinal magforces by penalised least squares.
+    """Fit E0 and E1 of one head to energies per atom and longitudinal magforces by penalised least squares.
 
     Minimises Σ (E/n − …)² + Σ (T·m̂ + dE1/d|m|)² / n_T + `curvature`² Σ_z ∫ (d²E1/dx²)² dx, which is linear in
     all unknowns. Directions of E0 that the data do not fix (compounds of one composition) get the minimum-norm
@@ -108,7 +112,8 @@ def fit_reference(
     Args:
         reference: Module whose buffers receive the result.
         elements: Atomic numbers in the model's order.
-        samples: Training structures.
+        samples: Training structures of that head.
+        head: Which one; the others are left as they are.
         curvature: Weight of the penalty, in eV.
 
     Returns:
@@ -120,7 +125,7 @@ def fit_reference(
     rows_e, rhs_e, rows_t, rhs_t = [], [], [], []
     for sample in samples:
         species = torch.tensor([index[int(z)] for z in sample.atomic_numbers])
-        values, slopes = _basis_and_slopes(reference, sample.magmoms, species)
+        values, slopes = _basis_and_slopes(reference, sample.magmoms, species + head * n_z)
         row = np.zeros(n_z * (1 + n_b))
         for k, z in enumerate(species.tolist()):
             row[z] += 1.0
@@ -143,8 +148,9 @@ def fit_reference(
     A = np.concatenate([A_e, A_t * weight_t, penalty])
     b = np.concatenate([b_e, b_t * weight_t, np.zeros(len(penalty))])
     solution = np.linalg.lstsq(A, b, rcond=1e-10)[0]
-    reference.atomic_energies.copy_(torch.from_numpy(solution[:n_z] + mean))
-    reference.one_body.copy_(torch.from_numpy(solution[n_z:].reshape(n_z, n_b)))
+    own = slice(head * n_z, (head + 1) * n_z)
+    reference.atomic_energies[own] = torch.from_numpy(solution[:n_z] + mean)
+    reference.one_body[own] = torch.from_numpy(solution[n_z:].reshape(n_z, n_b))
     return {
         "energy": float(np.sqrt(np.mean((A_e @ solution - b_e) ** 2))),
         "magforces": float(np.sqrt(np.mean((A_t @ solution - b_t) ** 2))) if len(b_t) else float("nan"),

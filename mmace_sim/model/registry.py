@@ -36,19 +36,28 @@ def list_models() -> dict[str, Path]:
     return models
 
 
+def split_head(name_or_path: str | Path) -> tuple[str, str | None]:
+    """Name or path of a model and the head chosen behind it, as in ``iron.safetensors#fcc``."""
+    text = str(name_or_path)
+    if "#" not in text or Path(text).is_file():
+        return text, None
+    name, head = text.rsplit("#", 1)
+    return name, head
+
+
 def resolve_model(name_or_path: str | Path) -> Path:
-    """File of a model given by name or path.
+    """File of a model given by name or path, with or without a head.
 
     Raises:
         ModelFileError: If it is neither a known name nor an existing file.
     """
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
+    name = split_head(name_or_path)[0]
+    if Path(name).is_file():
+        return Path(name)
     models = list_models()
-    if str(name_or_path) in models and models[str(name_or_path)].is_file():
-        return models[str(name_or_path)]
+    if name in models and models[name].is_file():
+        return models[name]
     raise ModelFileError(
-        f"no model '{name_or_path}': neither a file nor one of the names {', '.join(models)} "
+        f"no model '{name}': neither a file nor one of the names {', '.join(models)} "
         "(see `mmace-sim models`)."
     )

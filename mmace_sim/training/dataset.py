@@ -5,7 +5,7 @@ selects the entries that exist, and a NaN that slipped through would show at onc
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class LabelledBatch:
 
     def to(self, device: torch.device | str) -> "LabelledBatch":
         """The batch on another device."""
-        graph = MagneticGraph(**{f.name: getattr(self.graph, f.name).to(device) for f in fields(self.graph)})
+        graph = self.graph.map(lambda tensor: tensor.to(device))
         tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "graph"}
         return LabelledBatch(graph=graph, **tensors)
 
@@ -98,6 +98,7 @@ class GraphDataset(Dataset[LabelledBatch]):
         config_types: Names that `config_idx` counts; collected from the frames if not given.
         config_type_weights: Weight of the labels per config_type.
         magforce_elements: Symbols of the elements whose magnetic forces are labels; None means all.
+        heads: Names of the model's heads; None leaves the heads of the structures out, for a model with only one.
     """
 
     def __init__(
@@ -109,7 +110,9 @@ class GraphDataset(Dataset[LabelledBatch]):
         config_types: Sequence[str] | None = None,
         config_type_weights: dict[str, float] | None = None,
         magforce_elements: Sequence[str] | None = None,
+        heads: Sequence[str] | None = None,
     ) -> None:
+        self._heads = heads and list(heads)
         self.config_types = list(config_types) if config_types else sorted({f.config_type for f in frames})
         self._weights = config_type_weights or {}
         self._constrained = magforce_elements and [number_of_symbol[s] for s in magforce_elements]
@@ -138,6 +141,8 @@ class GraphDataset(Dataset[LabelledBatch]):
             torch.zeros(len(atoms), dtype=torch.long),
             r_max,
         )
+        if self._heads is not None:
+            graph = replace(graph, head_idx=torch.tensor([self._heads.index(frame.head)]))
         if "magforces" in labels and self._constrained is not None:
             free = ~np.isin(atoms.numbers, self._constrained)
             labels["magforces"] = np.where(free[:, None], np.nan, labels["magforces"])
@@ -197,6 +202,7 @@ def collate(samples: Sequence[LabelledBatch]) -> LabelledBatch:
         system_idx=torch.repeat_interleave(torch.arange(len(n_atoms)), n_atoms),
         edge_index=torch.cat([s.graph.edge_index for s in samples], dim=1) + shift,
         edge_shifts=joined_graph("edge_shifts"),
+        head_idx=None if samples[0].graph.head_idx is None else joined_graph("head_idx"),
     )
     names = ("energy", "forces", "stress", "magforces", "structure_weight", "config_idx")
     return LabelledBatch(graph=graph, n_atoms=n_atoms, **{name: joined(name) for name in names})
@@ -204,8 +210,7 @@ def collate(samples: Sequence[LabelledBatch]) -> LabelledBatch:
 
 def cast_graph(graph: MagneticGraph, dtype: torch.dtype) -> MagneticGraph:
     """The graph with its floating-point tensors in another precision."""
-    tensors = {f.name: getattr(graph, f.name) for f in fields(graph)}
-    return MagneticGraph(**{k: t.to(dtype) if t.is_floating_point() else t for k, t in tensors.items()})
+    return graph.map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
 def make_loader(dataset: GraphDataset, batch_size: int, *, shuffle_seed: int | None = None) -> DataLoader:

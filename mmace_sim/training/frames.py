@@ -11,6 +11,7 @@ from ase.io import iread
 
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.graph.atoms import check_magmoms, get_magmoms, has_magmoms
+from mmace_sim.model.config import DEFAULT_HEAD
 from mmace_sim.training.config import LabelKeys
 
 LABELS: tuple[str, ...] = ("energy", "forces", "stress", "magforces")
@@ -30,6 +31,7 @@ class Frame:
         magmoms: Moments, in μB.
         config_type: Kind of structure, for tables and weights.
         labels: Labels that the file has: `energy` (), `forces` (n, 3), `stress` (3, 3), `magforces` (n, 3).
+        head: Data set with a zero of energy and one-body energies of its own.
     """
 
     atoms: Atoms
@@ -37,6 +39,7 @@ class Frame:
     magmoms: np.ndarray
     config_type: str
     labels: dict[str, np.ndarray]
+    head: str = DEFAULT_HEAD
 
 
 @dataclass
