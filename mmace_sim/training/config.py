@@ -1,6 +1,7 @@
 """The configuration of a training run: one YAML file, unknown keys refused, flags merged on top."""
 
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from pydantic import (
 )
 
 from mmace_sim.errors import ConfigError
+from mmace_sim.model.config import DEFAULT_HEAD, check_head
 
 
 class Section(BaseModel):
@@ -37,8 +39,8 @@ class LabelKeys(Section):
     config_type: str = "config_type"
 
 
-class DataConfig(Section):
-    """What to train, validate and test on."""
+class DataSource(Section):
+    """One data set, with one zero of energy and one definition of the moments."""
 
     train_file: list[Path] = Field(default_factory=list)
     """Extended XYZ files (also xz-, gz- or bz2-compressed)."""
@@ -61,24 +63,54 @@ class DataConfig(Section):
     atomic_energies: dict[str, float] | None = None
     """Energy of the non-magnetic isolated atom per element symbol (eV); default: least squares on the training set."""
 
-    licence: str = ""
-    """Licence of the data and the weights, written into the model file."""
-
-    citation: str = ""
-    """What users of the model should cite, written into the model file."""
-
     @field_validator("train_file", "valid_file", "test_file", mode="before")
     @classmethod
     def _as_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
-    def _fractions_leave_data(self) -> "DataConfig":
+    def _fractions_leave_data(self) -> "DataSource":
         if self.valid_fraction + self.test_fraction >= 1.0:
             raise ValueError(
                 "valid_fraction + test_fraction must be below 1: nothing would be left to train on"
             )
         return self
+
+
+class HeadConfig(DataSource):
+    """One of several data sets that are trained on together."""
+
+    weight: PositiveFloat = 1.0
+    """Weight of all labels of this data set in the loss."""
+
+
+class DataConfig(DataSource):
+    """What to train, validate and test on."""
+
+    heads: dict[str, HeadConfig] = Field(default_factory=dict)
+    """Several data sets by name, each with isolated-atom and one-body energies of its own, in place of `train_file`."""
+
+    licence: str = ""
+    """Licence of the data and the weights, written into the model file."""
+
+    citation: str = ""
+    """What users of the model should cite, written into the model file."""
+
+    @model_validator(mode="after")
+    def _flat_or_heads(self) -> "DataConfig":
+        empty = DataSource()
+        flat = [key for key in DataSource.model_fields if getattr(self, key) != getattr(empty, key)]
+        if self.heads and flat:
+            raise ValueError(f"with heads, {', '.join(flat)} must be given for each head")
+        for name, head in self.heads.items():
+            check_head(name)
+            if not head.train_file:
+                raise ValueError(f"head {name} has no train_file")
+        return self
+
+    def sources(self) -> Mapping[str, DataSource]:
+        """Every data set by the name of its head."""
+        return self.heads or {DEFAULT_HEAD: self}
 
 
 class LossTerm(Section):
@@ -114,6 +146,31 @@ class LossConfig(Section):
 
     config_type_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Weight of all labels of the structures of a config_type; 1 where not given."""
+
+
+class StageTwoConfig(Section):
+    """The last part of a run, with other weights of the labels and a smaller learning rate."""
+
+    start_epoch: PositiveInt
+    """First epoch (counted from 0) of the stage. The best weights are chosen among those of this stage."""
+
+    lr: PositiveFloat | None = None
+    """Largest learning rate of the stage; default: a tenth of `optimizer.lr`. The schedule starts anew, without warm-up."""
+
+    weights: dict[Literal["energy", "forces", "stress", "magforces"], NonNegativeFloat] = Field(
+        default_factory=lambda: {"energy": 10.0}
+    )
+    """Weights of the labels that change; the others, and all scales, stay as in `loss`."""
+
+
+class AugmentConfig(Section):
+    """Symmetry operations drawn anew for every structure and epoch, for models that do not have the symmetry built in."""
+
+    rotation: Literal["none", "joint", "moments"] = "none"
+    """`joint` turns structure and moments together, `moments` all moments against the lattice (only without spin–orbit)."""
+
+    time_reversal: bool = False
+    """Reverse all moments and magnetic forces of every other structure."""
 
 
 class OptimizerConfig(Section):
@@ -154,10 +211,10 @@ class TrainerConfig(Section):
     """Passes over the training set."""
 
     batch_size: PositiveInt = 8
-    """Structures per step."""
+    """Structures per step, of all processes together."""
 
     valid_batch_size: PositiveInt = 32
-    """Structures per evaluation batch."""
+    """Structures per evaluation batch, of all processes together."""
 
     valid_every: PositiveInt = 1
     """Epochs between validations."""
@@ -169,7 +226,13 @@ class TrainerConfig(Section):
     """Validations without improvement after which training stops; default: never."""
 
     max_time: PositiveFloat | None = None
-    """Hours after which training stops; default: no limit."""
+    """Hours after which training stops, in the middle of an epoch if need be; default: no limit."""
+
+    checkpoint_every: PositiveFloat = 30.0
+    """Minutes between checkpoints within an epoch (there is one after every epoch)."""
+
+    loggers: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
+    """Where the columns of `metrics.csv` go besides that file."""
 
     seed: int = 0
     """Seed of the initial weights and of the order of the structures."""
@@ -200,7 +263,18 @@ class TrainConfig(Section):
 
     loss: LossConfig = Field(default_factory=LossConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    stage_two: StageTwoConfig | None = None
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+
+    @model_validator(mode="after")
+    def _stage_two_begins_in_time(self) -> "TrainConfig":
+        if self.stage_two is not None and self.stage_two.start_epoch >= self.trainer.max_epochs:
+            raise ValueError(
+                f"stage_two.start_epoch is {self.stage_two.start_epoch}, but training ends after "
+                f"trainer.max_epochs = {self.trainer.max_epochs}"
+            )
+        return self
 
     @field_validator("model")
     @classmethod
@@ -251,7 +325,7 @@ def load_train_config(path: Path | None = None, overrides: dict[str, Any] | None
     except ValidationError as error:
         source = "options" if path is None else str(path)
         raise ConfigError(f"{source}: {_explain(error)}") from error
-    if not config.data.train_file:
+    if not config.data.train_file and not config.data.heads:
         raise ConfigError("no training data: give data.train_file in the configuration or --train-file")
     return config
 
