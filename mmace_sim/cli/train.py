@@ -209,13 +209,16 @@ def _report(result: "TrainResult", folder: Path) -> None:
     from mmace_sim.cli.evaluate import error_table
 
     console = Console()
-    shown = "test" if "test" in result.errors else "valid" if "valid" in result.errors else "train"
-    table = error_table(result.errors[shown])
-    table.title = f"{shown} set, MAE / RMSE"
-    console.print(table)
+    sets = {key.split("/")[0] for key in result.errors}
+    best = next(name for name in ("test", "valid", "train") if name in sets)
+    for shown in (key for key in result.errors if key.split("/")[0] == best):
+        table = error_table(result.errors[shown])
+        table.title = f"{shown} set, MAE / RMSE"
+        console.print(table)
     console.print(
         f"{result.n_epochs} epochs in {result.seconds:.0f} s, best epoch {result.best_epoch}; model: {result.path}"
     )
+    head = "#HEAD" if len(result.model.heads) > 1 else ""
     console.print(
-        f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}", highlight=False
+        f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}{head}", highlight=False
     )

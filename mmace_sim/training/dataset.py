@@ -4,7 +4,7 @@ A label that a structure does not have is NaN in the batch. Nothing is computed 
 selects the entries that exist, and a NaN that slipped through would show at once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -98,7 +98,7 @@ class GraphDataset(Dataset[LabelledBatch]):
         config_types: Names that `config_idx` counts; collected from the frames if not given.
         config_type_weights: Weight of the labels per config_type.
         magforce_elements: Symbols of the elements whose magnetic forces are labels; None means all.
-        heads: Names of the model's heads; None leaves the heads of the structures out, for a model with only one.
+        heads: Weight of the labels of each of the model's heads, in its order; None for a model with only one.
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class GraphDataset(Dataset[LabelledBatch]):
         config_types: Sequence[str] | None = None,
         config_type_weights: dict[str, float] | None = None,
         magforce_elements: Sequence[str] | None = None,
-        heads: Sequence[str] | None = None,
+        heads: Mapping[str, float] | None = None,
     ) -> None:
-        self._heads = heads and list(heads)
+        self._heads = heads
         self.config_types = list(config_types) if config_types else sorted({f.config_type for f in frames})
         self._weights = config_type_weights or {}
         self._constrained = magforce_elements and [number_of_symbol[s] for s in magforce_elements]
@@ -141,8 +141,10 @@ class GraphDataset(Dataset[LabelledBatch]):
             torch.zeros(len(atoms), dtype=torch.long),
             r_max,
         )
+        weight = self._weights.get(frame.config_type, 1.0)
         if self._heads is not None:
-            graph = replace(graph, head_idx=torch.tensor([self._heads.index(frame.head)]))
+            graph = replace(graph, head_idx=torch.tensor([list(self._heads).index(frame.head)]))
+            weight *= self._heads[frame.head]
         if "magforces" in labels and self._constrained is not None:
             free = ~np.isin(atoms.numbers, self._constrained)
             labels["magforces"] = np.where(free[:, None], np.nan, labels["magforces"])
@@ -154,7 +156,7 @@ class GraphDataset(Dataset[LabelledBatch]):
         return LabelledBatch(
             graph=cast_graph(graph, dtype),
             energy=torch.tensor(labels.get("energy", np.nan), dtype=torch.float64).reshape(1),
-            structure_weight=torch.tensor([self._weights.get(frame.config_type, 1.0)], dtype=dtype),
+            structure_weight=torch.tensor([weight], dtype=dtype),
             n_atoms=torch.tensor([len(atoms)]),
             config_idx=torch.tensor([self.config_types.index(frame.config_type)]),
             **tensors,

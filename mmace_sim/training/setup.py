@@ -13,11 +13,13 @@ from pydantic import ValidationError
 
 from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.model.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE, AnyModel, Architecture
-from mmace_sim.model.checkpoint import load_model, read_metadata
-from mmace_sim.model.config import SMALL_MOMENT, ArchitectureConfig
+from mmace_sim.model.checkpoint import load_all_heads, load_model
+from mmace_sim.model.config import DEFAULT_HEAD, SMALL_MOMENT, ArchitectureConfig
+from mmace_sim.model.heads import with_heads
 from mmace_sim.model.paper_mmace import PaperConfig
 from mmace_sim.model.reference import ReferenceSample, fit_reference
-from mmace_sim.training.config import DataConfig, LabelKeys, TrainConfig
+from mmace_sim.model.registry import split_head
+from mmace_sim.training.config import DataConfig, DataSource, LabelKeys, TrainConfig
 from mmace_sim.training.dataset import elements_of, require_labels
 from mmace_sim.training.frames import LABELS, Frame, read_frames, split_frames
 
@@ -39,21 +41,32 @@ def read_split(config: DataConfig) -> DataSplit:
     Raises:
         DataError: If a file cannot be read, a structure in it cannot be used, or a set is empty.
     """
-    train = _read_usable(config.train_file, config.keys)
-    valid = _read_usable(config.valid_file, config.keys)
-    test = _read_usable(config.test_file, config.keys)
-    valid_fraction = 0.0 if valid else config.valid_fraction
-    test_fraction = 0.0 if test else config.test_fraction
-    train, more_valid, more_test = split_frames(train, valid_fraction, test_fraction)
-    split = DataSplit(train, valid or more_valid, test or more_test)
-    require_labels(split.train, "training")
-    if config.valid_file or valid_fraction > 0.0:
-        require_labels(split.valid, "validation")
+    split = DataSplit([], [], [])
+    for head, source in config.sources().items():
+        part = _read_source(source, head)
+        split.train += part.train
+        split.valid += part.valid
+        split.test += part.test
     foreign = set(elements_of(split.valid + split.test)) - set(elements_of(split.train))
     if foreign:
         names = ", ".join(chemical_symbols[z] for z in sorted(foreign))
         raise DataError(f"validation or test structures hold {names}, which no training structure has")
     return split
+
+
+def _read_source(source: DataSource, head: str) -> DataSplit:
+    """The three sets of one head."""
+    train = _read_usable(source.train_file, source.keys, head)
+    valid = _read_usable(source.valid_file, source.keys, head)
+    test = _read_usable(source.test_file, source.keys, head)
+    valid_fraction = 0.0 if valid else source.valid_fraction
+    test_fraction = 0.0 if test else source.test_fraction
+    train, more_valid, more_test = split_frames(train, valid_fraction, test_fraction)
+    which = "" if head == DEFAULT_HEAD else f"{head} "
+    require_labels(train, f"{which}training")
+    if source.valid_file or valid_fraction > 0.0:
+        require_labels(valid or more_valid, f"{which}validation")
+    return DataSplit(train, valid or more_valid, test or more_test)
 
 
 def describe_split(split: DataSplit) -> str:
@@ -91,6 +104,7 @@ def complete_model_config(
         derived = {
             "atomic_numbers": elements_of(frames),
             "max_moment": moments,
+            "heads": _head_moments(frames, moments) if config.data.heads else {DEFAULT_HEAD: {}},
             "avg_num_neighbors": round(max(mean_neighbors, 1.0), 3),
         }
         derived = {k: v for k, v in derived.items() if k in architecture.config.model_fields}
@@ -99,6 +113,9 @@ def complete_model_config(
     if missing:
         names = ", ".join(chemical_symbols[z] for z in sorted(missing))
         raise ConfigError(f"model.atomic_numbers leaves out {names}, which the training structures hold")
+    if list(complete.heads) != list(config.data.sources()):
+        names = ", ".join(config.data.sources())
+        raise ConfigError(f"model.heads are {', '.join(complete.heads)}, but the data have the heads {names}")
     return complete
 
 
@@ -132,6 +149,13 @@ def largest_moments(frames: Sequence[Frame]) -> dict[int, float]:
     return largest
 
 
+def _head_moments(frames: Sequence[Frame], moments: dict[int, float]) -> dict[str, dict[int, float]]:
+    """For each head the elements whose moments stay below the largest of all heads."""
+    names = dict.fromkeys(frame.head for frame in frames)
+    largest = {name: largest_moments([f for f in frames if f.head == name]) for name in names}
+    return {name: {z: m for z, m in largest[name].items() if SMALL_MOMENT < m < moments[z]} for name in names}
+
+
 def build_model(config: TrainConfig, model_config: ArchitectureConfig, frames: Sequence[Frame]) -> AnyModel:
     """The model to go on from, or one with random weights, its reference energies fitted and its energy scale set.
 
@@ -143,38 +167,69 @@ def build_model(config: TrainConfig, model_config: ArchitectureConfig, frames: S
     torch.manual_seed(config.trainer.seed)
     dtype = getattr(torch, config.trainer.dtype)
     if "start_from" in config.model:
-        model = load_model(config.model["start_from"]).train().requires_grad_(requires_grad=True)
-        if config.data.atomic_energies is not None:
-            _set_atomic_energies(model, config.data.atomic_energies)
+        model = start_model(config).train().requires_grad_(requires_grad=True)
+        _set_atomic_energies(model, config.data)
         return model.to(dtype)
     model = _architecture(config).model(model_config)
-    samples = [_reference_sample(frame, config) for frame in frames if "energy" in frame.labels]
-    left = fit_reference(model.reference, model.elements, samples)
-    if config.data.atomic_energies is not None:
-        _set_atomic_energies(model, config.data.atomic_energies)
+    left = [_fit_head(model, k, name, frames, config) for k, name in enumerate(model.heads)]
+    _set_atomic_energies(model, config.data)
     forces = np.concatenate([f.labels["forces"].ravel() for f in frames if "forces" in f.labels] or [[0.0]])
-    scale = max(float(np.sqrt(np.mean(forces**2))), left["energy"], 1e-3)
+    scale = max(float(np.sqrt(np.mean(forces**2))), *left, 1e-3)
     model.scale.fill_(scale)
-    names = [chemical_symbols[z] for z in model.elements]
+    names = [chemical_symbols[z] for z in model.elements] * len(model.heads)
     energies = ", ".join(
         f"{s} {e:.4f}" for s, e in zip(names, model.reference.atomic_energies.tolist(), strict=True)
     )
     logger.info("reference energies (eV): %s; scale %.4f eV", energies, scale)
-    logger.info(
-        "one-body fit leaves %.1f meV/atom, %.1f meV/μB (longitudinal)",
-        1000 * left["energy"],
-        1000 * left["magforces"],
-    )
     return model.to(dtype)
 
 
-def _read_usable(paths: Sequence[Path], keys: LabelKeys) -> list[Frame]:
+def start_model(config: TrainConfig) -> AnyModel:
+    """The model that training goes on from, with the heads of the data.
+
+    A data set whose name is one of the model's heads goes on with it; another one starts from the head chosen behind
+    the model's name or by its file.
+
+    Args:
+        config: The run.
+
+    Raises:
+        ModelFileError: If a head has to be chosen.
+    """
+    name = config.model["start_from"]
+    model = load_all_heads(name)
+    heads = list(config.data.sources())
+    if split_head(name)[1] is None and set(heads) <= set(model.heads):
+        sources = {head: head for head in heads}
+    else:
+        chosen = load_model(name).heads[0]
+        sources = dict.fromkeys(heads, chosen)
+    return model if list(sources.items()) == [(h, h) for h in model.heads] else with_heads(model, sources)
+
+
+def _fit_head(model: AnyModel, head: int, name: str, frames: Sequence[Frame], config: TrainConfig) -> float:
+    """Fit the reference energies of one head; returns what they leave of the energies, in eV/atom."""
+    own = [f for f in frames if f.head == name and "energy" in f.labels]
+    samples = [_reference_sample(frame, config) for frame in own]
+    left = fit_reference(model.reference, model.elements, samples, head=head)
+    logger.info(
+        "one-body fit%s leaves %.1f meV/atom, %.1f meV/μB (longitudinal)",
+        f" of head {name}" if config.data.heads else "",
+        1000 * left["energy"],
+        1000 * left["magforces"],
+    )
+    return left["energy"]
+
+
+def _read_usable(paths: Sequence[Path], keys: LabelKeys, head: str) -> list[Frame]:
     found = read_frames(paths, keys)
     if found.problems:
         shown = "\n  ".join(found.problems[:5])
         raise DataError(
             f"{len(found.problems)} structure(s) cannot be used; correct or remove them:\n  {shown}"
         )
+    for frame in found.frames:
+        frame.head = head
     return found.frames
 
 
@@ -183,8 +238,7 @@ def _architecture(config: TrainConfig) -> Architecture:
 
 
 def _start_config(config: TrainConfig) -> ArchitectureConfig:
-    header = read_metadata(config.model["start_from"])
-    return ARCHITECTURES[header["architecture"]].config.model_validate(header["config"])
+    return start_model(config).config
 
 
 def _model_config(
@@ -208,11 +262,13 @@ def _reference_sample(frame: Frame, config: TrainConfig) -> ReferenceSample:
     return ReferenceSample(frame.atoms.numbers, frame.magmoms, float(frame.labels["energy"]), magforces)
 
 
-def _set_atomic_energies(model: AnyModel, given: dict[str, float]) -> None:
-    for symbol, energy in given.items():
-        z = number_of_symbol.get(symbol)
-        if z not in model.elements:
-            raise ConfigError(
-                f"data.atomic_energies names {symbol!r}, which is no element of the training structures"
-            )
-        model.reference.atomic_energies[model.elements.index(z)] = energy
+def _set_atomic_energies(model: AnyModel, data: DataConfig) -> None:
+    """Put in what the configuration gives."""
+    for head, source in enumerate(data.sources().values()):
+        for symbol, energy in (source.atomic_energies or {}).items():
+            z = number_of_symbol.get(symbol)
+            if z not in model.elements:
+                raise ConfigError(
+                    f"data.atomic_energies names {symbol!r}, which is no element of the training structures"
+                )
+            model.reference.atomic_energies[head * len(model.elements) + model.elements.index(z)] = energy

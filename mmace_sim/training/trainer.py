@@ -7,27 +7,32 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from ase.data import chemical_symbols
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
 
 from mmace_sim import __version__
 from mmace_sim.errors import ConfigError
 from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import save_model
-from mmace_sim.training.callbacks import EpochLog
+from mmace_sim.model.heads import with_heads
+from mmace_sim.training.callbacks import EpochLog, StepProgress, StepReport
+from mmace_sim.training.checkpoints import BEST_FILE, LAST_FILE, Checkpoints, GracefulStop, TrainingStopped
 from mmace_sim.training.config import TrainConfig, save_config
-from mmace_sim.training.dataset import GraphDataset, make_loader
+from mmace_sim.training.dataset import GraphDataset
+from mmace_sim.training.distributed import is_main, processes_per_machine, world_size
 from mmace_sim.training.evaluate import Evaluation, evaluate_frames
 from mmace_sim.training.frames import Frame, file_sha256
+from mmace_sim.training.loggers import build_loggers
 from mmace_sim.training.metrics import error_line, table_as_dict
 from mmace_sim.training.module import MagneticTraining
-from mmace_sim.training.optim import MONITOR
+from mmace_sim.training.sampling import ShareSampler, share_loader
 from mmace_sim.training.setup import (
     DataSplit,
     build_model,
@@ -47,6 +52,7 @@ SUMMARY_FILE = "summary.json"
 CHECKPOINTS = "checkpoints"
 
 OnEpoch = Callable[[dict[str, float]], None]
+OnStep = Callable[[StepReport], None]
 
 
 @dataclass
@@ -56,7 +62,8 @@ class TrainResult:
     Attributes:
         model: The best model, on the CPU in float64.
         path: Its file.
-        errors: Errors on `train`, `valid` and `test`, as far as there are such structures.
+        errors: Errors on `train`, `valid` and `test`, as far as there are such structures; with several heads, on
+            `train/HEAD`, ... of each.
         n_epochs: Epochs trained.
         best_epoch: Epoch whose averaged weights were kept.
         seconds: Duration of the training proper.
@@ -70,27 +77,35 @@ class TrainResult:
     seconds: float
 
 
-def train(
-    config: TrainConfig, output: Path, *, resume: bool = False, on_epoch: OnEpoch | None = None
-) -> TrainResult:
-    """Train a model and write `model.safetensors`, `metrics.csv`, `config.yaml`, `summary.json` and checkpoints.
+@dataclass
+class Prepared:
+    """Everything that a run needs before its first step.
+
+    Attributes:
+        config: The run, with nothing left open.
+        split: Structures of the three sets.
+        train_set: Structures to train on as graphs.
+        valid_set: Structures to choose the best weights on as graphs.
+        model: The model before its first step.
+    """
+
+    config: TrainConfig
+    split: DataSplit
+    train_set: GraphDataset
+    valid_set: GraphDataset
+    model: AnyModel
+
+
+def prepare(config: TrainConfig) -> Prepared:
+    """Read the data and build the model.
 
     Args:
         config: The run.
-        output: Existing folder to write to.
-        resume: Go on from `checkpoints/last.ckpt` of that folder.
-        on_epoch: Called with the row of `metrics.csv` after every epoch, for progress displays.
-
-    Returns:
-        The best model and its errors.
 
     Raises:
-        ConfigError: If there is nothing to resume from, or the run diverged.
+        ConfigError: If a setting does not fit the data.
         DataError: If the data cannot be used.
     """
-    last = output / CHECKPOINTS / "last.ckpt"
-    if resume and not last.is_file():
-        raise ConfigError(f"{last}: no such checkpoint to resume from")
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
     split = read_split(config.data)
@@ -98,34 +113,73 @@ def train(
     train_set, valid_set = _datasets(config, split)
     model_config = complete_model_config(config, split.train, train_set.mean_neighbors)
     resolved = config.model_copy(update={"model": resolved_model_section(config, model_config)})
-    save_config(resolved, output / CONFIG_FILE)
     model = build_model(resolved, model_config, split.train)
     n_weights = sum(p.numel() for p in model.parameters())
     logger.info("model with %d weights, %.1f neighbours per atom", n_weights, train_set.mean_neighbors)
+    return Prepared(resolved, split, train_set, valid_set, model)
+
+
+def train(
+    config: TrainConfig,
+    output: Path,
+    *,
+    resume: bool = False,
+    on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
+) -> TrainResult:
+    """Train a model and write `model.safetensors`, `metrics.csv`, `config.yaml`, `summary.json` and checkpoints.
+
+    Under ``torchrun`` the processes share every batch, and the first of them writes.
+
+    Args:
+        config: The run.
+        output: Existing folder to write to.
+        resume: Go on from `checkpoints/last.ckpt` of that folder.
+        on_epoch: Called with the row of `metrics.csv` after every epoch, for progress displays.
+        on_step: Called after every step, for progress displays.
+
+    Returns:
+        The best model and its errors.
+
+    Raises:
+        ConfigError: If there is nothing to resume from, or the run diverged.
+        DataError: If the data cannot be used.
+        KeyboardInterrupt: If the run was interrupted; it can be resumed.
+    """
+    last = output / CHECKPOINTS / LAST_FILE
+    if resume and not last.is_file():
+        raise ConfigError(f"{last}: no such checkpoint to resume from")
+    run = prepare(config)
+    if is_main():
+        save_config(run.config, output / CONFIG_FILE)
     started = time.perf_counter()
     with _quiet_lightning():
-        trainer, module = _fit(
-            resolved, output, model, train_set, valid_set, last if resume else None, on_epoch
-        )
+        trainer, module = _fit(run, output, last if resume else None, on_epoch, on_step)
     seconds = time.perf_counter() - started
-    best_epoch = _load_best(trainer, module)
+    best_epoch = _load_best(trainer, module, output / CHECKPOINTS / BEST_FILE)
     model = module.validated.cpu().double().eval()
-    errors = final_errors(model, split, config.trainer.valid_batch_size)
-    model.metadata = model_metadata(resolved, model, errors, best_epoch)
-    path = save_model(model, output / MODEL_FILE)
+    errors = final_errors(model, run.split, config.trainer.valid_batch_size)
+    model.metadata = model_metadata(run.config, model, errors, best_epoch)
+    path = output / MODEL_FILE
     result = TrainResult(model, path, errors, trainer.current_epoch, best_epoch, seconds)
-    _save_summary(result, split, output / SUMMARY_FILE)
+    if is_main():
+        save_model(model, path)
+        _save_summary(result, run.split, output / SUMMARY_FILE)
     return result
 
 
 def final_errors(model: AnyModel, split: DataSplit, batch_size: int) -> dict[str, Evaluation]:
-    """Errors on every set that has structures, also logged."""
+    """Errors on every set that has structures, also logged; with several heads, on the "test/HEAD" of each."""
     errors = {}
-    for name in ("train", "valid", "test"):
-        frames: list[Frame] = getattr(split, name)
-        if frames:
-            errors[name] = evaluate_frames(model, frames, batch_size=batch_size)
-            logger.info("%s MAE: %s", name, error_line(errors[name].overall))
+    several = len(model.heads) > 1
+    for head in model.heads:
+        single = with_heads(model, {head: head}) if several else model
+        for name in ("train", "valid", "test"):
+            frames = [f for f in getattr(split, name) if not several or f.head == head]
+            if frames:
+                key = f"{name}/{head}" if several else name
+                errors[key] = evaluate_frames(single, frames, batch_size=batch_size)
+                logger.info("%s MAE: %s", key, error_line(errors[key].overall))
     return errors
 
 
@@ -136,8 +190,10 @@ def model_metadata(
     data = config.data
     files = [
         {"role": role, "file": path.name, "sha256": file_sha256(path)}
+        | ({"head": head} if data.heads else {})
+        for head, source in data.sources().items()
         for role in ("train", "valid", "test")
-        for path in getattr(data, f"{role}_file")
+        for path in getattr(source, f"{role}_file")
     ]
     source = model.metadata  # of the model that training started from, if any
     return _inherited(source) | {
@@ -166,7 +222,8 @@ def _inherited(source: dict[str, Any]) -> dict[str, Any]:
     return inherited | ({"violations": source["violations"]} if source.get("violations") else {})
 
 
-_PATHS = {"train_file": True, "valid_file": True, "test_file": True}
+_FILES = {"train_file": True, "valid_file": True, "test_file": True}
+_PATHS = _FILES | {"heads": {"__all__": _FILES}}
 
 
 def _datasets(config: TrainConfig, split: DataSplit) -> tuple[GraphDataset, GraphDataset]:
@@ -175,64 +232,66 @@ def _datasets(config: TrainConfig, split: DataSplit) -> tuple[GraphDataset, Grap
         "config_types": sorted({f.config_type for f in split.train + split.valid}),
         "config_type_weights": config.loss.config_type_weights,
         "magforce_elements": config.loss.magforce_elements,
+        "heads": {name: head.weight for name, head in config.data.heads.items()} or None,
     }
     r_max = cutoff_of(config)
     return GraphDataset(split.train, r_max, **options), GraphDataset(split.valid, r_max, **options)
 
 
 def _fit(
-    config: TrainConfig,
+    run: Prepared,
     output: Path,
-    model: AnyModel,
-    train_set: GraphDataset,
-    valid_set: GraphDataset,
     checkpoint: Path | None,
     on_epoch: OnEpoch | None,
+    on_step: OnStep | None,
 ) -> tuple[Trainer, MagneticTraining]:
-    settings = config.trainer
-    train_loader = make_loader(train_set, settings.batch_size, shuffle_seed=settings.seed)
-    valid_loader = make_loader(valid_set, settings.valid_batch_size) if len(valid_set) else None
-    module = MagneticTraining(model, config, train_set.config_types, len(train_loader))
+    config, settings = run.config, run.config.trainer
+    module = MagneticTraining(run.model, config, run.train_set, run.train_set.config_types)
+    valid_loader = None
+    if len(run.valid_set):
+        sampler = ShareSampler(len(run.valid_set), settings.valid_batch_size)
+        valid_loader = share_loader(run.valid_set, sampler)
+    keeper = Checkpoints(output / CHECKPOINTS, config)
+    callbacks: list[Callback] = [EpochLog(output / METRICS_FILE, on_epoch)]
+    callbacks += [StepProgress(on_step)] if on_step is not None else []
+    callbacks += [GracefulStop(keeper, config), keeper]
     trainer = Trainer(
-        accelerator=_accelerator(settings.device),
-        devices=1,
+        **_hardware(settings.device),
         max_epochs=settings.max_epochs,
-        max_time=None if settings.max_time is None else timedelta(hours=settings.max_time),
         check_val_every_n_epoch=settings.valid_every,
         gradient_clip_val=config.optimizer.gradient_clip or None,
-        callbacks=_callbacks(config, output, on_epoch, has_valid=valid_loader is not None),
-        logger=False,
+        callbacks=callbacks,
+        logger=build_loggers(config, output),
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
+        use_distributed_sampler=False,
         inference_mode=False,
         default_root_dir=output,
     )
-    trainer.fit(module, train_loader, valid_loader, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, val_dataloaders=valid_loader, ckpt_path=checkpoint, weights_only=True)
+    except TrainingStopped as stop:
+        if stop.interrupted:
+            raise KeyboardInterrupt from stop
+        logger.info("max_time is over in epoch %d; --resume goes on", trainer.current_epoch)
+    except SystemExit as exit_:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from exit_
     return trainer, module
 
 
-def _callbacks(
-    config: TrainConfig, output: Path, on_epoch: OnEpoch | None, *, has_valid: bool
-) -> list[Callback]:
-    settings = config.trainer
-    callbacks: list[Callback] = [EpochLog(output / METRICS_FILE, on_epoch)]
-    if has_valid and settings.early_stopping is not None:
-        callbacks.append(
-            EarlyStopping(MONITOR, patience=settings.early_stopping, check_on_train_epoch_end=False)
-        )
-    common: dict[str, Any] = {
-        "dirpath": output / CHECKPOINTS,
-        "save_top_k": 1,
-        "save_on_train_epoch_end": True,
-        "enable_version_counter": False,
+def _hardware(device: str) -> dict[str, Any]:
+    """What Lightning's `Trainer` needs to know of devices and processes."""
+    accelerator = _accelerator(device)
+    if world_size() == 1:
+        index = torch.device(device).index if accelerator == "gpu" and device != "auto" else None
+        return {"accelerator": accelerator, "devices": 1 if index is None else [index]}
+    return {
+        "accelerator": accelerator,
+        "devices": processes_per_machine(),
+        "num_nodes": world_size() // processes_per_machine(),
+        "strategy": DDPStrategy(broadcast_buffers=False),
     }
-    if has_valid and settings.keep == "best":
-        every = settings.valid_every
-        callbacks.append(ModelCheckpoint(filename="best", monitor=MONITOR, every_n_epochs=every, **common))
-    # a second one: `save_last` of the first would only save when the validation loss improves
-    callbacks.append(ModelCheckpoint(filename="last", every_n_epochs=1, **common))
-    return callbacks
 
 
 def _accelerator(device: str) -> str:
@@ -249,11 +308,10 @@ def _accelerator(device: str) -> str:
     raise ConfigError(f"trainer.device is {device!r}, expected 'auto', 'cpu' or 'cuda'")
 
 
-def _load_best(trainer: Trainer, module: MagneticTraining) -> int:
+def _load_best(trainer: Trainer, module: MagneticTraining, path: Path) -> int:
     """Put the best weights into the module; returns their epoch."""
-    checkpoint = trainer.checkpoint_callback
-    path = getattr(checkpoint, "best_model_path", "")
-    if not path or not Path(path).is_file():
+    keeper: Any = trainer.checkpoint_callback
+    if module.config.trainer.keep == "last" or keeper.best_epoch < 0 or not path.is_file():
         return trainer.current_epoch - 1
     saved = torch.load(path, map_location=module.device, weights_only=True)
     module.load_state_dict(saved["state_dict"])
