@@ -7,7 +7,7 @@ from training_toys import write_toys
 from mmace_sim.training.config import LossConfig, OptimizerConfig
 from mmace_sim.training.dataset import GraphDataset, collate
 from mmace_sim.training.frames import LABELS, read_frames
-from mmace_sim.training.loss import HuberLoss, MSELoss, build_loss
+from mmace_sim.training.loss import HuberLoss, MSELoss, TotalLoss, build_loss
 from mmace_sim.training.metrics import MetricAccumulator, error_line
 from mmace_sim.training.optim import schedule_factor, update_average
 
@@ -26,22 +26,26 @@ def test_a_perfect_prediction_costs_nothing(batch):
     assert build_loss(LossConfig())(shifted(batch, 0.0), batch).item() == 0.0
 
 
+def total(kind, label, weight, scale):
+    return TotalLoss((kind(label, weight, scale),))
+
+
 def test_huber_is_quadratic_then_linear(batch):
-    loss = HuberLoss("forces", 1.0, 0.1)
+    loss = total(HuberLoss, "forces", 1.0, 0.1)
     assert loss(shifted(batch, 0.05), batch).item() == pytest.approx(0.125)
     assert loss(shifted(batch, 0.3), batch).item() == pytest.approx(2.5)
-    assert MSELoss("forces", 2.0, 0.1)(shifted(batch, 0.3), batch).item() == pytest.approx(9.0)
+    assert total(MSELoss, "forces", 2.0, 0.1)(shifted(batch, 0.3), batch).item() == pytest.approx(9.0)
 
 
 def test_energy_is_compared_per_atom(batch):
-    loss = MSELoss("energy", 1.0, 0.01)
+    loss = total(MSELoss, "energy", 1.0, 0.01)
     assert loss(shifted(batch, 0.02), batch).item() == pytest.approx(0.5, rel=1e-6)
 
 
 def test_structures_of_weight_zero_do_not_count(batch):
     prediction = shifted(batch, 0.0)
     prediction["energy"][1] += 100.0  # the odd one
-    assert MSELoss("energy", 1.0, 0.01)(prediction, batch).item() == 0.0
+    assert total(MSELoss, "energy", 1.0, 0.01)(prediction, batch).item() == 0.0
 
 
 def test_a_label_that_no_structure_has_costs_nothing(batch):

@@ -4,10 +4,14 @@ import csv
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from mmace_sim.training.distributed import is_main
 from mmace_sim.training.frames import LABELS
 from mmace_sim.training.metrics import error_line
 from mmace_sim.training.module import MagneticTraining
@@ -27,7 +31,7 @@ COLUMNS: list[str] = [
 
 
 class EpochLog(Callback):
-    """Log line and row of `metrics.csv` after every epoch.
+    """Log line and row of `metrics.csv` after every epoch, also sent to the loggers.
 
     Args:
         path: The CSV file; rows of a run that is resumed are kept.
@@ -39,7 +43,8 @@ class EpochLog(Callback):
         self.on_epoch = on_epoch
         self._started = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
         """Keep the rows of the epochs before this run starts, drop the others."""
         rows = []
         if self.path.exists():
@@ -49,6 +54,9 @@ class EpochLog(Callback):
             writer = csv.DictWriter(stream, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
+        self._started = time.perf_counter()
+        for log in trainer.loggers:
+            log.log_hyperparams(pl_module.config.model_dump(mode="json"))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
         """Start the clock."""
@@ -60,7 +68,7 @@ class EpochLog(Callback):
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "train_loss": pl_module.train_loss,
+            "train_loss": pl_module.train_loss(),
             "seconds": round(time.perf_counter() - self._started, 3),
         }
         if pl_module.valid_errors:
@@ -68,6 +76,10 @@ class EpochLog(Callback):
         for label, error in pl_module.valid_errors.items():
             row[f"valid_{label}_mae"] = error.mae
             row[f"valid_{label}_rmse"] = error.rmse
+        if is_main():
+            self._write(trainer, row, pl_module)
+
+    def _write(self, trainer: Trainer, row: dict[str, float], pl_module: MagneticTraining) -> None:
         with self.path.open("a", newline="") as stream:
             csv.DictWriter(stream, COLUMNS).writerow(row)
         valid = ""
@@ -77,5 +89,50 @@ class EpochLog(Callback):
             )
         head = (row["epoch"], row["lr"], row["train_loss"])
         logger.info("epoch %d  lr %.2e  train loss %.4f%s  %.1f s", *head, valid, row["seconds"])
+        for log in trainer.loggers:
+            log.log_metrics(row, step=trainer.current_epoch)
         if self.on_epoch is not None:
             self.on_epoch(row)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """How far an epoch is, for progress displays.
+
+    Attributes:
+        epoch: Epoch, from 0.
+        step: Steps of it that are done.
+        n_steps: Steps that it has.
+        rate: Structures per second, of all processes together.
+    """
+
+    epoch: int
+    step: int
+    n_steps: int
+    rate: float
+
+
+class StepProgress(Callback):
+    """Tells a progress display about every step.
+
+    Args:
+        on_step: The display.
+    """
+
+    def __init__(self, on_step: Callable[[StepReport], None]) -> None:
+        self.on_step = on_step
+        self._started, self._first = 0.0, 0
+
+    def on_train_batch_start(self, *hook: Any) -> None:
+        """Start the clock with the first step, which need not be the first of its epoch."""
+        batch_idx = hook[-1]
+        if not self._started or batch_idx == 0:
+            self._started, self._first = time.perf_counter(), batch_idx
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: MagneticTraining, *hook: Any) -> None:
+        """Report the step."""
+        batch_idx = hook[-1]
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        rate = (batch_idx + 1 - self._first) * pl_module.config.trainer.batch_size / seconds
+        n_steps = int(trainer.num_training_batches)
+        self.on_step(StepReport(trainer.current_epoch, batch_idx + 1, n_steps, rate))

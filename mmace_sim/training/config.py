@@ -155,7 +155,7 @@ class StageTwoConfig(Section):
     """First epoch (counted from 0) of the stage. The best weights are chosen among those of this stage."""
 
     lr: PositiveFloat | None = None
-    """Largest learning rate of the stage; default: a tenth of `optimizer.lr`. The schedule starts anew, without warm-up."""
+    """Largest learning rate of the stage; default: a tenth of `optimizer.lr`. The schedule starts anew, not warmed up."""
 
     weights: dict[Literal["energy", "forces", "stress", "magforces"], NonNegativeFloat] = Field(
         default_factory=lambda: {"energy": 10.0}
@@ -164,10 +164,10 @@ class StageTwoConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Symmetry operations drawn anew for every structure and epoch, for models that do not have the symmetry built in."""
+    """Symmetry operations drawn anew for every structure and epoch, for models without the symmetry."""
 
     rotation: Literal["none", "joint", "moments"] = "none"
-    """`joint` turns structure and moments together, `moments` all moments against the lattice (only without spin–orbit)."""
+    """`joint` turns structure and moments together, `moments` only the moments (right without spin–orbit coupling)."""
 
     time_reversal: bool = False
     """Reverse all moments and magnetic forces of every other structure."""
@@ -202,6 +202,12 @@ class OptimizerConfig(Section):
 
     gradient_clip: NonNegativeFloat = 10.0
     """Largest norm of the gradient; 0 switches clipping off."""
+
+    freeze: list[str] = Field(default_factory=list)
+    """Parts of the model whose weights stay, such as `embedding`, `radial`, `layers.0`, `readouts`; a wrong name lists all."""
+
+    lora: PositiveInt | None = None
+    """Rank of low-rank adapters of the linear maps, which are trained in place of the weights and merged at the end."""
 
 
 class TrainerConfig(Section):

@@ -31,22 +31,24 @@ class LabelLoss:
         """ρ of a dimensionless error."""
         raise NotImplementedError
 
-    def __call__(self, prediction: Predictions, batch: LabelledBatch) -> Float[Tensor, ""]:
-        """Loss of a batch; zero (without a gradient) if no structure of it has the label.
+    def sums(self, prediction: Predictions, batch: LabelledBatch) -> Float[Tensor, " 2"]:
+        """Σ w_s ρ and Σ w_s over all components with a label, w_s the weight of the structure.
+
+        Sums, so that batches and processes can be added up before one is divided by the other.
 
         Args:
             prediction: Output of `evaluate`.
             batch: Structures with their labels.
 
         Returns:
-            weight · Σ w_s ρ / Σ w_s, over all components with a label, w_s the weight of the structure.
+            Both sums; zeros (without a gradient) if no structure of the batch has the label.
         """
         errors = batch.errors(prediction, self.label)
         if errors.value.numel() == 0:
-            return batch.structure_weight.new_zeros(())
+            return batch.structure_weight.new_zeros(2)
         penalty = self.penalty(errors.value / self.scale)
         weight = batch.structure_weight[errors.system_idx].to(penalty.dtype)
-        return self.weight * (penalty * weight).sum() / weight.sum().clamp(min=1e-12)
+        return torch.stack([(penalty * weight).sum(), weight.sum()])
 
 
 class HuberLoss(LabelLoss):
@@ -86,19 +88,47 @@ class TotalLoss:
         Returns:
             Dimensionless loss.
         """
-        return torch.stack([term(prediction, batch) for term in self.terms]).sum()
+        sums = self.sums(prediction, batch)
+        return self.total(sums[:, 0], sums[:, 1])
+
+    def sums(self, prediction: Predictions, batch: LabelledBatch) -> Float[Tensor, "n_terms 2"]:
+        """Σ w ρ and Σ w of each label, see `LabelLoss.sums`.
+
+        Args:
+            prediction: Output of `evaluate`.
+            batch: Structures with their labels.
+        """
+        return torch.stack([term.sums(prediction, batch) for term in self.terms])
+
+    def total(
+        self, penalties: Float[Tensor, " n_terms"], weights: Float[Tensor, " n_terms"]
+    ) -> Float[Tensor, ""]:
+        """Σ weight · (Σ w ρ / Σ w) over the labels; a label that nothing has costs nothing.
+
+        Args:
+            penalties: Σ w ρ of each label.
+            weights: Σ w of each label.
+        """
+        means = penalties / weights.clamp(min=1e-12)
+        return (means * means.new_tensor([term.weight for term in self.terms])).sum()
 
     def needs(self, label: str) -> bool:
         """Whether a label takes part."""
         return any(term.label == label for term in self.terms)
 
 
-def build_loss(config: LossConfig) -> TotalLoss:
-    """The loss that a configuration describes."""
+def build_loss(config: LossConfig, weights: dict[str, float] | None = None) -> TotalLoss:
+    """The loss that a configuration describes.
+
+    Args:
+        config: Kind, scales and weights.
+        weights: Weights of labels that differ from those of `config`.
+    """
     kind = HuberLoss if config.kind == "huber" else MSELoss
     terms: list[LabelLoss] = []
     for label in LABELS:
         term: LossTerm = getattr(config, label)
-        if term.weight > 0.0:
-            terms.append(kind(label, term.weight, term.scale))
+        weight = (weights or {}).get(label, term.weight)
+        if weight > 0.0:
+            terms.append(kind(label, weight, term.scale))
     return TotalLoss(tuple(terms))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmace_sim.training.dataset import LabelledBatch
+from mmace_sim.training.distributed import sum_over_processes
 from mmace_sim.training.frames import LABELS
 
 UNITS: dict[str, str] = {
@@ -73,6 +74,14 @@ class MetricAccumulator:
             kind = batch.config_idx[errors.system_idx].cpu()
             for row, weight in enumerate((torch.ones_like(value), value.abs(), value * value)):
                 self._sums[label][row].index_add_(0, kind, weight)
+
+    def reduce(self, device: torch.device) -> None:
+        """Add up what the processes that train together collected.
+
+        Args:
+            device: The device that trains.
+        """
+        self._sums = {k: sum_over_processes(v.to(device)).cpu() for k, v in self._sums.items()}
 
     def overall(self) -> dict[str, LabelError]:
         """Errors over everything, for the labels that occurred."""

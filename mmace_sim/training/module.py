@@ -7,15 +7,26 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader, Dataset
 
 from mmace_sim.errors import ConfigError
 from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.derivatives import evaluate
+from mmace_sim.training.augment import Augment
 from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.dataset import LabelledBatch
+from mmace_sim.training.distributed import is_main, sum_over_processes, world_size
 from mmace_sim.training.loss import TotalLoss, build_loss
 from mmace_sim.training.metrics import LabelError, MetricAccumulator
-from mmace_sim.training.optim import MONITOR, build_optimizer, build_scheduler, update_average
+from mmace_sim.training.optim import (
+    build_optimizer,
+    build_scheduler,
+    restart_plateau,
+    stage_two_lr,
+    update_average,
+)
+from mmace_sim.training.sampling import ShareSampler, count_labelled, share_loader
 
 
 def predict(model: AnyModel, batch: LabelledBatch, labels: set[str], *, training: bool) -> dict[str, Tensor]:
@@ -45,88 +56,135 @@ class MagneticTraining(LightningModule):
     Args:
         model: Magnetic model with its reference energies set.
         config: The run.
+        train_set: Structures to train on.
         config_types: Names that the batches' `config_idx` counts.
-        steps_per_epoch: Steps of an epoch.
     """
 
     def __init__(
-        self, model: AnyModel, config: TrainConfig, config_types: list[str], steps_per_epoch: int
+        self, model: AnyModel, config: TrainConfig, train_set: Dataset[LabelledBatch], config_types: list[str]
     ) -> None:
         super().__init__()
         self.model = model
         self.averaged = copy.deepcopy(model).requires_grad_(False)
-        self.loss: TotalLoss = build_loss(config.loss)
-        self.labels = {term.label for term in self.loss.terms}
+        self.validated = self.averaged if config.optimizer.ema_decay > 0.0 else self.model
         self.config = config
+        self.train_set = train_set
         self.config_types = config_types
-        self.steps_per_epoch = steps_per_epoch
+        weights = None if config.stage_two is None else config.stage_two.weights
+        self.losses: tuple[TotalLoss, TotalLoss] = (
+            build_loss(config.loss),
+            build_loss(config.loss, weights),
+        )
+        self.labels = {term.label for loss in self.losses for term in loss.terms}
         self.valid_loss = float("nan")
         self.valid_errors: dict[str, LabelError] = {}
-        self._sums = [0.0, 0.0]
-        self._valid_sums = [0.0, 0.0]
         self._metrics = MetricAccumulator(config_types)
-        decay = config.optimizer.ema_decay
-        self.validated = self.averaged if decay > 0.0 else self.model
+        self._sums = torch.zeros(2, dtype=torch.float64)
+        self._valid_sums = torch.zeros(0, 2, dtype=torch.float64)
+
+    @property
+    def loss(self) -> TotalLoss:
+        """Loss of the present epoch."""
+        second = self.config.stage_two
+        return self.losses[second is not None and self.current_epoch >= second.start_epoch]
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimiser and schedule (called by Lightning)."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
-        trainer = self.config.trainer
-        scheduler = build_scheduler(
-            optimizer, self.config.optimizer, self.steps_per_epoch, trainer.max_epochs, trainer.valid_every
-        )
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        steps = len(self._sampler())
+        return {"optimizer": optimizer, "lr_scheduler": build_scheduler(optimizer, self.config, steps)}
+
+    def lr_scheduler_step(self, scheduler: LRScheduler | ReduceLROnPlateau, metric: Any) -> None:
+        """Step a schedule, but not a plateau: Lightning would do it after the epoch's checkpoint is written."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of this process, from where a resumed run stopped within an epoch."""
+        loop = self.trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.processed if loop.restarting else 0
+        sampler = self._sampler(epoch=loop.epoch_progress.current.processed, start=done)
+        augment = Augment(self.config.augment, self.config.trainer.seed)
+        return share_loader(self.train_set, sampler, augment if augment.acts else None)
+
+    def _sampler(self, epoch: int = 0, start: int = 0) -> ShareSampler:
+        settings = self.config.trainer
+        n = len(self.train_set)
+        return ShareSampler(n, settings.batch_size, seed=settings.seed, epoch=epoch, start=start)
 
     def on_train_epoch_start(self) -> None:
-        """Forget the last epoch's sums and validation."""
-        self._sums = [0.0, 0.0]
+        """Forget the last epoch's sums and validation, and begin the second stage."""
+        self._sums = torch.zeros(2, dtype=torch.float64)
         self.valid_errors = {}
+        second, plateau = self.config.stage_two, self.lr_schedulers()
+        if (
+            second is not None
+            and isinstance(plateau, ReduceLROnPlateau)
+            and self.current_epoch == second.start_epoch
+        ):
+            restart_plateau(plateau, self.config.optimizer, stage_two_lr(self.config.optimizer, second))
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 Lightning's signature
-        """Loss of one batch."""
-        loss = self.loss(predict(self.model, batch, self.labels, training=True), batch)
-        self._sums[0] += float(loss.detach()) * batch.graph.n_systems
-        self._sums[1] += batch.graph.n_systems
-        return loss
+        """Loss of one batch: the sum of the processes' parts, each divided by the labels of all of them."""
+        prediction = predict(self.model, batch, {t.label for t in self.loss.terms}, training=True)
+        sums = self.loss.sums(prediction, batch)
+        counts = torch.cat([sums[:, 1].detach(), sums.new_tensor([count_labelled(batch)])])
+        everywhere = sum_over_processes(counts)
+        loss = self.loss.total(sums[:, 0], everywhere[:-1])
+        self._sums += torch.stack([loss.detach() * everywhere[-1], counts[-1]]).double().cpu()
+        # the mean over processes that follows is to be their sum; without labels, there are still gradients, of zero
+        return loss * world_size() + 0.0 * prediction["energy"].sum()
 
-    def on_train_batch_end(self, *args: Any) -> None:  # noqa: ARG002
-        """Update the moving average."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take a step and update the moving average."""
+        super().optimizer_step(*args, **kwargs)
         if self.validated is self.averaged:
             decay = self.config.optimizer.ema_decay
-            update_average(self.averaged.parameters(), self.model.parameters(), decay, self.global_step)
+            update_average(self.averaged.parameters(), self.model.parameters(), decay, self.global_step + 1)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
         self._metrics = MetricAccumulator(self.config_types)
-        self._valid_sums = [0.0, 0.0]
+        self._valid_sums = torch.zeros(len(self.loss.terms), 2, dtype=torch.float64)
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:  # noqa: ARG002
         """Loss and errors of the averaged weights on one batch."""
         prediction = predict(self.validated, batch, self.labels, training=False)
-        loss = float(self.loss(prediction, batch))
-        self._valid_sums[0] += loss * batch.graph.n_systems
-        self._valid_sums[1] += batch.graph.n_systems
+        self._valid_sums += self.loss.sums(prediction, batch).detach().double().cpu()
         self._metrics.update(prediction, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Errors over the whole validation set."""
-        self.valid_loss = self._valid_sums[0] / max(self._valid_sums[1], 1.0)
+        """Loss and errors over the whole validation set, of all processes."""
+        sums = sum_over_processes(self._valid_sums.to(self.device))
+        self._metrics.reduce(self.device)
+        self.valid_loss = float(self.loss.total(sums[:, 0], sums[:, 1]))
         self.valid_errors = self._metrics.overall()
-        self.log(MONITOR, self.valid_loss)
 
-    @property
     def train_loss(self) -> float:
-        """Mean loss of the epoch."""
-        return self._sums[0] / max(self._sums[1], 1.0)
+        """Mean loss of the structures seen in this epoch, by all processes (each of which must ask)."""
+        total, count = sum_over_processes(self._sums.to(self.device)).tolist()
+        return total / max(count, 1.0)
 
     def on_train_epoch_end(self) -> None:
-        """Stop a run that diverged.
+        """Move the plateau schedule on, and stop a run that diverged.
 
         Raises:
             ConfigError: If the loss is not finite.
         """
-        if not math.isfinite(self.train_loss):
+        loss, plateau = self.train_loss(), self.lr_schedulers()
+        if not math.isfinite(loss):
             raise ConfigError(
-                f"the loss became {self.train_loss} in epoch {self.current_epoch}: lower optimizer.lr or "
+                f"the loss became {loss} in epoch {self.current_epoch}: lower optimizer.lr or "
                 "optimizer.gradient_clip, or look for outliers in the data"
             )
+        if self.valid_errors and isinstance(plateau, ReduceLROnPlateau):
+            plateau.step(self.valid_loss)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what an unfinished epoch has summed up so far (called on every process)."""
+        checkpoint["epoch_sums"] = sum_over_processes(self._sums.to(self.device)).tolist()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the sums of an unfinished epoch."""
+        sums = torch.tensor(checkpoint["epoch_sums"], dtype=torch.float64)
+        self._sums = sums if is_main() else torch.zeros_like(sums)

@@ -8,13 +8,16 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from mmace_sim.training.config import OptimizerConfig
+from mmace_sim.training.config import OptimizerConfig, StageTwoConfig, TrainConfig
 
 MONITOR = "valid_loss"
 """Quantity that decides on the best weights, the plateau and early stopping."""
 
 WARMUP_START = 0.1
 """Part of the learning rate that the first step has."""
+
+STAGE_TWO_LR = 0.1
+"""Learning rate of the second stage where none is given, as a part of that of the first."""
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -28,47 +31,77 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 
 def build_scheduler(
-    optimizer: torch.optim.Optimizer,
-    config: OptimizerConfig,
-    steps_per_epoch: int,
-    max_epochs: int,
-    valid_every: int = 1,
+    optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int
 ) -> dict[str, Any]:
     """The schedule in the form that Lightning expects.
 
     Args:
         optimizer: Optimiser to steer.
-        config: Which schedule.
+        config: The run.
         steps_per_epoch: Steps of an epoch.
-        max_epochs: Length of the run.
-        valid_every: Epochs between validations.
     """
-    if config.schedule == "plateau":
+    settings = config.optimizer
+    if settings.schedule == "plateau":
         plateau = ReduceLROnPlateau(
             optimizer,
-            factor=config.plateau_factor,
-            patience=config.plateau_patience,
-            min_lr=config.lr * config.lr_final,
+            factor=settings.plateau_factor,
+            patience=settings.plateau_patience,
+            min_lr=settings.lr * settings.lr_final,
         )
-        return {"scheduler": plateau, "monitor": MONITOR, "interval": "epoch", "frequency": valid_every}
-    factor = schedule_factor(config, steps_per_epoch, max_epochs)
+        return {"scheduler": plateau, "monitor": MONITOR, "interval": "epoch", "strict": False}
+    factor = schedule_factor(settings, steps_per_epoch, config.trainer.max_epochs, config.stage_two)
     return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
 
 
-def schedule_factor(config: OptimizerConfig, steps_per_epoch: int, max_epochs: int) -> Callable[[int], float]:
-    """Learning rate of each step as a part of the largest one: a linear rise, then a cosine fall or a constant."""
+def schedule_factor(
+    config: OptimizerConfig, steps_per_epoch: int, max_epochs: int, stage_two: StageTwoConfig | None = None
+) -> Callable[[int], float]:
+    """Learning rate of each step as a part of the largest one: a linear rise, then a cosine fall or a constant.
+
+    Args:
+        config: Shape of the schedule.
+        steps_per_epoch: Steps of an epoch.
+        max_epochs: Length of the run.
+        stage_two: Second stage, if any; it falls from its own learning rate.
+    """
     warmup = config.warmup_epochs * steps_per_epoch
     total = max_epochs * steps_per_epoch
+    second = total if stage_two is None else stage_two.start_epoch * steps_per_epoch
+    level = 1.0 if stage_two is None else stage_two_lr(config, stage_two) / config.lr
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return WARMUP_START + (1.0 - WARMUP_START) * step / warmup
+    def fall(step: float, length: float) -> float:
         if config.schedule == "constant":
             return 1.0
-        progress = min(1.0, (step - warmup) / max(1.0, total - warmup))
+        progress = min(1.0, step / max(1.0, length))
         return config.lr_final + (1.0 - config.lr_final) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
+    def factor(step: int) -> float:
+        if step >= second and stage_two is not None:
+            return level * fall(step - second, total - second)
+        if step < warmup:
+            return WARMUP_START + (1.0 - WARMUP_START) * step / warmup
+        return fall(step - warmup, second - warmup)
+
     return factor
+
+
+def stage_two_lr(config: OptimizerConfig, stage_two: StageTwoConfig) -> float:
+    """Largest learning rate of the second stage."""
+    return config.lr * STAGE_TWO_LR if stage_two.lr is None else stage_two.lr
+
+
+def restart_plateau(plateau: ReduceLROnPlateau, config: OptimizerConfig, lr: float) -> None:
+    """Go on with another learning rate and forget the best loss, which another loss cannot be compared with.
+
+    Args:
+        plateau: Schedule to change.
+        config: Shape of the schedule.
+        lr: Learning rate to go on with.
+    """
+    plateau.best, plateau.num_bad_epochs = math.inf, 0
+    plateau.min_lrs = [lr * config.lr_final] * len(plateau.optimizer.param_groups)
+    for group in plateau.optimizer.param_groups:
+        group["lr"] = lr
 
 
 @torch.no_grad()

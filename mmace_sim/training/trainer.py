@@ -30,6 +30,7 @@ from mmace_sim.training.distributed import is_main, processes_per_machine, world
 from mmace_sim.training.evaluate import Evaluation, evaluate_frames
 from mmace_sim.training.frames import Frame, file_sha256
 from mmace_sim.training.loggers import build_loggers
+from mmace_sim.training.lora import choose_trained, merge_adapters
 from mmace_sim.training.metrics import error_line, table_as_dict
 from mmace_sim.training.module import MagneticTraining
 from mmace_sim.training.sampling import ShareSampler, share_loader
@@ -116,6 +117,7 @@ def prepare(config: TrainConfig) -> Prepared:
     model = build_model(resolved, model_config, split.train)
     n_weights = sum(p.numel() for p in model.parameters())
     logger.info("model with %d weights, %.1f neighbours per atom", n_weights, train_set.mean_neighbors)
+    choose_trained(model, config.optimizer, config.trainer.seed)
     return Prepared(resolved, split, train_set, valid_set, model)
 
 
@@ -158,6 +160,7 @@ def train(
     seconds = time.perf_counter() - started
     best_epoch = _load_best(trainer, module, output / CHECKPOINTS / BEST_FILE)
     model = module.validated.cpu().double().eval()
+    merge_adapters(model)
     errors = final_errors(model, run.split, config.trainer.valid_batch_size)
     model.metadata = model_metadata(run.config, model, errors, best_epoch)
     path = output / MODEL_FILE

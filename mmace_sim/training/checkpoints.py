@@ -1,0 +1,170 @@
+"""What a run keeps of itself: the best weights, the last state, and a way to stop without losing anything."""
+
+import logging
+import math
+import signal
+import threading
+import time
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from mmace_sim.training.config import TrainConfig
+from mmace_sim.training.distributed import is_main, max_over_processes
+from mmace_sim.training.module import MagneticTraining
+
+logger = logging.getLogger(__name__)
+
+BEST_FILE = "best.ckpt"
+LAST_FILE = "last.ckpt"
+
+
+class Checkpoints(Checkpoint):
+    """Writes `best.ckpt` and `last.ckpt` and stops a run that no longer improves.
+
+    Its own state is in `last.ckpt`, so that a resumed run knows what was best and for how long. A second stage has
+    another loss: what was best before it does not count, and only it is stopped early.
+
+    Args:
+        folder: Where to write.
+        config: The run.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig) -> None:
+        self.folder = folder
+        self.config = config
+        self.best_loss, self.best_epoch, self.stale = math.inf, -1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+        return {"best_loss": self.best_loss, "best_epoch": self.best_epoch, "stale": self.stale}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from an earlier state."""
+        vars(self).update(state_dict)
+
+    def on_train_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
+        """Do not go on with a run that stopped early."""
+        self._stop_early(trainer, trainer.current_epoch - 1)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
+        """Forget what was best when the second stage begins."""
+        if self.config.stage_two is not None and trainer.current_epoch == self.config.stage_two.start_epoch:
+            self.best_loss, self.best_epoch, self.stale = math.inf, -1, 0
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
+        """Write what is worth keeping."""
+        if pl_module.valid_errors:
+            self.stale += 1
+            if pl_module.valid_loss < self.best_loss:
+                self.best_loss, self.best_epoch, self.stale = pl_module.valid_loss, trainer.current_epoch, 0
+                if self.config.trainer.keep == "best":
+                    trainer.save_checkpoint(self.folder / BEST_FILE, weights_only=True)
+        self.save_last(trainer)
+        self._stop_early(trainer, trainer.current_epoch)
+
+    def save_last(self, trainer: Trainer) -> None:
+        """Write the state to resume from; all processes must call it."""
+        trainer.save_checkpoint(self.folder / LAST_FILE)
+
+    def _stop_early(self, trainer: Trainer, epoch: int) -> None:
+        patience, second = self.config.trainer.early_stopping, self.config.stage_two
+        final = second is None or epoch >= second.start_epoch
+        if patience is not None and final and self.stale >= patience:
+            trainer.should_stop = True
+
+
+class Urgency(IntEnum):
+    """What has to happen after a step."""
+
+    NONE = 0
+    SAVE = 1
+    STOP = 2
+    INTERRUPT = 3
+
+
+class TrainingStopped(Exception):  # noqa: N818 an outcome, not an error
+    """The run ended within an epoch, its state in `last.ckpt`.
+
+    Attributes:
+        interrupted: Whether someone wanted it to end, rather than its time being over.
+    """
+
+    def __init__(self, *, interrupted: bool) -> None:
+        super().__init__("interrupted" if interrupted else "time is over")
+        self.interrupted = interrupted
+
+
+class GracefulStop(Callback):
+    """Saves long epochs every now and then, and ends the run after the step in which a signal came or time was over.
+
+    Args:
+        checkpoints: Writes the state.
+        config: The run.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, checkpoints: Checkpoints, config: TrainConfig) -> None:
+        self.checkpoints = checkpoints
+        hours = config.trainer.max_time
+        self._deadline = math.inf if hours is None else time.monotonic() + 3600.0 * hours
+        self._interval = 60.0 * config.trainer.checkpoint_every
+        self._saved = time.monotonic()
+        self._signalled = False
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
+        """Take over Ctrl-C and SIGTERM (Lightning's own handlers are set by now)."""
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
+        """Stop between epochs; but for the very first, the state is saved already."""
+        self._saved = time.monotonic()
+        if trainer.global_step:
+            self._stop_if(self._urgency(pl_module))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: MagneticTraining, *hook: Any) -> None:  # noqa: ARG002
+        """Save and stop within an epoch."""
+        urgency = self._urgency(pl_module)
+        if urgency == Urgency.NONE or trainer.is_last_batch:
+            return
+        self.checkpoints.save_last(trainer)
+        self._saved = time.monotonic()
+        self._stop_if(urgency)
+
+    def on_train_end(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
+        """Give the signals back."""
+        self._restore_handlers()
+
+    def on_exception(self, trainer: Trainer, pl_module: MagneticTraining, exception: BaseException) -> None:  # noqa: ARG002
+        """Give the signals back."""
+        self._restore_handlers()
+
+    def _urgency(self, module: MagneticTraining) -> Urgency:
+        now = time.monotonic()
+        mine = Urgency.SAVE if now > self._saved + self._interval else Urgency.NONE
+        mine = Urgency.STOP if now > self._deadline else mine
+        mine = Urgency.INTERRUPT if self._signalled else mine
+        return Urgency(max_over_processes(mine, module.device))
+
+    def _stop_if(self, urgency: Urgency) -> None:
+        if urgency >= Urgency.STOP:
+            raise TrainingStopped(interrupted=urgency == Urgency.INTERRUPT)
+
+    def _on_signal(self, number: int, frame: Any) -> None:  # noqa: ARG002
+        if self._signalled and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signalled = True
+        if is_main():
+            name = signal.Signals(number).name
+            logger.warning("%s: stopping after this step (once more Ctrl-C: at once)", name)
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
