@@ -18,8 +18,9 @@ OWN_FILES: tuple[str, ...] = (
     "structures/*.mcif", "structures/*.vasp", "points.extxyz", "curves.csv", "figures/*.png", "figures/*.svg",
     "*/phonopy_params.yaml", "*/band.yaml", "*/total_dos.dat", "*/thermal_properties.yaml", "*/bands.png",
     "*/shells.csv", "*/pairs.csv", "*/magnons.csv", "*/exchange.png", "*/exchange.svg", "*/magnons.png",
+    "*/directions.csv", "*/anisotropy_*.png", "*/anisotropy_*.svg",
     "*/magnons.svg", "*/vampire/*", "*/uppasd/*", "*/spirit/*", "*/tb2j/exchange.out",
-    "*/bands.svg", "*/FORCE_SETS", "*/FORCE_CONSTANTS", "report.html", "starts.csv", "minima.extxyz",
+    "*/bands.svg", "*/FORCE_SETS", "*/FORCE_CONSTANTS", "report.html", "starts.csv", "minima.extxyz", "structures.csv",
 )  # fmt: skip
 """Patterns of what ``--force`` may remove; everything else in a folder is left alone. A command adds its own here."""
 

@@ -1,36 +1,25 @@
-"""Errors of a model on labelled files: tables, values for parity plots, and what could not be evaluated."""
+"""Errors of a model on labelled structures: tables, values for figures, times, and what could not be evaluated."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
+import numpy as np
 from ase.data import chemical_symbols
 from torch import Tensor
 
 from mmace_sim.errors import DataError
-from mmace_sim.model.architectures import AnyModel
+from mmace_sim.graph.magnetic_order import classify_order
+from mmace_sim.model.derivatives import EnergyModel
 from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.dataset import GraphDataset, LabelledBatch, cast_graph, make_loader
-from mmace_sim.training.frames import LABELS, Frame, file_sha256, read_frames
-from mmace_sim.training.metrics import ErrorTable, LabelError, MetricAccumulator, table_as_dict
-from mmace_sim.training.module import predict
+from mmace_sim.training.dataset import LabelledBatch
+from mmace_sim.training.evaluate_errors import Compared, ErrorSums, Samples, StructureErrors, magforce_errors
+from mmace_sim.training.evaluate_timing import Clock, Timing
+from mmace_sim.training.frames import LABELS, Frame, read_frames
+from mmace_sim.training.metrics import ErrorTable, LabelError, table_as_dict
 
-
-@dataclass
-class Parity:
-    """References and predictions of one label, one entry per component.
-
-    Attributes:
-        reference: Labels (energies per atom), in eV, eV/Å, eV/Å³ or eV/μB.
-        prediction: What the model says.
-        config_idx: Index of each entry's config_type.
-    """
-
-    reference: Tensor
-    prediction: Tensor
-    config_idx: Tensor
+ANGLE_THRESHOLD: float = 0.01
+"""Magnetic forces of the reference below this (eV/μB) have no direction that counts."""
 
 
 @dataclass
@@ -39,32 +28,64 @@ class Evaluation:
 
     Attributes:
         overall: Errors over everything, per label.
-        by_config_type: Errors per config_type and label.
-        config_types: Names that `Parity.config_idx` counts.
-        parity: Values of each label.
-        n_structures: Structures evaluated.
+        derived: Errors over everything of what is derived from the labels; see `evaluate_errors`.
+        by_config_type: Errors per config_type.
+        by_order: Errors per magnetic order.
+        by_element: Errors of forces and magnetic forces per element of the atom.
+        reference_rms: Root mean square of the references, in the units of the errors.
+        energy_shifts: Mean error of the energy per composition with at least two structures, in eV/atom: what
+            `energy_shifted` is free of.
+        config_types: Names that `Samples.kind` counts.
+        parity: References and predictions of each label (energies per atom); errors and references of
+            `magforce_angle`.
+        structures: Errors of each structure.
+        timing: How long it took.
         problems: One message per structure that was skipped.
     """
 
     overall: dict[str, LabelError]
+    derived: dict[str, LabelError]
     by_config_type: ErrorTable
+    by_order: ErrorTable
+    by_element: ErrorTable
+    reference_rms: dict[str, float]
+    energy_shifts: dict[str, float]
     config_types: list[str]
-    parity: dict[str, Parity]
-    n_structures: int
+    parity: dict[str, Samples]
+    structures: list[StructureErrors]
+    timing: Timing
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def n_structures(self) -> int:
+        """Structures evaluated."""
+        return len(self.structures)
 
     def as_dict(self) -> dict:
         """Errors and counts as plain values for JSON."""
         return {
             "n_structures": self.n_structures,
             "n_skipped": len(self.problems),
-            "overall": table_as_dict(self.overall),
+            "overall": table_as_dict(self.overall | self.derived),
             "by_config_type": {k: table_as_dict(v) for k, v in self.by_config_type.items()},
+            "by_order": {k: table_as_dict(v) for k, v in self.by_order.items()},
+            "by_element": {k: table_as_dict(v) for k, v in self.by_element.items()},
+            "reference_rms": self.reference_rms,
+            "energy_shifts": {k: 1000 * v for k, v in self.energy_shifts.items()},
+            "timing": self.timing.as_dict(),
             "problems": self.problems,
         }
 
 
-def evaluate_frames(model: AnyModel, frames: Sequence[Frame], *, batch_size: int = 16) -> Evaluation:
+def evaluate_frames(
+    model: EnergyModel,
+    frames: Sequence[Frame],
+    *,
+    batch_size: int = 16,
+    magforce_elements: Sequence[str] | None = None,
+    angle_threshold: float = ANGLE_THRESHOLD,
+    on_finished: Callable[[int], None] | None = None,
+) -> Evaluation:
     """Errors of a model on labelled structures.
 
     Structures with elements that the model does not know, and structures whose energy or derivatives come out
@@ -74,45 +95,35 @@ def evaluate_frames(model: AnyModel, frames: Sequence[Frame], *, batch_size: int
         model: Magnetic model; its device and precision are used.
         frames: Structures with labels.
         batch_size: Structures per batch.
+        magforce_elements: Symbols of the elements whose magnetic forces are labels; None means all.
+        angle_threshold: Smallest magnetic force of the reference whose direction is compared, in eV/μB.
+        on_finished: Called with the number of structures of a batch when it is done.
 
     Returns:
-        Errors and the values behind them. The zero of energy is not shifted: a model of another DFT shows its offset.
+        Errors, and the values behind them.
     """
-    usable, problems = _supported(model, frames)
-    parameter = next(p for p in model.parameters() if p.is_floating_point())
-    dataset = GraphDataset(usable, float(model.r_max), dtype=parameter.dtype)
-    metrics = MetricAccumulator(dataset.config_types)
-    parts: dict[str, list[Parity]] = {label: [] for label in LABELS}
-    n_done = 0
-    for batch in make_loader(dataset, batch_size):
-        batch = batch.to(parameter.device)
-        prediction = predict(model, batch, set(LABELS), training=False)
-        good = _finite_structures(prediction, batch)
-        if not bool(good.all()):
-            start = n_done
-            problems += [
-                f"{usable[start + k].source}: energy or a derivative of it is not finite"
-                for k in torch.nonzero(~good).flatten().tolist()
-            ]
-            batch = _without(batch, good)
-        n_done += len(good)
-        metrics.update(prediction, batch)
-        _collect(parts, prediction, batch)
-    parity = {label: _join(pieces) for label, pieces in parts.items() if pieces}
-    n_structures = len(usable) - (len(problems) - (len(frames) - len(usable)))
-    return Evaluation(
-        metrics.overall(), metrics.by_config_type(), dataset.config_types, parity, n_structures, problems
-    )
+    collector = _Collector(angle_threshold)
+    clock = Clock(model, batch_size)
+    for start in range(0, len(frames), batch_size):
+        chunk = list(enumerate(frames[start : start + batch_size], start))
+        usable, problems = _supported(model, chunk)
+        collector.problems += problems
+        if usable:
+            batch = clock.graphs(model, [frame for _, frame in usable], magforce_elements)
+            collector.add(usable, batch, clock.predict(model, batch))
+        if on_finished is not None:
+            on_finished(len(chunk))
+    return collector.result(clock.timing)
 
 
 def evaluate_files(
-    model: AnyModel, paths: Sequence[Path], *, keys: LabelKeys | None = None, batch_size: int = 16
+    model: EnergyModel, paths: Sequence[Path], *, keys: LabelKeys | None = None, batch_size: int = 16
 ) -> Evaluation:
     """Errors of a model on labelled files.
 
     Args:
         model: Magnetic model.
-        paths: Extended XYZ files with labels.
+        paths: Files with labels.
         keys: Names of the labels.
         batch_size: Structures per batch.
 
@@ -122,83 +133,166 @@ def evaluate_files(
     found = read_frames(paths, keys)
     result = evaluate_frames(model, found.frames, batch_size=batch_size)
     result.problems[:0] = found.problems
+    require_result(result)
+    return result
+
+
+def require_result(result: Evaluation) -> None:
+    """Refuse an evaluation that compared nothing.
+
+    Args:
+        result: Errors.
+
+    Raises:
+        DataError: If no structure could be evaluated, or none has a label.
+    """
     if result.n_structures == 0:
         reasons = "; ".join(result.problems[:3])
         raise DataError(f"no structure could be evaluated: {reasons}")
     if not result.overall:
         raise DataError(f"no structure has a label ({', '.join(LABELS)}); are the keys of the file right?")
-    return result
 
 
-def save_evaluation(result: Evaluation, path: Path, *, model: str, files: Sequence[Path]) -> None:
-    """Write the errors as JSON, with what they were measured on.
-
-    Args:
-        result: Errors.
-        path: JSON file.
-        model: Name or path of the model.
-        files: Files evaluated.
-    """
-    sources = [{"file": str(f), "sha256": file_sha256(f)} for f in files]
-    content = {"model": model, "files": sources, **result.as_dict()}
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _supported(model: AnyModel, frames: Sequence[Frame]) -> tuple[list[Frame], list[str]]:
+def _supported(
+    model: EnergyModel, frames: Sequence[tuple[int, Frame]]
+) -> tuple[list[tuple[int, Frame]], list[str]]:
     known = {int(z) for z in model.elements}
     usable, problems = [], []
-    for frame in frames:
+    for index, frame in frames:
         foreign = sorted({int(z) for z in frame.atoms.numbers} - known)
         if foreign:
             names = ", ".join(chemical_symbols[z] for z in foreign)
             problems.append(f"{frame.source}: element(s) {names} unknown to the model")
         else:
-            usable.append(frame)
+            usable.append((index, frame))
     return usable, problems
 
 
-def _finite_structures(prediction: dict[str, Tensor], batch: LabelledBatch) -> Tensor:
-    good = torch.isfinite(prediction["energy"])
-    for label in ("forces", "magforces"):
-        if label in prediction:
-            bad_atoms = ~torch.isfinite(prediction[label]).all(dim=1)
-            good[batch.graph.system_idx[bad_atoms]] = False
-    return good
+class _Collector:
+    """Takes structures with their predictions, and makes the tables."""
+
+    def __init__(self, angle_threshold: float) -> None:
+        self.angle_threshold = angle_threshold
+        self.problems: list[str] = []
+        self._all, self._types, self._orders, self._elements = (ErrorSums() for _ in range(4))
+        self._references = ErrorSums()
+        self._parity = {label: Samples() for label in (*LABELS, "magforce_angle")}
+        self._config_types: dict[str, int] = {}
+        self._structures: list[StructureErrors] = []
+
+    def add(
+        self, frames: list[tuple[int, Frame]], batch: LabelledBatch, prediction: dict[str, Tensor]
+    ) -> None:
+        """Compare the structures of a batch."""
+        sizes = batch.n_atoms.tolist()
+        references = {label: _split(getattr(batch, label), sizes) for label in LABELS}
+        predictions = {label: _split(prediction[label], sizes) for label in LABELS if label in prediction}
+        for k, (index, frame) in enumerate(frames):
+            predicted = {label: values[k] for label, values in predictions.items()}
+            if all(np.isfinite(values).all() for values in predicted.values()):
+                reference = {label: references[label][k] for label in predicted}
+                self._compare(index, frame, reference, predicted)
+            else:
+                self.problems.append(f"{frame.source}: energy or a derivative of it is not finite")
+
+    def _compare(
+        self, index: int, frame: Frame, reference: dict[str, np.ndarray], predicted: dict[str, np.ndarray]
+    ) -> None:
+        n_atoms = len(frame.atoms)
+        reference["energy"], predicted["energy"] = (
+            reference["energy"] / n_atoms,
+            predicted["energy"] / n_atoms,
+        )
+        order = str(classify_order(frame.magmoms))
+        kind = self._config_types.setdefault(frame.config_type, len(self._config_types))
+        rmse, largest = {}, {}
+        for label, right in reference.items():
+            known = ~np.isnan(right)
+            if not known.any():
+                continue
+            wrong = (predicted[label] - right)[known]
+            self._sum(frame, order, label, (wrong, right[known]))
+            if label in ("forces", "magforces"):
+                for z in set(frame.atoms.numbers):
+                    mine = (frame.atoms.numbers == z)[:, None] & known
+                    self._elements.add(chemical_symbols[z], label, (predicted[label] - right)[mine])
+            self._parity[label].add(right[known], predicted[label][known], kind)
+            rmse[label], largest[label] = float(np.sqrt(np.mean(wrong**2))), float(np.abs(wrong).max())
+        if "magforces" in rmse:
+            self._magforces(frame, order, reference["magforces"], predicted["magforces"], kind)
+        energy = (float(reference["energy"][0]), float(predicted["energy"][0])) if "energy" in rmse else None
+        composition = frame.atoms.symbols.formula.reduce()[0].format("metal")
+        rmse.pop("energy", None), largest.pop("energy", None)
+        self._structures.append(
+            StructureErrors(
+                index, frame.source, frame.config_type, order, composition, n_atoms, energy, rmse, largest
+            )
+        )
+
+    def _magforces(
+        self, frame: Frame, order: str, right: np.ndarray, predicted: np.ndarray, kind: int
+    ) -> None:
+        for quantity, compared in magforce_errors(
+            right, predicted, frame.magmoms, self.angle_threshold
+        ).items():
+            self._sum(frame, order, quantity, compared)
+        for z in set(frame.atoms.numbers):
+            mine = frame.atoms.numbers == z
+            errors = magforce_errors(right[mine], predicted[mine], frame.magmoms[mine], self.angle_threshold)
+            for quantity, (wrong, _) in errors.items():
+                self._elements.add(chemical_symbols[z], quantity, wrong)
+        angles, lengths = magforce_errors(right, predicted, frame.magmoms, 0.0)["magforce_angle"]
+        self._all.add("all", "magforce_angle_weighted", angles, lengths)
+        self._parity["magforce_angle"].add(lengths, angles, kind)
+
+    def _sum(self, frame: Frame, order: str, quantity: str, compared: Compared) -> None:
+        wrong, right = compared
+        self._all.add("all", quantity, wrong)
+        self._types.add(frame.config_type, quantity, wrong)
+        self._orders.add(order, quantity, wrong)
+        if quantity not in ("energy", "magforce_angle"):
+            self._references.add("all", quantity, right)
+
+    def _shift_energies(self) -> dict[str, float]:
+        """Add the errors of energies without their mean per composition."""
+        errors: dict[str, list[float]] = {}
+        for record in self._structures:
+            if record.energy is not None:
+                errors.setdefault(record.composition, []).append(record.energy[1] - record.energy[0])
+        shifts = {name: float(np.mean(values)) for name, values in errors.items() if len(values) > 1}
+        for record in self._structures:
+            if record.energy is not None and record.composition in shifts:
+                left = np.array([record.energy[1] - record.energy[0] - shifts[record.composition]])
+                self._all.add("all", "energy_shifted", left)
+                self._types.add(record.config_type, "energy_shifted", left)
+                self._orders.add(record.order, "energy_shifted", left)
+        return shifts
+
+    def result(self, timing: Timing) -> Evaluation:
+        """The tables of everything that was added."""
+        shifts = self._shift_energies()
+        table = self._all.table("all")
+        for samples in self._parity.values():
+            samples.close()
+        return Evaluation(
+            overall={label: table[label] for label in LABELS if label in table},
+            derived={quantity: error for quantity, error in table.items() if quantity not in LABELS},
+            by_config_type=self._types.tables(),
+            by_order=self._orders.tables(),
+            by_element=self._elements.tables(),
+            reference_rms={label: error.rmse for label, error in self._references.table("all").items()},
+            energy_shifts=shifts,
+            config_types=list(self._config_types),
+            parity={label: samples for label, samples in self._parity.items() if samples.count},
+            structures=self._structures,
+            timing=timing,
+            problems=self.problems,
+        )
 
 
-def _without(batch: LabelledBatch, good: Tensor) -> LabelledBatch:
-    """The batch with the labels of some structures taken away."""
-    atoms = good[batch.graph.system_idx]
-    nan = float("nan")
-    return LabelledBatch(
-        graph=cast_graph(batch.graph, batch.graph.positions.dtype),
-        energy=batch.energy.masked_fill(~good, nan),
-        forces=batch.forces.masked_fill(~atoms[:, None], nan),
-        stress=batch.stress.masked_fill(~good[:, None, None], nan),
-        magforces=batch.magforces.masked_fill(~atoms[:, None], nan),
-        structure_weight=batch.structure_weight,
-        n_atoms=batch.n_atoms,
-        config_idx=batch.config_idx,
-    )
-
-
-def _collect(parts: dict[str, list[Parity]], prediction: dict[str, Tensor], batch: LabelledBatch) -> None:
-    for label in LABELS:
-        if label not in prediction:
-            continue
-        errors = batch.errors(prediction, label)
-        reference = getattr(batch, label)
-        reference = reference[~torch.isnan(reference)].double()
-        if label == "energy":
-            reference = reference / batch.n_atoms[errors.system_idx]
-        kind = batch.config_idx[errors.system_idx]
-        parity = Parity(reference, reference + errors.value.double(), kind)
-        parts[label].append(Parity(parity.reference.cpu(), parity.prediction.detach().cpu(), kind.cpu()))
-
-
-def _join(pieces: list[Parity]) -> Parity:
-    return Parity(
-        torch.cat([p.reference for p in pieces]),
-        torch.cat([p.prediction for p in pieces]),
-        torch.cat([p.config_idx for p in pieces]),
-    )
+def _split(values: Tensor, sizes: list[int]) -> list[np.ndarray]:
+    """Values of each structure of a batch, in float64."""
+    array = values.detach().double().cpu().numpy()
+    if array.ndim == 2:  # of atoms; energies have one axis and stresses three
+        return np.split(array, np.cumsum(sizes)[:-1])
+    return [array[k : k + 1] for k in range(len(array))]

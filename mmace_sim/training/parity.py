@@ -1,61 +1,180 @@
-"""Parity plots: what the model says against the reference, one panel per label."""
+"""Figures of an evaluation: predictions and errors against the reference, directions of magnetic forces, rankings."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
-from mmace_sim.training.evaluate import Evaluation, Parity
-from mmace_sim.training.metrics import LabelError
+from mmace_sim.training.evaluate import Evaluation
+from mmace_sim.training.evaluate_errors import Samples
+from mmace_sim.training.evaluate_ranking import Ranking
+from mmace_sim.training.frames import LABELS
+from mmace_sim.training.metrics import MILLI, LabelError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 AXES: dict[str, tuple[str, str]] = {
     "energy": ("energy", "eV/atom"),
-    "forces": ("forces", "eV/Å"),
-    "stress": ("stress", "eV/Å³"),
-    "magforces": ("magnetic forces", "eV/μB"),
+    "forces": ("force component", "eV/Å"),
+    "stress": ("stress component", "eV/Å³"),
+    "magforces": ("magnetic force component", "eV/μB"),
 }
 """Name and unit on the axes of each label."""
 
 MAX_TYPES = 10
 """More config_types than this share one colour."""
 
+MAX_DRAWN = 20_000
+"""Points of one figure; of more, every so many are drawn."""
 
-def save_parity_plots(result: Evaluation, folder: Path) -> list[Path]:
-    """Draw one figure per label, as PNG and SVG.
+_ZERO = 1e-8
+"""Components that are smaller in reference and prediction (eV, Å, μB) are zero by symmetry."""
+
+
+def save_evaluation_plots(result: Evaluation, ranking: Ranking, folder: Path) -> list[Path]:
+    """Draw the figures of an evaluation, as PNG and SVG.
 
     Args:
         result: What was evaluated.
-        folder: Existing folder to write `parity_<label>.png` and `.svg` into.
+        ranking: Order of energies.
+        folder: Existing folder to write to.
 
     Returns:
-        Files written.
+        Files written: `parity_<label>`, `errors_<label>`, `magforce_angles` and `ranking`, as far as there is something
+        to draw.
     """
     written = []
-    for label, parity in result.parity.items():
-        if len(parity.reference):
-            written += _save_one(label, parity, result.overall[label], result.config_types, folder)
+    for label in LABELS:
+        if label in result.parity:
+            written += _save_parity(label, result, folder)
+            written += _save_errors(label, result, folder)
+    if "magforce_angle" in result.parity:
+        written += _save_angles(result, folder)
+    if ranking.groups:
+        written += _save_ranking(ranking, folder)
     return written
 
 
-def _save_one(label: str, parity: Parity, error: LabelError, names: list[str], folder: Path) -> list[Path]:
-    reference, prediction = parity.reference.numpy(), parity.prediction.numpy()
-    kinds = parity.config_idx.numpy()
-    shift = reference.mean() if label == "energy" else 0.0
+def _save_parity(label: str, result: Evaluation, folder: Path) -> list[Path]:
+    samples, error = result.parity[label], result.overall[label]
+    written = _parity(label, samples, error, result.config_types, folder / f"parity_{label}")
+    if label == "energy" and "energy_shifted" in result.derived:
+        written += _parity_shifted(result, folder / "parity_energy_shifted")
+    return written
+
+
+def _parity_shifted(result: Evaluation, path: Path) -> list[Path]:
+    """Parity of energies without the constants of the compositions."""
+    samples, numbers = Samples(), {name: k for k, name in enumerate(result.config_types)}
+    for record in result.structures:
+        shift = result.energy_shifts.get(record.composition)
+        if record.energy is not None and shift is not None:
+            values = (np.array([record.energy[0]]), np.array([record.energy[1] - shift]))
+            samples.add(*values, numbers[record.config_type])
+    samples.close()
+    return _parity("energy", samples, result.derived["energy_shifted"], result.config_types, path)
+
+
+def _parity(label: str, samples: Samples, error: LabelError, names: list[str], path: Path) -> list[Path]:
+    center = samples.x.mean() if label == "energy" else 0.0
+    x, y = samples.x - center, samples.y - center
     figure, axes = new_figure(aspect=1.0)
-    low, high = min(reference.min(), prediction.min()) - shift, max(reference.max(), prediction.max()) - shift
-    axes.plot([low, high], [low, high], color=REFERENCE, linewidth=0.8, zorder=0)
-    present = np.unique(kinds)
-    groups = [(names[k], kinds == k) for k in present] if len(present) <= MAX_TYPES else [(None, kinds >= 0)]
-    for k, (name, chosen) in enumerate(groups):
-        x, y = reference[chosen] - shift, prediction[chosen] - shift
-        # the second round of colours has the next marker, so that every group looks different
-        color, marker = COLORS[k % len(COLORS)], MARKERS[(k + k // len(COLORS)) % len(MARKERS)]
-        axes.scatter(x, y, s=9, color=color, marker=marker, alpha=0.6, linewidths=0, label=name)
+    ends = [min(x.min(), y.min()), max(x.max(), y.max())]
+    axes.plot(ends, ends, color=REFERENCE, linewidth=0.8, zorder=0)
+    _scatter(axes, x, y, samples.kind, names)
     name, unit = AXES[label]
-    offset = f" − ({shift:.3f})" if label == "energy" else ""
+    offset = f" {'+' if center < 0 else '−'} {abs(center):.3f}" if label == "energy" else ""
     axes.set_xlabel(f"reference {name}{offset} ({unit})")
     axes.set_ylabel(f"predicted {name}{offset} ({unit})")
-    axes.set_title(f"MAE {error.mae:.3g}, RMSE {error.rmse:.3g} {error.unit}")
-    if groups[0][0] is not None:
+    axes.set_title(f"MAE {error.mae:.3g}, RMSE {error.rmse:.3g} {error.unit}", fontsize=8)
+    return save_figure(figure, path)
+
+
+def _groups(kind: np.ndarray, names: list[str]) -> Iterator[tuple[str | None, np.ndarray, str, str]]:
+    """Name, members, colour and marker of every config_type, or of all together if there are too many."""
+    present = np.unique(kind)
+    chosen = [(names[k], kind == k) for k in present] if len(present) <= MAX_TYPES else [(None, kind >= 0)]
+    for k, (name, members) in enumerate(chosen):
+        # the second round of colours has the next marker, so that every group looks different
+        yield name, members, COLORS[k % len(COLORS)], MARKERS[(k + k // len(COLORS)) % len(MARKERS)]
+
+
+def _scatter(axes: "Axes", x: np.ndarray, y: np.ndarray, kind: np.ndarray, names: list[str]) -> None:
+    step = -(-len(x) // MAX_DRAWN)
+    x, y, kind = x[::step], y[::step], kind[::step]
+    for name, members, color, marker in _groups(kind, names):
+        style = {"s": 9, "alpha": 0.6, "linewidths": 0, "rasterized": True, "label": name}
+        axes.scatter(x[members], y[members], color=color, marker=marker, **style)
+    if axes.get_legend_handles_labels()[1]:
         add_legend(axes)
-    return save_figure(figure, folder / f"parity_{label}")
+
+
+def _save_errors(label: str, result: Evaluation, folder: Path) -> list[Path]:
+    """Part of the values whose error is larger than x; values that symmetry makes zero are left out."""
+    samples, error = result.parity[label], result.overall[label]
+    counted = (np.abs(samples.x) > _ZERO) | (np.abs(samples.y) > _ZERO)
+    errors, kind = MILLI * np.abs(samples.y - samples.x)[counted], samples.kind[counted]
+    if not len(errors):
+        return []
+    figure, axes = new_figure()
+    lines = [("all", errors, COLORS[0], "-")]
+    for k, (name, members, _, _) in enumerate(_groups(kind, result.config_types)):
+        if name is not None and len(result.config_types) > 1:
+            rest = COLORS[1:]
+            lines.append((name, errors[members], rest[k % len(rest)], ("-", "--", ":")[k // len(rest) % 3]))
+    for name, values, color, style in lines:
+        ordered = np.sort(values)
+        part = 1.0 - np.arange(len(ordered)) / len(ordered)
+        thick = 1.6 if name == "all" else 0.8
+        axes.step(
+            np.maximum(ordered, 1e-9), part, where="pre", color=color, linestyle=style, lw=thick, label=name
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(left=max(np.quantile(errors, 0.02), 1e-4 * max(errors.max(), 1e-6)))
+    axes.axhline(0.5, color=REFERENCE, linewidth=0.6, linestyle=":")
+    axes.axhline(0.05, color=REFERENCE, linewidth=0.6, linestyle=":")
+    axes.set_xlabel(f"|error| of the {AXES[label][0]} ({error.unit})")
+    axes.set_ylabel("part with a larger error")
+    median, tail = np.quantile(errors, (0.5, 0.95))
+    axes.set_title(f"median {median:.3g}, 95 % below {tail:.3g} {error.unit}", fontsize=8)
+    add_legend(axes)
+    return save_figure(figure, folder / f"errors_{label}")
+
+
+def _save_angles(result: Evaluation, folder: Path) -> list[Path]:
+    samples = result.parity["magforce_angle"]
+    figure, axes = new_figure()
+    _scatter(axes, MILLI * samples.x, samples.y, samples.kind, result.config_types)
+    axes.set_xscale("log")
+    axes.set_ylim(-5, 185)
+    axes.set_yticks(range(0, 181, 45))
+    axes.set_xlabel("magnetic force of the reference, |∂E/∂m| (meV/μB)")
+    axes.set_ylabel("angle to the prediction (°)")
+    error = result.derived.get("magforce_angle")
+    if error is not None:
+        axes.set_title(f"mean {error.mae:.2g}° where the force is above the threshold", fontsize=8)
+    return save_figure(figure, folder / "magforce_angles")
+
+
+def _save_ranking(ranking: Ranking, folder: Path) -> list[Path]:
+    figure, axes = new_figure(aspect=1.0)
+    many = len(ranking.groups) > MAX_TYPES
+    for k, group in enumerate(ranking.groups):
+        lowest = group.reference.argmin()
+        x = MILLI * (group.reference - group.reference[lowest])
+        y = MILLI * (group.prediction - group.prediction[lowest])
+        color, marker = COLORS[k % len(COLORS)], MARKERS[(k + k // len(COLORS)) % len(MARKERS)]
+        axes.plot(x, y, marker, color=color, ms=3.5, mew=0, alpha=0.7, label=None if many else group.name)
+    ends = axes.get_xlim()
+    axes.plot([0, ends[1]], [0, ends[1]], color=REFERENCE, linewidth=0.8, zorder=0)
+    axes.set_xlabel("reference, above the lowest state (meV/atom)")
+    axes.set_ylabel("predicted, above the same state (meV/atom)")
+    pairs, right = (sum(getattr(g, key) for g in ranking.groups) for key in ("n_pairs", "n_right"))
+    axes.set_title(f"{len(ranking.groups)} crystals: {right} of {pairs} pairs in order", fontsize=8)
+    if not many:
+        add_legend(axes)
+    return save_figure(figure, folder / "ranking")

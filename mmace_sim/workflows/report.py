@@ -6,11 +6,9 @@ loads nothing, and everything that came from the user's files is escaped.
 
 import csv
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,9 @@ from ase.formula import Formula
 from ase.geometry import cell_to_cellpar
 
 from mmace_sim.errors import OutputError
-from mmace_sim.workflows.output import GOOD, versions, write_text
+from mmace_sim.workflows.output import GOOD, write_text
+from mmace_sim.workflows.report_evaluation import render_evaluation
+from mmace_sim.workflows.report_frame import page_frame
 from mmace_sim.workflows.report_images import Figure, Images, Picture, collect_images
 from mmace_sim.workflows.report_template import STYLE, TEMPLATE
 from mmace_sim.workflows.report_values import Table, heading, make_table, nested_tables, show, show_text
@@ -74,8 +74,8 @@ def write_report(folder: Path) -> Path:
     """Write ``report.html`` of a finished run into its folder.
 
     Args:
-        folder: Folder of a run of relax, eos, bain, elastic, phonons, or another command with one entry for each
-            structure in ``summary.json``.
+        folder: Folder of a run of evaluate, relax, eos, bain, elastic, phonons, or another command with one entry for
+            each structure in ``summary.json``.
 
     Returns:
         The file.
@@ -84,7 +84,8 @@ def write_report(folder: Path) -> Path:
         OutputError: If the folder holds no finished run, or the file cannot be written.
     """
     summary = read_summary(folder)
-    write_text(folder / FILE_NAME, render(folder, summary))
+    page = render_evaluation if summary["command"] == "evaluate" else render
+    write_text(folder / FILE_NAME, page(folder, summary, MAX_BYTES))
     return folder / FILE_NAME
 
 
@@ -107,10 +108,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise OutputError(
             f"{path}: cannot be read ({error}). Name the folder of a run, such as the one given to --output."
         ) from error
-    if not isinstance(summary, dict) or not isinstance(summary.get("structures"), list):
+    known = isinstance(summary, dict) and (
+        isinstance(summary.get("structures"), list) or summary.get("command") == "evaluate"
+    )
+    if not known:
         raise OutputError(
-            f"{path}: has no list of structures, which a report is made of. Reports are for relax, eos, bain, elastic, "
-            "phonons and the like."
+            f"{path}: has no list of structures, which a report is made of. Reports are for evaluate, relax, eos, "
+            "bain, elastic, phonons and the like."
         )
     if summary.get("finished") is None:
         raise OutputError(
@@ -119,32 +123,29 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def render(folder: Path, summary: dict[str, Any]) -> str:
+def render(folder: Path, summary: dict[str, Any], max_bytes: int = MAX_BYTES) -> str:
     """The page of a run.
 
     Args:
         folder: Folder of the run.
         summary: Its ``summary.json``.
+        max_bytes: Size that pictures and figures may not exceed.
 
     Returns:
         HTML.
     """
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
 
     entries, units = summary["structures"], summary["units"]
     text = (
         len(TEMPLATE) + len(STYLE) + (folder / "summary.json").stat().st_size
     )  # the page holds less of the latter
-    images = collect_images(folder, entries, MAX_BYTES - text)
+    images = collect_images(folder, entries, max_bytes - text)
     cards = [_card(k, entry, units, images) for k, entry in enumerate(entries)]
     results, status_column = _results(folder, entries, units)
     counts = Counter(_status(entry) for entry in entries)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(TEMPLATE).render(
-        title=f"mmace-sim {summary['command']}: {_title(entries)}",
-        style=Markup(STYLE),
-        lead=_lead(summary),
         counts=counts.most_common(),
         good=GOOD,
         bad=BAD,
@@ -155,14 +156,10 @@ def render(folder: Path, summary: dict[str, Any]) -> str:
             (e["message"], e["name"]) for e in entries if e["message"] and e["status"] not in GOOD
         ),
         notes=_grouped((note, e["name"]) for e in entries for note in _notes(e)),
-        warnings=_warnings(folder),
         common=images.common,
         structures=cards,
         omitted=images.omitted,
-        run=_run_facts(summary),
-        versions=summary["versions"].items(),
-        settings=_settings(folder, summary["config"]),
-        own_version=versions()["mmace-sim"],
+        **page_frame(folder, summary, _title(entries)),
     )
 
 
@@ -175,21 +172,6 @@ def _status(entry: Mapping[str, Any]) -> str:
 
 def _title(entries: list[dict[str, Any]]) -> str:
     return str(entries[0]["name"]) if len(entries) == 1 else f"{len(entries)} structures"
-
-
-def _lead(summary: Mapping[str, Any]) -> str:
-    """When, how long, with which model."""
-    start, end = (datetime.fromisoformat(summary[key]) for key in ("created", "finished"))
-    seconds = int((end - start).total_seconds())
-    hours, rest = divmod(seconds, 3600)
-    took = (
-        f"{hours} h {rest // 60} min"
-        if hours
-        else f"{rest // 60} min {rest % 60} s"
-        if rest > 99
-        else f"{rest} s"
-    )
-    return f"{start:%Y-%m-%d %H:%M}, {took}, model {summary['model']['name']}"
 
 
 def _results(folder: Path, entries: list[dict[str, Any]], units: Mapping[str, str]) -> tuple[Table, int]:
@@ -279,36 +261,3 @@ def _grouped(pairs: Any) -> dict[str, list[str]]:
         text: names if len(names) <= 5 else [*names[:5], f"and {len(names) - 5} more"]
         for text, names in groups.items()
     }
-
-
-def _warnings(folder: Path) -> list[str]:
-    """Lines of the log that are warnings or errors."""
-    try:
-        lines = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    return [line for line in lines if re.match(r"\S+ (WARNING|ERROR|CRITICAL) ", line)][:200]
-
-
-def _run_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    model = summary["model"]
-    texts = {
-        key: model[key]
-        for key in ("name", "licence", "citation", "dataset")
-        if isinstance(model.get(key), str)
-    }
-    facts = [(f"model: {key}" if key != "name" else "model", text) for key, text in texts.items()]
-    return [*facts, ("started", summary["created"]), ("finished", summary["finished"])]
-
-
-def _settings(folder: Path, config: Mapping[str, Any]) -> Table:
-    """Settings with their meaning, which stands beside them in ``config.yaml``."""
-    try:
-        text = (folder / "config.yaml").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    meaning = dict(re.findall(r"^(\w+):.*?  # (.*)$", text, flags=re.MULTILINE))
-    rows = [
-        [key, json.dumps(value, ensure_ascii=False), meaning.get(key, "")] for key, value in config.items()
-    ]
-    return Table("All settings, defaults included", ["setting", "value", "meaning"], rows, [False] * 3)

@@ -62,7 +62,7 @@ footer { color: var(--soft); font-size: .85rem; margin: 2.5rem auto 2rem; }
 @media print { .card { break-inside: avoid; } .scroll { overflow: visible; } }
 """
 
-TEMPLATE: str = """\
+MACROS: str = """\
 {%- macro status(text) -%}
 <span class="status {{ 'good' if text in good else 'bad' if text in bad else 'other' }}">
 {{- '✓' if text in good else '✗' if text in bad else '!' }} {{ text.replace('_', ' ') }}</span>
@@ -93,6 +93,10 @@ TEMPLATE: str = """\
 <p class="{{ kind }}"><strong>{{ names|join(', ') }}</strong>: {{ text }}</p>
 {% endfor %}
 {%- endmacro -%}
+"""
+"""Pieces of pages: a status, tables, figures, pairs of a term and a text, remarks."""
+
+HEAD: str = """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -106,6 +110,29 @@ TEMPLATE: str = """\
 <header>
 <h1>{{ title }}</h1>
 <p class="lead">{{ lead }}</p>
+"""
+"""How pages begin: the title and the line below it."""
+
+RUN: str = """\
+<section aria-labelledby="run"><h2 id="run">The run</h2>
+<div class="body">
+<div class="facts"><h3>Model and times</h3>{{ facts(run) }}</div>
+<div class="facts"><h3>Versions</h3>{{ facts(versions) }}</div>
+</div>
+<h3 class="apart">Settings</h3>
+{{ table(settings) }}
+</section>
+</main>
+<footer>Written by mmace-sim {{ own_version }}. Every number is in summary.json beside this file.</footer>
+</body>
+</html>
+"""
+"""How pages end: the model, versions and settings."""
+
+TEMPLATE: str = (
+    MACROS
+    + HEAD
+    + """\
 <p class="counts">{% for text, count in counts %}<span>{{ status(text) }} {{ count }}</span> {% endfor %}</p>
 </header>
 <main>
@@ -146,16 +173,7 @@ TEMPLATE: str = """\
 </article>{% endfor %}</div>
 {% for text in omitted %}<p class="note">{{ text }}</p>{% endfor %}
 </section>
-<section aria-labelledby="run"><h2 id="run">The run</h2>
-<div class="body">
-<div class="facts"><h3>Model and times</h3>{{ facts(run) }}</div>
-<div class="facts"><h3>Versions</h3>{{ facts(versions) }}</div>
-</div>
-<h3 class="apart">Settings</h3>
-{{ table(settings) }}
-</section>
-</main>
-<footer>Written by mmace-sim {{ own_version }}. Every number is in summary.json beside this file.</footer>
-</body>
-</html>
 """
+    + RUN
+)
+"""The page of a run that has one entry for each structure."""

@@ -1,0 +1,215 @@
+"""One run of ``mmace-sim evaluate``: read, compare, write, show."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+from rich.console import Console
+from rich.table import Table
+
+from mmace_sim.cli.config import ModelRunConfig, dump_config
+from mmace_sim.cli.data_run import parse_keys
+from mmace_sim.cli.evaluate import error_table
+from mmace_sim.cli.options import quiet_imports
+from mmace_sim.cli.run_dir import log_to, now, prepare_folder
+from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, load_run_model, progress
+from mmace_sim.workflows.output import versions, write_csv, write_text
+from mmace_sim.workflows.report import write_report
+
+if TYPE_CHECKING:
+    from mmace_sim.training.evaluate import Evaluation
+    from mmace_sim.training.evaluate_ranking import Ranking
+
+MAX_PROBLEMS = 10
+"""Skipped structures that are shown; all are in the log."""
+
+UNITS: dict[str, str] = {
+    "mae, rmse, reference_rms": "that of the entry `unit`; of components for forces, stress, magforces and torque",
+    "energy_shifts": "meV/atom, predicted minus reference, mean over a composition",
+    "energy_shifted": "energy without energy_shifts",
+    "magforce_length": "|H| predicted minus |H| of the reference, H = −∂E/∂m",
+    "magforce_longitudinal": "along the moment: H·m/|m|",
+    "magforce_transverse": "length of the error perpendicular to the moment",
+    "torque": "components of m × H",
+    "magforce_angle": "angle between predicted and reference H; weighted: by |H| of the reference",
+    "spearman": "rank correlation of energies per atom, 1 is the right order",
+    "reference, prediction": "meV/atom, above the mean of the geometry",
+}
+"""Meaning and unit of each quantity in the summary."""
+
+COLUMNS: tuple[str, ...] = (
+    "source", "config_type", "order", "composition", "n_atoms", "energy_error", "energy_error_shifted",
+    "forces_rmse", "forces_max", "stress_rmse", "stress_max", "magforces_rmse", "magforces_max",
+)  # fmt: skip
+"""Columns of ``structures.csv``; errors in meV/atom, meV/Å, meV/Å³ and meV/μB."""
+
+_log = logging.getLogger(__name__)
+
+
+class EvaluateConfig(ModelRunConfig):
+    """Everything that decides the result of ``mmace-sim evaluate``."""
+
+    output: str = "evaluate"
+    """Folder of the run."""
+    data: list[str] = Field(default_factory=list)
+    """Files with labelled structures."""
+    keys: str | None = None
+    """Names of labels in the files, as LABEL=KEY,LABEL=KEY; None: REF_energy, REF_forces, ..."""
+    magforce_elements: list[str] | None = None
+    """Elements whose magnetic forces are labels; None: all."""
+    angle_threshold: float = Field(default=0.01, ge=0)
+    """Smallest magnetic force of the reference whose direction is compared, in eV/μB."""
+    geometry_tol: float = Field(default=0.01, gt=0)
+    """Structures whose cells and positions differ by less are one crystal in different magnetic states, in Å."""
+    batch_size: int = Field(default=16, ge=1)
+    """Structures per batch."""
+    figures: bool = True
+    """Draw figures."""
+    report: bool = True
+    """Write everything as one page, report.html."""
+
+    @field_validator("magforce_elements", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """``Ni,Fe`` is a list."""
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def run_evaluate(config: EvaluateConfig, *, force: bool, quiet: bool) -> int:
+    """Compare a model with everything that a configuration names.
+
+    Args:
+        config: The merged configuration.
+        force: Overwrite an earlier run.
+        quiet: Show nothing but errors.
+
+    Returns:
+        Exit code: 0, or 3 if a structure was skipped.
+
+    Raises:
+        ConfigError: If a label of `keys` is unknown.
+        DataError: If a file cannot be read, or nothing can be compared.
+        ModelFileError: If the model cannot be loaded.
+        OutputError: If the folder cannot be used.
+    """
+    with quiet_imports():
+        from mmace_sim.training.evaluate import evaluate_frames, require_result
+        from mmace_sim.training.evaluate_ranking import rank_orders
+        from mmace_sim.training.frames import read_frames
+
+        model = load_run_model(config)
+    created, folder = now(), Path(config.output)
+    found = read_frames([Path(path) for path in config.data], parse_keys(config.keys))
+    prepare_folder(folder, resume=None, force=force)
+    with log_to(folder / "log.txt"):
+        write_text(folder / "config.yaml", dump_config(config))
+        with progress("Evaluating", len(found.frames), "structures", quiet=quiet) as advance:
+            result = evaluate_frames(
+                model,
+                found.frames,
+                batch_size=config.batch_size,
+                magforce_elements=config.magforce_elements,
+                angle_threshold=config.angle_threshold,
+                on_finished=advance,
+            )
+        result.problems[:0] = found.problems
+        require_result(result)
+        ranking = rank_orders(found.frames, result.structures, geometry_tol=config.geometry_tol)
+        _write(folder, config, model, result, ranking, created)
+    if not quiet:
+        _print(result, ranking, folder)
+    return EXIT_INCOMPLETE if result.problems else EXIT_OK
+
+
+def _write(
+    folder: Path, config: EvaluateConfig, model: Any, result: "Evaluation", ranking: "Ranking", created: str
+) -> None:
+    from mmace_sim.training.frames import file_sha256
+    from mmace_sim.training.metrics import error_line
+    from mmace_sim.training.parity import save_evaluation_plots
+
+    _log.info("%d structures, MAE: %s", result.n_structures, error_line(result.overall))
+    for problem in result.problems:
+        _log.warning("skipped %s", problem)
+    shifts = result.energy_shifts
+    rows = [record.row(shifts.get(record.composition)) for record in result.structures]
+    write_csv(folder / "structures.csv", COLUMNS, rows)
+    if config.figures:
+        (folder / "figures").mkdir(exist_ok=True)
+        save_evaluation_plots(result, ranking, folder / "figures")
+    summary = {
+        "command": "evaluate",
+        "created": created,
+        "finished": now(),
+        "versions": versions(),
+        "units": UNITS,
+        "config": config.model_dump(mode="json"),
+        "model": {key: value for key, value in model.metadata.items() if key != "config"}
+        | {"name": config.model},
+        "files": [{"file": path, "sha256": file_sha256(Path(path))} for path in config.data],
+        **result.as_dict(),
+        "ranking": ranking.as_dict(),
+    }
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(folder / "summary.json", text + "\n")
+    if config.report:
+        write_report(folder)
+
+
+def _print(result: "Evaluation", ranking: "Ranking", folder: Path) -> None:
+    console = Console()
+    tables = [error_table(result)]
+    tables += [error_table(result, by="order")] if len(result.by_order) > 1 else []
+    tables += [error_table(result, by="element")] if len(result.by_element) > 1 else []
+    tables += [derived_table(result)] if "torque" in result.derived else []
+    if not console.is_terminal:
+        console = Console(width=max(console.width, 140))
+    for table in tables:
+        console.print(table)
+    rate = result.timing.as_dict()
+    console.print(
+        f"Time: {rate['seconds_per_structure']:.3g} s/structure, {rate['milliseconds_per_atom']:.3g} ms/atom "
+        f"({rate['device']}, {rate['threads']} threads, {rate['dtype']}).",
+        highlight=False,
+    )
+    order = ranking.as_dict()
+    if order["n_pairs"]:
+        rho = order["spearman_within_geometries"]
+        console.print(
+            f"Magnetic states of {order['n_geometries']} crystals: {100 * order['pairs_in_order']:.0f} % of "
+            f"{order['n_pairs']} pairs in the right order, lowest state right for {100 * order['lowest_right']:.0f} %"
+            + ("." if rho is None else f", Spearman {rho:.3f}."),
+            highlight=False,
+        )
+    for problem in result.problems[:MAX_PROBLEMS]:
+        console.print(f"[yellow]skipped[/yellow] {problem}", highlight=False)
+    if len(result.problems) > MAX_PROBLEMS:
+        console.print(f"... and {len(result.problems) - MAX_PROBLEMS} more, see {folder / 'log.txt'}")
+    console.print(f"{result.n_structures} structures evaluated, {len(result.problems)} skipped; see {folder}")
+
+
+def derived_table(result: "Evaluation") -> Table:
+    """Errors of length, direction and torque of magnetic forces, as a rich table.
+
+    Args:
+        result: Errors of a model.
+
+    Returns:
+        The table.
+    """
+    table = Table("magnetic forces", "MAE", "RMSE", "RMS of reference", "unit", "count", title="H = −∂E/∂m")
+    names = ("magforces", *(name for name in result.derived if name != "energy_shifted"))
+    for name in names:
+        error = (result.overall | result.derived)[name]
+        rms = result.reference_rms.get(name)
+        table.add_row(
+            name,
+            f"{error.mae:.2f}",
+            f"{error.rmse:.2f}",
+            "–" if rms is None else f"{rms:.2f}",
+            error.unit,
+            str(error.count),
+        )
+    return table

@@ -1,0 +1,136 @@
+"""``mmace-sim evaluate`` from end to end, with a tiny model."""
+
+import csv
+
+import pytest
+from ase.io import write
+from cli_tools import mmace_sim, summary_of, write_tiny_model
+from training_toys import toy_frames, write_toys
+
+FIGURES = {
+    f"{kind}_{label}"
+    for kind in ("parity", "errors")
+    for label in ("energy", "forces", "stress", "magforces")
+} | {"parity_energy_shifted", "magforce_angles"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+def test_evaluate_writes_tables_figures_and_a_page(model, tmp_path):
+    out = tmp_path / "eval"
+    arguments = ["evaluate", model, write_toys(tmp_path / "toys.extxyz", n=12), "-o", out, "--device", "cpu"]
+    result = mmace_sim(*arguments)
+    assert result.exit_code == 0, result.output
+    files = {path.name for path in out.iterdir()}
+    assert files == {"config.yaml", "figures", "log.txt", "report.html", "structures.csv", "summary.json"}
+    drawn = {path.name for path in (out / "figures").iterdir()}
+    assert drawn == {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
+    summary = summary_of(out)
+    assert summary["n_structures"] == 12
+    assert set(summary["by_config_type"]) == {"even", "odd"}
+    assert set(summary["by_order"]) == {"non-collinear"}
+    assert set(summary["by_element"]) == {"Fe"}
+    assert summary["overall"]["forces"]["unit"] == "meV/Å"
+    assert summary["overall"]["torque"]["unit"] == "meV"
+    assert summary["overall"]["energy"]["mae"] > 1e6  # the toys' zero of energy is another one
+    assert summary["overall"]["energy_shifted"]["mae"] < 1e4
+    assert summary["timing"]["n_atoms"] == 24
+    assert summary["ranking"]["spearman_all"]["Fe"]["n_structures"] == 12
+    assert "meV/μB" in result.output
+    with (out / "structures.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert float(rows[3]["magforces_rmse"]) > 0
+    assert mmace_sim(*arguments).exit_code == 2
+    assert mmace_sim(*arguments, "--force", "--no-figures", "--no-report").exit_code == 0
+    assert {path.name for path in out.iterdir()} == files - {"report.html"}
+    assert not list((out / "figures").iterdir())
+
+
+def test_the_page_holds_what_was_found_and_can_be_made_later(model, tmp_path):
+    out = tmp_path / "eval"
+    frames = toy_frames(3)
+    frames[0].info["config_type"] = "<b>bold</b>"
+    write(tmp_path / "toys.extxyz", frames, format="extxyz")
+    assert mmace_sim("evaluate", model, tmp_path / "toys.extxyz", "-o", out).exit_code == 0
+    page = (out / "report.html").read_text()
+    for text in (
+        "magnetic force longitudinal",
+        "MAE / RMSE per order",
+        "toys.extxyz@2",
+        "data:image/",
+        "meV/atom",
+    ):
+        assert text in page
+    assert "<b>bold" not in page
+    (out / "report.html").unlink()
+    assert mmace_sim("report", out).exit_code == 0
+    again = (out / "report.html").read_text()
+    assert again == page
+
+
+def test_a_configuration_gives_the_same_errors(model, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    data = write_toys(tmp_path / "toys.extxyz", n=3)
+    assert (
+        mmace_sim("evaluate", model, data, "-o", first, "--no-figures", "--angle-threshold", "0.5").exit_code
+        == 0
+    )
+    result = mmace_sim("evaluate", "--config", first / "config.yaml", "-o", second)
+    assert result.exit_code == 0, result.output
+    assert summary_of(first)["overall"] == summary_of(second)["overall"]
+    (tmp_path / "bad.yaml").write_text("batchsize: 3\n")
+    result = mmace_sim("evaluate", model, data, "--config", tmp_path / "bad.yaml")
+    assert result.exit_code == 2
+    assert "batch_size" in result.output
+
+
+def test_other_names_of_labels_and_unconstrained_elements(model, tmp_path):
+    frames = toy_frames(3)
+    for atoms in frames:
+        atoms.info["dft"] = atoms.info.pop("REF_energy")
+        atoms.symbols[1] = "Al"
+    write(tmp_path / "toys.extxyz", frames, format="extxyz")
+    options = ["--keys", "energy=dft", "--magforce-elements", "Fe", "-o", tmp_path / "eval"]
+    assert mmace_sim("evaluate", model, tmp_path / "toys.extxyz", *options).exit_code == 0
+    summary = summary_of(tmp_path / "eval")
+    assert summary["overall"]["energy"]["count"] == 3
+    assert summary["overall"]["magforces"]["count"] == 9
+    assert set(summary["by_element"]) == {"Al", "Fe"}
+
+
+def test_evaluate_reports_what_it_cannot_do(model, tmp_path):
+    frames = toy_frames(4)
+    frames[1].symbols[:] = "Ni"
+    del frames[2].arrays["REF_magmom"]
+    write(tmp_path / "mixed.extxyz", frames, format="extxyz")
+    result = mmace_sim("evaluate", model, tmp_path / "mixed.extxyz", "-o", tmp_path / "e", "--no-figures")
+    assert result.exit_code == 3
+    assert "Ni unknown to the model" in " ".join(result.output.split())
+    summary = summary_of(tmp_path / "e")
+    assert (summary["n_structures"], summary["n_skipped"]) == (2, 2)
+    assert "Ni unknown to the model" in (tmp_path / "e" / "report.html").read_text()
+
+
+def test_evaluate_without_any_usable_structure(model, tmp_path):
+    write(tmp_path / "foreign.extxyz", toy_frames(1, symbol="Ni"), format="extxyz")
+    result = mmace_sim("evaluate", model, tmp_path / "foreign.extxyz", "-o", tmp_path / "e")
+    assert result.exit_code == 2
+    assert "no structure could be evaluated" in result.output
+
+
+def test_bad_usage_leaves_no_folder(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in (
+        (["nonsense", "data.extxyz"], "no model 'nonsense'"),
+        ([model, "data.extxyz"], "data.extxyz"),
+        ([model], "at least one file"),
+        ([model, "data.extxyz", "--keys", "colour=red"], "colour"),
+    ):
+        result = mmace_sim("evaluate", *arguments)
+        assert result.exit_code == 2
+        assert message in result.output
+        assert not any(tmp_path.iterdir())
