@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.io import iread
 
-from mmace_sim.errors import DataError, StructureError
+from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import check_magmoms, get_magmoms, has_magmoms
 from mmace_sim.model.config import DEFAULT_HEAD
 from mmace_sim.training.config import LabelKeys
+from mmace_sim.training.formats import expand_folders, read_structures
+from mmace_sim.training.formats.base import Item
 
 LABELS: tuple[str, ...] = ("energy", "forces", "stress", "magforces")
 """The labels a model can be trained on, in the order of every table."""
@@ -59,7 +60,7 @@ def read_frames(paths: Sequence[Path], keys: LabelKeys | None = None) -> FrameSe
     """Read every structure of the files; those without moments or with broken labels become problems.
 
     Args:
-        paths: Extended XYZ files (or anything else ASE reads), plain or compressed.
+        paths: Files or folders of any of `mmace_sim.training.formats`, several formats beside each other.
         keys: Names of the labels.
 
     Returns:
@@ -70,12 +71,11 @@ def read_frames(paths: Sequence[Path], keys: LabelKeys | None = None) -> FrameSe
     """
     keys = keys or LabelKeys()
     found = FrameSet()
-    for path in paths:
-        images = _read_images(Path(path))
-        for position, atoms in enumerate(images):
+    for path in expand_folders(paths):
+        for position, item in enumerate(read_structures(path, keys)):
             source = f"{path}@{position}"
             try:
-                found.frames.append(_to_frame(atoms, source, keys))
+                found.frames.append(frame_of(item, source, keys))
             except StructureError as error:
                 found.problems.append(f"{source}: {error}")
     return found
@@ -118,8 +118,13 @@ def split_frames(
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """SHA-256 of a file's bytes; of a folder, of the names and hashes of the files in it."""
+    if not Path(path).is_dir():
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    inside = sorted(p for p in Path(path).rglob("*") if p.is_file())
+    lines = [f"{file_sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in inside]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _hash_number(identity: str) -> float:
@@ -127,31 +132,31 @@ def _hash_number(identity: str) -> float:
     return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2.0**64
 
 
-def _read_images(path: Path) -> list[Atoms]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        images = list(iread(path, index=":"))
-    except Exception as error:  # readers raise whatever they like
-        raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
-    if not images:
-        raise DataError(f"{path}: holds no structure")
-    return images
+def frame_of(item: Item, source: str, keys: LabelKeys) -> Frame:
+    """What a reader gave as a checked frame.
 
+    Args:
+        item: Structure with labels under the names of `keys`, or why there is none.
+        source: File and position, for messages.
+        keys: Names of the labels.
 
-def _to_frame(atoms: Atoms, source: str, keys: LabelKeys) -> Frame:
-    if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+    Raises:
+        StructureError: If moments are missing, or anything is not finite or of a wrong shape.
+    """
+    if isinstance(item, StructureError):
+        raise item
+    if not np.isfinite(item.positions).all() or not np.isfinite(item.cell.array).all():
         raise StructureError("positions or cell are not finite")
-    if keys.magmoms in atoms.arrays:
-        magmoms = check_magmoms(atoms.arrays[keys.magmoms], len(atoms), source=keys.magmoms)
+    if keys.magmoms in item.arrays:
+        magmoms = check_magmoms(item.arrays[keys.magmoms], len(item), source=keys.magmoms)
     else:
-        magmoms = get_magmoms(atoms)
+        magmoms = get_magmoms(item)
     return Frame(
-        atoms=atoms,
+        atoms=item,
         source=source,
         magmoms=magmoms,
-        config_type=str(atoms.info.get(keys.config_type, "default")),
-        labels=_read_labels(atoms, keys),
+        config_type=str(item.info.get(keys.config_type, "default")),
+        labels=_read_labels(item, keys),
     )
 
 

@@ -1,0 +1,122 @@
+"""What the readers of all formats share: labels under the names that the configuration gives them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io.formats import open_with_compression
+
+from mmace_sim.errors import DataError, StructureError
+from mmace_sim.training.config import LabelKeys
+
+Item = Atoms | StructureError
+"""A structure with its labels, or why it cannot be used (the structures after it may be)."""
+
+PER_STRUCTURE: tuple[str, ...] = ("energy", "stress")
+"""Labels in `Atoms.info`."""
+
+PER_ATOM: tuple[str, ...] = ("forces", "magmoms", "magforces")
+"""Labels in `Atoms.arrays`."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Attributes:
+        name: Name for messages.
+        matches: Whether a file or folder is of this format, judged by its name or a look into it.
+        read: Reads structures one after the other; may raise anything, the caller names the file.
+    """
+
+    name: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, LabelKeys], Iterator[Item]]
+
+
+def put_labels(atoms: Atoms, keys: LabelKeys, labels: Mapping[str, Any]) -> Atoms:
+    """Store labels under the names that `read_frames` looks for, where the structure has none under that name yet.
+
+    Args:
+        atoms: Structure to change.
+        keys: Names of the labels.
+        labels: Values by label (`energy`, `forces`, `stress`, `magmoms`, `magforces`); None is left out.
+
+    Returns:
+        The same structure.
+
+    Raises:
+        StructureError: If a label per atom is not one value for each atom.
+    """
+    for label, value in labels.items():
+        if value is None:
+            continue
+        key = getattr(keys, label)
+        if label in PER_STRUCTURE:
+            atoms.info.setdefault(key, value)
+        elif key not in atoms.arrays:
+            values = np.asarray(value, dtype=float)
+            if values.ndim == 0 or len(values) != len(atoms):
+                raise StructureError(f"{label} has shape {values.shape}, but there are {len(atoms)} atoms")
+            atoms.arrays[key] = values
+    return atoms
+
+
+def results_as_labels(atoms: Atoms) -> dict[str, Any]:
+    """Labels among the results of a calculator: what ASE read from a calculation.
+
+    The energy is the free energy if there is one: forces are its derivative.
+
+    Args:
+        atoms: Structure as ASE read it.
+    """
+    results = getattr(atoms.calc, "results", None) or {}
+    energy = results.get("free_energy", results.get("energy"))
+    names = ("forces", "stress", "magmoms", "magforces")
+    return {"energy": energy} | {name: results.get(name) for name in names}
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, plain or compressed."""
+    with open_with_compression(str(path), "r") as file:
+        return file.read()
+
+
+def type_map_beside(path: Path) -> list[str]:
+    """Element symbols of the integer types of a file: `NAME.type_map.raw` or `type_map.raw` in its folder.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: If there is no such list.
+    """
+    candidates = (path.with_name(f"{path.name.split('.')[0]}.type_map.raw"), path.with_name("type_map.raw"))
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.read_text(encoding="utf-8").split()
+    raise DataError(
+        "the file names its elements by numbers (0, 1, ...); write their symbols in this order, one a line, to "
+        f"{candidates[0].name} or type_map.raw in the same folder"
+    )
+
+
+def symbols_of(types: np.ndarray, type_map: list[str]) -> list[str]:
+    """Element symbols of integer types.
+
+    Args:
+        types: Types, from 0.
+        type_map: Symbols in the order of the types.
+
+    Raises:
+        DataError: If there is a type without a symbol.
+    """
+    if len(types) and (types.min() < 0 or types.max() >= len(type_map)):
+        wrong = next(int(t) for t in types if not 0 <= t < len(type_map))
+        raise DataError(
+            f"type {wrong} has no element: type_map.raw names {len(type_map)} ({', '.join(type_map)})"
+        )
+    return [type_map[int(t)] for t in types]

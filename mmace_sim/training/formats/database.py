@@ -1,0 +1,311 @@
+"""ASE databases: LMDB (``.aselmdb``, ``.lmdb``), fast enough to train from, and SQLite (``.db``).
+
+Both hold energy, forces, stress and moments as calculator results and everything else in ``data``, as `ase.db` has it;
+the LMDB file is that of ``ase-db-backends`` and fairchem: key = row number, value = JSON compressed by zlib. Nothing is
+unpickled.
+"""
+
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import lmdb
+import numpy as np
+import orjson
+from ase import Atoms
+from ase.db import connect
+from ase.db.core import Database as AseDatabase
+from ase.db.row import AtomsRow
+
+from mmace_sim.errors import DataError, StructureError
+from mmace_sim.training.config import LabelKeys
+from mmace_sim.training.formats.base import PER_ATOM, PER_STRUCTURE, Format, Item, put_labels
+
+LMDB_ENDINGS: tuple[str, ...] = (".aselmdb", ".lmdb")
+
+_MAP_SIZE = 2**40  # address space only: the file grows as it is filled
+
+_WRITE_EVERY = 2000
+
+
+class LmdbRows:
+    """Rows of an LMDB file as dictionaries, opened anew in every process that reads.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._env: lmdb.Environment | None = None
+        self._pid = -1
+        size = self._value(b"nextid")
+        if size is None:
+            raise DataError(
+                "is no ASE database in LMDB (no nextid); only those are read, as nothing is unpickled"
+            )
+        deleted = set(self._value(b"deleted_ids") or ())
+        ids = np.arange(1, int(size))
+        self.ids = ids[~np.isin(ids, list(deleted))] if deleted else ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        row = self._value(str(self.ids[position]).encode())
+        if row is None:
+            raise StructureError("the row is missing from the database")
+        return {key: _unpacked(value) for key, value in row.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_env": None, "_pid": -1}
+
+    def _value(self, key: bytes) -> Any:
+        if self._env is None or self._pid != os.getpid():
+            self._env = lmdb.open(
+                str(self.path),
+                subdir=self.path.is_dir(),
+                readonly=True,
+                lock=False,
+                readahead=False,
+                max_readers=512,
+            )
+            self._pid = os.getpid()
+        with self._env.begin() as transaction:
+            packed = transaction.get(key)
+        if packed is None:
+            return None
+        try:
+            return orjson.loads(zlib.decompress(packed))
+        except (zlib.error, orjson.JSONDecodeError) as error:
+            raise DataError("is no ASE database in LMDB (values are not compressed JSON)") from error
+
+
+class SqliteRows:
+    """Rows of a SQLite (or JSON) database of ASE as dictionaries, opened anew in every process that reads.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._database: AseDatabase | None = None
+        self._pid = -1
+        rows = self._open().select(include_data=False, columns=["id"])
+        self.ids = np.array([row.id for row in rows], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        row: AtomsRow = self._open().get(int(self.ids[position]))
+        fixed = {key: getattr(row, key) for key in ("key_value_pairs", "data")}
+        return {key: row[key] for key in row if key not in row.key_value_pairs} | fixed
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_database": None, "_pid": -1}
+
+    def _open(self) -> AseDatabase:
+        if self._database is None or self._pid != os.getpid():
+            self._database = connect(self.path)
+            self._pid = os.getpid()
+        return self._database
+
+
+Rows = LmdbRows | SqliteRows
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is a database that gives any structure without reading those before it."""
+    return path.is_file() and path.suffix.lower() in (*LMDB_ENDINGS, ".db")
+
+
+def open_rows(path: Path) -> Rows:
+    """Open a database.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: If it is not one.
+    """
+    try:
+        return LmdbRows(path) if path.suffix.lower() in LMDB_ENDINGS else SqliteRows(path)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except Exception as error:  # of lmdb and sqlite3
+        raise DataError(f"{path}: cannot be opened as a database ({error})") from error
+
+
+def row_to_atoms(row: dict[str, Any], keys: LabelKeys) -> Atoms:
+    """Structure of a row with its labels under the given names.
+
+    Names are looked for in `data` and among the key-value pairs of the row, then labels among the calculator results.
+
+    Args:
+        row: A row.
+        keys: Names of the labels.
+
+    Raises:
+        StructureError: If numbers or positions are missing, or the lengths do not agree.
+    """
+    if "numbers" not in row or "positions" not in row:
+        raise StructureError("the row has no numbers or no positions")
+    atoms = Atoms(row["numbers"], row["positions"], cell=row.get("cell"), pbc=row.get("pbc"))
+    data = dict(row.get("data") or {})
+    atoms.info.update(data.pop("info", {}))
+    atoms.info.update(row.get("key_value_pairs") or {})
+    per_atom = {getattr(keys, label) for label in PER_ATOM}
+    for key, value in data.items():
+        if key in per_atom:
+            atoms.arrays[key] = np.asarray(value, dtype=float)
+        elif key in (*(getattr(keys, label) for label in PER_STRUCTURE), keys.config_type):
+            atoms.info[key] = value
+    energy = row.get("free_energy", row.get("energy"))
+    labels = {name: row.get(name, data.get(name)) for name in ("forces", "stress", "magmoms", "magforces")}
+    magmoms = row.get("initial_magmoms") if labels["magmoms"] is None else labels["magmoms"]
+    if magmoms is not None:  # SQLite stores vectors one after the other
+        labels["magmoms"] = np.reshape(magmoms, (-1, 3)) if np.size(magmoms) == 3 * len(atoms) else magmoms
+    return put_labels(atoms, keys, labels | {"energy": energy})
+
+
+def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
+    rows = LmdbRows(path) if path.suffix.lower() in LMDB_ENDINGS else SqliteRows(path)
+    for position in range(len(rows)):
+        try:
+            yield row_to_atoms(rows[position], keys)
+        except StructureError as error:
+            yield error
+
+
+class LmdbWriter:
+    """Writes structures to an LMDB file that `ase-db-backends` can read too; use it in a `with` block.
+
+    Args:
+        path: New file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._env = lmdb.open(str(path), subdir=False, map_size=_MAP_SIZE, meminit=False, map_async=True)
+        self._transaction = self._env.begin(write=True)
+        self._next = 1
+
+    def __enter__(self) -> "LmdbWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+        self._transaction.abort()
+        self._env.sync(True)
+        self._env.close()
+
+    def write(self, row: dict[str, Any]) -> int:
+        """Add a row.
+
+        Args:
+            row: Numbers, positions, cell, pbc, calculator results, and `data`.
+
+        Returns:
+            Its number, from 1.
+        """
+        packed = zlib.compress(orjson.dumps({key: _packed(value) for key, value in row.items()}))
+        self._transaction.put(str(self._next).encode(), packed)
+        self._next += 1
+        if self._next % _WRITE_EVERY == 0:
+            self._flush()
+        return self._next - 1
+
+    def _flush(self) -> None:
+        self._transaction.put(b"nextid", zlib.compress(orjson.dumps(self._next)))
+        self._transaction.commit()
+        self._transaction = self._env.begin(write=True)
+
+
+def write_database(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write a database: LMDB, or SQLite if the name ends in ``.db``.
+
+    Args:
+        path: New file.
+        rows: Rows as `atoms_to_row` makes them.
+
+    Returns:
+        Number of rows.
+    """
+    count = 0
+    if path.suffix.lower() in LMDB_ENDINGS:
+        with LmdbWriter(path) as writer:
+            for row in rows:
+                count = writer.write(row)
+        return count
+    with connect(path) as database:
+        for row in rows:
+            count = database.write(AtomsRow(row), data=row["data"])
+    return count
+
+
+def atoms_to_row(
+    atoms: Atoms, magmoms: np.ndarray, labels: dict[str, np.ndarray], info: dict[str, Any]
+) -> dict[str, Any]:
+    """A row of a database.
+
+    Args:
+        atoms: Structure.
+        magmoms: Moments, in μB.
+        labels: Labels: `energy`, `forces`, `stress` (3, 3), `magforces`.
+        info: What else is known, such as config_type and group.
+    """
+    row = {
+        "numbers": atoms.numbers,
+        "positions": atoms.positions,
+        "cell": atoms.cell.array,
+        "pbc": atoms.pbc,
+        "unique_id": os.urandom(16).hex(),
+        "ctime": 0.0,
+        "mtime": 0.0,
+        "user": None,
+        "calculator": "unknown",
+        "calculator_parameters": {},
+        "magmoms": magmoms,
+        "data": {"info": info},
+    }
+    if "energy" in labels:
+        row["energy"] = float(labels["energy"])
+    if "forces" in labels:
+        row["forces"] = labels["forces"]
+    if "stress" in labels:
+        s = labels["stress"]
+        row["stress"] = np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])
+    if "magforces" in labels:
+        row["data"]["magforces"] = labels["magforces"]
+    return row
+
+
+def _packed(value: Any) -> Any:
+    """A value for JSON, arrays as ASE writes them."""
+    if isinstance(value, np.ndarray):
+        return {"__ndarray__": [list(value.shape), value.dtype.name, value.ravel().tolist()]}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {str(key): _packed(item) for key, item in value.items()}
+    return [_packed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _unpacked(value: Any) -> Any:
+    """A value from JSON, arrays as ASE writes them."""
+    if isinstance(value, dict):
+        if "__ndarray__" in value:
+            shape, dtype, flat = value["__ndarray__"]
+            return np.array(flat, dtype=dtype).reshape(shape)
+        return {key: _unpacked(item) for key, item in value.items()}
+    return [_unpacked(item) for item in value] if isinstance(value, list) else value
+
+
+FORMAT = Format("an ASE database", is_database, _read)
