@@ -59,15 +59,16 @@ def save_evaluation_plots(result: Evaluation, ranking: Ranking, folder: Path) ->
 
 
 def _save_parity(label: str, result: Evaluation, folder: Path) -> list[Path]:
-    samples, error = result.parity[label], result.overall[label]
-    written = _parity(label, samples, error, result.config_types, folder / f"parity_{label}")
+    names, path = result.config_types, folder / f"parity_{label}"
+    written = _parity(label, result.parity[label], result.overall[label], names, path)
     if label == "energy" and "energy_shifted" in result.derived:
-        written += _parity_shifted(result, folder / "parity_energy_shifted")
+        path = folder / "parity_energy_shifted"
+        written += _parity(label, _shifted(result), result.derived["energy_shifted"], names, path)
     return written
 
 
-def _parity_shifted(result: Evaluation, path: Path) -> list[Path]:
-    """Parity of energies without the constants of the compositions."""
+def _shifted(result: Evaluation) -> Samples:
+    """Energies without the constants of the compositions."""
     samples, numbers = Samples(), {name: k for k, name in enumerate(result.config_types)}
     for record in result.structures:
         shift = result.energy_shifts.get(record.composition)
@@ -75,7 +76,7 @@ def _parity_shifted(result: Evaluation, path: Path) -> list[Path]:
             values = (np.array([record.energy[0]]), np.array([record.energy[1] - shift]))
             samples.add(*values, numbers[record.config_type])
     samples.close()
-    return _parity("energy", samples, result.derived["energy_shifted"], result.config_types, path)
+    return samples
 
 
 def _parity(label: str, samples: Samples, error: LabelError, names: list[str], path: Path) -> list[Path]:
@@ -113,8 +114,12 @@ def _scatter(axes: "Axes", x: np.ndarray, y: np.ndarray, kind: np.ndarray, names
 
 
 def _save_errors(label: str, result: Evaluation, folder: Path) -> list[Path]:
-    """Part of the values whose error is larger than x; values that symmetry makes zero are left out."""
-    samples, error = result.parity[label], result.overall[label]
+    """Part of the values whose error is larger than x; values that symmetry makes zero are left out.
+
+    Energies are without the constants of the compositions, if there are any.
+    """
+    shifted = label == "energy" and "energy_shifted" in result.derived
+    samples, error = _shifted(result) if shifted else result.parity[label], result.overall[label]
     counted = (np.abs(samples.x) > _ZERO) | (np.abs(samples.y) > _ZERO)
     errors, kind = MILLI * np.abs(samples.y - samples.x)[counted], samples.kind[counted]
     if not len(errors):
@@ -134,10 +139,12 @@ def _save_errors(label: str, result: Evaluation, folder: Path) -> list[Path]:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_minor_formatter("")
     axes.set_xlim(left=max(np.quantile(errors, 0.02), 1e-4 * max(errors.max(), 1e-6)))
     axes.axhline(0.5, color=REFERENCE, linewidth=0.6, linestyle=":")
     axes.axhline(0.05, color=REFERENCE, linewidth=0.6, linestyle=":")
-    axes.set_xlabel(f"|error| of the {AXES[label][0]} ({error.unit})")
+    what = "shifted energy" if shifted else AXES[label][0]
+    axes.set_xlabel(f"|error| of the {what} ({error.unit})")
     axes.set_ylabel("part with a larger error")
     median, tail = np.quantile(errors, (0.5, 0.95))
     axes.set_title(f"median {median:.3g}, 95 % below {tail:.3g} {error.unit}", fontsize=8)
@@ -174,7 +181,8 @@ def _save_ranking(ranking: Ranking, folder: Path) -> list[Path]:
     axes.set_xlabel("reference, above the lowest state (meV/atom)")
     axes.set_ylabel("predicted, above the same state (meV/atom)")
     pairs, right = (sum(getattr(g, key) for g in ranking.groups) for key in ("n_pairs", "n_right"))
-    axes.set_title(f"{len(ranking.groups)} crystals: {right} of {pairs} pairs in order", fontsize=8)
+    plural = "" if len(ranking.groups) == 1 else "s"
+    axes.set_title(f"{len(ranking.groups)} crystal{plural}: {right} of {pairs} pairs in order", fontsize=8)
     if not many:
         add_legend(axes)
     return save_figure(figure, folder / "ranking")
