@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from mmace_sim import __version__
 from mmace_sim.allocator import keep_freed_memory
+from mmace_sim.cli.anisotropy import anisotropy
 from mmace_sim.cli.bain import bain
 from mmace_sim.cli.check import check
 from mmace_sim.cli.convert import convert
@@ -89,6 +90,7 @@ app.command()(elastic)
 app.command()(check)
 app.command()(phonons)
 app.command()(exchange)
+app.command()(anisotropy)
 app.command()(order)
 app.command()(report)
 app.command()(moments)

@@ -1,0 +1,108 @@
+"""Moments in a crystal field, whose anisotropy constants are given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmace_sim.graph.batch import MagneticGraph
+
+
+class SingleIonModel(nn.Module):
+    """Independent moments with uniaxial and cubic anisotropy about axes that are fixed in space.
+
+    E = Σ_i [E0 + a m_i² + b m_i⁴ + K1 sin²θ + K2 sin⁴θ + K3 sin⁴θ cos 4φ
+             + C1 (α1²α2² + α2²α3² + α3²α1²) + C2 α1²α2²α3²],
+
+    α the components of m_i/|m_i| along the axes x, y, z; θ is the angle to z, φ that of the projection to x. The
+    energy is even in the moments and does not depend on positions. It is not invariant when a structure is turned,
+    because the axes stay, nor smooth at m = 0.
+
+    Known answers, per atom: the constants are K1, K2, K3, C1 and C2. With `per_square` everything but E0, a and b is
+    multiplied by m², and relaxed lengths give, for K2 = K3 = C1 = C2 = 0, E(θ) = E0 − (a + K1 sin²θ)²/(4b), that is
+    constants K1 m² at θ = 0 and −K1²/(4b).
+
+    Args:
+        uniaxial: (K1, K2) in eV; positive K1 is an easy axis.
+        basal: K3 in eV.
+        cubic: (C1, C2) in eV; positive C1 is an easy ⟨100⟩.
+        axes: Axes as rows; made unit vectors.
+        landau: (a, b) in eV/μB² and eV/μB⁴.
+        per_square: Whether the constants are those of 1 μB and go with m².
+        energy_per_atom: E0 in eV.
+        elements: Atomic numbers that are accepted.
+        r_max: Cutoff radius, in Å; no pair matters.
+    """
+
+    def __init__(
+        self,
+        *,
+        uniaxial: tuple[float, float] = (0.0, 0.0),
+        basal: float = 0.0,
+        cubic: tuple[float, float] = (0.0, 0.0),
+        axes: Sequence[Sequence[float]] | np.ndarray = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+        landau: tuple[float, float] = (-0.4, 0.05),
+        per_square: bool = False,
+        energy_per_atom: float = -8.0,
+        elements: Sequence[int] = (26,),
+        r_max: float = 3.0,
+    ) -> None:
+        super().__init__()
+        self.uniaxial, self.basal, self.cubic = uniaxial, basal, cubic
+        self.landau, self.per_square, self.energy_per_atom = landau, per_square, energy_per_atom
+        self.elements, self.r_max = sorted(elements), r_max
+        self.metadata: dict[str, Any] = {"name": "single-ion-toy"}
+        table = torch.full((120,), -1, dtype=torch.long)
+        table[self.elements] = 0
+        self.register_buffer("species_table", table, persistent=False)
+        rows = np.asarray(axes, dtype=float)
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        self.register_buffer("axes", torch.as_tensor(rows), persistent=False)
+
+    @property
+    def spin_orbit(self) -> bool:
+        """Whether directions of moments couple to space."""
+        return bool(any(self.uniaxial) or self.basal or any(self.cubic))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the model."""
+        return self.axes.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self.axes.device
+
+    def relaxed_moment(self) -> float:
+        """Length of the relaxed moments without anisotropy, in μB."""
+        a, b = self.landau
+        return max(-a / (2 * b), 0.0) ** 0.5
+
+    def forward(
+        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
+    ) -> dict[str, Tensor]:
+        """Energies of the structures of a batch.
+
+        Args:
+            graph: The batch.
+            edge_vectors: Pair vectors, in Å; they do not matter.
+
+        Returns:
+            "energy" of each structure and "node_energy" of each atom, in eV and float64.
+        """
+        del edge_vectors
+        square = (graph.magmoms * graph.magmoms).sum(dim=1)
+        x, y, z = (graph.magmoms @ self.axes.T / square.sqrt()[:, None]).unbind(dim=1)
+        sine = x * x + y * y
+        fourfold = x**4 - 6 * x * x * y * y + y**4
+        field = self.uniaxial[0] * sine + self.uniaxial[1] * sine**2 + self.basal * fourfold
+        field = field + self.cubic[0] * (x * x * y * y + sine * z * z) + self.cubic[1] * (x * y * z) ** 2
+        field = field * square if self.per_square else field
+        node_energy = self.energy_per_atom + self.landau[0] * square + self.landau[1] * square**2 + field
+        node_energy = node_energy.double()
+        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
+        return {"energy": energy, "node_energy": node_energy}

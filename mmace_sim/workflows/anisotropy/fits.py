@@ -1,0 +1,215 @@
+"""Fits of energies on a sphere: harmonics, anisotropy constants, easy and hard directions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import minimize
+from scipy.special import sph_harm_y
+
+from mmace_sim.workflows.anisotropy.symmetry import Term
+
+_OVERSAMPLING = 1.3
+"""Least number of energies for each harmonic."""
+_N_TRIALS = 2000
+
+
+def real_harmonics(
+    directions: Float[np.ndarray, "n 3"], degrees: list[tuple[int, int]]
+) -> Float[np.ndarray, "n n_functions"]:
+    """Real spherical harmonics, orthonormal on the sphere; m < 0 are those with sin |m|φ.
+
+    Args:
+        directions: Unit vectors.
+        degrees: Pairs (l, m).
+    """
+    theta = np.arccos(np.clip(directions[:, 2], -1.0, 1.0))
+    phi = np.arctan2(directions[:, 1], directions[:, 0])
+    ell, m = np.array(degrees).T
+    values = sph_harm_y(ell, np.abs(m), theta[:, None], phi[:, None])
+    factors = np.where(m == 0, 1.0, (-1.0) ** m * 2**0.5)
+    return factors * np.where(m < 0, values.imag, values.real)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """E(n) as a sum of real harmonics of the direction in a frame.
+
+    Attributes:
+        frame: Axes x, y, z as rows.
+        degrees: Pairs (l, m).
+        coefficients: In eV per cell.
+        residual: Root mean square of what is left of the energies, in eV per cell.
+    """
+
+    frame: Float[np.ndarray, "3 3"]
+    degrees: list[tuple[int, int]]
+    coefficients: Float[np.ndarray, " n_functions"]
+    residual: float
+
+    def __call__(self, directions: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """Energies in Cartesian directions, in eV per cell, on the zero of the fitted energies."""
+        return real_harmonics(directions @ self.frame.T, self.degrees) @ self.coefficients
+
+    def tensor(self) -> Float[np.ndarray, "3 3"]:
+        """Symmetric traceless A of the part n·A·n of second degree, Cartesian, in eV per cell."""
+        second = [k for k, (ell, _) in enumerate(self.degrees) if ell == 2]
+        n = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=float)
+        n /= np.linalg.norm(n, axis=1, keepdims=True)
+        values = real_harmonics(n, [self.degrees[k] for k in second]) @ self.coefficients[second]
+        x, y, z = values[:3]
+        yz, xz, xy = values[3] - (y + z) / 2, values[4] - (x + z) / 2, values[5] - (x + y) / 2
+        inside = np.array([[x, xy, xz], [xy, y, yz], [xz, yz, z]])
+        return self.frame.T @ inside @ self.frame
+
+
+def fit_surface(
+    directions: Float[np.ndarray, "n 3"],
+    energies: Float[np.ndarray, " n"],
+    frame: Float[np.ndarray, "3 3"],
+    *,
+    max_ell: int,
+    even: bool,
+) -> Surface:
+    """Least squares of harmonics, of the least norm where directions do not determine them (in a plane).
+
+    Args:
+        directions: Unit vectors.
+        energies: In eV per cell.
+        frame: Axes as rows.
+        max_ell: Highest degree; lowered where there are too few energies.
+        even: Take even degrees only, as time reversal asks for.
+    """
+    step = 2 if even else 1
+    ells = list(range(0, max_ell + 1, step))
+    while len(ells) > 2 and _OVERSAMPLING * sum(2 * ell + 1 for ell in ells) > len(energies):
+        ells.pop()
+    degrees = [(ell, m) for ell in ells for m in range(-ell, ell + 1)]
+    design = real_harmonics(directions @ frame.T, degrees)
+    mean = energies.mean()
+    coefficients = np.linalg.lstsq(design, energies - mean, rcond=1e-10)[0]
+    residual = float(np.sqrt(np.mean((design @ coefficients + mean - energies) ** 2)))
+    coefficients[0] += mean * (4 * np.pi) ** 0.5
+    return Surface(frame, degrees, coefficients, residual)
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Anisotropy constants of a form.
+
+    Attributes:
+        form: "uniaxial" or "cubic".
+        functions: The function of each constant, as text.
+        values: Constants, in eV per cell.
+        errors: Standard errors of the fit, in eV per cell.
+        residual: Root mean square of what is left of the energies, in eV per cell.
+    """
+
+    form: str
+    functions: dict[str, str]
+    values: dict[str, float]
+    errors: dict[str, float]
+    residual: float
+
+    def get(self, name: str) -> float | None:
+        """A constant in eV per cell; None if the form has none of that name."""
+        return self.values.get(name)
+
+    @property
+    def easy(self) -> str:
+        """Easy directions that K1 and K2 alone ask for."""
+        k1, k2 = self.values["K1"], self.values["K2"]
+        if self.form == "cubic":
+            energies = {"<100>": 0.0, "<110>": k1 / 4, "<111>": k1 / 3 + k2 / 27}
+            return min(energies, key=lambda name: energies[name])
+        sine = -k1 / (2 * k2) if k2 else -1.0
+        energies = {"axis": 0.0, "plane": k1 + k2}
+        if 0 < sine < 1:
+            energies["cone"] = sine * k1 + sine**2 * k2
+        return min(energies, key=lambda name: energies[name])
+
+    @property
+    def cone_angle(self) -> float | None:
+        """Angle of an easy cone to the axis, in degrees."""
+        if self.form == "cubic" or self.easy != "cone":
+            return None
+        return float(np.degrees(np.arcsin((-self.values["K1"] / (2 * self.values["K2"])) ** 0.5)))
+
+
+def fit_constants(
+    form: str,
+    terms: Mapping[str, tuple[str, Term]],
+    directions: Float[np.ndarray, "n 3"],
+    energies: Float[np.ndarray, " n"],
+    frame: Float[np.ndarray, "3 3"],
+) -> Constants | None:
+    """Least squares of the functions of a form.
+
+    Args:
+        form: Name of the form.
+        terms: Name, text and function of each term besides the constant.
+        directions: Unit vectors.
+        energies: In eV per cell.
+        frame: Axes as rows, in which the functions are written.
+
+    Returns:
+        The constants; None without terms, or if the directions do not determine them.
+    """
+    if not terms:
+        return None
+    inside = directions @ frame.T
+    design = np.stack([np.ones(len(inside)), *(function(inside) for _, function in terms.values())], axis=1)
+    if len(energies) <= design.shape[1] or np.linalg.matrix_rank(design, tol=1e-6) < design.shape[1]:
+        return None
+    mean = energies.mean()
+    solution = np.linalg.lstsq(design, energies - mean, rcond=None)[0]
+    left = design @ solution + mean - energies
+    variance = (left**2).sum() / (len(energies) - design.shape[1])
+    errors = np.sqrt(variance * np.linalg.inv(design.T @ design).diagonal())
+    names = ["K0", *terms]
+    values = dict(zip(names, solution.tolist(), strict=True)) | {"K0": float(solution[0] + mean)}
+    return Constants(
+        form=form,
+        functions={"K0": "1"} | {name: text for name, (text, _) in terms.items()},
+        values=values,
+        errors=dict(zip(names, errors.tolist(), strict=True)),
+        residual=float(np.sqrt(np.mean(left**2))),
+    )
+
+
+def lowest_direction(
+    function: Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]],
+    *,
+    axes: tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]] | None = None,
+) -> Float[np.ndarray, " 3"]:
+    """Where a smooth function of the direction is lowest: the best of many points, and downhill from there.
+
+    Args:
+        function: Energies of unit vectors.
+        axes: Two perpendicular unit vectors, to search their plane only.
+
+    Returns:
+        A unit vector.
+    """
+    if axes is None:
+        k = np.arange(_N_TRIALS) + 0.5
+        z, phi = 1 - 2 * k / _N_TRIALS, np.pi * (1 + 5**0.5) * k
+        trials = np.stack([np.sqrt(1 - z * z) * np.cos(phi), np.sqrt(1 - z * z) * np.sin(phi), z], axis=1)
+        trials = np.concatenate([np.eye(3), trials])
+    else:
+        phi = np.linspace(0, 2 * np.pi, _N_TRIALS)
+        trials = np.cos(phi)[:, None] * axes[0] + np.sin(phi)[:, None] * axes[1]
+    energies = function(trials)
+    start, size = trials[int(np.argmin(energies))], max(float(np.ptp(energies)), 1e-300)
+    sides = np.linalg.svd(start[None])[2][1:] if axes is None else np.cross(np.cross(*axes), start)[None]
+
+    def along(x: Float[np.ndarray, " k"]) -> float:
+        moved = start + x @ sides
+        return float((function((moved / np.linalg.norm(moved))[None])[0] - energies.min()) / size)
+
+    found = minimize(
+        along, np.zeros(len(sides)), method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-14}
+    )
+    direction = start + found.x @ sides
+    return direction / np.linalg.norm(direction)

@@ -1,0 +1,251 @@
+"""Symmetry of the anisotropy: which rotations hold, their axes, and the functions of the direction that they allow."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+
+from mmace_sim.errors import StructureError
+from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.workflows.elastic_symmetry import elastic_rotations
+from mmace_sim.workflows.magnetic_order import MagneticOrder, classify_order
+
+FORMS: tuple[str, ...] = ("uniaxial", "cubic", "general")
+"""Functions that constants belong to."""
+
+UNIAXIAL_SYSTEMS: frozenset[str] = frozenset({"hexagonal", "tetragonal", "trigonal"})
+_FOLDS = {3: 1, -1: 2, 0: 3, 1: 4, 2: 6}
+_MAX_INDEX, _INDEX_TOL = 5, 0.5
+
+Term = Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]]
+"""A function of unit vectors in the frame."""
+
+
+def _power(k: int, *, imaginary: bool = False, with_z: bool = False) -> Term:
+    """sin^k θ times cos kφ or sin kφ, and cos θ where k is odd."""
+
+    def term(n: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        value = (n[:, 0] + 1j * n[:, 1]) ** k
+        return (value.imag if imaginary else value.real) * (n[:, 2] if with_z else 1.0)
+
+    return term
+
+
+UNIAXIAL_TERMS: dict[str, tuple[str, Term]] = {
+    "K1": ("sin²θ", lambda n: n[:, 0] ** 2 + n[:, 1] ** 2),
+    "K2": ("sin⁴θ", lambda n: (n[:, 0] ** 2 + n[:, 1] ** 2) ** 2),
+}
+"""Constant: its function as text, and the function."""
+
+BASAL_TERMS: dict[str, tuple[str, Term]] = {
+    "K_cos2": ("sin²θ cos 2φ", _power(2)),
+    "K_sin2": ("sin²θ sin 2φ", _power(2, imaginary=True)),
+    "K_cos3": ("sin³θ cosθ cos 3φ", _power(3, with_z=True)),
+    "K_sin3": ("sin³θ cosθ sin 3φ", _power(3, imaginary=True, with_z=True)),
+    "K_cos4": ("sin⁴θ cos 4φ", _power(4)),
+    "K_sin4": ("sin⁴θ sin 4φ", _power(4, imaginary=True)),
+    "K_cos6": ("sin⁶θ cos 6φ", _power(6)),
+    "K_sin6": ("sin⁶θ sin 6φ", _power(6, imaginary=True)),
+}
+"""Those of the angle φ in the basal plane, used where symmetry allows them."""
+
+CUBIC_TERMS: dict[str, tuple[str, Term]] = {
+    "K1": (
+        "α1²α2² + α2²α3² + α3²α1²",
+        lambda n: 0.5 * ((n**2).sum(axis=1) ** 2 - (n**4).sum(axis=1)),
+    ),
+    "K2": ("α1²α2²α3²", lambda n: n.prod(axis=1) ** 2),
+}
+
+
+@dataclass(frozen=True)
+class DirectionSymmetry:
+    """Symmetry of the energy as a function of the direction.
+
+    Attributes:
+        system: Crystal system of its rotations.
+        frame: Axes x, y, z as rows: those of the cubic, or z the unique one and x a two-fold axis.
+        rotations: Proper rotations; each leaves E(n) unchanged, up to time reversal.
+        lattice: Vectors of the conventional cell of the crystal as rows, in Å; None for what is no crystal.
+    """
+
+    system: str
+    frame: Float[np.ndarray, "3 3"]
+    rotations: Float[np.ndarray, "n 3 3"]
+    lattice: Float[np.ndarray, "3 3"] | None
+
+    @property
+    def form(self) -> str:
+        """The one of `FORMS` that fits the symmetry."""
+        if self.system == "cubic":
+            return "cubic"
+        return "uniaxial" if self.system in UNIAXIAL_SYSTEMS else "general"
+
+    def terms(self, form: str) -> dict[str, tuple[str, Term]]:
+        """Functions of a form: K1 and K2, and of the basal ones those that every rotation leaves unchanged.
+
+        Args:
+            form: One of `FORMS`; "general" has none.
+        """
+        if form == "cubic":
+            return dict(CUBIC_TERMS)
+        if form == "general":
+            return {}
+        inside = self.frame @ self.rotations @ self.frame.T
+        points = np.random.default_rng(0).normal(size=(20, 3))
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        images = points @ inside.transpose(0, 2, 1)
+        allowed = {
+            name: entry
+            for name, entry in BASAL_TERMS.items()
+            if all(np.abs(entry[1](image) - entry[1](points)).max() < 1e-3 for image in images)
+        }
+        return UNIAXIAL_TERMS | allowed
+
+    def standard(self, direction: Float[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
+        """Of all directions equivalent by symmetry and time reversal the one nearest to z, then x, of the frame.
+
+        Args:
+            direction: A unit vector.
+        """
+        images = np.concatenate([self.rotations @ direction, -self.rotations @ direction])
+        keys = np.round(images @ self.frame.T, 4)[:, [2, 0, 1]]
+        return images[max(range(len(images)), key=lambda k: tuple(keys[k].tolist()))]
+
+
+def direction_symmetry(atoms: Atoms, axis: Float[np.ndarray, " 3"] | None = None) -> DirectionSymmetry:
+    """Symmetry of the energy of a crystal whose moments turn together.
+
+    For a collinear order these are the rotations of the crystal that map every moment onto one of the same length and
+    sign, or all onto those of the opposite sign. A non-collinear order and a molecule have none.
+
+    Args:
+        atoms: Structure with moments; their direction does not matter.
+        axis: Unique axis instead of that of the crystal.
+    """
+    identity = np.eye(3)[None]
+    if not atoms.pbc.all():
+        return DirectionSymmetry("triclinic", _frame("triclinic", {}, np.eye(3), axis), identity, None)
+    lattice = conventional_lattice(atoms)
+    collinear = classify_order(get_magmoms(atoms)) is not MagneticOrder.NON_COLLINEAR
+    found = elastic_rotations(atoms, spin_orbit=False) if collinear else identity
+    proper = found * np.rint(np.linalg.det(found))[:, None, None]
+    _, first = np.unique(np.round(proper, 6) + 0.0, axis=0, return_index=True)
+    rotations = proper[np.sort(first)]
+    folds = _rotation_folds(rotations)
+    system = _system(list(folds.values()))
+    return DirectionSymmetry(system, _frame(system, folds, lattice, axis), rotations, lattice)
+
+
+def conventional_lattice(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
+    """Vectors of the conventional cell of a crystal without its moments, in the orientation of the structure.
+
+    Args:
+        atoms: Crystal.
+
+    Raises:
+        StructureError: If spglib finds no symmetry.
+    """
+    import spglib
+
+    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # spglib about how it will report errors
+            found = spglib.get_symmetry_dataset(cell, symprec=0.01)
+    except Exception as error:  # spglib raises many kinds
+        raise StructureError(f"spglib finds no symmetry ({error}).") from error
+    if found is None:
+        raise StructureError("spglib finds no symmetry.")
+    return np.linalg.inv(found.transformation_matrix).T @ atoms.cell.array
+
+
+def _rotation_folds(rotations: Float[np.ndarray, "n 3 3"]) -> dict[tuple[float, ...], int]:
+    """The highest order of each rotation axis."""
+    folds: dict[tuple[float, ...], int] = {}
+    for rotation in rotations:
+        fold = _FOLDS[round(float(np.trace(rotation)))]
+        if fold == 1:
+            continue
+        axis = np.linalg.svd(rotation - np.eye(3))[2][2]
+        axis = axis * np.sign(axis[np.flatnonzero(np.abs(axis) > 1e-6)[-1]])
+        known = next((other for other in folds if abs(np.dot(other, axis)) > 1 - 1e-4), tuple(axis.tolist()))
+        folds[known] = max(fold, folds.get(known, 1))
+    return folds
+
+
+def _system(folds: list[int]) -> str:
+    if folds.count(3) > 1:
+        return "cubic"
+    for fold, name in ((6, "hexagonal"), (4, "tetragonal"), (3, "trigonal")):
+        if fold in folds:
+            return name
+    return {0: "triclinic", 1: "monoclinic"}.get(folds.count(2), "orthorhombic")
+
+
+def _frame(
+    system: str,
+    folds: dict[tuple[float, ...], int],
+    lattice: Float[np.ndarray, "3 3"],
+    axis: Float[np.ndarray, " 3"] | None,
+) -> Float[np.ndarray, "3 3"]:
+    """Right-handed axes as rows."""
+    by_fold = {
+        fold: np.array([a for a, f in folds.items() if f == fold]).reshape(-1, 3) for fold in (2, 3, 4, 6)
+    }
+    if axis is None and system in ("cubic", "orthorhombic"):
+        axes = by_fold[4] if len(by_fold[4]) == 3 else by_fold[2]
+        order = linear_sum_assignment(-np.abs(axes.T))[1]
+        frame = axes[order] * np.sign(axes[order].diagonal())[:, None]
+        return frame * np.array([[1.0], [1.0], [np.sign(np.linalg.det(frame))]])
+    if axis is None and system == "triclinic":
+        return np.eye(3)
+    main = next(by_fold[f][0] for f in (6, 4, 3, 2) if len(by_fold[f])) if axis is None else axis
+    z = main / np.linalg.norm(main)
+    flat = [a for a in by_fold[2] if abs(a @ z) < 1e-4] or [
+        a - (a @ z) * z for a in lattice if np.linalg.norm(np.cross(a, z)) > 1e-3 * np.linalg.norm(a)
+    ]
+    sides = [side / np.linalg.norm(side) for side in flat]
+    x = max(sides, key=lambda side: round(abs(float(side @ lattice[0])), 6))
+    x = x * (np.sign(round(float(x @ lattice[0]), 6)) or 1.0)
+    x = x - (x @ z) * z
+    x /= np.linalg.norm(x)
+    return np.array([x, np.cross(z, x), z])
+
+
+def crystal_direction(
+    direction: Float[np.ndarray, " 3"], lattice: Float[np.ndarray, "3 3"] | None
+) -> str | None:
+    """A direction in vectors of a lattice.
+
+    Args:
+        direction: Cartesian unit vector.
+        lattice: Vectors as rows.
+
+    Returns:
+        Such as "[1 1 0]" if small integers are within half a degree, else such as "[0.37 1.00 0.00]"; None without a
+        lattice.
+    """
+    if lattice is None:
+        return None
+    indices = _small_indices()
+    vectors = indices @ lattice
+    cosines = vectors @ direction / np.linalg.norm(vectors, axis=1)
+    best = int(np.argmax(np.round(cosines, 7)))
+    if cosines[best] > np.cos(np.radians(_INDEX_TOL)):
+        return "[" + " ".join(str(k) for k in indices[best].tolist()) + "]"
+    fractions = direction @ np.linalg.inv(lattice)
+    fractions = fractions / np.abs(fractions).max()
+    return "[" + " ".join(f"{k + 0.0:.2f}" for k in np.round(fractions, 2).tolist()) + "]"
+
+
+def _small_indices() -> Int[np.ndarray, "n 3"]:
+    """Integers without common divisor, the smallest first."""
+    span = range(-_MAX_INDEX, _MAX_INDEX + 1)
+    found = [(u, v, w) for u in span for v in span for w in span if gcd(u, v, w) == 1]
+    return np.array(sorted(found, key=lambda uvw: sum(k * k for k in uvw)))
