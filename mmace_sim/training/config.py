@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 
 class LabelKeys(Section):
-    """Names of the labels in the extended XYZ files."""
+    """Names of the labels in extended XYZ files and databases."""
 
     energy: str = "REF_energy"
     forces: str = "REF_forces"
@@ -43,7 +43,7 @@ class DataSource(Section):
     """One data set, with one zero of energy and one definition of the moments."""
 
     train_file: list[Path] = Field(default_factory=list)
-    """Extended XYZ files (also xz-, gz- or bz2-compressed)."""
+    """Files or folders with labels, in any of the formats of docs/training.md, several beside each other."""
 
     valid_file: list[Path] = Field(default_factory=list)
     """Files to choose the best weights on; default: a part of `train_file`, by a hash of each frame's identity."""
@@ -56,6 +56,9 @@ class DataSource(Section):
 
     test_fraction: float = Field(0.0, ge=0.0, lt=1.0)
     """Part of `train_file` kept for the final test if no `test_file` is given."""
+
+    stream: bool | None = None
+    """Read structures of databases from the disk when they are needed; default: of those with more than 30,000."""
 
     keys: LabelKeys = Field(default_factory=LabelKeys)
     """Names of the labels."""
@@ -155,7 +158,7 @@ class StageTwoConfig(Section):
     """First epoch (counted from 0) of the stage. The best weights are chosen among those of this stage."""
 
     lr: PositiveFloat | None = None
-    """Largest learning rate of the stage; default: a tenth of `optimizer.lr`. The schedule starts anew, not warmed up."""
+    """Largest learning rate of the stage; default: a tenth of `optimizer.lr`. The schedule starts anew from it."""
 
     weights: dict[Literal["energy", "forces", "stress", "magforces"], NonNegativeFloat] = Field(
         default_factory=lambda: {"energy": 10.0}
@@ -204,7 +207,7 @@ class OptimizerConfig(Section):
     """Largest norm of the gradient; 0 switches clipping off."""
 
     freeze: list[str] = Field(default_factory=list)
-    """Parts of the model whose weights stay, such as `embedding`, `radial`, `layers.0`, `readouts`; a wrong name lists all."""
+    """Parts of the model whose weights stay: `embedding`, `radial`, `layers.0`, ...; a wrong name lists all."""
 
     lora: PositiveInt | None = None
     """Rank of low-rank adapters of the linear maps, which are trained in place of the weights and merged at the end."""
@@ -240,6 +243,9 @@ class TrainerConfig(Section):
     loggers: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
     """Where the columns of `metrics.csv` go besides that file."""
 
+    figures: bool = True
+    """Draw the one-body energies with the magnetic forces they were fitted to."""
+
     seed: int = 0
     """Seed of the initial weights and of the order of the structures."""
 
@@ -265,7 +271,9 @@ class TrainConfig(Section):
     data: DataConfig = Field(default_factory=DataConfig)
     model: dict[str, Any] = Field(default_factory=dict)
     """Hyper-parameters; elements, largest moments and mean number of neighbours default to the data's. `architecture`
-    is "MagneticMACE" (default) or "PaperMMACE". Or only `start_from`: a model (name or file) to go on training."""
+    is "MagneticMACE" (default) or "PaperMMACE". Or only `start_from`: a model (name or file) to go on training. Or
+    `foundation`: a non-magnetic MACE of mace-torch (file or name) to build a magnetic model around, with `head`,
+    `freeze_backbone`, and hyper-parameters of the magnetic part."""
 
     loss: LossConfig = Field(default_factory=LossConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
@@ -293,6 +301,8 @@ class TrainConfig(Section):
                     "start_from takes all hyper-parameters from that model; leave out the others"
                 )
             return value
+        if "foundation" in value:
+            return _known_foundation_fields(value)
         name = value.get("architecture", DEFAULT_ARCHITECTURE)
         if name not in ARCHITECTURES:
             raise ValueError(f"unknown architecture {name!r}; known: {', '.join(ARCHITECTURES)}")
@@ -301,6 +311,18 @@ class TrainConfig(Section):
         if unknown:
             raise ValueError(f"unknown field(s) {', '.join(unknown)}; known: {', '.join(sorted(fields))}")
         return value
+
+
+def _known_foundation_fields(value: dict[str, Any]) -> dict[str, Any]:
+    from mmace_sim.model.foundation_mmace import MAGNETIC_FIELDS  # heavy to import
+
+    known = ["foundation", "head", "freeze_backbone", "heads", *MAGNETIC_FIELDS]
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{', '.join(unknown)}: fixed by the foundation or unknown; known: {', '.join(known)}"
+        )
+    return value
 
 
 def merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
@@ -325,18 +347,32 @@ def load_train_config(path: Path | None = None, overrides: dict[str, Any] | None
     Raises:
         ConfigError: If the file is unreadable, a key is unknown or a value impossible.
     """
-    content = {} if path is None else _read_yaml(path)
-    try:
-        config = TrainConfig.model_validate(merge(content, overrides or {}))
-    except ValidationError as error:
-        source = "options" if path is None else str(path)
-        raise ConfigError(f"{source}: {_explain(error)}") from error
+    config = load_section(TrainConfig, path, overrides)
     if not config.data.train_file and not config.data.heads:
         raise ConfigError("no training data: give data.train_file in the configuration or --train-file")
     return config
 
 
-def save_config(config: TrainConfig, path: Path) -> None:
+def load_section[S: Section](kind: type[S], path: Path | None, overrides: dict[str, Any] | None) -> S:
+    """Read a configuration of any kind, put `overrides` on top and check everything.
+
+    Args:
+        kind: Class of the configuration.
+        path: YAML file, or None to start from the defaults.
+        overrides: Nested values that win over the file.
+
+    Raises:
+        ConfigError: If the file is unreadable, a key is unknown or a value impossible.
+    """
+    content = {} if path is None else _read_yaml(path)
+    try:
+        return kind.model_validate(merge(content, overrides or {}))
+    except ValidationError as error:
+        source = "options" if path is None else str(path)
+        raise ConfigError(f"{source}: {_explain(error, kind)}") from error
+
+
+def save_config(config: Section, path: Path) -> None:
     """Write the merged configuration as YAML (it can be given to `train` again)."""
     path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
@@ -353,21 +389,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, kind: type[Section]) -> str:
     """One clause per problem, naming the key and, for an unknown one, the keys that exist there."""
     clauses = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            known = _known_keys(problem["loc"][:-1])
+            known = _known_keys(kind, problem["loc"][:-1])
             clauses.append(f"unknown key {where}" + (f" (known: {', '.join(known)})" if known else ""))
         else:
             clauses.append(f"{where}: {problem['msg']}")
     return "; ".join(clauses)
 
 
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    section: Any = TrainConfig
+def _known_keys(kind: type[Section], loc: tuple[int | str, ...]) -> list[str]:
+    section: Any = kind
     for part in loc:
         field = section.model_fields.get(part)
         section = None if field is None else field.annotation

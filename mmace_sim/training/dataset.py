@@ -1,23 +1,30 @@
-"""Labelled structures as graphs, built once and kept in memory, and the batches made of them.
+"""Labelled structures as graphs, kept in memory or built when they are needed, and the batches made of them.
 
 A label that a structure does not have is NaN in the batch. Nothing is computed from it: `LabelledBatch.errors`
 selects the entries that exist, and a NaN that slipped through would show at once.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers as number_of_symbol
-from ase.data import chemical_symbols
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mmace_sim.errors import DataError
 from mmace_sim.graph.batch import MagneticGraph, build_graph
-from mmace_sim.training.frames import LABELS, Frame
+from mmace_sim.training.frames import Frame
+from mmace_sim.training.stream_summary import sample, summarize
+
+MAX_WORKERS: int = 4
+"""Most processes that prepare batches where graphs are built when they are needed."""
+
+NEIGHBOR_SAMPLE: int = 2000
+"""Structures whose neighbours are counted where graphs are built when they are needed."""
 
 
 @dataclass
@@ -89,16 +96,18 @@ class LabelledBatch:
 
 
 class GraphDataset(Dataset[LabelledBatch]):
-    """Structures with their neighbour lists, found once.
+    """Structures with their neighbour lists.
 
     Args:
-        frames: Structures.
+        frames: Structures, in memory or on the disk.
         r_max: Cutoff radius of the model, in Å.
         dtype: Floating-point type of everything but the energies.
         config_types: Names that `config_idx` counts; collected from the frames if not given.
         config_type_weights: Weight of the labels per config_type.
         magforce_elements: Symbols of the elements whose magnetic forces are labels; None means all.
         heads: Weight of the labels of each of the model's heads, in its order; None for a model with only one.
+        keep: Find all neighbours now and keep the graphs in memory, instead of each when it is asked for. Default: keep
+            them unless the structures are on the disk.
     """
 
     def __init__(
@@ -111,26 +120,39 @@ class GraphDataset(Dataset[LabelledBatch]):
         config_type_weights: dict[str, float] | None = None,
         magforce_elements: Sequence[str] | None = None,
         heads: Mapping[str, float] | None = None,
+        keep: bool | None = None,
     ) -> None:
         self._heads = heads
-        self.config_types = list(config_types) if config_types else sorted({f.config_type for f in frames})
+        self.frames = frames
+        self._r_max, self._dtype = r_max, dtype
+        known = config_types or np.unique(summarize(frames).config_types).tolist()
+        self.config_types: list[str] = list(known)
         self._weights = config_type_weights or {}
         self._constrained = magforce_elements and [number_of_symbol[s] for s in magforce_elements]
-        self.samples = [self._build(frame, r_max, dtype) for frame in frames]
+        self.is_kept = isinstance(frames, list) if keep is None else keep
+        self.samples = [self._build(frame) for frame in frames] if self.is_kept else []
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.frames)
 
     def __getitem__(self, index: int) -> LabelledBatch:
-        return self.samples[index]
+        return self.samples[index] if self.is_kept else self._build(self.frames[index])
 
     @property
-    def mean_neighbors(self) -> float:
-        """Mean number of neighbours of an atom."""
-        n_atoms = sum(s.graph.n_atoms for s in self.samples)
-        return sum(s.graph.edge_index.shape[1] for s in self.samples) / max(n_atoms, 1)
+    def num_workers(self) -> int:
+        """Processes that are worth having to prepare batches: none if the graphs are in memory."""
+        return 0 if self.is_kept else min(MAX_WORKERS, max(1, (os.cpu_count() or 1) - 1))
 
-    def _build(self, frame: Frame, r_max: float, dtype: torch.dtype) -> LabelledBatch:
+    @cached_property
+    def mean_neighbors(self) -> float:
+        """Mean number of neighbours of an atom; of a random part of the structures if the graphs are not kept."""
+        part = self.samples or map(self._build, sample(self.frames, NEIGHBOR_SAMPLE))
+        counts = np.array([(s.graph.n_atoms, s.graph.edge_index.shape[1]) for s in part]).reshape(-1, 2)
+        n_atoms, n_edges = counts.sum(axis=0)
+        return float(n_edges) / max(int(n_atoms), 1)
+
+    def _build(self, frame: Frame) -> LabelledBatch:
+        r_max, dtype = self._r_max, self._dtype
         atoms, labels = frame.atoms, dict(frame.labels)
         graph = build_graph(
             torch.tensor(atoms.positions),
@@ -218,27 +240,9 @@ def cast_graph(graph: MagneticGraph, dtype: torch.dtype) -> MagneticGraph:
 def make_loader(dataset: GraphDataset, batch_size: int, *, shuffle_seed: int | None = None) -> DataLoader:
     """Batches of a data set, in order or shuffled anew each epoch.
 
-    The graphs are in memory and joining them takes microseconds: worker processes would only cost time.
+    Where the graphs are in memory, joining them takes microseconds, and worker processes would only cost time.
     """
     sampler = None if shuffle_seed is None else EpochShuffle(len(dataset), shuffle_seed)
-    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=collate, num_workers=0)
-
-
-def elements_of(frames: Sequence[Frame]) -> list[int]:
-    """Atomic numbers of all elements, ascending."""
-    return sorted({int(z) for frame in frames for z in frame.atoms.numbers})
-
-
-def require_labels(frames: Sequence[Frame], what: str) -> None:
-    """Refuse a set without any label.
-
-    Raises:
-        DataError: If no structure has an energy, or there is no structure at all.
-    """
-    if not frames:
-        raise DataError(f"the {what} set is empty")
-    if not any("energy" in frame.labels for frame in frames):
-        symbols = ", ".join(sorted({chemical_symbols[z] for z in elements_of(frames)}))
-        raise DataError(
-            f"no structure of the {what} set ({symbols}) has an energy; labels looked for: {LABELS}"
-        )
+    return DataLoader(
+        dataset, batch_size=batch_size, sampler=sampler, collate_fn=collate, num_workers=dataset.num_workers
+    )

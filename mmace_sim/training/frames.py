@@ -94,29 +94,6 @@ def frame_identity(atoms: Atoms) -> str:
     return "geometry|" + hashlib.sha256(b"".join(np.round(p, 6).tobytes() for p in parts)).hexdigest()
 
 
-def split_frames(
-    frames: Sequence[Frame], valid_fraction: float, test_fraction: float
-) -> tuple[list[Frame], list[Frame], list[Frame]]:
-    """Split by a hash of each frame's identity.
-
-    A structure stays on its side when the set grows, and structures of one `group` stay together.
-
-    Args:
-        frames: Structures.
-        valid_fraction: Expected part for validation.
-        test_fraction: Expected part for the test.
-
-    Returns:
-        Training, validation and test structures, each in the order given.
-    """
-    numbers = [_hash_number(frame_identity(frame.atoms)) for frame in frames]
-    test = [f for f, u in zip(frames, numbers, strict=True) if u < test_fraction]
-    limit = test_fraction + valid_fraction
-    valid = [f for f, u in zip(frames, numbers, strict=True) if test_fraction <= u < limit]
-    train = [f for f, u in zip(frames, numbers, strict=True) if u >= limit]
-    return train, valid, test
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes; of a folder, of the names and hashes of the files in it."""
     if not Path(path).is_dir():
@@ -127,9 +104,9 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _hash_number(identity: str) -> float:
-    """A number in [0, 1) that depends on the identity only."""
-    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2.0**64
+def frame_number(atoms: Atoms) -> float:
+    """A number in [0, 1) that depends on the identity of a structure only."""
+    return int.from_bytes(hashlib.sha256(frame_identity(atoms).encode()).digest()[:8], "big") / 2.0**64
 
 
 def frame_of(item: Item, source: str, keys: LabelKeys) -> Frame:

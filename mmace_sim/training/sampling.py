@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmace_sim.training.augment import Augment
-from mmace_sim.training.dataset import EpochShuffle, LabelledBatch, collate
+from mmace_sim.training.dataset import EpochShuffle, GraphDataset, LabelledBatch, collate
 from mmace_sim.training.distributed import rank, world_size
 from mmace_sim.training.frames import LABELS
 
@@ -101,7 +101,14 @@ def share_loader(
         sampler: Which of them, in which order.
         augment: Operations on each, if any.
     """
-    return DataLoader(ShareDataset(samples, augment), sampler=sampler, batch_size=None, collate_fn=_unchanged)
+    workers = samples.num_workers if isinstance(samples, GraphDataset) else 0
+    return DataLoader(
+        ShareDataset(samples, augment),
+        sampler=sampler,
+        batch_size=None,
+        collate_fn=_unchanged,
+        num_workers=workers,
+    )
 
 
 def without_labels(batch: LabelledBatch) -> LabelledBatch:

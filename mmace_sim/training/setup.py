@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,24 +15,43 @@ from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.model.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE, AnyModel, Architecture
 from mmace_sim.model.checkpoint import load_all_heads, load_model
 from mmace_sim.model.config import DEFAULT_HEAD, SMALL_MOMENT, ArchitectureConfig
+from mmace_sim.model.foundation import FoundationFile
+from mmace_sim.model.foundation_mmace import FoundationConfig, FoundationMMACE
 from mmace_sim.model.heads import with_heads
 from mmace_sim.model.paper_mmace import PaperConfig
 from mmace_sim.model.reference import ReferenceSample, fit_reference
 from mmace_sim.model.registry import split_head
-from mmace_sim.training.config import DataConfig, DataSource, LabelKeys, TrainConfig
-from mmace_sim.training.dataset import elements_of, require_labels
-from mmace_sim.training.frames import LABELS, Frame, read_frames, split_frames
+from mmace_sim.training.config import DataConfig, DataSource, TrainConfig
+from mmace_sim.training.foundation import (
+    foundation_config,
+    foundation_model,
+    left_of_energies,
+    resolved_section,
+)
+from mmace_sim.training.frames import LABELS, Frame
+from mmace_sim.training.stream import Frames, open_frames
+from mmace_sim.training.stream_summary import (
+    elements_of,
+    require_labels,
+    sample,
+    select,
+    split_frames,
+    summarize,
+)
 
 logger = logging.getLogger(__name__)
+
+FIT_SAMPLE: int = 10_000
+"""Structures that energies of isolated atoms, one-body energies and the scale of energies are fitted to at most."""
 
 
 @dataclass
 class DataSplit:
     """Structures of the three sets."""
 
-    train: list[Frame]
-    valid: list[Frame]
-    test: list[Frame]
+    train: Frames
+    valid: Frames
+    test: Frames
 
 
 def read_split(config: DataConfig) -> DataSplit:
@@ -47,7 +66,7 @@ def read_split(config: DataConfig) -> DataSplit:
         split.train += part.train
         split.valid += part.valid
         split.test += part.test
-    foreign = set(elements_of(split.valid + split.test)) - set(elements_of(split.train))
+    foreign = {*elements_of(split.valid), *elements_of(split.test)} - set(elements_of(split.train))
     if foreign:
         names = ", ".join(chemical_symbols[z] for z in sorted(foreign))
         raise DataError(f"validation or test structures hold {names}, which no training structure has")
@@ -56,9 +75,8 @@ def read_split(config: DataConfig) -> DataSplit:
 
 def _read_source(source: DataSource, head: str) -> DataSplit:
     """The three sets of one head."""
-    train = _read_usable(source.train_file, source.keys, head)
-    valid = _read_usable(source.valid_file, source.keys, head)
-    test = _read_usable(source.test_file, source.keys, head)
+    files = (source.train_file, source.valid_file, source.test_file)
+    train, valid, test = (open_frames(paths, source.keys, head, stream=source.stream) for paths in files)
     valid_fraction = 0.0 if valid else source.valid_fraction
     test_fraction = 0.0 if test else source.test_fraction
     train, more_valid, more_test = split_frames(train, valid_fraction, test_fraction)
@@ -73,11 +91,10 @@ def describe_split(split: DataSplit) -> str:
     """Sizes of the sets and of their labels, for the log."""
     lines = []
     for name in ("train", "valid", "test"):
-        frames: list[Frame] = getattr(split, name)
-        counts = "  ".join(f"{label} {sum(label in f.labels for f in frames)}" for label in LABELS)
-        lines.append(
-            f"{name}: {len(frames)} structures, {sum(len(f.atoms) for f in frames)} atoms; with {counts}"
-        )
+        summary = summarize(getattr(split, name))
+        counts = "  ".join(f"{label} {int(summary.has(label).sum())}" for label in LABELS)
+        n_atoms = int(summary.n_atoms.sum())
+        lines.append(f"{name}: {len(summary)} structures, {n_atoms} atoms; with {counts}")
     return "\n".join(lines)
 
 
@@ -96,17 +113,15 @@ def complete_model_config(
     """
     if "start_from" in config.model:
         complete = _start_config(config)
+    elif "foundation" in config.model:
+        complete = foundation_config(config.model, _derived_fields(config, frames, largest_moments(frames)))
     else:
         architecture = _architecture(config)
         moments = largest_moments(frames)
         if architecture.config is PaperConfig:  # it takes its scales as they are given
             moments = {z: moment if moment > SMALL_MOMENT else 1.0 for z, moment in moments.items()}
-        derived = {
-            "atomic_numbers": elements_of(frames),
-            "max_moment": moments,
-            "heads": _head_moments(frames, moments) if config.data.heads else {DEFAULT_HEAD: {}},
-            "avg_num_neighbors": round(max(mean_neighbors, 1.0), 3),
-        }
+        derived = _derived_fields(config, frames, moments)
+        derived["avg_num_neighbors"] = round(max(mean_neighbors, 1.0), 3)
         derived = {k: v for k, v in derived.items() if k in architecture.config.model_fields}
         complete = _model_config(config, derived)
     missing = set(elements_of(frames)) - set(complete.atomic_numbers)
@@ -128,6 +143,8 @@ def resolved_model_section(config: TrainConfig, complete: ArchitectureConfig) ->
     """
     if "start_from" in config.model:
         return config.model
+    if isinstance(complete, FoundationConfig):
+        return resolved_section(config.model, complete)
     name = config.model.get("architecture", DEFAULT_ARCHITECTURE)
     return {"architecture": name, **complete.model_dump(mode="json")}
 
@@ -136,24 +153,34 @@ def cutoff_of(config: TrainConfig) -> float:
     """Cutoff radius that the model will have, in Å."""
     if "start_from" in config.model:
         return _start_config(config).r_max
+    if "foundation" in config.model:
+        return FoundationFile(config.model["foundation"]).r_max
     return _model_config(config, {"atomic_numbers": [1]}, only=("r_max",)).r_max
 
 
 def largest_moments(frames: Sequence[Frame]) -> dict[int, float]:
     """Largest moment of each element, in μB, rounded up to 0.01."""
-    largest: dict[int, float] = {}
-    for frame in frames:
-        lengths = np.linalg.norm(frame.magmoms, axis=1)
-        for z, length in zip(frame.atoms.numbers, lengths, strict=True):
-            largest[int(z)] = max(largest.get(int(z), 0.0), float(np.ceil(100.0 * length) / 100.0))
-    return largest
+    return summarize(frames).largest_moments
+
+
+def _derived_fields(
+    config: TrainConfig, frames: Sequence[Frame], moments: dict[int, float]
+) -> dict[str, Any]:
+    """What the data say about fields that a configuration leaves open."""
+    return {
+        "atomic_numbers": elements_of(frames),
+        "max_moment": moments,
+        "heads": _head_moments(frames, moments) if config.data.heads else {DEFAULT_HEAD: {}},
+    }
 
 
 def _head_moments(frames: Sequence[Frame], moments: dict[int, float]) -> dict[str, dict[int, float]]:
     """For each head the elements whose moments stay below the largest of all heads."""
-    names = dict.fromkeys(frame.head for frame in frames)
-    largest = {name: largest_moments([f for f in frames if f.head == name]) for name in names}
-    return {name: {z: m for z, m in largest[name].items() if SMALL_MOMENT < m < moments[z]} for name in names}
+    heads = summarize(frames).heads
+    largest = {name: largest_moments(select(frames, heads == name)) for name in dict.fromkeys(heads.tolist())}
+    return {
+        name: {z: m for z, m in largest[name].items() if SMALL_MOMENT < m < moments[z]} for name in largest
+    }
 
 
 def build_model(config: TrainConfig, model_config: ArchitectureConfig, frames: Sequence[Frame]) -> AnyModel:
@@ -170,10 +197,16 @@ def build_model(config: TrainConfig, model_config: ArchitectureConfig, frames: S
         model = start_model(config).train().requires_grad_(requires_grad=True)
         _set_atomic_energies(model, config.data)
         return model.to(dtype)
+    if isinstance(model_config, FoundationConfig) and "foundation" in config.model:
+        model = foundation_model(config.model, model_config)
+        _fit_above(model, frames, config)
+        _set_atomic_energies(model, config.data)
+        return model.to(dtype)
     model = _architecture(config).model(model_config)
     left = [_fit_head(model, k, name, frames, config) for k, name in enumerate(model.heads)]
     _set_atomic_energies(model, config.data)
-    forces = np.concatenate([f.labels["forces"].ravel() for f in frames if "forces" in f.labels] or [[0.0]])
+    some = sample(select(frames, summarize(frames).has("forces")), FIT_SAMPLE)
+    forces = np.concatenate([f.labels["forces"].ravel() for f in some] or [[0.0]])
     scale = max(float(np.sqrt(np.mean(forces**2))), *left, 1e-3)
     model.scale.fill_(scale)
     names = [chemical_symbols[z] for z in model.elements] * len(model.heads)
@@ -207,9 +240,20 @@ def start_model(config: TrainConfig) -> AnyModel:
     return model if list(sources.items()) == [(h, h) for h in model.heads] else with_heads(model, sources)
 
 
+def _fit_above(model: FoundationMMACE, frames: Sequence[Frame], config: TrainConfig) -> None:
+    """Fit the reference energies to what a foundation leaves of the energies, and put up the wall."""
+    energies = model.reference.atomic_energies.clone()
+    left = left_of_energies(model, sample(frames, FIT_SAMPLE))
+    for k, name in enumerate(model.heads):
+        _fit_head(model, k, name, left, config)
+    model.reference.atomic_energies += energies
+    model.reference.wall_on.fill_(1.0)
+
+
 def _fit_head(model: AnyModel, head: int, name: str, frames: Sequence[Frame], config: TrainConfig) -> float:
     """Fit the reference energies of one head; returns what they leave of the energies, in eV/atom."""
-    own = [f for f in frames if f.head == name and "energy" in f.labels]
+    summary = summarize(frames)
+    own = sample(select(frames, (summary.heads == name) & summary.has("energy")), FIT_SAMPLE)
     samples = [_reference_sample(frame, config) for frame in own]
     left = fit_reference(model.reference, model.elements, samples, head=head)
     logger.info(
@@ -219,18 +263,6 @@ def _fit_head(model: AnyModel, head: int, name: str, frames: Sequence[Frame], co
         1000 * left["magforces"],
     )
     return left["energy"]
-
-
-def _read_usable(paths: Sequence[Path], keys: LabelKeys, head: str) -> list[Frame]:
-    found = read_frames(paths, keys)
-    if found.problems:
-        shown = "\n  ".join(found.problems[:5])
-        raise DataError(
-            f"{len(found.problems)} structure(s) cannot be used; correct or remove them:\n  {shown}"
-        )
-    for frame in found.frames:
-        frame.head = head
-    return found.frames
 
 
 def _architecture(config: TrainConfig) -> Architecture:

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,11 +28,12 @@ from mmace_sim.training.config import TrainConfig, save_config
 from mmace_sim.training.dataset import GraphDataset
 from mmace_sim.training.distributed import is_main, processes_per_machine, world_size
 from mmace_sim.training.evaluate import Evaluation, evaluate_frames
-from mmace_sim.training.frames import Frame, file_sha256
+from mmace_sim.training.frames import file_sha256
 from mmace_sim.training.loggers import build_loggers
 from mmace_sim.training.lora import choose_trained, merge_adapters
 from mmace_sim.training.metrics import error_line, table_as_dict
 from mmace_sim.training.module import MagneticTraining
+from mmace_sim.training.one_body_plot import save_one_body_figures
 from mmace_sim.training.sampling import ShareSampler, share_loader
 from mmace_sim.training.setup import (
     DataSplit,
@@ -43,6 +44,8 @@ from mmace_sim.training.setup import (
     read_split,
     resolved_model_section,
 )
+from mmace_sim.training.stream import StoredFrames
+from mmace_sim.training.stream_summary import sample, select, summarize
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,9 @@ CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "summary.json"
 CHECKPOINTS = "checkpoints"
+
+TRAIN_SAMPLE: int = 10_000
+"""Training structures that the final errors are those of, where structures stay on the disk."""
 
 OnEpoch = Callable[[dict[str, float]], None]
 OnStep = Callable[[StepReport], None]
@@ -154,6 +160,9 @@ def train(
     run = prepare(config)
     if is_main():
         save_config(run.config, output / CONFIG_FILE)
+        if config.trainer.figures:
+            elements = config.loss.magforce_elements
+            save_one_body_figures(run.model, run.split.train, output, elements)
     started = time.perf_counter()
     with _quiet_lightning():
         trainer, module = _fit(run, output, last if resume else None, on_epoch, on_step)
@@ -178,8 +187,11 @@ def final_errors(model: AnyModel, split: DataSplit, batch_size: int) -> dict[str
     for head in model.heads:
         single = with_heads(model, {head: head}) if several else model
         for name in ("train", "valid", "test"):
-            frames = [f for f in getattr(split, name) if not several or f.head == head]
-            if frames:
+            frames = getattr(split, name)
+            frames = select(frames, summarize(frames).heads == head) if several else frames
+            if name == "train" and isinstance(frames, StoredFrames):
+                frames = sample(frames, TRAIN_SAMPLE)
+            if len(frames):
                 key = f"{name}/{head}" if several else name
                 errors[key] = evaluate_frames(single, frames, batch_size=batch_size)
                 logger.info("%s MAE: %s", key, error_line(errors[key].overall))
@@ -219,7 +231,7 @@ def model_metadata(
 def _inherited(source: dict[str, Any]) -> dict[str, Any]:
     if not source:
         return {}
-    told = ("name", "license", "citation", "upstream", "started_from")
+    told = ("name", "license", "citation", "upstream", "foundation", "started_from")
     inherited = {"started_from": {key: source[key] for key in told if key in source}}
     # what an architecture violates, training does not change
     return inherited | ({"violations": source["violations"]} if source.get("violations") else {})
@@ -232,7 +244,7 @@ _PATHS = _FILES | {"heads": {"__all__": _FILES}}
 def _datasets(config: TrainConfig, split: DataSplit) -> tuple[GraphDataset, GraphDataset]:
     options: dict[str, Any] = {
         "dtype": getattr(torch, config.trainer.dtype),
-        "config_types": sorted({f.config_type for f in split.train + split.valid}),
+        "config_types": sorted(summarize(split.train).kinds | summarize(split.valid).kinds),
         "config_type_weights": config.loss.config_type_weights,
         "magforce_elements": config.loss.magforce_elements,
         "heads": {name: head.weight for name, head in config.data.heads.items()} or None,
@@ -259,7 +271,7 @@ def _fit(
     callbacks += [StepProgress(on_step)] if on_step is not None else []
     callbacks += [GracefulStop(keeper, config), keeper]
     trainer = Trainer(
-        **_hardware(settings.device),
+        **_hardware(training_device(settings.device)),
         max_epochs=settings.max_epochs,
         check_val_every_n_epoch=settings.valid_every,
         gradient_clip_val=config.optimizer.gradient_clip or None,
@@ -283,12 +295,11 @@ def _fit(
     return trainer, module
 
 
-def _hardware(device: str) -> dict[str, Any]:
+def _hardware(device: torch.device) -> dict[str, Any]:
     """What Lightning's `Trainer` needs to know of devices and processes."""
-    accelerator = _accelerator(device)
+    accelerator = "gpu" if device.type == "cuda" else "cpu"
     if world_size() == 1:
-        index = torch.device(device).index if accelerator == "gpu" and device != "auto" else None
-        return {"accelerator": accelerator, "devices": 1 if index is None else [index]}
+        return {"accelerator": accelerator, "devices": 1 if device.index is None else [device.index]}
     return {
         "accelerator": accelerator,
         "devices": processes_per_machine(),
@@ -297,18 +308,24 @@ def _hardware(device: str) -> dict[str, Any]:
     }
 
 
-def _accelerator(device: str) -> str:
-    if device == "auto":
-        return "gpu" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        return "cpu"
-    if device.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise ConfigError(
-                f"trainer.device is {device!r}, but torch finds no CUDA device; use 'cpu' or 'auto'"
-            )
-        return "gpu"
-    raise ConfigError(f"trainer.device is {device!r}, expected 'auto', 'cpu' or 'cuda'")
+def training_device(name: str) -> torch.device:
+    """The device of a configuration.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:1`, or `auto`: a GPU if there is one.
+
+    Raises:
+        ConfigError: If it is another one, or not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if not name.startswith("cuda"):
+        raise ConfigError(f"trainer.device is {name!r}, expected 'auto', 'cpu' or 'cuda'")
+    if not torch.cuda.is_available():
+        raise ConfigError(f"trainer.device is {name!r}, but torch finds no CUDA device; use 'cpu' or 'auto'")
+    return torch.device(name)
 
 
 def _load_best(trainer: Trainer, module: MagneticTraining, path: Path) -> int:
@@ -337,11 +354,7 @@ def _save_summary(result: TrainResult, split: DataSplit, path: Path) -> None:
 
 
 def _count_types(split: DataSplit) -> dict[str, dict[str, int]]:
-    def count(frames: Sequence[Frame]) -> dict[str, int]:
-        names = [f.config_type for f in frames]
-        return {name: names.count(name) for name in sorted(set(names))}
-
-    return {"train": count(split.train), "valid": count(split.valid), "test": count(split.test)}
+    return {name: summarize(getattr(split, name)).kinds for name in ("train", "valid", "test")}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import lmdb
 import numpy as np
@@ -32,7 +33,7 @@ _WRITE_EVERY = 2000
 
 
 class LmdbRows:
-    """Rows of an LMDB file as dictionaries, opened anew in every process that reads.
+    """Rows of an LMDB file as dictionaries.
 
     Args:
         path: The file.
@@ -40,16 +41,14 @@ class LmdbRows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._env: lmdb.Environment | None = None
-        self._pid = -1
+        self._env = _open_lmdb(path)
         size = self._value(b"nextid")
         if size is None:
             raise DataError(
                 "is no ASE database in LMDB (no nextid); only those are read, as nothing is unpickled"
             )
-        deleted = set(self._value(b"deleted_ids") or ())
         ids = np.arange(1, int(size))
-        self.ids = ids[~np.isin(ids, list(deleted))] if deleted else ids
+        self.ids = np.setdiff1d(ids, self._value(b"deleted_ids") or (), assume_unique=True)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,27 +60,32 @@ class LmdbRows:
         return {key: _unpacked(value) for key, value in row.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_env": None, "_pid": -1}
+        return self.__dict__ | {"_env": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state | {"_env": _open_lmdb(state["path"])}
 
     def _value(self, key: bytes) -> Any:
-        if self._env is None or self._pid != os.getpid():
-            self._env = lmdb.open(
-                str(self.path),
-                subdir=self.path.is_dir(),
-                readonly=True,
-                lock=False,
-                readahead=False,
-                max_readers=512,
-            )
-            self._pid = os.getpid()
         with self._env.begin() as transaction:
             packed = transaction.get(key)
-        if packed is None:
-            return None
         try:
-            return orjson.loads(zlib.decompress(packed))
+            return None if packed is None else orjson.loads(zlib.decompress(packed))
         except (zlib.error, orjson.JSONDecodeError) as error:
             raise DataError("is no ASE database in LMDB (values are not compressed JSON)") from error
+
+
+_OPEN: WeakValueDictionary[tuple[int, int, int], lmdb.Environment] = WeakValueDictionary()
+
+
+def _open_lmdb(path: Path) -> lmdb.Environment:
+    """A file opened for reading: LMDB lets each be open only once. Forked processes may go on with it (no lock)."""
+    status = path.stat()
+    key = (status.st_dev, status.st_ino, status.st_mtime_ns)
+    environment = _OPEN.get(key)
+    if environment is None:
+        environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False)
+        _OPEN[key] = environment
+    return environment
 
 
 class SqliteRows:
