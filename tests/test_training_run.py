@@ -19,7 +19,14 @@ def tiny_config(tmp_path, **trainer):
     path = tmp_path / "toys.extxyz"
     if not path.exists():
         write_toys(path, n=16)
-    settings = {"max_epochs": 3, "batch_size": 4, "device": "cpu", "dtype": "float64", **trainer}
+    settings = {
+        "max_epochs": 3,
+        "batch_size": 4,
+        "device": "cpu",
+        "dtype": "float64",
+        "figures": False,
+        **trainer,
+    }
     return load_train_config(
         None,
         {

@@ -1,22 +1,21 @@
 """``mmace-sim train``: a model from labelled structures."""
 
-import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmace_sim.cli import options
-from mmace_sim.errors import OutputError
+from mmace_sim.cli.train_run import open_training
 
 if TYPE_CHECKING:
+    from mmace_sim.training.config import TrainConfig
     from mmace_sim.training.trainer import TrainResult
 
 DATA = "Data"
+MODEL = "Model"
 FIT = "Optimisation"
-OWN_FILES: tuple[str, ...] = ("config.yaml", "log.txt", "metrics.csv", "model.safetensors", "summary.json")
-"""What a run writes, beside the folder `checkpoints`; what ``--force`` removes."""
-
 Files = list[Path] | None
 
 
@@ -50,6 +49,27 @@ def train(
     resume: options.Resume = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Read everything, take a few steps, say how long the run would take, and write nothing.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = False,
+    r_max: Annotated[
+        float | None,
+        typer.Option(help="Cutoff radius, Å.", show_default="5.0", rich_help_panel=MODEL),
+    ] = None,
+    hidden_irreps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IRREPS",
+            help="Features of an atom: the size of the model.",
+            show_default="32x0e",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     max_epochs: Annotated[
         int | None,
         typer.Option(help="Passes over the training structures.", show_default="300", rich_help_panel=FIT),
@@ -84,10 +104,10 @@ def train(
     """  # fmt: skip
     folder = Path(output or "train")
     data = {
-        "train_file": _texts(train_file),
-        "valid_file": _texts(valid_file),
+        "train_file": as_texts(train_file),
+        "valid_file": as_texts(valid_file),
         "valid_fraction": valid_fraction,
-        "test_file": _texts(test_file),
+        "test_file": as_texts(test_file),
     }
     trainer = {
         "max_epochs": max_epochs,
@@ -97,110 +117,63 @@ def train(
         "dtype": dtype,
         "num_threads": threads,
     }
-    flags = {"name": name, "data": data, "optimizer": {"lr": lr}, "trainer": trainer}
+    model = {"r_max": r_max, "hidden_irreps": hidden_irreps}
+    flags = {"name": name, "data": data, "model": model, "optimizer": {"lr": lr}, "trainer": trainer}
     if resume and config is None and (folder / "config.yaml").is_file():
         config = folder / "config.yaml"
-    result = _run(config, _given(flags), folder, resume=resume, force=force, quiet=quiet)
-    if not quiet:
+    with options.quiet_imports():
+        from mmace_sim.training.config import load_train_config
+        from mmace_sim.training.distributed import is_main
+        from mmace_sim.training.trainer import train as run_training
+
+        settings = load_train_config(config, given_flags(flags))
+        if dry_run:
+            return _print_plan(settings)
+    epochs = settings.trainer.max_epochs
+    with open_training("train", folder, epochs, resume=resume, force=force, quiet=quiet) as displays:
+        result = run_training(settings, folder, resume=resume, **displays)
+    if is_main() and not quiet:
         _report(result, folder)
+    return None
 
 
-def _texts(paths: Files) -> list[str] | None:
+def as_texts(paths: Files) -> list[str] | None:
+    """Paths as a configuration holds them; None if there are none."""
     return [str(path) for path in paths] if paths else None
 
 
-def _given(flags: dict[str, Any]) -> dict[str, Any]:
+def given_flags(flags: dict[str, Any]) -> dict[str, Any]:
     """Only what was given on the command line."""
-    nested = {key: _given(value) if isinstance(value, dict) else value for key, value in flags.items()}
+    nested = {key: given_flags(value) if isinstance(value, dict) else value for key, value in flags.items()}
     return {key: value for key, value in nested.items() if value is not None and value != {}}
 
 
-def _run(
-    config: Path | None, flags: dict[str, Any], folder: Path, *, resume: bool, force: bool, quiet: bool
-) -> "TrainResult":
-    from mmace_sim.cli.options import quiet_imports
-    from mmace_sim.cli.run_dir import log_to
+def _print_plan(config: "TrainConfig") -> None:
+    """What the run would be, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
 
-    with quiet_imports():
-        from mmace_sim.training.config import load_train_config
-        from mmace_sim.training.trainer import train as run_training
+    from mmace_sim.training.distributed import is_main
+    from mmace_sim.training.dry_run import dry_run
 
-        settings = load_train_config(config, flags)
-    prepare_training_folder(folder, resume=resume, force=force)
-    with log_to(folder / "log.txt"):
-        if quiet:
-            return run_training(settings, folder, resume=resume)
-        with _Progress(settings.trainer.max_epochs) as progress:
-            return run_training(settings, folder, resume=resume, on_epoch=progress)
-
-
-def prepare_training_folder(folder: Path, *, resume: bool, force: bool) -> None:
-    """Create the folder of a run, or make sure that it may be used.
-
-    Args:
-        folder: The folder.
-        resume: Go on with the run that is in it.
-        force: Remove the files of an earlier run.
-
-    Raises:
-        OutputError: If the folder is in use, or cannot be written.
-    """
-    if resume and force:
-        raise OutputError(
-            "--resume and --force contradict each other: go on with the earlier run, or overwrite it?"
-        )
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder}: is a file, not a folder. Choose another --output.")
-        folder.mkdir(parents=True, exist_ok=True)
-        ours = [folder / name for name in OWN_FILES if (folder / name).exists()]
-        if force:
-            for path in ours:
-                path.unlink()
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        elif any(folder.iterdir()) and not resume:
-            remedy = "Go on with it (--resume), overwrite it (--force), or choose" if ours else "Choose"
-            raise OutputError(f"{folder}: is not empty. {remedy} another folder (--output DIR).")
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be written ({error.strerror}). Choose another --output."
-        ) from error
-
-
-class _Progress:
-    """A progress bar over epochs with the validation errors of the last one."""
-
-    def __init__(self, max_epochs: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            BarColumn(20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-        )
-        self._bar = Progress(TextColumn("epoch"), *columns)
-        self._task = self._bar.add_task("starting", total=max_epochs)
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, row: dict[str, float]) -> None:
-        from mmace_sim.training.metrics import SHORT, UNITS
-
-        errors = "  ".join(
-            f"{SHORT[label]} {row[f'valid_{label}_mae']:.1f} {unit}"
-            for label, unit in UNITS.items()
-            if f"valid_{label}_mae" in row
-        )
-        text = f"loss {row['train_loss']:.3f}  {errors}"
-        self._bar.update(self._task, completed=row["epoch"] + 1, description=text)
+    plan = dry_run(config)
+    if not is_main():
+        return
+    console = Console(highlight=False)
+    table = Table("set", *next(iter(plan.sets.values())))
+    for name, sizes in plan.sets.items():
+        table.add_row(name, *map(str, sizes.values()))
+    console.print(table)
+    energies = ", ".join(f"{name} {energy:.4f}" for name, energy in plan.atomic_energies.items())
+    console.print(f"weights to train: {plan.n_weights}; neighbours per atom: {plan.n_neighbors:.1f}")
+    console.print(f"reference energies (eV): {energies}; energy scale {plan.scale:.4f} eV")
+    console.print(f"loss of the first batch: {plan.loss:.4g}")
+    console.print(f"memory on {plan.device}: {plan.memory:.0f} MB")
+    console.print(
+        f"time: {plan.step_seconds:.3g} s per step, {plan.steps} steps and {plan.epoch_seconds:.3g} s per epoch, about "
+        f"{timedelta(seconds=round(plan.run_seconds))} for {config.trainer.max_epochs} epochs"
+    )
+    console.print("Nothing was written. Leave out --dry-run to train.")
 
 
 def _report(result: "TrainResult", folder: Path) -> None:

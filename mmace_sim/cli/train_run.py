@@ -1,0 +1,180 @@
+"""What the commands that train have in common: their folder, their log, their progress bars, and how they end."""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from mmace_sim.cli.run_dir import log_to
+from mmace_sim.cli.runs import EXIT_INTERRUPTED
+from mmace_sim.errors import OutputError
+
+if TYPE_CHECKING:
+    from mmace_sim.training.callbacks import StepReport
+
+OWN_FILES: tuple[str, ...] = (
+    "config.yaml", "log.txt", "metrics.csv", "model.safetensors", "summary.json", "one_body.png", "one_body.svg",
+)  # fmt: skip
+"""What a run writes, beside the folders of `OWN_FOLDERS`; what ``--force`` removes."""
+
+OWN_FOLDERS: tuple[str, ...] = ("checkpoints", "tensorboard", "wandb")
+
+
+@contextmanager
+def open_training(
+    command: str,
+    folder: Path,
+    max_epochs: int,
+    *,
+    resume: bool,
+    force: bool,
+    quiet: bool,
+    own_files: Sequence[str] = OWN_FILES,
+) -> Iterator[dict[str, Callable[..., None]]]:
+    """Prepare the folder of a run, log to it and show its progress; of several processes, the first does.
+
+    Args:
+        command: Name of the command, for the hint how to go on with an interrupted run.
+        folder: The folder.
+        max_epochs: Length of the run.
+        resume: Go on with the run that is in the folder.
+        force: Remove the files of an earlier run.
+        quiet: No progress bars.
+        own_files: Names of the files of a run.
+
+    Yields:
+        `on_epoch` and `on_step` for `mmace_sim.training.trainer.train`.
+
+    Raises:
+        OutputError: If the folder is in use, or cannot be written.
+        typer.Exit: If the run was interrupted.
+    """
+    from mmace_sim.training.distributed import is_main
+
+    try:
+        if not is_main():
+            yield {}
+            return
+        prepare_training_folder(folder, resume=resume, force=force, own_files=own_files)
+        with log_to(folder / "log.txt"), TrainingProgress(max_epochs, quiet=quiet) as progress:
+            yield {} if quiet else {"on_epoch": progress, "on_step": progress.step}
+    except KeyboardInterrupt:
+        if is_main():
+            hint = f"mmace-sim {command} --resume -o {folder}"
+            typer.echo(f"Interrupted. This goes on where it stopped: {hint}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def prepare_training_folder(
+    folder: Path, *, resume: bool, force: bool, own_files: Sequence[str] = OWN_FILES
+) -> None:
+    """Create the folder of a run, or make sure that it may be used.
+
+    Args:
+        folder: The folder.
+        resume: Go on with the run that is in it.
+        force: Remove the files of an earlier run.
+        own_files: Names of these files.
+
+    Raises:
+        OutputError: If the folder is in use, or cannot be written.
+    """
+    if resume and force:
+        raise OutputError(
+            "--resume and --force contradict each other: go on with the earlier run, or overwrite it?"
+        )
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder}: is a file, not a folder. Choose another --output.")
+        folder.mkdir(parents=True, exist_ok=True)
+        ours = [folder / name for name in own_files if (folder / name).exists()]
+        if force:
+            for path in ours:
+                path.unlink()
+            for name in OWN_FOLDERS:
+                shutil.rmtree(folder / name, ignore_errors=True)
+        elif any(folder.iterdir()) and not resume:
+            remedy = "Go on with it (--resume), overwrite it (--force), or choose" if ours else "Choose"
+            raise OutputError(f"{folder}: is not empty. {remedy} another folder (--output DIR).")
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror}). Choose another --output."
+        ) from error
+
+
+class _Bars(Progress):
+    """Progress bars with a line of text below."""
+
+    text = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.text:
+            yield Text(self.text)
+
+
+class TrainingProgress:
+    """Two bars: epochs with the validation errors of the last one, and the steps of the present one with their rate.
+
+    Args:
+        max_epochs: Length of the run.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, max_epochs: int, *, quiet: bool = False) -> None:
+        columns = (
+            TextColumn("{task.fields[unit]}"),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._bar = _Bars(*columns, console=Console(stderr=True), disable=quiet)
+        self._epochs = self._bar.add_task("reading data", total=max_epochs, unit="epoch")
+        self._steps = self._bar.add_task("", total=None, unit="step", visible=False)
+
+    def __enter__(self) -> "TrainingProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Show what an epoch brought.
+
+        Args:
+            row: Its row of `metrics.csv`.
+        """
+        from mmace_sim.training.metrics import SHORT, UNITS
+
+        errors = "  ".join(
+            f"{SHORT[label]} {row[f'valid_{label}_mae']:.1f} {unit}"
+            for label, unit in UNITS.items()
+            if f"valid_{label}_mae" in row
+        )
+        self._bar.text = f"validation MAE: {errors}" if errors else ""
+        self._bar.update(
+            self._epochs, completed=row["epoch"] + 1, description=f"loss {row['train_loss']:.3f}"
+        )
+
+    def step(self, report: "StepReport") -> None:
+        """Show how far an epoch is.
+
+        Args:
+            report: Step and rate.
+        """
+        if report.step == 1:
+            self._bar.reset(self._steps, total=report.n_steps, visible=True)
+        rate = f"{report.rate:.3g} structures/s"
+        self._bar.update(
+            self._steps, completed=report.step, total=report.n_steps, description=rate, visible=True
+        )
