@@ -80,9 +80,9 @@ def test_a_head_has_to_be_chosen(tmp_path):
         load_model(path)
     with pytest.raises(ModelFileError, match=r"no head 'hcp'.*bcc, fcc"):
         load_model(f"{path}#hcp")
-    save_model(model, path, {"default_head": "fcc"})
-    assert load_model(path).heads == ["fcc"]
     assert load_all_heads(path).heads == ["bcc", "fcc"]
+    both = save_model(with_heads(model, {"replay": "bcc", "default": "fcc"}), tmp_path / "both.safetensors")
+    assert load_model(both).heads == ["default"]
     header = read_metadata(f"{path}#bcc")
     assert header["config"]["heads"] == {"bcc": {}, "fcc": {"26": 2.0}}
     assert header["format_version"] == 2

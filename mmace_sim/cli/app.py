@@ -13,11 +13,14 @@ from mmace_sim.cli.anisotropy import anisotropy
 from mmace_sim.cli.bain import bain
 from mmace_sim.cli.check import check
 from mmace_sim.cli.convert import convert
+from mmace_sim.cli.curie import curie
 from mmace_sim.cli.data import data
 from mmace_sim.cli.elastic import elastic
 from mmace_sim.cli.eos import eos
 from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.exchange import exchange
+from mmace_sim.cli.finetune import finetune
+from mmace_sim.cli.md import md
 from mmace_sim.cli.models import models
 from mmace_sim.cli.moments import moments
 from mmace_sim.cli.order import order
@@ -82,6 +85,7 @@ def _main(
 app.command()(relax)
 app.command()(models)
 app.command()(train)
+app.command()(finetune)
 app.command()(evaluate)
 app.command()(convert)
 app.command()(eos)
@@ -90,7 +94,9 @@ app.command()(elastic)
 app.command()(check)
 app.command()(phonons)
 app.command()(exchange)
+app.command()(curie)
 app.command()(anisotropy)
+app.command()(md)
 app.command()(order)
 app.command()(report)
 app.command()(moments)
@@ -104,3 +110,7 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -77,7 +77,7 @@ def load_model(
     """Load a model for inference.
 
     A model that was trained on several data sets has a head for each: one of them has to be chosen, here or behind
-    the name (``iron.safetensors#fcc``), unless the file names a default.
+    the name (``iron.safetensors#fcc``), unless one of them is called "default".
 
     A model whose file says that it violates physical identities (see ``mmace-sim convert``) is loaded
     with a :class:`~mmace_sim.errors.PhysicsWarning` that names them.
@@ -117,7 +117,7 @@ def load_all_heads(name_or_path: str | Path) -> AnyModel:
 def _choose_head(path: Path, header: dict[str, Any], head: str | None) -> str | None:
     """Head to load; None if the file has only one and none was asked for."""
     heads = list(header.get("config", {}).get("heads", {DEFAULT_HEAD: {}}))
-    chosen = head or header.get("default_head")
+    chosen = head or DEFAULT_HEAD
     if len(heads) == 1 and head is None:
         return None
     if chosen not in heads:

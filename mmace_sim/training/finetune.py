@@ -1,0 +1,319 @@
+"""Fine-tuning: a trained model on new data, with its zero of energy found anew and without forgetting."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from mmace_sim.errors import ConfigError, DataError
+from mmace_sim.model.architectures import AnyModel
+from mmace_sim.model.checkpoint import load_all_heads, load_model, save_model
+from mmace_sim.model.config import DEFAULT_HEAD
+from mmace_sim.model.heads import with_heads
+from mmace_sim.training.config import (
+    AugmentConfig,
+    DataConfig,
+    DataSource,
+    HeadConfig,
+    LossConfig,
+    OptimizerConfig,
+    Section,
+    StageTwoConfig,
+    TrainConfig,
+    TrainerConfig,
+    load_section,
+    save_config,
+)
+from mmace_sim.training.evaluate import Evaluation
+from mmace_sim.training.frames import Frame
+from mmace_sim.training.metrics import table_as_dict
+from mmace_sim.training.replay import REPLAY_HEAD, ReplayConfig, label, replay_frames, write_frames
+from mmace_sim.training.setup import DataSplit, read_split
+from mmace_sim.training.stream_summary import elements_of
+from mmace_sim.training.trainer import SUMMARY_FILE, OnEpoch, OnStep, TrainResult, final_errors, train
+
+logger = logging.getLogger(__name__)
+
+FINETUNE_FILE = "finetune.yaml"
+START_FILE = "start.safetensors"
+REPLAY_FILE = "replay.extxyz"
+
+_SHARED = ("name", "description", "loss", "optimizer", "stage_two", "augment", "trainer")
+
+
+class FinetuneOptimizer(OptimizerConfig):
+    """The optimiser with the learning rate of the paper for fine-tuning."""
+
+    lr: PositiveFloat = 5e-4
+    """Largest learning rate (arXiv 2604.08143; its gradient clip of 10 is the default anyway)."""
+
+
+class FinetuneTrainer(TrainerConfig):
+    """How long, how and where to train."""
+
+    max_epochs: PositiveInt = 100
+    """Passes over the training set."""
+
+
+class FinetuneConfig(Section):
+    """Fine-tuning of a model, or training from a non-magnetic foundation model."""
+
+    name: str = "mmace-finetuned"
+    """Name of the new model."""
+
+    description: str = ""
+    """One line on what the model is for, written into the model file."""
+
+    model: str | None = None
+    """Model to fine-tune: a name or a file, with `#HEAD` behind it if it has several heads."""
+
+    foundation: str | None = None
+    """Non-magnetic MACE of mace-torch (a file or a name) to build a magnetic model around, in place of `model`."""
+
+    magnetic: dict[str, Any] = Field(default_factory=dict)
+    """Hyper-parameters of the magnetic part that is added to `foundation`, and its `head` and `freeze_backbone`."""
+
+    e0: Literal["refit", "keep"] | dict[str, float] = "refit"
+    """Energies of isolated atoms of the new data: `refit` to what the model leaves of their energies, `keep` the
+    model's, or the value of each element symbol, in eV."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    replay: ReplayConfig | None = None
+    """Structures that keep the model from forgetting; default: none."""
+
+    loss: LossConfig = Field(default_factory=LossConfig)
+    optimizer: FinetuneOptimizer = Field(default_factory=FinetuneOptimizer)
+    stage_two: StageTwoConfig | None = None
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    trainer: FinetuneTrainer = Field(default_factory=FinetuneTrainer)
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "FinetuneConfig":
+        if (self.model is None) == (self.foundation is None):
+            raise ValueError("give either model or foundation to start from")
+        if self.magnetic and self.foundation is None:
+            raise ValueError("magnetic is for foundation only; a magnetic model keeps its hyper-parameters")
+        if self.replay is not None and self.foundation is not None:
+            raise ValueError(
+                "replay is for a magnetic model; give data sets of a foundation model as data.heads"
+            )
+        if REPLAY_HEAD in self.data.heads:
+            raise ValueError(f"data.heads: {REPLAY_HEAD!r} is the name of the head of the replay")
+        return self
+
+
+@dataclass
+class FinetuneResult:
+    """What came out of a fine-tuning.
+
+    Attributes:
+        training: The run: the new model and its errors.
+        before: Errors of the model before, its zero of energy already moved, on the same validation and test sets.
+    """
+
+    training: TrainResult
+    before: dict[str, Evaluation]
+
+
+def load_finetune_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> FinetuneConfig:
+    """Read a configuration file, put `overrides` on top and check everything.
+
+    Args:
+        path: YAML file, or None to start from the defaults.
+        overrides: Nested values that win over the file (the command line's flags).
+
+    Raises:
+        ConfigError: If the file is unreadable, a key is unknown, a value impossible, or there are no data.
+    """
+    config = load_section(FinetuneConfig, path, overrides)
+    if not config.data.train_file and not config.data.heads:
+        raise ConfigError("no data to fine-tune on: give files behind the model, or data.train_file")
+    return config
+
+
+def finetune(
+    config: FinetuneConfig,
+    output: Path,
+    *,
+    resume: bool = False,
+    on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
+) -> FinetuneResult:
+    """Fine-tune a model; writes what a training writes, and `finetune.yaml`, `start.safetensors` and `replay.extxyz`.
+
+    The model before the first step (its heads, its zero of energy) and the replay are made first and written to the
+    folder; the rest is an ordinary training, whose configuration is `config.yaml`.
+
+    Args:
+        config: What to do.
+        output: Existing folder to write to.
+        resume: Go on from `checkpoints/last.ckpt` of that folder.
+        on_epoch: Called with the row of `metrics.csv` after every epoch, for progress displays.
+        on_step: Called after every step, for progress displays.
+
+    Raises:
+        ConfigError: If a setting does not fit the model, or there is nothing to resume from.
+        DataError: If the data cannot be used, such as for elements that the model does not know.
+        ModelFileError: If the model cannot be loaded.
+    """
+    training = training_config(config, output)
+    save_config(config, output / FINETUNE_FILE)
+    before: dict[str, Evaluation] = {}
+    if config.model is not None:
+        if not resume:
+            write_start(config, output)
+        before = _errors_before(load_all_heads(output / START_FILE), training)
+    result = train(training, output, resume=resume, on_epoch=on_epoch, on_step=on_step)
+    _extend_summary(output / SUMMARY_FILE, config, before)
+    return FinetuneResult(result, before)
+
+
+def training_config(config: FinetuneConfig, output: Path) -> TrainConfig:
+    """The training that a fine-tuning comes down to.
+
+    Args:
+        config: What to do.
+        output: Folder of the run.
+    """
+    data = config.data
+    if config.replay is not None:
+        heads = dict(data.heads)
+        if not heads:
+            flat = {key: getattr(data, key) for key in DataSource.model_fields}
+            heads[DEFAULT_HEAD] = HeadConfig(**flat)
+        heads[REPLAY_HEAD] = HeadConfig(
+            train_file=[output / REPLAY_FILE],
+            valid_fraction=config.replay.valid_fraction,
+            weight=config.replay.weight,
+        )
+        data = DataConfig(heads=heads, licence=data.licence, citation=data.citation)
+    if config.foundation is not None:
+        model = {"foundation": config.foundation, **config.magnetic}
+    else:
+        model = {"start_from": str(output / START_FILE)}
+    shared = config.model_dump(include=set(_SHARED))
+    return TrainConfig(data=data, model=model, **shared)
+
+
+def write_start(config: FinetuneConfig, output: Path) -> None:
+    """Write the model before the first step, and the replay if there is one.
+
+    Args:
+        config: What to do.
+        output: Folder of the run.
+    """
+    base = load_model(config.model)
+    new = read_split(config.data)
+    _require_known_elements(base, new, config.model)
+    _warn_of_large_moments(base, new.train)
+    sources = dict.fromkeys(config.data.sources(), base.heads[0])
+    if config.replay is not None:
+        frames = replay_frames(config.replay, new.train, base, config.trainer.seed)
+        write_frames(output / REPLAY_FILE, frames)
+        sources[REPLAY_HEAD] = base.heads[0]
+    start = with_heads(base, sources)
+    for head, name in enumerate(config.data.sources()):
+        _set_zero(start, head, base, [f for f in new.train if f.head == name], config.e0)
+    save_model(start, output / START_FILE, base.metadata)
+
+
+def zero_shift(model: AnyModel, frames: Sequence[Frame]) -> np.ndarray:
+    """What has to be added to E0 of each element so that a model's energies fit those of other data best.
+
+    Minimises Σ [(E − E_model)/n − Σ_z x_z ΔE0_z]² over structures of n atoms with the concentrations x_z. Directions
+    that the data do not fix get the minimum-norm solution around the mean of the residuals.
+
+    Args:
+        model: Model with one head.
+        frames: Structures with energies.
+
+    Returns:
+        ΔE0 of each of the model's elements, in eV.
+    """
+    known = [frame for frame in frames if "energy" in frame.labels]
+    predicted = label(model, known)
+    n_atoms = np.array([len(frame.atoms) for frame in known])
+    residual = [float(f.labels["energy"] - p.labels["energy"]) for f, p in zip(known, predicted, strict=True)]
+    counts = np.array([[(frame.atoms.numbers == z).sum() for z in model.elements] for frame in known])
+    per_atom = np.array(residual) / n_atoms
+    mean = per_atom.mean()
+    present = counts.sum(axis=0) > 0
+    shift = np.linalg.lstsq(counts[:, present] / n_atoms[:, None], per_atom - mean, rcond=1e-10)[0]
+    result = np.zeros(len(model.elements))
+    result[present] = shift + mean
+    return result
+
+
+def _set_zero(
+    start: AnyModel, head: int, base: AnyModel, frames: Sequence[Frame], e0: str | dict[str, float]
+) -> None:
+    """Move the isolated-atom energies of one head of the new model."""
+    own = slice(head * len(start.elements), (head + 1) * len(start.elements))
+    names = [chemical_symbols[z] for z in start.elements]
+    energies = start.reference.atomic_energies[own].clone()
+    if e0 == "refit":
+        energies += torch.from_numpy(zero_shift(base, frames))
+    elif isinstance(e0, dict):
+        for symbol, energy in e0.items():
+            if symbol not in names:
+                raise ConfigError(f"e0 names {symbol!r}, but the model knows {', '.join(names)}")
+            energies[names.index(symbol)] = energy
+    moved = (energies - start.reference.atomic_energies[own]).tolist()
+    start.reference.atomic_energies[own] = energies
+    told = ", ".join(f"{name} by {shift:.4f}" for name, shift in zip(names, moved, strict=True))
+    logger.info("isolated-atom energies of head %s moved (eV): %s", start.heads[head], told)
+
+
+def _require_known_elements(base: AnyModel, data: DataSplit, name: str) -> None:
+    unknown = set(elements_of(data.train)) - set(base.elements)
+    if unknown:
+        new = ", ".join(chemical_symbols[z] for z in sorted(unknown))
+        known = ", ".join(chemical_symbols[z] for z in base.elements)
+        raise DataError(
+            f"the data hold {new}, which the model {name} does not know (it knows {known}). A model cannot learn new "
+            "elements by fine-tuning: train one from scratch on all the data (`mmace-sim train`), start from a "
+            "foundation model that knows the elements (--foundation FILE), or leave these structures out."
+        )
+
+
+def _warn_of_large_moments(base: AnyModel, frames: Sequence[Frame]) -> None:
+    """Tell where the model's functions of the moments no longer change."""
+    limit = np.zeros(120)
+    limit[base.elements] = base.reference.max_moment.cpu().numpy()
+    above = [
+        frame
+        for frame in frames
+        if (np.linalg.norm(frame.magmoms, axis=1) > limit[frame.atoms.numbers]).any()
+    ]
+    if above:
+        limits = ", ".join(f"{chemical_symbols[z]} {limit[z]:.2f}" for z in base.elements)
+        logger.warning(
+            "%d of %d structures have moments above the largest that the model was made for (μB: %s): it cannot "
+            "tell them from that moment, and a wall rises above it. Train from scratch if they matter.",
+            len(above),
+            len(frames),
+            limits,
+        )
+
+
+def _errors_before(start: AnyModel, training: TrainConfig) -> dict[str, Evaluation]:
+    """Errors of the model before the first step on the validation and test sets (or else the training sets)."""
+    split = read_split(training.data)
+    logger.info("errors before fine-tuning:")
+    held_out = DataSplit([] if split.valid or split.test else split.train, split.valid, split.test)
+    return final_errors(start, held_out, training.trainer.valid_batch_size)
+
+
+def _extend_summary(path: Path, config: FinetuneConfig, before: dict[str, Evaluation]) -> None:
+    """Add what is known of the start to the summary of the training."""
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    summary["started_from"] = config.model or config.foundation
+    summary["errors_before"] = {name: table_as_dict(errors.overall) for name, errors in before.items()}
+    path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

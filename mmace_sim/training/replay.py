@@ -1,0 +1,183 @@
+"""What keeps a fine-tuned model from forgetting: structures of the pre-training, or the base model's own labels."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from ase.io import write
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from mmace_sim.errors import DataError
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.model.architectures import AnyModel
+from mmace_sim.model.derivatives import evaluate
+from mmace_sim.training.config import LabelKeys, Section
+from mmace_sim.training.frames import Frame, read_frames
+
+REPLAY_HEAD: str = "replay"
+"""Name of the head that keeps the energies of the base model."""
+
+_IDENTITY = ("group", "config_id", "uid")
+
+
+class ReplayConfig(Section):
+    """Where the structures of the replay come from: `file`, or else labels of the base model."""
+
+    file: list[Path] = Field(default_factory=list)
+    """Data of the pre-training with their labels."""
+
+    keys: LabelKeys = Field(default_factory=LabelKeys)
+    """Names of the labels in `file`."""
+
+    structures: list[Path] = Field(default_factory=list)
+    """Structures with moments that the base model labels; labels in the files are not used."""
+
+    n_variants: NonNegativeInt = 0
+    """Number of distorted copies of the new structures that the base model labels."""
+
+    n: PositiveInt | None = None
+    """Number of structures drawn from `file` or `structures`; default: all."""
+
+    weight: PositiveFloat = 1.0
+    """Weight of their labels in the loss."""
+
+    valid_fraction: float = Field(0.1, gt=0.0, lt=1.0)
+    """Part of them that is used for validation."""
+
+    rattle: NonNegativeFloat = 0.05
+    """Standard deviation of the displacements of the copies (per component), in Å."""
+
+    strain: NonNegativeFloat = 0.02
+    """Standard deviation of the components of their symmetric strain."""
+
+    turn: NonNegativeFloat = 15.0
+    """Standard deviation of the angles by which their moments turn, in degrees."""
+
+    stretch: NonNegativeFloat = 0.1
+    """Standard deviation of the relative change of the lengths of their moments."""
+
+    @field_validator("file", "structures", mode="before")
+    @classmethod
+    def _as_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ReplayConfig":
+        given = [key for key in ("file", "structures", "n_variants") if getattr(self, key)]
+        if len(given) != 1:
+            told = " and ".join(given) or "none"
+            raise ValueError(f"one of file, structures and n_variants is needed, {told} given")
+        return self
+
+
+def replay_frames(config: ReplayConfig, new: Sequence[Frame], base: AnyModel, seed: int) -> list[Frame]:
+    """The structures of the replay with their labels.
+
+    Args:
+        config: Where they come from.
+        new: Structures that the model is fine-tuned on.
+        base: The model before.
+        seed: Seed of the choice and of the distortions.
+
+    Raises:
+        DataError: If the base model does not know their elements.
+    """
+    rng = np.random.default_rng(seed)
+    if config.file:
+        frames = _draw(read_frames(config.file, config.keys).frames, config.n, rng)
+    elif config.structures:
+        frames = label(base, _draw(read_frames(config.structures).frames, config.n, rng))
+    else:
+        chosen = [new[k % len(new)] for k in rng.permutation(config.n_variants)]
+        frames = label(base, [distort(frame, config, rng) for frame in chosen])
+    unknown = {int(z) for frame in frames for z in frame.atoms.numbers} - set(base.elements)
+    if unknown:
+        raise DataError(f"replay: atomic numbers {sorted(unknown)} are unknown to the model")
+    return frames
+
+
+def distort(frame: Frame, config: ReplayConfig, rng: np.random.Generator) -> Frame:
+    """A copy with strained cell, displaced atoms, and turned and stretched moments, without labels.
+
+    Args:
+        frame: Structure.
+        config: Sizes of the changes.
+        rng: Draws them.
+    """
+    atoms = frame.atoms.copy()
+    for key in _IDENTITY:  # a copy is no member of the original's group
+        atoms.info.pop(key, None)
+    noise = rng.normal(scale=config.strain, size=(3, 3))
+    if atoms.pbc.any():
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.5 * (noise + noise.T)), scale_atoms=True)
+    atoms.positions += rng.normal(scale=config.rattle, size=(len(atoms), 3))
+    length = np.linalg.norm(frame.magmoms, axis=1, keepdims=True)
+    angle = np.radians(config.turn) * rng.normal(size=(len(atoms), 1))
+    side = np.cross(frame.magmoms, rng.normal(size=(len(atoms), 3)))
+    side *= length / np.linalg.norm(side, axis=1, keepdims=True).clip(min=1e-12)
+    magmoms = np.cos(angle) * frame.magmoms + np.sin(angle) * side
+    magmoms *= 1.0 + config.stretch * rng.normal(size=(len(atoms), 1))
+    return replace(frame, atoms=atoms, magmoms=magmoms, labels={}, config_type=f"{frame.config_type}_variant")
+
+
+def label(model: AnyModel, frames: Sequence[Frame]) -> list[Frame]:
+    """Structures with the energies, forces, stresses and magnetic forces that a model gives them.
+
+    Args:
+        model: Model with one head.
+        frames: Structures, which keep everything but their labels.
+    """
+    labelled = []
+    for frame in frames:
+        atoms = frame.atoms.copy()
+        set_magmoms(atoms, frame.magmoms)
+        periodic = bool(atoms.pbc.all())
+        out = evaluate(
+            model, graph_from_atoms(atoms, model.r_max, dtype=model.dtype), compute_stress=periodic
+        )
+        labels = {key: out[key].detach().cpu().numpy() for key in ("forces", "magforces")}
+        labels["energy"] = out["energy"].detach().cpu().numpy().reshape(())
+        if periodic:
+            labels["stress"] = out["stress"].detach().cpu().numpy().reshape(3, 3)
+        labelled.append(replace(frame, labels=labels))
+    return labelled
+
+
+def write_frames(path: Path, frames: Sequence[Frame]) -> None:
+    """Write labelled structures as extended XYZ with the default names of the labels.
+
+    Args:
+        path: File to write.
+        frames: Structures.
+    """
+    keys, images = LabelKeys(), []
+    for frame in frames:
+        kept = {key: frame.atoms.info[key] for key in _IDENTITY if key in frame.atoms.info}
+        atoms = frame.atoms.copy()
+        atoms.calc = None
+        atoms.info = kept | {keys.config_type: frame.config_type}
+        for name in set(atoms.arrays) - {"numbers", "positions"}:
+            del atoms.arrays[name]
+        atoms.arrays[keys.magmoms] = frame.magmoms
+        for name, value in frame.labels.items():
+            where = atoms.arrays if name in ("forces", "magforces") else atoms.info
+            where[getattr(keys, name)] = float(value) if name == "energy" else value
+        images.append(atoms)
+    write(path, images, format="extxyz")
+
+
+def _draw(frames: list[Frame], n: int | None, rng: np.random.Generator) -> list[Frame]:
+    """At most `n` structures, in the order of the files."""
+    if n is None or n >= len(frames):
+        return frames
+    return [frames[k] for k in sorted(rng.choice(len(frames), size=n, replace=False))]
