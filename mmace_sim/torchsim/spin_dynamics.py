@@ -1,0 +1,261 @@
+"""Molecular dynamics of atoms and moments as a TorchSim integrator, ``(spin_lattice_init, spin_lattice_step)``.
+
+One step is symmetric in time: half a kick of the momenta, half a drift, then at fixed atoms the heat bath, the barostat
+and a whole step of the moments, half a drift, one evaluation of the model, half a kick. Without moments that move,
+without bath and barostat it is velocity Verlet; with the bath, BAOAB. All noise belongs to the seed of a system.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch_sim.integrators.md import MDState, momentum_step, position_step
+from torch_sim.models.interface import ModelInterface
+from torch_sim.quantities import calc_kinetic_energy
+from torch_sim.state import SimState
+from torch_sim.units import MetalUnits
+
+from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.torchsim.langevin_spins import ELECTRON_G, MomentDynamics, gyromagnetic_ratio, moment_step
+from mmace_sim.torchsim.noise import FIRST_DRAW, normal_numbers
+from mmace_sim.torchsim.state import MOMENTA, state_magmoms
+
+FS_PER_TIME: float = 1000.0 / MetalUnits.time
+"""TorchSim's unit of time, Å (amu/eV)^½, in fs (10.18)."""
+
+_NOISE_COLUMNS = 9
+"""Momenta, directions of moments, lengths."""
+
+
+@dataclass(kw_only=True)
+class SpinLatticeState(MDState):
+    """Atoms with momenta and moments.
+
+    Attributes:
+        stress: In eV/Å³, tension positive; zero if the model gives none.
+        seed: Of the noise of each system.
+        n_steps: Steps taken by each system.
+        gyromagnetic: γ of each atom, in rad/fs per eV/μB.
+        fields: Magforces on each atom at the last two midpoints, from which the next is guessed; shape
+            (n_atoms, 2, 3), in eV/μB.
+        moment_residual: Largest change of a moment in the last iteration of the implicit step, in μB.
+        moment_evaluations: Evaluations of the magforces since the start, beside one of the model for each step.
+    """
+
+    stress: Tensor
+    seed: Tensor
+    n_steps: Tensor
+    gyromagnetic: Tensor
+    fields: Tensor
+    moment_residual: Tensor
+    moment_evaluations: Tensor
+
+    _atom_attributes: ClassVar[set[str]] = MDState._atom_attributes | {"gyromagnetic", "fields"}
+    _system_attributes: ClassVar[set[str]] = MDState._system_attributes | {
+        "stress",
+        "seed",
+        "n_steps",
+        "moment_residual",
+        "moment_evaluations",
+    }
+
+
+def spin_lattice_init(
+    state: SimState,
+    model: ModelInterface,
+    *,
+    kT: Any,
+    seed: int | Tensor = 0,
+    g_factor: float | Mapping[int, float] = ELECTRON_G,
+    **_kwargs: Any,
+) -> SpinLatticeState:
+    """Evaluate the model and draw velocities, unless the state has some.
+
+    Args:
+        state: State with moments; its momenta, if any, are kept.
+        model: Model that gives energy, forces and magforces.
+        kT: Temperature of the velocities, in eV; a number or one for each system.
+        seed: One for each system; a number is that of the first system, and the others count up from there.
+        g_factor: Of all moments, or by atomic number (others: the electron's).
+
+    Returns:
+        State for `spin_lattice_step`. Drawn velocities have no total momentum.
+    """
+    state_magmoms(state)
+    counts, like = state.n_atoms_per_system, state.positions
+    if not isinstance(seed, Tensor):
+        seed = seed + torch.arange(state.n_systems)
+    seed = seed.to(state.device, torch.int64)
+    momenta = getattr(state, MOMENTA, None)
+    if momenta is None:
+        momenta = _thermal_momenta(state, kT, seed)
+    out = model(state)
+    zeros = like.new_zeros(state.n_systems)
+    moving = SpinLatticeState.from_state(
+        state,
+        momenta=momenta,
+        energy=out["energy"],
+        forces=out["forces"],
+        stress=out.get("stress", torch.zeros_like(state.cell)),
+        seed=seed,
+        n_steps=torch.zeros_like(counts),
+        gyromagnetic=_gyromagnetic(state, g_factor),
+        fields=like.new_full((state.n_atoms, 2, 3), float("nan")),
+        moment_residual=zeros,
+        moment_evaluations=torch.zeros_like(counts),
+    )
+    moving.store_model_extras(out)
+    return moving
+
+
+def spin_lattice_step(
+    state: SpinLatticeState,
+    model: ModelInterface,
+    *,
+    dt: Any,
+    kT: Any,
+    friction: float = 0.0,
+    moments: MomentDynamics | None = None,
+    field_model: ModelInterface | None = None,
+    pressure: float | None = None,
+    pressure_time: float = 100.0,
+    compressibility: float = 1.0,
+) -> SpinLatticeState:
+    """One step of atoms, moments and cell; the given state stays as it is.
+
+    Args:
+        state: From `spin_lattice_init`.
+        model: Model that gives energy, forces and magforces, and stress if there is a pressure.
+        dt: Time step, in TorchSim's unit, as ``ts.integrate`` passes it.
+        kT: Temperature of all baths, in eV; a number or one for each system.
+        friction: Of the atoms, in 1/fs; 0 is no bath.
+        moments: How moments move; None leaves them to the model.
+        field_model: A model of the same energy that need give nothing but magforces.
+        pressure: External pressure, in eV/Å³; None keeps the cell. Cells keep their shape.
+        pressure_time: Relaxation time of the volume, in fs.
+        compressibility: Rough estimate that sets, with `pressure_time`, how fast the volume relaxes, in Å³/eV.
+
+    Returns:
+        The next state.
+
+    References:
+        Leimkuhler, Matthews, 10.1098/rspa.2016.0138 (BAOAB); Bernetti, Bussi, 10.1063/5.0020514, eq. 7 (volume).
+    """
+    state = state.clone()
+    state.n_steps = state.n_steps + 1
+    like, idx = state.positions, state.system_idx
+    dt = torch.as_tensor(dt, dtype=like.dtype, device=like.device)
+    kT = torch.as_tensor(kT, dtype=like.dtype, device=like.device).expand(state.n_systems)
+    noise, volume_noise = normal_numbers(
+        state.seed, state.n_steps, state.n_atoms_per_system, _NOISE_COLUMNS, like
+    )
+    momentum_step(state, 0.5 * dt)
+    position_step(state, 0.5 * dt)
+    if friction > 0:
+        keep = torch.exp(-friction * FS_PER_TIME * dt).expand(state.n_systems)[idx, None]
+        spread = (state.masses * kT[idx]).sqrt()[:, None] * (1.0 - keep**2).sqrt()
+        state.set_constrained_momenta(keep * state.momenta + spread * noise[:, :3])
+    if pressure is not None:
+        rate = compressibility / pressure_time * FS_PER_TIME
+        _rescale(state, dt, kT, pressure, rate, volume_noise)
+    if moments is not None:
+        _move_moments(state, field_model or model, moments, dt, kT[idx], noise[:, 3:])
+    position_step(state, 0.5 * dt)
+    out = model(state)
+    state.energy, state.forces = out["energy"], out["forces"]
+    state.stress = out.get("stress", state.stress)
+    state.store_model_extras(out)
+    momentum_step(state, 0.5 * dt)
+    return state
+
+
+def kinetic_energy(state: MDState) -> Float[Tensor, " n_systems"]:
+    """Kinetic energy of each system, in eV.
+
+    Args:
+        state: State with momenta.
+    """
+    return calc_kinetic_energy(masses=state.masses, momenta=state.momenta, system_idx=state.system_idx)
+
+
+def _thermal_momenta(state: SimState, kT: Any, seed: Tensor) -> Float[Tensor, "n_atoms 3"]:
+    """Maxwell's distribution without total momentum (an atom alone keeps it)."""
+    counts, like, idx = state.n_atoms_per_system, state.positions, state.system_idx
+    noise, _ = normal_numbers(seed, torch.full_like(counts, FIRST_DRAW), counts, _NOISE_COLUMNS, like)
+    kT = torch.as_tensor(kT, dtype=like.dtype, device=like.device).expand(state.n_systems)
+    momenta = (state.masses * kT[idx]).sqrt()[:, None] * noise[:, :3]
+    for constraint in state.constraints:
+        constraint.adjust_momenta(state, momenta)
+    if state.constraints:
+        return momenta
+    total = like.new_zeros(state.n_systems, 3).index_add(0, idx, momenta)
+    mass = like.new_zeros(state.n_systems).index_add(0, idx, state.masses)
+    shift = torch.where((counts > 1)[:, None], total / mass[:, None], 0.0)
+    return momenta - state.masses[:, None] * shift[idx]
+
+
+def _gyromagnetic(state: SimState, g_factor: float | Mapping[int, float]) -> Float[Tensor, " n_atoms"]:
+    if not isinstance(g_factor, Mapping):
+        return state.positions.new_full((state.n_atoms,), gyromagnetic_ratio(g_factor))
+    values = [g_factor.get(number, ELECTRON_G) for number in state.atomic_numbers.tolist()]
+    return state.positions.new_tensor([gyromagnetic_ratio(value) for value in values])
+
+
+def _rescale(
+    state: SpinLatticeState,
+    dt: Tensor,
+    kT: Float[Tensor, " n_systems"],
+    pressure: float,
+    rate: float,
+    noise: Float[Tensor, " n_systems"],
+) -> None:
+    """Stochastic rescaling of each cell, its atoms along and their momenta against it.
+
+    With λ = √V: dλ = −½ rate λ (P₀ − P − k_BT/2V) dt + √(½ rate k_BT) dW, rate = compressibility/τ.
+    """
+    volume = torch.linalg.det(state.cell).abs()
+    trace = state.stress.diagonal(dim1=1, dim2=2).sum(dim=1)
+    inside = (2.0 * kinetic_energy(state) / volume - trace) / 3.0
+    root = volume.sqrt()
+    drift = -0.5 * rate * root * (pressure - inside - 0.5 * kT / volume) * dt
+    scale = ((root + drift + (0.5 * rate * kT * dt).sqrt() * noise) / root) ** (2.0 / 3.0)
+    state.cell = scale[:, None, None] * state.cell
+    state.positions = scale[state.system_idx, None] * state.positions
+    state.momenta = state.momenta / scale[state.system_idx, None]
+
+
+def _move_moments(
+    state: SpinLatticeState,
+    model: ModelInterface,
+    moments: MomentDynamics,
+    dt: Tensor,
+    kT: Float[Tensor, " n_atoms"],
+    noise: Float[Tensor, "n_atoms 6"],
+) -> None:
+    """A step of the moments at the atoms of the moment."""
+
+    def fields(magmoms: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:
+        setattr(state, TORCHSIM_MAGMOMS, magmoms)
+        return model(state)[TORCHSIM_MAGFORCES]
+
+    before, last = state.fields[:, 0], state.fields[:, 1]
+    guess = torch.where(before.isnan(), last, 2.0 * last - before)
+    step = moment_step(
+        getattr(state, TORCHSIM_MAGMOMS),
+        fields,
+        moments,
+        dt=dt.expand(state.n_systems)[state.system_idx] * FS_PER_TIME,
+        kT=kT,
+        gamma=state.gyromagnetic,
+        noise=noise,
+        system_idx=state.system_idx,
+        n_systems=state.n_systems,
+        guess=None if bool(last.isnan().any()) else guess,
+    )
+    setattr(state, TORCHSIM_MAGMOMS, step.magmoms)
+    state.fields = torch.stack([last, step.fields], dim=1)
+    state.moment_residual = step.residual
+    state.moment_evaluations = state.moment_evaluations + step.n_evaluations
