@@ -16,6 +16,8 @@ _LAZY = {
     "ModelConfig": "mmace_sim.model.config",
     "PaperMMACE": "mmace_sim.model.paper_mmace",
     "PaperConfig": "mmace_sim.model.paper_mmace",
+    "FoundationMMACE": "mmace_sim.model.foundation_mmace",
+    "from_foundation": "mmace_sim.model.foundation",
     "MMACECalculator": "mmace_sim.calculator",
     "relax": "mmace_sim.workflows.relax",
     "phonopy_forces": "mmace_sim.workflows.phonons",

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from mmace_sim.model.config import ArchitectureConfig, ModelConfig
+from mmace_sim.model.foundation_mmace import FoundationConfig, FoundationMMACE
 from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.model.paper_mmace import PaperConfig, PaperMMACE
 
-AnyModel = MagneticMACE | PaperMMACE
+AnyModel = MagneticMACE | PaperMMACE | FoundationMMACE
 """Any of our energy models."""
 
 
@@ -27,4 +28,5 @@ DEFAULT_ARCHITECTURE: str = "MagneticMACE"
 ARCHITECTURES: dict[str, Architecture] = {
     "MagneticMACE": Architecture(ModelConfig, MagneticMACE),
     "PaperMMACE": Architecture(PaperConfig, PaperMMACE),
+    "FoundationMMACE": Architecture(FoundationConfig, FoundationMMACE),
 }

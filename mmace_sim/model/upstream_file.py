@@ -36,8 +36,7 @@ FIRST_BLOCK = "MagneticRealAgnosticSpinOrbitCoupledDensityInteractionBlock"
 LATER_BLOCK = "MagneticRealAgnosticResidueSpinOrbitCoupledDensityInteractionBlock"
 PRODUCT_BLOCK = "EquivariantProductBasisWithSelfMagmomBlock"
 
-_OPTIONS: dict[str, tuple[Any, ...]] = {
-    "pair_repulsion": (None, False),
+OPTIONS: dict[str, tuple[Any, ...]] = {
     "apply_cutoff": (None, True),
     "use_so3": (None, False),
     "use_agnostic_product": (None, False),
@@ -129,18 +128,36 @@ def read_upstream_file(path: str | Path) -> UpstreamFile:
         supported = "; ".join(f"{module}.{name}" for module, name in MODELS)
         raise ModelFileError(
             f"{path}: holds a {record.module}.{record.name}, which is not supported. Supported are {supported}, alone "
-            f"or inside of {', '.join(WRAPPERS)}."
+            f"or inside of {', '.join(WRAPPERS)}. A non-magnetic MACE can be trained to a magnetic model: see "
+            "`mmace-sim finetune --foundation`."
         )
     _check_function(path, record)
     heads = record.get("heads") or ["default"]
     return UpstreamFile(path, record, [str(head) for head in heads], options | known, wrappers)
 
 
+def check_options(record: Record) -> None:
+    """Refuse options whose function differs although the weights have the same names.
+
+    Args:
+        record: A model.
+
+    Raises:
+        ModelFileError: If there is one.
+    """
+    for option, supported in OPTIONS.items():
+        if record.get(option) not in supported:
+            raise ModelFileError(f"{option} = {record.get(option)} is not supported.")
+
+
 def _check_function(path: Path, record: Record) -> None:
     """Refuse blocks and options whose function differs although the weights have the same names."""
-    for option, supported in _OPTIONS.items():
-        if record.get(option) not in supported:
-            raise ModelFileError(f"{path}: {option} = {record.get(option)} is not supported.")
+    try:
+        check_options(record)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    if record.get("pair_repulsion"):
+        raise ModelFileError(f"{path}: pair_repulsion is not supported.")
     for group, expected in (
         ("interactions", (FIRST_BLOCK, LATER_BLOCK)),
         ("products", (PRODUCT_BLOCK, PRODUCT_BLOCK)),
@@ -153,14 +170,14 @@ def _check_function(path: Path, record: Record) -> None:
                 raise ModelFileError(
                     f"{path}: {group}.{name} is a {block.name}, which is not supported; expected {wanted}."
                 )
-    for activation in _activations(record):
+    for activation in activations(record):
         if activation != "silu":
             raise ModelFileError(
                 f"{path}: a readout uses {activation}, which is not supported; expected silu."
             )
 
 
-def _activations(record: Record) -> list[str]:
+def activations(record: Record) -> list[str]:
     """Names of the gates of the nonlinear readouts."""
     readouts = record.children.get("readouts")
     found = []

@@ -206,9 +206,8 @@ class SpinSpaceInteraction(nn.Module):
         )
         space = self.space(hidden.scalars, for_space, edges)
         spin = self.spin(hidden, moments, for_spin, edges)
-        centre = torch.einsum("nkma,na->nkm", spin, moments)
         spin_scalar = spin[:, :, 0]
-        pairs = torch.einsum("nkma,nka->nkm", spin, self.partner(spin_scalar))
+        centre, pairs = spin_products(spin, spin_scalar, moments, self.partner)
         centre_degrees = split_degrees(centre, self.spin.max_ell)
         pair_degrees = split_degrees(pairs, self.spin.max_ell)
         features = []
@@ -218,3 +217,24 @@ class SpinSpaceInteraction(nn.Module):
                 parts += [centre_degrees[ell], pair_degrees[ell]]
             features.append(mix(torch.cat(parts, dim=1)))
         return torch.cat(features, dim=2), spin_scalar
+
+
+def spin_products(
+    spin: Float[Tensor, "n_atoms n_spin_channels n_harmonics 3"],
+    spin_scalar: Float[Tensor, "n_atoms n_spin_channels 3"],
+    moments: Float[Tensor, "n_atoms 3"],
+    partner: ChannelLinear,
+) -> tuple[
+    Float[Tensor, "n_atoms n_spin_channels n_harmonics"], Float[Tensor, "n_atoms n_spin_channels n_harmonics"]
+]:
+    """Spin dot products m_i · A_i with the centre and A_i · A_i⁰ between neighbours.
+
+    Args:
+        spin: Spin vectors A of each channel and component.
+        spin_scalar: Their spatially scalar component A⁰.
+        moments: Moments of the centres.
+        partner: Mixes A⁰ before the second product.
+    """
+    centre = torch.einsum("nkma,na->nkm", spin, moments)
+    pairs = torch.einsum("nkma,nka->nkm", spin, partner(spin_scalar))
+    return centre, pairs

@@ -1,0 +1,152 @@
+"""Weights of non-magnetic MACE models, put into a :class:`~mmace_sim.model.foundation_mmace.FoundationMMACE`."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmace_sim.errors import ModelFileError
+from mmace_sim.model.foundation_mmace import FoundationLayer, FoundationMMACE
+from mmace_sim.model.mace_weights import (
+    UpstreamWeights,
+    fill_contraction,
+    fill_linears,
+    fill_mlp,
+    fill_readout,
+    fill_species,
+    layer_shapes,
+    number_of_heads,
+    readout_channels,
+)
+from mmace_sim.nn.foundation import PairTable
+
+PRODUCT = "products.{}.symmetric_contractions.contractions"
+TRANSFORM = "radial_embedding.distance_transform"
+REPULSION = "pair_repulsion_fn"
+
+
+def backbone_fields(weights: UpstreamWeights, *, residual_first: bool) -> dict[str, Any]:
+    """Hyper-parameters of a MACE model, from the shapes of its weights.
+
+    Args:
+        weights: Weights.
+        residual_first: Whether the first layer has a residual connection.
+
+    Raises:
+        ModelFileError: If the weights are of another architecture.
+    """
+    n_species = len(element_numbers(weights))
+    K = weights("node_embedding.linear.weight").numel() // n_species
+    shapes = layer_shapes(weights, "interactions.0.conv_tp_weights")
+    n_layers = weights.count("interactions.{}.")
+    hidden_ell = weights.count(PRODUCT.format(0) + ".{}.") - 1
+    return {
+        "r_max": float(weights("r_max")),
+        "num_bessel": weights("radial_embedding.bessel_fn.bessel_weights").numel(),
+        "num_polynomial_cutoff": int(weights("radial_embedding.cutoff_fn.p")),
+        "max_ell": shapes[-1][1] // K - 1,  # one path per degree of Y from scalars
+        "hidden_irreps": "+".join(f"{K}x{ell}{'eo'[ell % 2]}" for ell in range(hidden_ell + 1)),
+        "num_interactions": n_layers,
+        "correlation": 1 + weights.count(PRODUCT.format(0) + ".0.weights.{}"),
+        "radial_mlp": [shape[1] for shape in shapes[:-1]],
+        "MLP_irreps": f"{readout_channels(weights, n_layers)}x0e",
+        "density_normalization": "interactions.0.density_fn.layer0.weight" in weights,
+        "residual_first": residual_first,
+        "distance_transform": "agnesi" if f"{TRANSFORM}.q" in weights else "none",
+        "pair_repulsion": f"{REPULSION}.c" in weights,
+    }
+
+
+def element_numbers(weights: UpstreamWeights) -> list[int]:
+    """Atomic numbers of the model, in its order."""
+    return [int(z) for z in weights("atomic_numbers")]
+
+
+@torch.no_grad()
+def fill_foundation(model: FoundationMMACE, weights: UpstreamWeights, head: int) -> None:
+    """Put the weights into a model, for its elements only.
+
+    Args:
+        model: Model of the right size.
+        weights: Weights.
+        head: Number of the head to keep.
+
+    Raises:
+        ModelFileError: If a weight is missing, unknown or of the wrong size.
+    """
+    numbers, n_heads = element_numbers(weights), number_of_heads(weights)
+    rows = [numbers.index(z) for z in model.elements]
+    embedding = weights("node_embedding.linear.weight", len(numbers), model.config.num_channels)
+    model.embedding.copy_(embedding[rows] / math.sqrt(len(numbers)))
+    model.radial_basis.frequencies.copy_(weights("radial_embedding.bessel_fn.bessel_weights"))
+    model.radial_basis.prefactor.copy_(weights("radial_embedding.bessel_fn.prefactor"))
+    if model.radial_basis.transform is not None:
+        _fill_table(model.radial_basis.transform, weights, TRANSFORM, model.elements)
+    if model.repulsion is not None:
+        _fill_table(model.repulsion, weights, REPULSION, model.elements)
+        model.repulsion.charges.copy_(torch.tensor(model.elements))
+        if int(weights(f"{REPULSION}.p")) != model.repulsion.p:
+            raise ModelFileError(f"{REPULSION}.p is another than that of the radial cutoff.")
+    for k, layer in enumerate(model.layers):
+        _fill_layer(layer, weights, k, model, rows)
+        fill_readout(model.readouts[k], weights, f"readouts.{k}", head, n_heads)
+    _fill_energies(model, weights, head, rows)
+    unknown = weights.leftover()
+    if unknown:
+        raise ModelFileError(
+            f"the model holds weights that are not supported: {', '.join(unknown[:5])}"
+            f"{' ...' if len(unknown) > 5 else ''}."
+        )
+
+
+def _fill_table(table: PairTable, weights: UpstreamWeights, name: str, elements: Sequence[int]) -> None:
+    table.covalent_radii.copy_(weights(f"{name}.covalent_radii")[elements])
+    for key in ("a", "q", "p") if name == TRANSFORM else ("c", "a_exp", "a_prefactor"):
+        getattr(table, key).copy_(weights(f"{name}.{key}"))
+
+
+def _fill_layer(
+    layer: FoundationLayer, weights: UpstreamWeights, k: int, model: FoundationMMACE, rows: Sequence[int]
+) -> None:
+    config, block = model.config, f"interactions.{k}"
+    interaction, n_species = layer.interaction, len(element_numbers(weights))
+    fill_linears(interaction.space.linears_up, weights, f"{block}.linear_up.weight")
+    out = interaction.radial_out.weights[0]
+    fill_mlp([*interaction.radial.weights, out], weights, f"{block}.conv_tp_weights")
+    _order_paths(out, interaction.space.paths, config.num_channels)
+    fill_linears(interaction.mix, weights, f"{block}.linear.weight")
+    # our harmonics are divided by the square root of the average number of neighbours
+    if interaction.density is not None:
+        fill_mlp(interaction.density.weights, weights, f"{block}.density_fn")
+    power = -0.5 if interaction.density is None else 0.5
+    for mix in interaction.mix:
+        mix.weight.mul_(config.avg_num_neighbors**power)
+    if interaction.species_mix is not None:
+        fill_species(interaction.species_mix, weights, f"{block}.skip_tp.weight", n_species, rows)
+    if len(layer.skip):
+        fill_species(layer.skip, weights, f"{block}.skip_tp.weight", n_species, rows)
+    for ell, contraction in enumerate(layer.product.contractions):
+        fill_contraction(contraction, weights, f"{PRODUCT.format(k)}.{ell}", config, ell, rows)
+    fill_linears(layer.product.linears, weights, f"products.{k}.linear.weight")
+
+
+def _order_paths(weight: Tensor, paths: Sequence[tuple[int, int, int]], n_channels: int) -> None:
+    """Bring the radial weights of the paths from upstream's order, by the degree of the result, into ours."""
+    theirs = sorted(paths, key=lambda path: path[2])
+    blocks = weight.clone().split(n_channels, dim=1)
+    weight.copy_(torch.cat([blocks[theirs.index(path)] for path in paths], dim=1))
+
+
+def _fill_energies(model: FoundationMMACE, weights: UpstreamWeights, head: int, rows: Sequence[int]) -> None:
+    """Scale, and energies of isolated atoms, to which the network contributes."""
+    scale, shift = torch.ones(()), torch.zeros(())
+    if "scale_shift.scale" in weights:
+        scales, shifts = (weights(f"scale_shift.{name}").flatten() for name in ("scale", "shift"))
+        scale, shift = scales[head if len(scales) > 1 else 0], shifts[head if len(shifts) > 1 else 0]
+    model.scale.copy_(scale)
+    energies = torch.atleast_2d(weights("atomic_energies_fn.atomic_energies"))[head, rows]
+    isolated = model._isolated()
+    energies = energies + shift + model.scale * isolated
+    model.reference.atomic_energies.copy_(energies.repeat(len(model.heads)))
