@@ -4,12 +4,13 @@ import pytest
 import torch
 from training_toys import write_toys
 
-from mmace_sim.training.config import LossConfig, OptimizerConfig
+from mmace_sim.errors import ConfigError
+from mmace_sim.training.config import LossConfig, OptimizerConfig, StageTwoConfig, load_train_config
 from mmace_sim.training.dataset import GraphDataset, collate
 from mmace_sim.training.frames import LABELS, read_frames
 from mmace_sim.training.loss import HuberLoss, MSELoss, TotalLoss, build_loss
 from mmace_sim.training.metrics import MetricAccumulator, error_line
-from mmace_sim.training.optim import schedule_factor, update_average
+from mmace_sim.training.optim import schedule_factor, stage_two_lr, update_average
 
 
 @pytest.fixture
@@ -46,6 +47,35 @@ def test_structures_of_weight_zero_do_not_count(batch):
     prediction = shifted(batch, 0.0)
     prediction["energy"][1] += 100.0  # the odd one
     assert total(MSELoss, "energy", 1.0, 0.01)(prediction, batch).item() == 0.0
+
+
+def test_weights_act_whatever_else_is_in_the_batch(batch):
+    loss = total(MSELoss, "forces", 1.0, 0.1)
+    prediction = shifted(batch, 0.1)
+    assert loss(prediction, batch).item() == pytest.approx(0.5 * 2 / 3)  # one of three weighs nothing
+    batch.structure_weight[:] = 0.25
+    assert loss(prediction, batch).item() == pytest.approx(0.5 * 0.25)
+
+
+def test_sums_of_parts_give_the_loss_of_the_whole(tmp_path):
+    samples = GraphDataset(
+        read_frames([write_toys(tmp_path / "toys.extxyz", n=5)]).frames, 3.0, config_type_weights={"odd": 3.0}
+    )
+    samples[3].forces.fill_(float("nan"))
+    loss = build_loss(LossConfig())
+    parts = [collate([samples[i] for i in part]) for part in ((0, 1, 2), (3,), (4,))]
+    sums = sum(loss.sums(shifted(part, 0.03), part) for part in parts)
+    whole = collate(list(samples))
+    assert loss.total(*sums.T).item() == pytest.approx(loss(shifted(whole, 0.03), whole).item(), rel=1e-12)
+
+
+def test_a_second_stage_changes_weights_and_keeps_scales():
+    first, second = LossConfig(), build_loss(LossConfig(), {"energy": 50.0, "stress": 0.0})
+    assert [(t.label, t.weight, t.scale) for t in second.terms] == [
+        ("energy", 50.0, first.energy.scale),
+        ("forces", first.forces.weight, first.forces.scale),
+        ("magforces", first.magforces.weight, first.magforces.scale),
+    ]
 
 
 def test_a_label_that_no_structure_has_costs_nothing(batch):
@@ -86,6 +116,23 @@ def test_cosine_rises_then_falls():
     assert max(values) == pytest.approx(1.0) == values[10]
     assert values[-1] == pytest.approx(0.1)
     assert all(a >= b for a, b in pairwise(values[10:]))
+
+
+def test_a_second_stage_starts_at_its_own_learning_rate():
+    stage = StageTwoConfig(start_epoch=6, lr=0.002)
+    factor = schedule_factor(OptimizerConfig(lr=0.01, lr_final=0.1), 5, 10, stage)
+    values = [factor(step) for step in range(51)]
+    assert values[29] == pytest.approx(0.1, abs=0.02)  # the first stage has come to its end
+    assert values[30] == pytest.approx(0.2) == max(values[30:])
+    assert values[-1] == pytest.approx(0.02)
+    assert schedule_factor(OptimizerConfig(schedule="constant"), 5, 10, stage)(49) == pytest.approx(0.2)
+    assert stage_two_lr(OptimizerConfig(lr=0.01), StageTwoConfig(start_epoch=1)) == pytest.approx(0.001)
+
+
+def test_a_second_stage_must_begin_before_the_end():
+    run = {"data": {"train_file": "x"}, "stage_two": {"start_epoch": 300}}
+    with pytest.raises(ConfigError, match=r"stage_two\.start_epoch is 300"):
+        load_train_config(None, run)
 
 
 def test_average_of_weights_approaches_its_decay():

@@ -148,7 +148,7 @@ class LossConfig(Section):
     """Elements whose magnetic forces are labels; default: all. Leave out atoms that the reference did not constrain."""
 
     config_type_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    """Weight of all labels of the structures of a config_type; 1 where not given."""
+    """Weight of all labels of the structures of a config_type, whatever else is in their batch; 1 where not given."""
 
 
 class StageTwoConfig(Section):

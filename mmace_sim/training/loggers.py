@@ -11,6 +11,23 @@ from mmace_sim.training.config import TrainConfig
 _PROJECT = "mmace-sim"
 
 
+def require_loggers(config: TrainConfig) -> None:
+    """Make sure that the packages behind the loggers are there, before anything long begins.
+
+    Args:
+        config: The run.
+
+    Raises:
+        ConfigError: If one is not installed.
+    """
+    for name in config.trainer.loggers:
+        if find_spec(name) is None:
+            raise ConfigError(
+                f"trainer.loggers names {name}, which is not installed: pip install 'mmace-sim[{name}]', or leave "
+                "it out"
+            )
+
+
 def build_loggers(config: TrainConfig, folder: Path) -> list[Logger]:
     """The loggers that a configuration asks for.
 
@@ -20,16 +37,7 @@ def build_loggers(config: TrainConfig, folder: Path) -> list[Logger]:
     Args:
         config: The run.
         folder: Folder of the run.
-
-    Raises:
-        ConfigError: If a package is not installed.
     """
-    for name in config.trainer.loggers:
-        if find_spec(name) is None:
-            raise ConfigError(
-                f"trainer.loggers names {name}, which is not installed: pip install 'mmace-sim[{name}]', or leave "
-                "it out"
-            )
     makers = {
         "tensorboard": lambda: TensorBoardLogger(folder, name="tensorboard", version=""),
         "wandb": lambda: WandbLogger(

@@ -32,9 +32,10 @@ class LabelLoss:
         raise NotImplementedError
 
     def sums(self, prediction: Predictions, batch: LabelledBatch) -> Float[Tensor, " 2"]:
-        """Σ w_s ρ and Σ w_s over all components with a label, w_s the weight of the structure.
+        """Σ w_s ρ and the number of terms, over all components with a label, w_s the weight of the structure.
 
-        Sums, so that batches and processes can be added up before one is divided by the other.
+        Sums, so that batches and processes can be added up before one is divided by the other. The number does not
+        depend on the weights: a structure of weight 2 counts twice whatever else is in its batch.
 
         Args:
             prediction: Output of `evaluate`.
@@ -48,7 +49,7 @@ class LabelLoss:
             return batch.structure_weight.new_zeros(2)
         penalty = self.penalty(errors.value / self.scale)
         weight = batch.structure_weight[errors.system_idx].to(penalty.dtype)
-        return torch.stack([(penalty * weight).sum(), weight.sum()])
+        return torch.stack([(penalty * weight).sum(), weight.new_tensor(float(weight.numel()))])
 
 
 class HuberLoss(LabelLoss):
@@ -92,7 +93,7 @@ class TotalLoss:
         return self.total(sums[:, 0], sums[:, 1])
 
     def sums(self, prediction: Predictions, batch: LabelledBatch) -> Float[Tensor, "n_terms 2"]:
-        """Σ w ρ and Σ w of each label, see `LabelLoss.sums`.
+        """Σ w ρ and the number of terms of each label, see `LabelLoss.sums`.
 
         Args:
             prediction: Output of `evaluate`.
@@ -101,15 +102,15 @@ class TotalLoss:
         return torch.stack([term.sums(prediction, batch) for term in self.terms])
 
     def total(
-        self, penalties: Float[Tensor, " n_terms"], weights: Float[Tensor, " n_terms"]
+        self, penalties: Float[Tensor, " n_terms"], counts: Float[Tensor, " n_terms"]
     ) -> Float[Tensor, ""]:
-        """Σ weight · (Σ w ρ / Σ w) over the labels; a label that nothing has costs nothing.
+        """Σ weight · (Σ w ρ / n) over the labels; a label that nothing has costs nothing.
 
         Args:
             penalties: Σ w ρ of each label.
-            weights: Σ w of each label.
+            counts: Number of terms of each label.
         """
-        means = penalties / weights.clamp(min=1e-12)
+        means = penalties / counts.clamp(min=1.0)
         return (means * means.new_tensor([term.weight for term in self.terms])).sum()
 
     def needs(self, label: str) -> bool:

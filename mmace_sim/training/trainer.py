@@ -29,7 +29,7 @@ from mmace_sim.training.dataset import GraphDataset
 from mmace_sim.training.distributed import is_main, processes_per_machine, world_size
 from mmace_sim.training.evaluate import Evaluation, evaluate_frames
 from mmace_sim.training.frames import file_sha256
-from mmace_sim.training.loggers import build_loggers
+from mmace_sim.training.loggers import build_loggers, require_loggers
 from mmace_sim.training.lora import choose_trained, merge_adapters
 from mmace_sim.training.metrics import error_line, table_as_dict
 from mmace_sim.training.module import MagneticTraining
@@ -113,6 +113,7 @@ def prepare(config: TrainConfig) -> Prepared:
         ConfigError: If a setting does not fit the data.
         DataError: If the data cannot be used.
     """
+    require_loggers(config)
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
     split = read_split(config.data)
@@ -304,7 +305,7 @@ def _hardware(device: torch.device) -> dict[str, Any]:
         "accelerator": accelerator,
         "devices": processes_per_machine(),
         "num_nodes": world_size() // processes_per_machine(),
-        "strategy": DDPStrategy(broadcast_buffers=False),
+        "strategy": DDPStrategy(broadcast_buffers=False, find_unused_parameters=True),
     }
 
 
