@@ -1,0 +1,179 @@
+"""Chains of samples: who they are, their random numbers, blocks of sweeps that survive a killed process."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from mmace_sim.errors import OutputError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One chain of samples.
+
+    Attributes:
+        temperature: In K.
+        seed: Of the random numbers; replicas have different ones.
+        name: Of the system, so that two systems with the same seed have different random numbers.
+    """
+
+    temperature: float
+    seed: int = 0
+    name: str = ""
+
+
+def block_generator(chain: Chain, n_atoms: int, block: int, device: torch.device) -> torch.Generator:
+    """Random numbers of a chain in one block; they do not depend on other chains, and need no memory of earlier blocks.
+
+    Args:
+        chain: The chain.
+        n_atoms: Size of its system.
+        block: Number of the block.
+        device: Where they are drawn.
+
+    Returns:
+        A generator.
+    """
+    milli = round(1000 * chain.temperature)
+    entropy = [chain.seed, n_atoms, milli, block, *chain.name.encode()]
+    (word,) = np.random.SeedSequence(entropy).generate_state(1, dtype=np.uint64)
+    generator = torch.Generator(device=device)
+    return generator.manual_seed(int(word >> np.uint64(1)))
+
+
+class Sampler(Protocol):
+    """What makes samples: `HeatBath`, or one of those of the model's own energy."""
+
+    records: tuple[str, ...]
+
+    def advance(self, block: int, n_sweeps: int) -> dict[str, np.ndarray]:
+        """One block of sweeps: what was observed, of shape (n_sweeps, n_sizes, n_chains)."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What is needed to go on."""
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from there."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """What the chains of one system did, sweep by sweep.
+
+    Attributes:
+        values: Observations of shape (n_sweeps, n_sizes, n_chains), equilibration included.
+        n_equilibration: Sweeps that do not count.
+    """
+
+    values: dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]
+    n_equilibration: int
+
+    @property
+    def counted(self) -> dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]:
+        """Observations that count."""
+        return {key: value[self.n_equilibration :] for key, value in self.values.items()}
+
+
+def run_blocks(
+    sampler: Sampler,
+    n_equilibration: int,
+    n_sweeps: int,
+    *,
+    block_sweeps: int = 200,
+    checkpoint: Path | None = None,
+    identity: str = "",
+    on_block: Callable[[int], None] | None = None,
+) -> Series:
+    """Run a sampler in blocks; after each, all that is needed to go on is on disk.
+
+    Args:
+        sampler: What makes samples.
+        n_equilibration: Sweeps that do not count.
+        n_sweeps: Sweeps that count.
+        block_sweeps: Sweeps between two checkpoints.
+        checkpoint: File that keeps state and observations; an existing one is gone on with.
+        identity: What the file must belong to.
+        on_block: Called with the number of sweeps of each block, those read from the file included.
+
+    Returns:
+        All observations. A run that was killed and goes on gives the same numbers as one that was not (on a CPU, to
+        the last bit).
+
+    Raises:
+        OutputError: If the file belongs to another run, or cannot be written.
+    """
+    total = n_equilibration + n_sweeps
+    done, parts = 0, []
+    if checkpoint is not None and checkpoint.is_file():
+        done, values = _load(sampler, checkpoint, identity)
+        parts.append(values)
+        _log.info("%s: going on after %d of %d sweeps", checkpoint.name, done, total)
+        if on_block:
+            on_block(done)
+    while done < total:
+        n = min(block_sweeps, total - done)
+        parts.append(sampler.advance(done // block_sweeps, n))
+        done += n
+        if checkpoint is not None:
+            parts = [_joined(parts)]
+            _save(sampler, checkpoint, identity, done, parts[0])
+        if on_block:
+            on_block(n)
+    return Series(_joined(parts), n_equilibration)
+
+
+def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _save(sampler: Sampler, path: Path, identity: str, done: int, values: dict[str, np.ndarray]) -> None:
+    content: dict[str, Any] = {"done": np.array(done), "identity": np.array(identity)}
+    content |= {f"state_{key}": value for key, value in sampler.state().items()}
+    content |= {f"value_{key}": value for key, value in values.items()}
+    partial = path.with_suffix(".tmp")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **content)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}). Free some space and run the same command with "
+            "--resume."
+        ) from error
+
+
+def _load(sampler: Sampler, path: Path, identity: str) -> tuple[int, dict[str, np.ndarray]]:
+    with np.load(path, allow_pickle=False) as file:
+        content = {key: file[key] for key in file.files}
+    if str(content["identity"]) != identity:
+        raise OutputError(
+            f"{path}: belongs to another run ({content['identity']}, now {identity}). Start over with --force."
+        )
+    sampler.load_state({key[6:]: content[key] for key in content if key.startswith("state_")})
+    return int(content["done"]), {key[6:]: content[key] for key in content if key.startswith("value_")}
+
+
+def replicas(temperatures: Sequence[float], seed: int, n_replicas: int, name: str) -> list[Chain]:
+    """Chains of all temperatures, several of each.
+
+    Args:
+        temperatures: In K.
+        seed: Of the first replica; the next ones follow.
+        n_replicas: Chains of each temperature.
+        name: Of the system.
+
+    Returns:
+        All replicas of the first temperature, then of the second, ….
+    """
+    first = Chain(0.0, seed, name)
+    return [
+        replace(first, temperature=float(t), seed=seed + k) for t in temperatures for k in range(n_replicas)
+    ]

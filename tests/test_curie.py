@@ -1,0 +1,270 @@
+"""Monte Carlo of Heisenberg models against exact results, and what is made of its samples."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+
+from mmace_sim.errors import OutputError, StructureError, UnsupportedOptionError
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.testing import HeisenbergModel
+from mmace_sim.units import BOLTZMANN_EV_PER_K
+from mmace_sim.workflows.curie.chains import Chain, replicas, run_blocks
+from mmace_sim.workflows.curie.estimators import crossing, estimate, peak, power_law
+from mmace_sim.workflows.curie.heatbath import HeatBath, draw_spins
+from mmace_sim.workflows.curie.lattice import SpinModel, SpinNetwork, color_greedily
+from mmace_sim.workflows.curie.statistics import CurieStatus, Point, Value, autocorrelation_time, points
+from mmace_sim.workflows.curie.workflow import Curie, CurieResult
+from mmace_sim.workflows.exchange import Exchange
+
+J = 0.02
+UNIT = J / BOLTZMANN_EV_PER_K
+
+
+def lattice(name="sc", moments=(2.0,), **options):
+    atoms = bulk("Fe", name, a=2.5, **options)
+    atoms.arrays.pop("initial_magmoms", None)
+    set_magmoms(atoms, list(moments))
+    return atoms
+
+
+def network(neighbors, copies, exchange=J):
+    """Many copies of spins coupled as listed; rows of unequal length are filled up."""
+    size, n = len(neighbors), max(map(len, neighbors))
+    neighbors = [[j + size * k for j in row] for k in range(copies) for row in neighbors]
+    table = np.array([[*row, *[i] * (n - len(row))] for i, row in enumerate(neighbors)])
+    values = np.array([[exchange] * len(row) + [0.0] * (n - len(row)) for row in neighbors])
+    ones = np.ones(len(table))
+    return SpinNetwork.build(table, values, ones, ones)
+
+
+def sampled(networks, temperatures, n_sweeps=150, **options):
+    chains = replicas(temperatures, 1, 1, "test")
+    sampler = HeatBath(networks, chains, **options)
+    return points(run_blocks(sampler, 20, n_sweeps), chains, sampler.sizes)
+
+
+def langevin(x):
+    return 1 / np.tanh(x) - 1 / x
+
+
+def agrees(value, exact, *, n_errors=4.5):
+    return abs(value.mean - exact) < n_errors * value.error
+
+
+def test_pairs_rings_and_chains_have_their_exact_energy():
+    """A pair and an open chain: −J'(coth x − 1/x) per bond, x = J'/kT; all sizes and temperatures in one batch."""
+    n = 40
+    ring = [[(i - 1) % n, (i + 1) % n] for i in range(n)]
+    chain = [[j for j in (i - 1, i + 1) if 0 <= j < 12] for i in range(12)]
+    temperatures = [0.3 * UNIT, UNIT, 3 * UNIT]
+    rows = sampled([network([[1], [0]], 200), network(chain, 20), network(ring, 5)], temperatures)
+    bonds = (0.5, 11 / 12, 1.0)
+    for per_spin, row in zip(bonds, rows, strict=True):
+        for point in row:
+            exact = -per_spin * J * langevin(UNIT / point.temperature)
+            assert agrees(point.values["energy"], exact)
+            assert point.values["energy"].error < 0.06 * abs(exact)
+    for point in rows[0]:  # heat capacity of the pair, k_B per spin
+        x = UNIT / point.temperature
+        assert agrees(point.values["heat_capacity"], 0.5 * (1 - x**2 / np.sinh(x) ** 2))
+
+
+def test_triangle_has_its_exact_energy():
+    """E = −J'(S² − 3)/2 with the density of S = |e₁ + e₂ + e₃|: ∝ S² for S < 1, ∝ S(3 − S)/2 above."""
+    x = 1.0
+    s = np.linspace(0, 3, 20001)
+    weight = np.where(s < 1, s**2, 0.5 * s * (3 - s)) * np.exp(0.5 * x * (s**2 - 3))
+    exact = -J * np.trapezoid(0.5 * (s**2 - 3) * weight, s) / np.trapezoid(weight, s) / 3
+    ((point,),) = sampled([network([[1, 2], [0, 2], [0, 1]], 100)], [UNIT / x])
+    assert agrees(point.values["energy"], exact)
+
+
+def test_free_spins_in_a_field_follow_langevin():
+    lone = SpinNetwork.build(np.arange(200)[:, None], np.zeros((200, 1)), np.ones(200), np.ones(200))
+    for field in ((0.0, 0.0, J), (0.6 * J, 0.0, -0.8 * J)):
+        rows = sampled([lone], [0.2 * UNIT, 2 * UNIT], 60, field=field, n_over=1)
+        for point in rows[0]:
+            exact = langevin(UNIT / point.temperature)
+            assert agrees(point.values["energy"], -J * exact)
+
+
+def test_drawn_spins_have_the_right_moments():
+    generator = torch.Generator().manual_seed(0)
+    field = torch.tensor([[0.01, -0.02, -0.0299], [0.0, 0.0, -1.0]])[:, :, None].expand(2, 3, 100_000)
+    beta = torch.full((100_000,), 60.0)
+    drawn = draw_spins(field, beta, torch.rand(2, 2, 100_000, generator=generator))
+    assert torch.linalg.norm(drawn, dim=1).sub(1).abs().max() < 1e-5
+    for k in range(2):
+        strength = float(torch.linalg.norm(field[k, :, 0]))
+        mean = (drawn[k] * field[k]).sum(dim=0).mean() / strength
+        assert float(mean) == pytest.approx(langevin(60 * strength), abs=4e-3)
+    across = drawn[0].mean(dim=1) - drawn[0].mean(dim=1) @ field[0, :, 0] * field[0, :, 0] / 0.001394
+    assert across.abs().max() < 5e-3
+
+
+def test_over_relaxation_costs_no_energy():
+    model = SpinModel.from_shells(lattice("bcc"), [(2.5 * 0.75**0.5, J), (2.5, 0.4 * J)])
+    sampler = HeatBath([model.network(4)], replicas([UNIT, 2 * UNIT], 0, 1, "x"))
+    sampler.advance(0, 3)
+    before, spins = sampler.energies(), sampler.spins.clone()
+    for color in sampler._colors:
+        sampler._reflect(color)
+    assert (sampler.energies() - before).abs().max() < 1e-4 * before.abs().max()
+    assert (sampler.spins - spins).abs().max() > 0.5
+    assert torch.linalg.norm(sampler.spins, dim=1).sub(1).abs().max() < 1e-5
+
+
+def test_networks_are_the_supercells():
+    """Neighbours of each shell, colors without interaction, the energy and mean field of the ordered state."""
+    model = SpinModel.from_shells(lattice("bcc"), [(2.5 * 0.75**0.5, J), (2.5, -0.5 * J)])
+    net = model.network(4)
+    assert len(net) == 2 * 4**3  # the most cubic block of bcc is the cube
+    assert np.isclose(net.exchange.sum(axis=1), 8 * J - 3 * J).all()
+    assert net.ordered_energy == pytest.approx(-2.5 * J)
+    assert model.mean_field_temperature == pytest.approx(5 * UNIT / 3)
+    for first, last in zip(net.bounds, net.bounds[1:], strict=False):
+        assert not np.isin(net.neighbors[first:last], np.arange(first, last)).any()
+    assert all((net.neighbors[net.neighbors[i]] == i).any(axis=1).all() for i in range(0, len(net), 17))
+    assert color_greedily(np.array([[1, 2], [0, 2], [0, 1]])).tolist() == [0, 1, 2]
+    with pytest.raises(StructureError, match="own image"):
+        SpinModel.from_shells(lattice(), [(2.5, J)]).network(1)
+    with pytest.raises(StructureError, match="no pair"):
+        SpinModel.from_shells(lattice(), [(2.9, J)])
+
+
+def test_an_antiferromagnet_orders_like_the_ferromagnet():
+    """On two sublattices the sign of J' does not matter: energies agree, and the order is that of the sublattices."""
+    cell = bulk("Fe", "bcc", a=2.5, cubic=True)
+    cell.arrays.pop("initial_magmoms", None)
+    set_magmoms(cell, [2.0, -2.0])
+    anti = SpinModel.from_shells(cell, [(2.5 * 0.75**0.5, -J)])
+    ferro = SpinModel.from_shells(lattice("bcc"), [(2.5 * 0.75**0.5, J)])
+    assert anti.mean_field_temperature == pytest.approx(ferro.mean_field_temperature)
+    (a,), (b,) = (sampled([m.network(4)], [UNIT], 200)[0] for m in (anti, ferro))
+    assert a.n_spins == b.n_spins
+    for key in ("energy", "order"):
+        x, y = a.values[key], b.values[key]
+        assert abs(x.mean - y.mean) < 4 * np.hypot(x.error, y.error)
+    assert a.values["order"].mean > 0.5 > 0.1 > a.values["magnetization"].mean
+    assert b.values["magnetization"].mean == pytest.approx(2 * b.values["order"].mean, rel=1e-5)
+
+
+def test_exchange_of_a_model_gives_its_network():
+    model = HeisenbergModel(exchange_shells=[(2.5, J)], unit_vectors=True)
+    (result,) = Exchange(model, cutoff=3.0, routes=["derivatives"], magmoms="fixed").run([lattice()])
+    found = SpinModel.from_exchange(result)
+    assert np.allclose(found.exchange, J)
+    assert found.mean_field_temperature == pytest.approx(2 * UNIT)
+
+
+def test_a_chain_does_not_depend_on_its_batch_and_a_killed_run_goes_on(tmp_path):
+    model = SpinModel.from_shells(lattice(), [(2.5, J)])
+    nets = [model.network(4), model.network(6)]
+    chains = [Chain(t * UNIT, 3, "x") for t in (0.8, 1.2, 1.5, 2.0, 0.5)]
+
+    def run(some_nets, some_chains, n=30, **options):
+        return run_blocks(HeatBath(some_nets, some_chains), 5, n, block_sweeps=10, **options).values
+
+    whole = run(nets, chains)
+    alone = run(nets[:1], chains[2:3])
+    for key, values in alone.items():
+        assert np.array_equal(values[:, 0, 0], whole[key][:, 0, 2])
+
+    path = tmp_path / "samples.npz"
+
+    class Killed(HeatBath):
+        def advance(self, block, n_sweeps):
+            if block == 2:
+                raise KeyboardInterrupt
+            return super().advance(block, n_sweeps)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_blocks(Killed(nets, chains), 5, 30, block_sweeps=10, checkpoint=path, identity="a")
+    with pytest.raises(OutputError, match="another run"):
+        run(nets, chains, checkpoint=path, identity="b")
+    done = []
+    resumed = run(nets, chains, checkpoint=path, identity="a", on_block=done.append)
+    assert done == [20, 10, 5]
+    for key, values in resumed.items():
+        assert np.array_equal(values, whole[key])
+
+
+def test_autocorrelation_of_a_known_process():
+    """x' = a x + noise: τ = (1 + a)/(1 − a)."""
+    rng = np.random.default_rng(0)
+    for a in (0.0, 0.8, 0.95):
+        noise, x = rng.normal(size=60_000), np.zeros(60_000)
+        for k in range(1, len(x)):
+            x[k] = a * x[k - 1] + noise[k]
+        assert autocorrelation_time(x) == pytest.approx((1 + a) / (1 - a), rel=0.15)
+    assert autocorrelation_time(np.ones(100)) == 1.0
+
+
+def test_short_and_drifting_chains_are_told():
+    model = SpinModel.from_shells(lattice(), [(2.5, J)])
+    chains = replicas([1.44 * UNIT], 0, 1, "x")
+    sampler = HeatBath([model.network(8)], chains, n_over=0)
+    series = run_blocks(sampler, 0, 60)
+    ((point,),) = points(series, chains, sampler.sizes)
+    assert point.status is CurieStatus.NOT_EQUILIBRATED
+    series.values["order"][:] = np.random.default_rng(0).normal(size=(60, 1, 1)) * 0.01 + 0.5
+    series.values["energy"][:] = series.values["order"]
+    assert points(series, chains, [512])[0][0].status is CurieStatus.CONVERGED
+    series.values["order"][30:] += 0.1
+    assert points(series, chains, [512])[0][0].status is CurieStatus.NOT_EQUILIBRATED
+
+
+def fake_points(size, critical=1000.0, exponent=0.37, nu=0.71):
+    """Points that scale as theory says, with small errors."""
+    t = np.array([500, 600, 700, 800, 850, 900, 940, 970, 1000, 1030, 1060, 1100, 1200.0])
+    x = (t / critical - 1) * size ** (1 / nu)
+    order = np.maximum(power_law(t, 1.0, critical, exponent), 0.02)
+    binder = 0.5556 - 0.1111 * np.tanh(0.3 * x - 0.5)
+    susceptibility = size**2 / (1 + (0.5 * x) ** 2)
+    rows = []
+    for k, temperature in enumerate(t):
+        values = {"order": order[k], "binder": binder[k], "susceptibility": susceptibility[k]}
+        values = {key: Value(float(v), 1e-3 * float(v)) for key, v in values.items()}
+        rows.append(Point(float(temperature), size**3, 1000, values, 1.0, 0.0, CurieStatus.CONVERGED))
+    return rows
+
+
+def test_estimators_find_a_known_temperature():
+    found = estimate([fake_points(6), fake_points(8), fake_points(12)])
+    for value in (*found.crossings, found.peaks[-1], found.power_law):
+        assert value.mean == pytest.approx(1000, abs=max(4 * value.error, 5))
+        assert 0 < value.error < 20
+    assert found.exponent.mean == pytest.approx(0.37, abs=0.02)
+    assert found.best[0] == "binder_crossing"
+    assert found.notes == []
+    alone = estimate([fake_points(8)])
+    assert alone.best[0] == "susceptibility_peak"
+    assert "several --sizes" in alone.notes[0]
+    assert estimate([fake_points(6)[:3], fake_points(8)[:3]]).best is None
+    assert np.isnan(peak(np.arange(4.0), np.arange(1, 5.0)))
+    assert np.isnan(crossing(np.arange(1.0, 6), np.ones(5), 3.0))
+
+
+def test_workflow_finds_the_transition_of_the_simple_cubic_lattice():
+    """k T_C = 1.443 J'; small sizes and short chains: within 4 %. The slow benchmark asks for 1 %."""
+    model = HeisenbergModel(exchange_shells=[(2.5, J)], unit_vectors=True)
+    settings = {"magmoms": "fixed", "cutoff": 3.0, "sizes": (4, 6), "n_sweeps": 250}
+    results = Curie(model, **settings).run([lattice(), Atoms("Fe", magmoms=[2.0])])
+    result, failed = results
+    assert isinstance(result, CurieResult)
+    assert result.mean_field == pytest.approx(2 * UNIT)
+    crossing_value = result.temperature.crossings[0]
+    assert crossing_value.mean == pytest.approx(1.443 * UNIT, rel=0.04)
+    assert crossing_value.mean < result.mean_field
+    assert [len(row) for row in result.points] == [26, 26]  # 17 temperatures, and 9 around the transition
+    low = result.points[-1][0]
+    assert low.values["order"].mean > 0.9
+    assert low.values["heat_capacity"].mean == pytest.approx(1.0, abs=0.25)  # two quadratic modes per spin
+    assert failed.status is CurieStatus.FAILED
+    assert "periodic" in failed.message
+    with pytest.raises(UnsupportedOptionError):
+        Curie(model, method="guess")
+    with pytest.raises(UnsupportedOptionError):
+        Curie(model, method="direct", moves="local", lattice="moving")

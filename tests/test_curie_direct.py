@@ -1,0 +1,248 @@
+"""Monte Carlo on the energy of a model: local moves and hybrid moves against each other and against exact results."""
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from cli_tools import write_tiny_model
+
+from mmace_sim.errors import StructureError, UnsupportedElementError, UnsupportedOptionError
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.model.checkpoint import load_model
+from mmace_sim.testing import HeisenbergModel
+from mmace_sim.units import BOLTZMANN_EV_PER_K
+from mmace_sim.workflows.curie.chains import Chain, replicas, run_blocks
+from mmace_sim.workflows.curie.heatbath import HeatBath
+from mmace_sim.workflows.curie.hmc import HybridMonteCarlo
+from mmace_sim.workflows.curie.lattice import SpinModel
+from mmace_sim.workflows.curie.local import LocalEnergy, LocalMoves, find_colors, reach, sweep_cost
+from mmace_sim.workflows.curie.statistics import points
+from mmace_sim.workflows.curie.surface import Supercells, reference_signs
+from mmace_sim.workflows.curie.workflow import Curie
+
+J = 0.02
+UNIT = J / BOLTZMANN_EV_PER_K
+
+
+def cubic(repeat=3, moment=2.0, a=2.5, name="sc"):
+    atoms = bulk("Fe", name, a=a)
+    atoms.arrays.pop("initial_magmoms", None)
+    set_magmoms(atoms, [moment] * len(atoms))
+    return atoms.repeat(repeat)
+
+
+def toy(**options):
+    return HeisenbergModel(
+        exchange_shells=[(2.5, J)],
+        unit_vectors=True,
+        energy_per_atom=0.0,
+        **({"morse": (0.0, 1.4, 2.5), "landau": (0.0, 0.0)} | options),
+    )
+
+
+def sampled(sampler, n_equilibration, n_sweeps):
+    series = run_blocks(sampler, n_equilibration, n_sweeps)
+    return points(series, sampler.cells.chains, sampler.cells.n_atoms)
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """Heat bath on the toy's own exchange: the same distribution by other means."""
+    model = SpinModel.from_shells(cubic(1), [(2.5, J)])
+    chains = replicas([0.8 * UNIT, 2 * UNIT], 5, 20, "toy")
+    sampler = HeatBath([model.network(3)], chains)
+    return points(run_blocks(sampler, 30, 150), chains, sampler.sizes)[0]
+
+
+def compare(row, exact, keys=("energy", "order", "binder")):
+    for point, reference in zip(row, exact, strict=True):
+        for key in keys:
+            a, b = point.values[key], reference.values[key]
+            assert abs(a.mean - b.mean) < 4.5 * np.hypot(a.error, b.error), (key, point.temperature, a, b)
+        assert point.values["energy"].error < 0.1 * abs(reference.values["energy"].mean)
+
+
+def test_hybrid_moves_sample_the_heat_bath_distribution(exact):
+    chains = replicas([0.8 * UNIT, 2 * UNIT], 1, 1, "toy")
+    sampler = HybridMonteCarlo(Supercells(toy(), [cubic()], chains), n_steps=6, n_adapt=40)
+    (row,) = sampled(sampler, 40, 160)
+    compare(row, exact)
+    assert all(0.6 < point.values["acceptance"].mean < 0.95 for point in row)
+    assert all(point.values["length"].mean == pytest.approx(2.0) for point in row)
+
+
+def test_local_moves_sample_the_heat_bath_distribution(exact):
+    chains = replicas([0.8 * UNIT, 2 * UNIT], 1, 1, "toy")
+    sampler = LocalMoves(Supercells(toy(), [cubic()], chains), step=0.8, n_adapt=30)
+    (row,) = sampled(sampler, 40, 120)
+    compare(row, exact)
+    assert all(0.3 < point.values["acceptance"].mean < 0.7 for point in row)
+
+
+@pytest.mark.parametrize("engine", [HybridMonteCarlo, LocalMoves])
+def test_lengths_of_free_moments_have_the_landau_distribution(engine):
+    """⟨m²⟩ of p ∝ m² exp(−β(a m² + b m⁴)): the measure is d³m."""
+    a, b, temperature = -0.1, 0.05, 600.0
+    beta = 1 / (BOLTZMANN_EV_PER_K * temperature)
+    m = np.linspace(0, 6, 20001)
+    weight = m**2 * np.exp(-beta * (a * m**2 + b * m**4))
+    mean = np.trapezoid(m * weight, m) / np.trapezoid(weight, m)
+    energy = np.trapezoid((a * m**2 + b * m**4) * weight, m) / np.trapezoid(weight, m)
+    model = HeisenbergModel(
+        exchange_shells=[(2.5, 0.0)], energy_per_atom=0, morse=(0, 1.4, 2.5), landau=(a, b)
+    )
+    cells = Supercells(model, [cubic()], [Chain(temperature)])
+    sampler = engine(cells, lengths="variable", step=0.5, n_adapt=30)
+    ((point,),) = sampled(sampler, 40, 120)
+    for key, exact_value in (("length", mean), ("energy", energy)):
+        value = point.values[key]
+        assert abs(value.mean - exact_value) < 4.5 * value.error
+    assert point.values["length"].error < 0.02 * mean
+
+
+def harmonic():
+    """Nearly harmonic fcc crystal."""
+    atoms = bulk("Fe", "fcc", a=2.5 * 2**0.5, cubic=True)
+    atoms.arrays.pop("initial_magmoms", None)
+    set_magmoms(atoms, [1.0] * 4)
+    return atoms.repeat(2)
+
+
+def test_moving_atoms_obey_equipartition():
+    """3(N − 1)/2 kT of potential energy per cell above the minimum, in a stiff crystal at a low temperature."""
+    model, temperature = toy(landau=(-0.2, 0.1), morse=(0.4, 1.4, 2.5)), 20.0
+    atoms = harmonic()
+    cells = Supercells(model, [atoms], [Chain(temperature)])
+    ground = float(cells.evaluate(cells.moments)[0])
+    sampler = HybridMonteCarlo(cells, lattice="moving", n_steps=8, n_adapt=60)
+    ((point,),) = sampled(sampler, 100, 150)
+    kt, n = BOLTZMANN_EV_PER_K * temperature, len(atoms)
+    # two directions of each moment, three of each atom, none of the whole: turns of all moments and translations
+    degrees = (3 * n - 3) + (2 * n - 2)
+    value = point.values["energy"]
+    assert n * value.mean - ground == pytest.approx(0.5 * degrees * kt, rel=0.05)
+
+
+def test_volume_moves_sample_an_ideal_gas():
+    """Without interactions p(V) ∝ V^N exp(−PV/kT) has no mean at zero pressure: detailed balance of one move instead.
+
+    With E = K (ln V/V₀)²/2 the mean of ln V is (N + 1) kT/K above ln V₀.
+    """
+    stiff, temperature = 40.0, 800.0
+
+    class Stiff(torch.nn.Module):
+        species_table, elements, r_max = toy().species_table, [26], 3.0
+        dtype, device = torch.float64, torch.device("cpu")
+
+        def forward(self, graph, edge_vectors=None):
+            volume = torch.linalg.det(graph.cell[0])
+            energy = 0.5 * stiff * torch.log(volume / volume0) ** 2
+            if edge_vectors is not None:
+                energy = energy + 0 * edge_vectors.sum() + 0 * graph.magmoms.sum()
+            return {"energy": energy[None], "node_energy": energy.expand(graph.n_atoms) / graph.n_atoms}
+
+    atoms = cubic(2)
+    volume0 = atoms.get_volume()
+    cells = Supercells(Stiff(), [atoms], [Chain(temperature)])
+    sampler = HybridMonteCarlo(cells, lattice="free", n_steps=1, n_adapt=50)
+    values = run_blocks(sampler, 50, 800).counted["volume"][:, 0, 0]
+    kt = BOLTZMANN_EV_PER_K * temperature
+    logs = np.log(values * len(atoms) / volume0)
+    assert logs.mean() == pytest.approx((len(atoms) + 1) * kt / stiff, abs=0.005)
+    assert logs.var() == pytest.approx(kt / stiff, rel=0.3)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_local_changes_are_those_of_the_whole(n_layers, tmp_path):
+    """Of a network with one and two layers, whose hidden spin vectors reach twice as far."""
+    model = two_layers() if n_layers == 2 else load_model(write_tiny_model(tmp_path / "m.safetensors"))
+    rng = np.random.default_rng(0)
+    atoms = cubic(1, name="bcc", a=2.87).repeat((7, 2, 2) if n_layers == 1 else (16, 2, 2))
+    atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)
+    set_magmoms(atoms, rng.normal(size=(len(atoms), 3)))
+    cells = Supercells(model, [aligned(atoms)], [Chain(300.0)])
+    graph = cells.single_graph(0)
+    graph.magmoms = torch.as_tensor(atoms.arrays["initial_magmoms"])
+    assert reach(model) == n_layers
+    colors = find_colors(graph, n_layers)
+    assert sorted(torch.cat([c.atoms for c in colors]).tolist()) == list(range(len(atoms)))
+    assert max(len(c.atoms) for c in colors) > 1
+    local = LocalEnergy(model, graph)
+    generator = torch.Generator().manual_seed(0)
+    for color in sorted(colors, key=lambda c: -len(c.atoms))[:2]:
+        assert len(color.centres) <= len(atoms)
+        moments = torch.randn(len(color.atoms), 3, generator=generator, dtype=torch.float64)
+        changes, node_energy = local.propose(color, moments)
+        for k, atom in enumerate(color.atoms.tolist()):
+            trial = LocalEnergy(model, graph)
+            trial.graph.magmoms[:] = local.graph.magmoms
+            trial.graph.magmoms[atom] = moments[k]
+            before = local.node_energy.sum()
+            trial.refresh()
+            assert float(trial.node_energy.sum() - before) == pytest.approx(float(changes[k]), abs=1e-10)
+        flags = torch.arange(len(color.atoms)) % 2 == 0
+        local.accept(color, moments, flags, node_energy)
+        kept = local.node_energy.clone()
+        local.refresh()
+        assert (kept - local.node_energy).abs().max() < 1e-10
+    assert sweep_cost(colors) > 1
+
+
+def aligned(atoms):
+    """The same with collinear moments: supercells are made from an ordered reference."""
+    reference = atoms.copy()
+    set_magmoms(reference, [1.0] * len(atoms))
+    return reference
+
+
+def two_layers():
+    from mmace_sim.model.config import ModelConfig
+    from mmace_sim.model.magnetic_mace import MagneticMACE
+
+    torch.manual_seed(0)
+    config = ModelConfig(
+        atomic_numbers=[26], r_max=2.7, hidden_irreps="4x0e", MLP_irreps="4x0e", radial_mlp=[8], max_ell=2,
+        num_interactions=2, correlation=2, spin_channels=2, spin_max_ell=1, max_moment={26: 3.0},
+    )  # fmt: skip
+    return MagneticMACE(config)
+
+
+@pytest.mark.parametrize("engine", [HybridMonteCarlo, LocalMoves])
+def test_a_chain_is_alone_and_goes_on_where_it_was_killed(engine, tmp_path):
+    def sampler(temperatures):
+        return engine(Supercells(toy(), [cubic(2)], replicas(temperatures, 0, 1, "x")), n_adapt=3)
+
+    temperatures = [UNIT, 1.5 * UNIT]
+    whole = run_blocks(sampler(temperatures), 3, 5, block_sweeps=2).values
+    alone = run_blocks(sampler(temperatures[1:]), 3, 5, block_sweeps=2).values
+    path = tmp_path / "samples.npz"
+    run_blocks(sampler(temperatures), 3, 1, block_sweeps=2, checkpoint=path)
+    resumed = run_blocks(sampler(temperatures), 3, 5, block_sweeps=2, checkpoint=path).values
+    for key, values in whole.items():
+        assert np.array_equal(alone[key][:, 0, 0], values[:, 0, 1])
+        assert np.array_equal(resumed[key], values)
+
+
+def test_impossible_structures_and_options_are_refused():
+    wrong = cubic(1)
+    wrong.numbers[:] = 13
+    with pytest.raises(UnsupportedElementError):
+        Supercells(toy(), [wrong], [Chain(1.0)])
+    cell = cubic(2)
+    set_magmoms(cell, np.random.default_rng(0).normal(size=(8, 3)))
+    with pytest.raises(StructureError, match="collinear"):
+        reference_signs(cell)
+    with pytest.raises(UnsupportedOptionError, match="lengths"):
+        HybridMonteCarlo(Supercells(toy(), [cubic(2)], [Chain(1.0)]), lengths="long")
+
+
+@pytest.mark.parametrize("moves", ["hybrid", "local"])
+def test_workflow_samples_the_energy_of_the_model(moves):
+    settings = {"temperatures": [0.3 * UNIT, 3 * UNIT], "sizes": [2], "n_sweeps": 60, "magmoms": "fixed"}
+    (result,) = Curie(toy(), method="direct", moves=moves, **settings).run([cubic(1)])
+    cold, hot = result.points[0]
+    assert cold.values["order"].mean > 0.85 > 0.7 > hot.values["order"].mean
+    assert cold.n_spins == 8
+    assert cold.values["volume"].mean == pytest.approx(2.5**3)
+    assert result.temperature.best is None
+    assert "one size only" in result.message
