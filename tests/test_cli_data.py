@@ -1,9 +1,15 @@
-"""``mmace-sim data check`` end to end."""
+"""``mmace-sim data check`` and ``data convert`` end to end."""
 
 import numpy as np
+import pytest
+from ase import Atoms
 from ase.io import write
 from cli_tools import mmace_sim, summary_of
+from format_files import write_cfg, write_deepmd
+from test_formats import check_first
 from training_toys import toy_frames, write_toys
+
+from mmace_sim.training.frames import frame_identity, read_frames
 
 FILES = {"summary.json", "config.yaml", "log.txt", "figures"}
 
@@ -69,3 +75,41 @@ def test_usage_errors(tmp_path):
     assert "labels are energy" in mmace_sim("data", "check", file, "--keys", "spin=x").output
     assert "LABEL=KEY" in mmace_sim("data", "check", file, "--keys", "energy").output
     assert mmace_sim("data", "check", tmp_path / "missing.extxyz").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["out.extxyz", "out.extxyz.xz", "out.aselmdb", "out.db"])
+def test_every_format_can_be_converted(tmp_path, name):
+    (tmp_path / "type_map.raw").write_text("Al Fe\n")
+    bare = Atoms("Fe", [[0, 0, 0]])
+    write(tmp_path / "bare.traj", bare)
+    files = [
+        write_deepmd(tmp_path / "system", n_sets=1, n_frames=1),
+        write_cfg(tmp_path / "set.cfg", n=1),
+        tmp_path / "bare.traj",
+        write_toys(tmp_path / "toys.extxyz", n=2),
+    ]
+    result = mmace_sim("data", "convert", *files, "-o", tmp_path / name)
+    assert result.exit_code == 3
+    assert "bare.traj@0" in result.output
+    assert "4 structures; with energy 4" in result.output
+    frames = read_frames([tmp_path / name]).frames
+    check_first(frames[0])
+    check_first(frames[1])
+    toy = toy_frames(2)[1]
+    assert frames[3].config_type == toy.info["config_type"]
+    assert frame_identity(frames[3].atoms) == frame_identity(toy)
+    np.testing.assert_allclose(frames[3].labels["forces"], toy.arrays["REF_forces"], atol=1e-8)
+    assert sorted(p.name for p in tmp_path.glob("part-*")) == []
+    assert mmace_sim("data", "convert", *files, "-o", tmp_path / name).exit_code == 2  # exists
+    assert mmace_sim("data", "convert", files[0], "-o", tmp_path / name, "--force").exit_code == 0
+    assert len(read_frames([tmp_path / name]).frames) == 1
+
+
+def test_check_and_convert_say_what_is_wrong(tmp_path):
+    system = write_deepmd(tmp_path / "system", n_sets=1, n_frames=4)
+    result = mmace_sim("data", "check", system, "-o", tmp_path / "out", "--no-figures")
+    assert summary_of(tmp_path / "out")["n_frames"] == {"data": 4}, result.output
+    result = mmace_sim("data", "convert", system, "-o", tmp_path / "out.cif")
+    assert result.exit_code == 2
+    assert ".aselmdb" in str(result.output)
+    assert not (tmp_path / "out.cif").exists()

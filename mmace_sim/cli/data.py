@@ -11,7 +11,7 @@ SPLITS = "Splits"
 
 data = typer.Typer(
     name="data",
-    help="Look at training data before a model is trained on it.",
+    help="Look at training data before a model is trained on it, and convert them.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -19,7 +19,19 @@ data = typer.Typer(
 _Files = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="FILES", help="Files with labelled structures (extxyz, extxyz.xz, ...).", show_default=False
+        metavar="FILES",
+        help="Files with labelled structures: extxyz, ASE databases, DeePMD folders, MLIP .cfg, OUTCAR, .abo, ...",
+        show_default=False,
+    ),
+]
+
+
+_Keys = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LABEL=KEY,...",
+        help="Names of labels in the files, such as `energy=dft_energy,magmoms=spins`.",
+        show_default="REF_energy, REF_forces, REF_stress, REF_magmom, REF_magforces",
     ),
 ]
 
@@ -39,14 +51,7 @@ def check(
     train: Annotated[list[Path] | None, _split("train")] = None,
     valid: Annotated[list[Path] | None, _split("valid")] = None,
     test: Annotated[list[Path] | None, _split("test")] = None,
-    keys: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LABEL=KEY,...",
-            help="Names of labels in the files, such as `energy=dft_energy,magmoms=spins`.",
-            show_default="REF_energy, REF_forces, REF_stress, REF_magmom, REF_magforces",
-        ),
-    ] = None,
+    keys: _Keys = None,
     output: opt.Output = None,
     figures: opt.Figures = None,
     force: opt.Force = False,
@@ -70,3 +75,41 @@ def check(
     folder = Path(output or "data_check")
     code = run_data_check(given, keys, folder, figures=figures is not False, force=force, quiet=quiet)
     raise typer.Exit(code)
+
+
+@data.command()
+def convert(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILES",
+            help="Files and folders of any format, several beside each other.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Extended XYZ (.extxyz, .extxyz.xz), LMDB (.aselmdb, for large sets) or SQLite (.db).",
+        ),
+    ],
+    keys: _Keys = None,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Write the structures of any format to one file with our names of the labels.
+
+    Reads what `train` reads: extended XYZ and other files of ASE, ASE databases, DeePMD-kit spin folders, MLIP `.cfg`,
+    VASP and ABINIT outputs. Structures without moments or with broken labels are named and left out.
+
+    Exit code 3 if any structure was left out.
+
+    Examples: `mmace-sim data convert runs/*/OUTCAR -o train.extxyz.xz`;
+    `mmace-sim data convert deepmd_system set.cfg -o train.aselmdb`.
+    """
+    from mmace_sim.cli.data_run import run_data_convert
+
+    raise typer.Exit(run_data_convert(files, output, keys, force=force, quiet=quiet))

@@ -15,7 +15,7 @@ from rich.text import Text
 from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.run_dir import log_to, now, prepare_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK
-from mmace_sim.errors import ConfigError
+from mmace_sim.errors import ConfigError, OutputError
 from mmace_sim.workflows.output import versions, write_text
 
 if TYPE_CHECKING:
@@ -85,6 +85,41 @@ def run_data_check(
     if not quiet:
         _print(report, folder)
     return EXIT_INCOMPLETE if str(report.worst) == "error" else EXIT_OK
+
+
+def run_data_convert(files: list[Path], output: Path, keys: str | None, *, force: bool, quiet: bool) -> int:
+    """Convert the files.
+
+    Args:
+        files: Files and folders.
+        output: File to write.
+        keys: Names of labels, as ``label=key,label=key``.
+        force: Replace an existing file.
+        quiet: Print nothing but problems.
+
+    Returns:
+        Exit code: 0, or 3 if any structure was left out.
+
+    Raises:
+        ConfigError: If a key is unknown.
+        DataError: If a file cannot be read or no structure can be used.
+        OutputError: If the file exists or its folder does not.
+    """
+    with quiet_imports():
+        from mmace_sim.training.convert import convert_files
+    if output.exists() and not force:
+        raise OutputError(f"{output} exists; choose another name, or replace it with --force.")
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent} is no folder; make it first.")
+    done = convert_files(files, output, parse_keys(keys))
+    console = Console(stderr=True)
+    for problem in done.problems:
+        console.print(f"left out: {problem}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+    if not quiet:
+        counts = ", ".join(f"{label} {count}" for label, count in done.labels.items())
+        text = f"{output}: {done.n_structures} structures; with {counts or 'no labels'}"
+        Console().print(text, highlight=False, soft_wrap=True, markup=False)
+    return EXIT_INCOMPLETE if done.problems else EXIT_OK
 
 
 def parse_keys(text: str | None) -> "LabelKeys":

@@ -237,12 +237,25 @@ def cast_graph(graph: MagneticGraph, dtype: torch.dtype) -> MagneticGraph:
     return graph.map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
-def make_loader(dataset: GraphDataset, batch_size: int, *, shuffle_seed: int | None = None) -> DataLoader:
+def make_loader(
+    dataset: GraphDataset,
+    batch_size: int,
+    *,
+    shuffle_seed: int | None = None,
+    num_workers: int | None = None,
+) -> DataLoader:
     """Batches of a data set, in order or shuffled anew each epoch.
 
     Where the graphs are in memory, joining them takes microseconds, and worker processes would only cost time.
+
+    Args:
+        dataset: Structures.
+        batch_size: Structures in a batch.
+        shuffle_seed: Seed of the order; None keeps the order of the set.
+        num_workers: Processes that prepare batches; default: as many as are worth having.
     """
+    workers = dataset.num_workers if num_workers is None else num_workers
     sampler = None if shuffle_seed is None else EpochShuffle(len(dataset), shuffle_seed)
     return DataLoader(
-        dataset, batch_size=batch_size, sampler=sampler, collate_fn=collate, num_workers=dataset.num_workers
+        dataset, batch_size=batch_size, sampler=sampler, collate_fn=collate, num_workers=workers
     )

@@ -106,10 +106,12 @@ class SummaryBuilder:
             self._names.setdefault(name, len(self._names)) for name in (frame.config_type, frame.head)
         )
         self._rows.append((len(frame.atoms), labels, frame_number(frame.atoms), kind, head))
-        lengths = np.sqrt((frame.magmoms**2).sum(axis=1))
-        for z in dict.fromkeys(frame.atoms.numbers.tolist()):
-            self._elements.append(z)
-            self._moments.append(lengths[frame.atoms.numbers == z].max())
+        largest: dict[int, float] = {}
+        lengths = np.sqrt((frame.magmoms**2).sum(axis=1)).tolist()
+        for z, length in zip(frame.atoms.numbers.tolist(), lengths, strict=True):
+            largest[z] = max(largest.get(z, 0.0), length)
+        self._elements.extend(largest)
+        self._moments.extend(largest.values())
         self._first.append(len(self._elements))
 
     def result(self) -> FrameSummary:

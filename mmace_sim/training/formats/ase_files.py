@@ -49,5 +49,10 @@ def _read_other(path: Path, keys: LabelKeys) -> Iterator[Item]:
         yield put_labels(atoms, keys, results_as_labels(atoms))
 
 
-EXTXYZ = Format("extended XYZ", lambda path: _NAME.search(path.name) is not None, _read_extxyz)
+def is_extxyz(path: Path) -> bool:
+    """Whether a name is that of an extended XYZ file, plain or compressed."""
+    return _NAME.search(path.name) is not None
+
+
+EXTXYZ = Format("extended XYZ", is_extxyz, _read_extxyz)
 OTHER = Format("a file of ASE", lambda path: path.is_file(), _read_other)
