@@ -36,6 +36,7 @@ def test_train_writes_one_folder(trained):
     folder, output = trained
     assert {p.name for p in (folder / "run").iterdir()} == {
         "config.yaml", "log.txt", "metrics.csv", "model.safetensors", "summary.json", "checkpoints",
+        "one_body.png", "one_body.svg",
     }  # fmt: skip
     merged = yaml.safe_load((folder / "run" / "config.yaml").read_text())
     assert merged["trainer"]["max_epochs"] == 2
@@ -58,6 +59,90 @@ def test_train_resumes(trained):
     result = runner.invoke(app, ["train", "--resume", "-o", str(folder / "run"), "--max-epochs", "3"])
     assert result.exit_code == 0, result.output
     assert len((folder / "run" / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_an_interrupted_run_says_how_to_go_on(trained, tmp_path, monkeypatch):
+    folder, _ = trained
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmace_sim.training.trainer.train", interrupted)
+    result = runner.invoke(
+        app, ["train", "--train-file", str(folder / "toys.extxyz"), "-o", str(tmp_path / "run")]
+    )
+    assert result.exit_code == 130
+    assert f"mmace-sim train --resume -o {tmp_path / 'run'}" in result.output
+
+
+def test_a_dry_run_tells_what_would_happen_and_writes_nothing(trained, tmp_path):
+    folder, _ = trained
+    before = sorted(folder.rglob("*"))
+    command = ["train", str(folder / "config.yaml"), "--train-file", str(folder / "toys.extxyz"), "--dry-run"]
+    flags = [
+        "--device",
+        "cpu",
+        "--r-max",
+        "3.4",
+        "--hidden-irreps",
+        "6x0e",
+        "--batch-size",
+        "3",
+        "--max-epochs",
+        "7",
+    ]
+    result = runner.invoke(app, [*command, *flags, "-o", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert sorted(folder.rglob("*")) == before
+    assert not any(tmp_path.iterdir())
+    text = " ".join(result.output.split())
+    for part in (
+        "magforces",
+        "reference energies (eV): Fe -338",
+        "neighbours per atom",
+        "MB",
+        "7 epochs",
+        "per step",
+    ):
+        assert part in text
+
+
+def test_more_channels_are_more_weights(trained):
+    from mmace_sim.training.config import load_train_config
+    from mmace_sim.training.dry_run import dry_run
+
+    folder, _ = trained
+    data = {
+        "data": {"train_file": str(folder / "toys.extxyz"), "valid_fraction": 0.2},
+        "trainer": {"device": "cpu"},
+    }
+    sizes = []
+    for irreps in ("2x0e", "4x0e"):
+        plan = dry_run(load_train_config(None, data | {"model": TINY_MODEL | {"hidden_irreps": irreps}}))
+        sizes.append(plan.n_weights)
+    assert sizes[1] > sizes[0]
+    assert plan.sets["train"]["structures"] + plan.sets["valid"]["structures"] == 12
+    assert plan.run_seconds == pytest.approx(300 * plan.epoch_seconds)
+    assert plan.epoch_seconds > plan.steps * plan.step_seconds
+
+
+def test_the_progress_display_shows_rates_and_errors():
+    from io import StringIO
+
+    from rich.console import Console
+
+    from mmace_sim.cli.train_run import TrainingProgress
+    from mmace_sim.training.callbacks import StepReport
+
+    console = Console(file=StringIO(), width=100)
+    progress = TrainingProgress(5, console=console)
+    with progress:
+        progress.step(StepReport(epoch=1, step=1, n_steps=4, rate=123.4))
+        progress({"epoch": 1, "train_loss": 0.5, "valid_energy_mae": 4.25, "valid_forces_mae": 55.0})
+    shown = console.file.getvalue()
+    assert "2/5" in shown
+    assert "123 structures/s" in shown
+    assert "E 4.2 meV/atom  F 55.0 meV/Å" in shown
 
 
 def test_train_refuses_bad_usage(tmp_path):

@@ -127,9 +127,10 @@ class TrainingProgress:
     Args:
         max_epochs: Length of the run.
         quiet: Show nothing.
+        console: Where to show it; default: stderr.
     """
 
-    def __init__(self, max_epochs: int, *, quiet: bool = False) -> None:
+    def __init__(self, max_epochs: int, *, quiet: bool = False, console: Console | None = None) -> None:
         columns = (
             TextColumn("{task.fields[unit]}"),
             BarColumn(20),
@@ -137,7 +138,7 @@ class TrainingProgress:
             TimeRemainingColumn(),
             TextColumn("{task.description}"),
         )
-        self._bar = _Bars(*columns, console=Console(stderr=True), disable=quiet)
+        self._bar = _Bars(*columns, console=console or Console(stderr=True), disable=quiet)
         self._epochs = self._bar.add_task("reading data", total=max_epochs, unit="epoch")
         self._steps = self._bar.add_task("", total=None, unit="step", visible=False)
 
