@@ -1,12 +1,14 @@
 """Fine-tuning: the zero of energy, replay, what is refused, and what the files say."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from ase.io import read, write
+from foundation_tools import write_mace
 from training_toys import TINY_MODEL, toy_frames, write_toys
 from typer.testing import CliRunner
 
@@ -85,7 +87,7 @@ def test_replay_keeps_a_head_of_the_old_data(place, tmp_path):
     result = finetune(settings(place, replay=replay), tmp_path)
     assert set(result.before) == {"valid/default", "valid/replay"}
     assert set(result.training.errors) == {"train/default", "valid/default", "train/replay", "valid/replay"}
-    images = read(tmp_path / "replay.extxyz", ":")
+    images = read(tmp_path / "replay.extxyz", ":") + read(tmp_path / "replay_valid.extxyz", ":")
     old = {a.info["config_id"]: a for a in read(place / "old.extxyz", ":")}
     assert len(images) == 8
     for image in images:
@@ -104,7 +106,7 @@ def test_distorted_copies_carry_the_labels_of_the_base_model(place, tmp_path):
     before = result.before["valid/replay"].overall
     assert all(error.mae < 1e-4 for error in before.values())  # they are its own
     base = load_model(place / "base" / "model.safetensors")
-    image = read(tmp_path / "replay.extxyz", 3)
+    image = read(tmp_path / "replay_valid.extxyz", 0)
     set_magmoms(image, image.arrays["REF_magmom"])
     out = evaluate(base, graph_from_atoms(image, base.r_max))
     assert out["energy"].item() == pytest.approx(image.info["REF_energy"], abs=1e-6)
@@ -215,3 +217,21 @@ def test_command(place, tmp_path):
     refused = CliRunner().invoke(app, arguments)
     assert refused.exit_code == 2
     assert "--force" in refused.output
+
+
+def test_a_foundation_takes_the_place_of_the_model(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mace-torch compiles a part of itself to save it
+        path, _ = write_mace(tmp_path / "tiny.model", max_ell=1, r_max=3.2, hidden_irreps="4x0e")
+    config = {
+        "data": {"train_file": str(write_toys(tmp_path / "toys.extxyz", n=8)), "valid_fraction": 0.2},
+        "magnetic": {"spin_channels": 2, "spin_max_ell": 1, "freeze_backbone": True},
+        "trainer": {"max_epochs": 1, "device": "cpu", "dtype": "float64"},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    arguments = ["finetune", "--foundation", str(path), "--config", str(tmp_path / "config.yaml")]
+    result = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["started_from"] == str(path)
+    assert load_model(tmp_path / "run" / "model.safetensors").elements == [26]

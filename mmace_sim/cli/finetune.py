@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 START = "Start"
 KEEP = "Against forgetting"
 PARTS = "What is trained"
-FINETUNE_FILES: tuple[str, ...] = (*OWN_FILES, "finetune.yaml", "start.safetensors", "replay.extxyz")
+FINETUNE_FILES: tuple[str, ...] = (
+    *OWN_FILES,
+    "finetune.yaml",
+    "start.safetensors",
+    "replay.extxyz",
+    "replay_valid.extxyz",
+)
 """What a run writes, beside the folder `checkpoints`."""
 
 
@@ -147,8 +153,8 @@ def finetune(
     the new: `model.safetensors` then is the new data's model, and `model.safetensors#replay` the old data's.
 
     Writes what `mmace-sim train` writes, and `finetune.yaml` (everything that was chosen), `start.safetensors` (the
-    model before the first step) and `replay.extxyz`. `mmace-sim finetune --resume -o DIR` goes on with an interrupted
-    run.
+    model before the first step), `replay.extxyz` and `replay_valid.extxyz`. `mmace-sim finetune --resume -o DIR` goes
+    on with an interrupted run.
     """  # fmt: skip
     folder = Path(output or "finetune")
     words = list(model_and_data or [])

@@ -31,12 +31,13 @@ from mmace_sim.training.config import (
     load_section,
     save_config,
 )
+from mmace_sim.training.distributed import world_size
 from mmace_sim.training.evaluate import Evaluation
 from mmace_sim.training.frames import Frame
 from mmace_sim.training.metrics import table_as_dict
 from mmace_sim.training.replay import REPLAY_HEAD, ReplayConfig, label, replay_frames, write_frames
 from mmace_sim.training.setup import DataSplit, read_split
-from mmace_sim.training.stream_summary import elements_of
+from mmace_sim.training.stream_summary import elements_of, sample, select, split_frames, summarize
 from mmace_sim.training.trainer import SUMMARY_FILE, OnEpoch, OnStep, TrainResult, final_errors, train
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ logger = logging.getLogger(__name__)
 FINETUNE_FILE = "finetune.yaml"
 START_FILE = "start.safetensors"
 REPLAY_FILE = "replay.extxyz"
+REPLAY_VALID_FILE = "replay_valid.extxyz"
+ZERO_SAMPLE: int = 2000
+"""Structures that the zero of energy is fitted to, drawn from larger sets."""
 
 _SHARED = ("name", "description", "loss", "optimizer", "stage_two", "augment", "trainer")
 
@@ -146,7 +150,7 @@ def finetune(
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
 ) -> FinetuneResult:
-    """Fine-tune a model; writes what a training writes, and `finetune.yaml`, `start.safetensors` and `replay.extxyz`.
+    """Fine-tune a model; writes what a training writes, and `finetune.yaml`, `start.safetensors` and the replay.
 
     The model before the first step (its heads, its zero of energy) and the replay are made first and written to the
     folder; the rest is an ordinary training, whose configuration is `config.yaml`.
@@ -163,6 +167,11 @@ def finetune(
         DataError: If the data cannot be used, such as for elements that the model does not know.
         ModelFileError: If the model cannot be loaded.
     """
+    if world_size() > 1:
+        raise ConfigError(
+            "finetune runs in one process. Start it, interrupt it after the first epoch, and go on with several: "
+            f"torchrun --nproc-per-node N -m mmace_sim.cli.app train --resume -o {output}"
+        )
     training = training_config(config, output)
     save_config(config, output / FINETUNE_FILE)
     before: dict[str, Evaluation] = {}
@@ -190,7 +199,7 @@ def training_config(config: FinetuneConfig, output: Path) -> TrainConfig:
             heads[DEFAULT_HEAD] = HeadConfig(**flat)
         heads[REPLAY_HEAD] = HeadConfig(
             train_file=[output / REPLAY_FILE],
-            valid_fraction=config.replay.valid_fraction,
+            valid_file=[output / REPLAY_VALID_FILE],
             weight=config.replay.weight,
         )
         data = DataConfig(heads=heads, licence=data.licence, citation=data.citation)
@@ -216,11 +225,17 @@ def write_start(config: FinetuneConfig, output: Path) -> None:
     sources = dict.fromkeys(config.data.sources(), base.heads[0])
     if config.replay is not None:
         frames = replay_frames(config.replay, new.train, base, config.trainer.seed)
-        write_frames(output / REPLAY_FILE, frames)
+        train_frames, valid_frames, _ = split_frames(frames, config.replay.valid_fraction, 0.0)
+        if not valid_frames:  # there are few, and chance left them all on one side
+            train_frames, valid_frames = train_frames[1:], train_frames[:1]
+        write_frames(output / REPLAY_FILE, train_frames)
+        write_frames(output / REPLAY_VALID_FILE, valid_frames)
         sources[REPLAY_HEAD] = base.heads[0]
     start = with_heads(base, sources)
     for head, name in enumerate(config.data.sources()):
-        _set_zero(start, head, base, [f for f in new.train if f.head == name], config.e0)
+        summary = summarize(new.train)
+        known = select(new.train, (summary.heads == name) & summary.has("energy"))
+        _set_zero(start, head, base, sample(known, ZERO_SAMPLE), config.e0)
     save_model(start, output / START_FILE, base.metadata)
 
 
@@ -232,16 +247,17 @@ def zero_shift(model: AnyModel, frames: Sequence[Frame]) -> np.ndarray:
 
     Args:
         model: Model with one head.
-        frames: Structures with energies.
+        frames: Structures, all with energies.
 
     Returns:
         ΔE0 of each of the model's elements, in eV.
     """
-    known = [frame for frame in frames if "energy" in frame.labels]
-    predicted = label(model, known)
-    n_atoms = np.array([len(frame.atoms) for frame in known])
-    residual = [float(f.labels["energy"] - p.labels["energy"]) for f, p in zip(known, predicted, strict=True)]
-    counts = np.array([[(frame.atoms.numbers == z).sum() for z in model.elements] for frame in known])
+    predicted = label(model, frames)
+    n_atoms = np.array([len(frame.atoms) for frame in frames])
+    residual = [
+        float(f.labels["energy"] - p.labels["energy"]) for f, p in zip(frames, predicted, strict=True)
+    ]
+    counts = np.array([[(frame.atoms.numbers == z).sum() for z in model.elements] for frame in frames])
     per_atom = np.array(residual) / n_atoms
     mean = per_atom.mean()
     present = counts.sum(axis=0) > 0
@@ -287,12 +303,10 @@ def _warn_of_large_moments(base: AnyModel, frames: Sequence[Frame]) -> None:
     """Tell where the model's functions of the moments no longer change."""
     limit = np.zeros(120)
     limit[base.elements] = base.reference.max_moment.cpu().numpy()
-    above = [
-        frame
-        for frame in frames
-        if (np.linalg.norm(frame.magmoms, axis=1) > limit[frame.atoms.numbers]).any()
-    ]
-    if above:
+    summary = summarize(frames)
+    owner = np.repeat(np.arange(len(summary)), np.diff(summary.first))
+    above = np.unique(owner[summary.moments > limit[summary.elements]])
+    if len(above):
         limits = ", ".join(f"{chemical_symbols[z]} {limit[z]:.2f}" for z in base.elements)
         logger.warning(
             "%d of %d structures have moments above the largest that the model was made for (μB: %s): it cannot "
