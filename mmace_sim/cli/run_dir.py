@@ -19,6 +19,10 @@ OWN_FILES: tuple[str, ...] = (
     "*/phonopy_params.yaml", "*/band.yaml", "*/total_dos.dat", "*/thermal_properties.yaml", "*/bands.png",
     "*/shells.csv", "*/pairs.csv", "*/magnons.csv", "*/exchange.png", "*/exchange.svg", "*/magnons.png",
     "*/directions.csv", "*/anisotropy_*.png", "*/anisotropy_*.svg",
+    "*/points.csv", "*/order.png", "*/order.svg", "*/susceptibility.png", "*/susceptibility.svg", "*/binder.png",
+    "*/binder.svg", "*/heat_capacity.png", "*/heat_capacity.svg",
+    "*/trajectory.extxyz", "*/thermo.csv", "*/checkpoint.npz", "*/energies.png", "*/energies.svg", "final.extxyz",
+    "*/temperatures.png", "*/temperatures.svg", "*/moments.png", "*/moments.svg",
     "*/magnons.svg", "*/vampire/*", "*/uppasd/*", "*/spirit/*", "*/tb2j/exchange.out",
     "*/bands.svg", "*/FORCE_SETS", "*/FORCE_CONSTANTS", "report.html", "starts.csv", "minima.extxyz", "structures.csv",
 )  # fmt: skip
