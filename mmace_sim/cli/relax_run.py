@@ -82,7 +82,7 @@ def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) ->
     folder = Path(config.output)
     resumed = prepare_folder(folder, resume=resume, force=force)
     run = _Run(config, folder, model, items, now())
-    header = _header(run)
+    header = journal_header(run)
     if resumed:
         run.records = finished_records(folder, header)
         run.n_resumed = len(run.records)
@@ -113,10 +113,15 @@ def _key(item: LoadedStructure | FailedStructure) -> str:
     return f"{item.file}#{item.index}"
 
 
-def _header(run: _Run) -> dict[str, Any]:
-    """First line of the journal: what a resumed run must agree with."""
+def journal_header(run: Any, *, may_differ: frozenset[str] = NOT_PHYSICS) -> dict[str, Any]:
+    """First line of the journal: what a resumed run must agree with.
+
+    Args:
+        run: A run, with config, model, items and created.
+        may_differ: Fields of the configuration that do not matter.
+    """
     config = {
-        key: value for key, value in run.config.model_dump(mode="json").items() if key not in NOT_PHYSICS
+        key: value for key, value in run.config.model_dump(mode="json").items() if key not in may_differ
     }
     config["weights of the model"] = _weights_hash(run.model)
     inputs = {
@@ -124,7 +129,7 @@ def _header(run: _Run) -> dict[str, Any]:
         for item in run.items
     }
     return {
-        "command": "relax",
+        "command": getattr(run, "command", "relax"),
         "created": run.created,
         "versions": versions(),
         "config": config,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmace_sim.errors import UnsupportedOptionError
@@ -139,24 +139,25 @@ def moment_step(
     converge = dynamics.solver == "midpoint"
     n_evaluations = int(guess is None or not converge)
     field = fields(magmoms) if n_evaluations else guess
-    new = turn(turn(magmoms, field), field)
+    new = turn(magmoms, field)
     active = torch.ones(n_systems, dtype=torch.bool, device=magmoms.device)
     residual = magmoms.new_full((n_systems,), float("inf"))
     mixing = _Mixing(system_idx, n_systems)
     for _ in range(dynamics.max_iterations if converge else 1):
         middle = turn.midpoint(new)
-        tried, found = field, fields(middle)
+        found = fields(middle)
         n_evaluations += 1
-        change = torch.linalg.norm(turn(new, found) - new, dim=1)
+        better = turn(new, found)
+        change = torch.linalg.norm(better - new, dim=1)
         latest = change.new_zeros(n_systems).scatter_reduce(0, system_idx, change, "amax")
         residual = torch.where(active, latest, residual)
-        going = active & (latest > dynamics.tolerance)
-        if converge:
-            mixed = mixing(perpendicular(tried, middle), perpendicular(found, middle))
-            found = _where(going[system_idx], mixed, found)
-        field = _where(active[system_idx], found, field)
-        new = _where(active[system_idx], turn(turn(new, field), field), new)
-        active = going
+        rows, active = active[system_idx], active & (latest > dynamics.tolerance)
+        if converge and bool(active.any()):
+            mixed = mixing(perpendicular(field, middle), perpendicular(found, middle))
+            going = active[system_idx]
+            found = _where(going, mixed, found)
+            better = _where(going, turn(new, mixed), better)
+        field, new = _where(rows, found, field), _where(rows, better, new)
         if not bool(active.any()):
             break
     return MomentStep(new, field, residual, n_evaluations)
@@ -171,14 +172,12 @@ class _Mixing:
 
     depth = 3
 
-    def __init__(self, system_idx: Int[Tensor, " n_atoms"], n_systems: int) -> None:
+    def __init__(self, system_idx: Tensor, n_systems: int) -> None:
         self.system_idx, self.n_systems = system_idx, n_systems
         self.found: list[Tensor] = []
         self.residuals: list[Tensor] = []
 
-    def __call__(
-        self, tried: Float[Tensor, "n_atoms 3"], found: Float[Tensor, "n_atoms 3"]
-    ) -> Float[Tensor, "n_atoms 3"]:
+    def __call__(self, tried: Tensor, found: Tensor) -> Tensor:
         """What to try next after g(tried) = found."""
         self.found = [*self.found[-self.depth :], found]
         self.residuals = [*self.residuals[-self.depth :], found - tried]
@@ -188,8 +187,10 @@ class _Mixing:
         answers = torch.stack([b - a for a, b in itertools.pairwise(self.found)], dim=1)
         gram = self._sum(torch.einsum("nia,nja->nij", steps, steps))
         right = self._sum(torch.einsum("nia,na->ni", steps, self.residuals[-1]))
-        gram = gram + torch.diag_embed(1e-12 * gram.diagonal(dim1=1, dim2=2) + 1e-30)
-        weights = torch.linalg.solve(gram, right)
+        small = torch.finfo(gram.dtype).eps ** 0.75
+        gram = gram + torch.diag_embed(small * gram.diagonal(dim1=1, dim2=2) + 1e-30)
+        weights, failed = torch.linalg.solve_ex(gram, right)
+        weights = torch.where(failed[:, None] == 0, weights, 0.0)
         return found - torch.einsum("ni,nia->na", weights[self.system_idx], answers)
 
     def _sum(self, values: Tensor) -> Tensor:
@@ -197,17 +198,17 @@ class _Mixing:
 
 
 class _Turn:
-    """The implicit equation of one step, solved for given fields."""
+    """The implicit equation of one step, solved for given fields; vectors of atoms are (n_atoms, 3)."""
 
     def __init__(
         self,
-        magmoms: Float[Tensor, "n_atoms 3"],
+        magmoms: Tensor,
         dynamics: MomentDynamics,
         *,
         dt: Any,
-        kT: Float[Tensor, " n_atoms"],
-        gamma: Float[Tensor, " n_atoms"],
-        noise: Float[Tensor, "n_atoms 6"],
+        kT: Tensor,
+        gamma: Tensor,
+        noise: Tensor,
     ) -> None:
         self.magmoms = magmoms
         self.lengths = torch.linalg.norm(magmoms, dim=1, keepdim=True)
@@ -220,14 +221,12 @@ class _Turn:
         self.mobility = dynamics.length_friction * dt
         self.kick = (2.0 * self.mobility * kT).sqrt() * noise[:, 3:]
 
-    def midpoint(self, new: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:
+    def midpoint(self, new: Tensor) -> Tensor:
         """Where fields are taken between the old moments and the new ones."""
         middle = 0.5 * (self.magmoms + new)
         return middle * self._stretch(middle) if self.fixed else middle
 
-    def __call__(
-        self, new: Float[Tensor, "n_atoms 3"], field: Float[Tensor, "n_atoms 3"]
-    ) -> Float[Tensor, "n_atoms 3"]:
+    def __call__(self, new: Tensor, field: Tensor) -> Tensor:
         """New moments from the field at the midpoint of the old ones and of an estimate of the new ones.
 
         m' − m = (m + m') × w + η B dt + ζ, solved for m' exactly; w follows from the estimate. A field along the
@@ -245,13 +244,11 @@ class _Turn:
         square = (w * w).sum(dim=1, keepdim=True)
         return (right - torch.linalg.cross(w, right) + along) / (1.0 + square)
 
-    def _stretch(self, middle: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 1"]:
+    def _stretch(self, middle: Tensor) -> Tensor:
         """|m| over the length of the middle of the chord."""
         chord = torch.linalg.norm(middle, dim=1, keepdim=True)
         return torch.where(chord > 1e-3 * self.lengths, self.lengths / chord.clamp(min=1e-30), 1.0)
 
 
-def _where(
-    rows: Bool[Tensor, " n_atoms"], new: Float[Tensor, "n_atoms 3"], old: Float[Tensor, "n_atoms 3"]
-) -> Float[Tensor, "n_atoms 3"]:
+def _where(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(rows[:, None], new, old)

@@ -45,7 +45,7 @@ CSV_COLUMNS: tuple[str, ...] = (
     "message",
 )  # fmt: skip
 
-GOOD: frozenset[str] = frozenset({"converged"})
+GOOD: frozenset[str] = frozenset({"converged", "finished"})
 """Statuses that count as success."""
 
 WRITERS: tuple[str, ...] = ("cif", "mcif", "poscar")

@@ -39,7 +39,7 @@ def iron(n_atoms, seed=0):
     return atoms
 
 
-def yardstick(size, dtype):
+def yardstick(size, dtype, *, radial_mlp=(64, 64, 64)):
     """mace-torch's ScaleShiftMACE with density interaction blocks."""
     settings = SIZES[size]
     torch.manual_seed(0)
@@ -61,7 +61,7 @@ def yardstick(size, dtype):
         atomic_numbers=[26],
         correlation=3,
         gate=torch.nn.functional.silu,
-        radial_MLP=[64, 64, 64],
+        radial_MLP=list(radial_mlp),
         atomic_inter_scale=1.0,
         atomic_inter_shift=0.0,
     )

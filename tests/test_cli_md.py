@@ -1,0 +1,93 @@
+"""``mmace-sim md`` from files to files."""
+
+import csv
+
+import ase.io
+import numpy as np
+import pytest
+from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
+
+FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl", "final.extxyz", "iron"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+def rows_of(folder):
+    with (folder / "thermo.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_iron_with_precessing_moments_and_a_longer_run(tmp_path, model):
+    ase.io.write(tmp_path / "iron.extxyz", bcc(((0.5, 0, 2.1), (0, 0, 2.2))))
+    out = tmp_path / "run"
+    options = [
+        "md",
+        tmp_path / "iron.extxyz",
+        "-m",
+        model,
+        "-o",
+        out,
+        "--spins",
+        "llg",
+        "--every",
+        "2",
+        "-T",
+        "100",
+    ]
+    result = mmace_sim(*options, "--supercell", "1,1,2", "--steps", "4")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in (out / "iron").iterdir()} == {
+        "trajectory.extxyz", "thermo.csv", "checkpoint.npz",
+        *(f"{what}.{end}" for what in ("energies", "temperatures", "moments") for end in ("png", "svg")),
+    }  # fmt: skip
+    (entry,) = summary_of(out)["structures"]
+    assert (entry["status"], entry["n_steps"], entry["n_atoms"]) == ("finished", 4, 4)
+    assert "spin_temperature" in summary_of(out)["units"]
+
+    result = mmace_sim(*options, "--supercell", "1,1,2", "--steps", "6", "--resume")
+    assert result.exit_code == 0, result.output
+    assert [row["step"] for row in rows_of(out / "iron")] == ["0", "2", "4", "6"]
+    frames = ase.io.read(out / "iron" / "trajectory.extxyz", ":")
+    assert [atoms.info["step"] for atoms in frames] == [0, 2, 4, 6]
+    assert frames[-1].arrays["initial_magmoms"].shape == (4, 3)
+    assert np.abs(frames[-1].get_velocities()).max() > 0
+
+    refused = mmace_sim(*options, "--supercell", "1", "--steps", "6", "--resume")
+    assert refused.exit_code == 2
+    assert "supercell" in refused.output
+
+
+def test_an_exploding_structure_leaves_the_other_running(tmp_path, model):
+    fast = bcc()
+    fast.set_velocities(np.array([[30.0, 0, 0], [-30.0, 0, 0]]))
+    ase.io.write(tmp_path / "fast.extxyz", fast)
+    ase.io.write(tmp_path / "iron.extxyz", bcc())
+    out = tmp_path / "run"
+    result = mmace_sim(
+        "md", tmp_path / "fast.extxyz", tmp_path / "iron.extxyz", "-m", model, "-o", out,
+        "--ensemble", "nve", "--steps", "3", "--no-figures",
+    )  # fmt: skip
+    assert result.exit_code == 3, result.output
+    statuses = {entry["name"]: entry["status"] for entry in summary_of(out)["structures"]}
+    assert statuses == {"fast.extxyz": "exploded", "iron.extxyz": "finished"}
+    assert "time step" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ensemble", "nve", "--damping", "0.1"], "damping"),
+        (["--spins", "ising"], "frozen"),
+        (["--g-factor", "Fe:many"], "g-factor"),
+        (["--supercell", "0"], "supercell"),
+    ],
+)
+def test_wrong_options_are_explained(tmp_path, model, options, said):
+    ase.io.write(tmp_path / "iron.extxyz", bcc())
+    result = mmace_sim("md", tmp_path / "iron.extxyz", "-m", model, "-o", tmp_path / "run", *options)
+    assert result.exit_code == 2
+    assert said in result.output

@@ -1,0 +1,156 @@
+"""Molecular dynamics of many structures: frames, failures, checkpoints, spins of each kind."""
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from mmace_sim.errors import OutputError, UnsupportedOptionError
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.testing import HeisenbergModel
+from mmace_sim.workflows.md import MDStatus, MolecularDynamics
+from mmace_sim.workflows.md.averages import averages, energy_drift
+from mmace_sim.workflows.md.files import SimulationFiles
+
+TOY = HeisenbergModel(exchange=0.01, exchange_decay=1.5, landau=(-0.3, 0.05))
+
+
+def crystal(seed=0, tilt=0.3):
+    atoms = bulk("Fe", "fcc", a=3.5355, cubic=True)
+    m = np.array([0.0, 0.0, 1.0]) + tilt * np.random.default_rng(seed).normal(size=(4, 3))
+    set_magmoms(atoms, 1.9 * m / np.linalg.norm(m, axis=1, keepdims=True))
+    return atoms
+
+
+def runaway():
+    atoms = crystal(5)
+    atoms.set_velocities(np.array([[20.0, 0, 0], [-20.0, 0, 0], [0, 0, 0], [0, 0, 0]]))
+    return atoms
+
+
+def test_moments_are_frozen_or_follow_or_turn():
+    ends = {}
+    for spins in ("frozen", "adiabatic", "llg"):
+        settings = {"ensemble": "nve", "spins": spins, "temperature": 200, "n_steps": 10, "record_every": 5}
+        (result,) = MolecularDynamics(TOY, **settings).run(crystal())
+        assert (result.status, result.n_steps) == (MDStatus.FINISHED, 10)
+        assert result.column("step").tolist() == [0, 5, 10]
+        assert np.ptp(result.column("energy_total")) < 2e-3
+        ends[spins] = result
+    start = crystal().arrays["initial_magmoms"]
+    moments = {spins: result.atoms.arrays["initial_magmoms"] for spins, result in ends.items()}
+    np.testing.assert_array_equal(moments["frozen"], start)
+    assert ends["adiabatic"].column("max_magforce").max() <= 1e-3
+    lengths = np.linalg.norm(moments["llg"], axis=1)
+    np.testing.assert_allclose(lengths, 1.9, atol=1e-12)
+    assert np.abs(moments["llg"] - start).max() > 0.05
+    assert np.isfinite(ends["llg"].column("spin_temperature")).all()
+    assert np.isnan(ends["frozen"].column("spin_temperature")).all()
+
+
+def test_a_structure_that_explodes_leaves_the_others_as_they_would_be_alone():
+    dynamics = MolecularDynamics(TOY, spins="llg", n_steps=6, record_every=3, seed=4)
+    seen = []
+    bad, good, twin = dynamics.run(
+        [runaway(), crystal(), crystal()], on_finished=lambda index, _: seen.append(index)
+    )
+    assert bad.status is MDStatus.EXPLODED
+    assert "step 0" in bad.message
+    assert (good.status, twin.status) == (MDStatus.FINISHED, MDStatus.FINISHED)
+    assert seen[0] == 0
+    (alone,) = dynamics.run(crystal())
+    np.testing.assert_allclose(good.atoms.positions, alone.atoms.positions, atol=1e-9)
+    assert np.abs(good.atoms.positions - twin.atoms.positions).max() > 1e-3  # noise of its own
+
+
+def test_what_the_model_cannot_take_fails_alone():
+    wrong = bulk("Cu", cubic=True)
+    set_magmoms(wrong, np.zeros(4))
+    failed, good = MolecularDynamics(TOY, n_steps=2).run([wrong, crystal()])
+    assert failed.status is MDStatus.FAILED
+    assert failed.message
+    assert good.status is MDStatus.FINISHED
+
+
+@pytest.mark.parametrize("spins", ["frozen", "llg"])
+def test_going_on_from_a_checkpoint_is_going_on(tmp_path, spins):
+    settings = {"spins": spins, "record_every": 4, "seed": 1, "ensemble": "npt"}
+    (whole,) = MolecularDynamics(TOY, n_steps=8, **settings).run(crystal())
+    files = SimulationFiles(tmp_path / "one")
+    MolecularDynamics(TOY, n_steps=4, **settings).run(
+        crystal(), on_frame=lambda _, frame: files.append(frame)
+    )
+    with files.trajectory.open("a") as half_written:
+        half_written.write("4\nLattice=")
+    checkpoint = SimulationFiles(tmp_path / "one").resume()
+    assert checkpoint.n_steps == 4
+    (rest,) = MolecularDynamics(TOY, n_steps=8, **settings).run(
+        crystal(), checkpoints=[checkpoint], on_frame=lambda _, frame: files.append(frame)
+    )
+    assert rest.column("step").tolist() == [8]
+    np.testing.assert_allclose(rest.atoms.positions, whole.atoms.positions, atol=1e-12)
+    np.testing.assert_allclose(
+        rest.atoms.arrays["initial_magmoms"], whole.atoms.arrays["initial_magmoms"], atol=1e-12
+    )
+    rows = files.rows()
+    assert [row["step"] for row in rows] == [0, 4, 8]
+    assert rows[-1]["energy_total"] == pytest.approx(whole.frames[-1]["energy_total"], abs=1e-10)
+    last = files.last()
+    np.testing.assert_allclose(last.get_momenta(), whole.atoms.get_momenta(), atol=1e-7)
+    np.testing.assert_allclose(
+        last.arrays["initial_magmoms"], whole.atoms.arrays["initial_magmoms"], atol=1e-7
+    )
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "checkpoint.npz").write_bytes(b"no archive")
+    with pytest.raises(OutputError, match=r"checkpoint\.npz"):
+        SimulationFiles(tmp_path).resume()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ensemble": "nph"},
+        {"spins": "ising"},
+        {"ensemble": "nve", "damping": 0.1},
+        {"ensemble": "nve", "spins": "llg", "lengths": "langevin"},
+        {"lengths": "langevin"},
+        {"timestep": 0.0},
+    ],
+)
+def test_contradictions_are_refused(settings):
+    with pytest.raises(UnsupportedOptionError, match="impossible"):
+        MolecularDynamics(TOY, **settings)
+
+
+def test_averages_take_the_second_half_and_the_slope_of_all():
+    rows = [
+        {
+            "step": k,
+            "time": 10.0 * k,
+            "energy_total": 0.004 * k,
+            "energy_potential": 4.0,
+            "temperature": 100.0 * k,
+        }
+        | {"mean_magmom": 2.0, "total_magmom": 1.0, "pressure": None, "volume": None, "n_evaluations": 3 * k}
+        | {"spin_torque": 2.0, "spin_curvature": 50.0}
+        for k in range(4)
+    ]
+    found = averages(rows, 4, bath=False)
+    assert found["temperature"] == pytest.approx(250.0)
+    assert found["energy_drift"] == pytest.approx(100.0)  # meV/atom/ps
+    assert found["energy_noise"] == pytest.approx(0.0, abs=1e-9)
+    assert found["spin_temperature"] == pytest.approx(0.04 / 8.617333e-5)
+    assert found["pressure"] is None
+    assert found["evaluations_per_step"] == 3
+    assert averages(rows, 4, bath=True)["energy_drift"] is None
+    assert energy_drift(np.zeros(1), np.zeros(1)) == (None, None)
+
+
+def test_seeds_belong_to_structures():
+    dynamics = MolecularDynamics(TOY)
+    first, second, copy = dynamics.seeds([crystal(), crystal(1), crystal()])
+    assert len({first, second, copy}) == 3
+    assert dynamics.seeds([crystal(1)]) == [second]
+    assert torch.tensor([first]).dtype == torch.int64
