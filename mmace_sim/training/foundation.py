@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from mmace_sim.model.foundation import FoundationFile
@@ -68,4 +69,4 @@ def left_of_energies(model: FoundationMMACE, frames: Sequence[Frame]) -> list[Fr
     with torch.no_grad():
         energies = [model(batch.graph)["energy"] for batch in batches]
     left = [f.labels["energy"] - e for f, e in zip(known, torch.cat(energies).numpy(), strict=True)]
-    return [replace(f, labels=f.labels | {"energy": e}) for f, e in zip(known, left, strict=True)]
+    return [replace(f, labels=f.labels | {"energy": np.asarray(e)}) for f, e in zip(known, left, strict=True)]
