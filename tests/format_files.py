@@ -123,6 +123,7 @@ def outcar(magmoms, *, incar=""):
         "",
         "  energy  without entropy=      -12.49000000  energy(sigma->0) =      -12.49500000",
         "",
+        *tables,
     ]
     return "\n".join(lines) + "\n"
 
@@ -208,4 +209,34 @@ total_energy_eV     : -6.76983350000000E+03
                        0.0000000000E+00  0.0000000000E+00 -2.3548694605E-02
              iscf           7
  Calculation completed.
+"""
+
+
+def vasprun(*, saxis="0 0 1"):
+    """A one-step vasprun.xml of the same structure."""
+    kilobar = -STRESS * 1602.1766208
+
+    def vectors(name, rows):
+        lines = "".join(f"<v> {' '.join(f'{x:.8f}' for x in row)} </v>" for row in rows)
+        return f'<varray name="{name}">{lines}</varray>'
+
+    crystal = f"<crystal>{vectors('basis', CELL)}</crystal>"
+    structure = crystal + vectors("positions", POSITIONS @ np.linalg.inv(CELL))
+    energies = (
+        '<i name="e_fr_energy"> -12.5 </i><i name="e_wo_entrp"> -12.49 </i><i name="e_0_energy"> -12.495 </i>'
+    )
+    atoms = "".join(f"<rc><c>{symbol} </c><c> {k + 1}</c></rc>" for k, symbol in enumerate(("Fe", "Al")))
+    return f"""<?xml version="1.0" encoding="ISO-8859-1"?>
+<modeling>
+<kpoints>{vectors("kpointlist", [[0, 0, 0]])}{vectors("weights", [[1]])}</kpoints>
+<parameters><separator name="electronic spin"><v name="SAXIS"> {saxis}</v></separator></parameters>
+<atominfo><atoms> 2 </atoms><array name="atoms"><set>{atoms}</set></array></atominfo>
+<structure name="initialpos">{structure}</structure>
+<calculation>
+<scstep><energy>{energies}</energy></scstep>
+<structure>{structure}</structure>
+{vectors("forces", FORCES)}{vectors("stress", kilobar)}
+<energy>{energies}</energy>
+</calculation>
+</modeling>
 """

@@ -20,6 +20,7 @@ from format_files import (
     labelled_atoms,
     oszicar,
     outcar,
+    vasprun,
     write_cfg,
     write_deepmd,
 )
@@ -267,3 +268,16 @@ def test_isolated_atoms_of_json_files(tmp_path):
     assert frame.magmoms.tolist() == [[0, 0, 4.0]]
     assert json.loads((tmp_path / "one.json").read_text())["1"]
     assert pytest.approx(np.linalg.det(CELL)) == VOLUME
+
+
+def test_vasprun_takes_moments_from_the_outcar_beside_it(tmp_path):
+    path = tmp_path / "vasprun.xml"
+    path.write_text(vasprun())
+    assert "keep OUTCAR" in read_frames([path]).problems[0]
+    (tmp_path / "OUTCAR").write_text(outcar(MAGMOMS))
+    check_first(read_frames([path]).frames[0], labels=("energy", "forces", "stress"))
+    path.write_text(vasprun(saxis="1 0 0"))
+    frame = read_frames([path]).frames[0]
+    np.testing.assert_allclose(frame.magmoms, MAGMOMS @ spin_axes(np.array([1.0, 0.0, 0.0])).T, atol=1e-9)
+    (tmp_path / "OSZICAR").write_text(oszicar(MAGMOMS, MAGFORCES, penalty=0.25))
+    assert read_frames([path]).frames[0].labels["energy"] == -12.75

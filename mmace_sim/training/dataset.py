@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmace_sim.graph.batch import MagneticGraph, build_graph
 from mmace_sim.training.frames import Frame
+from mmace_sim.training.stream import StoredFrames
 from mmace_sim.training.stream_summary import sample, summarize
 
 MAX_WORKERS: int = 4
@@ -129,7 +130,7 @@ class GraphDataset(Dataset[LabelledBatch]):
         self.config_types: list[str] = list(known)
         self._weights = config_type_weights or {}
         self._constrained = magforce_elements and [number_of_symbol[s] for s in magforce_elements]
-        self.is_kept = isinstance(frames, list) if keep is None else keep
+        self.is_kept = not isinstance(frames, StoredFrames) if keep is None else keep
         self.samples = [self._build(frame) for frame in frames] if self.is_kept else []
 
     def __len__(self) -> int:

@@ -154,11 +154,11 @@ def _moments_of(outcar: Path | None, n_steps: int) -> list[np.ndarray | None]:
                 rows = None
     if not steps:
         return [None] * n_steps
-    if len(steps) != n_steps:
+    if len(steps) not in (n_steps, n_steps + 1):  # VASP repeats the last one at the end
         raise DataError(
             f"has {n_steps} complete ionic steps, but {outcar} has {len(steps)} tables of moments"
         )
-    return [np.array(tables).T for tables in steps]
+    return [np.array(tables).T for tables in steps[:n_steps]]
 
 
 def _beside(path: Path, name: str) -> Path | None:
