@@ -20,7 +20,8 @@ from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.checkpoint import load_all_heads, load_model
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.finetune import finetune, load_finetune_config, zero_shift
+from mmace_sim.training.evaluate import evaluate_files
+from mmace_sim.training.finetune import finetune, load_finetune_config, write_start, zero_shift
 from mmace_sim.training.frames import read_frames
 from mmace_sim.training.replay import ReplayConfig, distort, label, write_frames
 from mmace_sim.training.trainer import train
@@ -80,6 +81,28 @@ def test_the_zero_can_be_kept_or_given(place, tmp_path, e0, expected):
     base = load_model(place / "base" / "model.safetensors").reference.atomic_energies.item()
     model = finetune(settings(place, e0=e0), tmp_path).training.model
     assert model.reference.atomic_energies.item() == (-3000.0 if expected is None else base)
+
+
+def test_another_definition_of_the_moments_goes_into_the_one_body_energy(place, tmp_path):
+    """Energies and magnetic forces with another E1(m·m): all that is different is in the one-body energy."""
+    frames = toy_frames(12, seed=4)
+    base = load_model(place / "base" / "model.safetensors")
+    for atoms in frames:
+        set_magmoms(atoms, atoms.arrays["REF_magmom"])
+        out = evaluate(base, graph_from_atoms(atoms, base.r_max))
+        square = (atoms.arrays["REF_magmom"] ** 2).sum(1)
+        atoms.info["REF_energy"] = out["energy"].item() + SHIFT * len(atoms) + 0.1 * square.sum()
+        atoms.arrays["REF_magforces"] = out["magforces"].numpy() - 0.2 * atoms.arrays["REF_magmom"]
+    write(tmp_path / "other.extxyz", frames, format="extxyz")
+    data = {"train_file": str(tmp_path / "other.extxyz"), "valid_fraction": 0.2}
+    errors = {}
+    for e0 in ("refit", "one-body"):
+        config = settings(place, data=data, e0=e0)
+        write_start(config, tmp_path)
+        start = load_model(tmp_path / "start.safetensors")
+        errors[e0] = evaluate_files(start, [tmp_path / "other.extxyz"]).overall
+    assert errors["one-body"]["energy"].mae < 0.1 * errors["refit"]["energy"].mae
+    assert errors["one-body"]["magforces"].mae < 0.1 * errors["refit"]["magforces"].mae
 
 
 def test_replay_keeps_a_head_of_the_old_data(place, tmp_path):
@@ -191,7 +214,7 @@ def test_mistakes(place, extra, message):
 def test_energies_on_the_command_line():
     assert parse_energies("refit") == "refit"
     assert parse_energies("Fe=-8.1, Al=-3") == {"Fe": -8.1, "Al": -3.0}
-    with pytest.raises(ConfigError, match=r"--e0 Fe=x: expected refit, keep, or values"):
+    with pytest.raises(ConfigError, match=r"--e0 Fe=x: expected refit, one-body, keep, or values"):
         parse_energies("Fe=x")
 
 

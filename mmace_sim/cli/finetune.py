@@ -47,9 +47,10 @@ def finetune(
     e0: Annotated[
         str | None,
         typer.Option(
-            metavar="refit|keep|VALUES",
-            help="Energies of isolated atoms of the new data: fitted to what the model leaves of their energies, the "
-            "model's, or given in eV as in `Fe=-8.1,Al=-3.2`.",
+            metavar="refit|one-body|keep|VALUES",
+            help="Energies of isolated atoms of the new data. **refit**: fitted to what the model leaves of their "
+            "energies. **one-body**: the same together with the energy of the moments' lengths. **keep**: the "
+            "model's. Or in eV, as in `Fe=-8.1,Al=-3.2`.",
             show_default="refit",
             rich_help_panel=START,
         ),
@@ -211,7 +212,7 @@ def parse_energies(text: str | None) -> str | dict[str, float] | None:
             energies[symbol.strip()] = float(number)
         except ValueError as error:
             raise ConfigError(
-                f"--e0 {text}: expected refit, keep, or values as in Fe=-8.1,Al=-3.2"
+                f"--e0 {text}: expected refit, one-body, keep, or values as in Fe=-8.1,Al=-3.2"
             ) from error
     return energies
 

@@ -1,9 +1,10 @@
 """Fine-tuning: a trained model on new data, with its zero of energy found anew and without forgetting."""
 
+import copy
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import load_all_heads, load_model, save_model
 from mmace_sim.model.config import DEFAULT_HEAD
 from mmace_sim.model.heads import with_heads
+from mmace_sim.model.reference import fit_reference
 from mmace_sim.training.config import (
     AugmentConfig,
     DataConfig,
@@ -36,7 +38,7 @@ from mmace_sim.training.evaluate import Evaluation
 from mmace_sim.training.frames import Frame
 from mmace_sim.training.metrics import table_as_dict
 from mmace_sim.training.replay import REPLAY_HEAD, ReplayConfig, label, replay_frames, write_frames
-from mmace_sim.training.setup import DataSplit, read_split
+from mmace_sim.training.setup import DataSplit, read_split, reference_sample
 from mmace_sim.training.stream_summary import elements_of, sample, select, split_frames, summarize
 from mmace_sim.training.trainer import SUMMARY_FILE, OnEpoch, OnStep, TrainResult, final_errors, train
 
@@ -84,9 +86,10 @@ class FinetuneConfig(Section):
     magnetic: dict[str, Any] = Field(default_factory=dict)
     """Hyper-parameters of the magnetic part that is added to `foundation`, and its `head` and `freeze_backbone`."""
 
-    e0: Literal["refit", "keep"] | dict[str, float] = "refit"
-    """Energies of isolated atoms of the new data: `refit` to what the model leaves of their energies, `keep` the
-    model's, or the value of each element symbol, in eV."""
+    e0: Literal["refit", "one-body", "keep"] | dict[str, float] = "refit"
+    """Energies of isolated atoms of the new data: `refit` to what the model leaves of their energies; `one-body` the
+    same together with E1(m·m), for another definition of the moments; `keep` the model's; or the value of each element
+    symbol, in eV."""
 
     data: DataConfig = Field(default_factory=DataConfig)
     replay: ReplayConfig | None = None
@@ -235,7 +238,11 @@ def write_start(config: FinetuneConfig, output: Path) -> None:
     for head, name in enumerate(config.data.sources()):
         summary = summarize(new.train)
         known = select(new.train, (summary.heads == name) & summary.has("energy"))
-        _set_zero(start, head, base, sample(known, ZERO_SAMPLE), config.e0)
+        frames = sample(known, ZERO_SAMPLE)
+        if config.e0 == "one-body":
+            _refit_one_body(start, head, base, frames, config.loss.magforce_elements)
+        else:
+            _set_zero(start, head, base, frames, config.e0)
     save_model(start, output / START_FILE, base.metadata)
 
 
@@ -281,9 +288,41 @@ def _set_zero(
             if symbol not in names:
                 raise ConfigError(f"e0 names {symbol!r}, but the model knows {', '.join(names)}")
             energies[names.index(symbol)] = energy
-    moved = (energies - start.reference.atomic_energies[own]).tolist()
+    moved = energies - start.reference.atomic_energies[own]
     start.reference.atomic_energies[own] = energies
-    told = ", ".join(f"{name} by {shift:.4f}" for name, shift in zip(names, moved, strict=True))
+    _log_moved(start, head, moved)
+
+
+def _refit_one_body(
+    start: AnyModel, head: int, base: AnyModel, frames: Sequence[Frame], magforce_elements: list[str] | None
+) -> None:
+    """Add to E0 and E1 of one head what the model before leaves of energies and magnetic forces."""
+    samples = [
+        reference_sample(
+            replace(
+                f,
+                labels={
+                    k: np.asarray(f.labels[k] - p.labels[k]) for k in ("energy", "magforces") if k in f.labels
+                },
+            ),
+            magforce_elements,
+        )
+        for f, p in zip(frames, label(base, frames), strict=True)
+    ]
+    change = copy.deepcopy(start.reference)
+    fit_reference(change, start.elements, samples, head=head)
+    known = [k for k, z in enumerate(start.elements) if z in elements_of(frames)]
+    rows = [head * len(start.elements) + k for k in known]
+    start.reference.atomic_energies[rows] += change.atomic_energies[rows]
+    start.reference.one_body[rows] += change.one_body[rows]
+    moved = torch.zeros(len(start.elements), dtype=torch.float64)
+    moved[known] = change.atomic_energies[rows]
+    _log_moved(start, head, moved)
+
+
+def _log_moved(start: AnyModel, head: int, moved: torch.Tensor) -> None:
+    names = [chemical_symbols[z] for z in start.elements]
+    told = ", ".join(f"{name} by {shift:.4f}" for name, shift in zip(names, moved.tolist(), strict=True))
     logger.info("isolated-atom energies of head %s moved (eV): %s", start.heads[head], told)
 
 

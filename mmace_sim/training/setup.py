@@ -254,7 +254,7 @@ def _fit_head(model: AnyModel, head: int, name: str, frames: Sequence[Frame], co
     """Fit the reference energies of one head; returns what they leave of the energies, in eV/atom."""
     summary = summarize(frames)
     own = sample(select(frames, (summary.heads == name) & summary.has("energy")), FIT_SAMPLE)
-    samples = [_reference_sample(frame, config) for frame in own]
+    samples = [reference_sample(frame, config.loss.magforce_elements) for frame in own]
     left = fit_reference(model.reference, model.elements, samples, head=head)
     logger.info(
         "one-body fit%s leaves %.1f meV/atom, %.1f meV/μB (longitudinal)",
@@ -285,11 +285,16 @@ def _model_config(
         raise ConfigError("; ".join(clauses)) from error
 
 
-def _reference_sample(frame: Frame, config: TrainConfig) -> ReferenceSample:
+def reference_sample(frame: Frame, magforce_elements: Sequence[str] | None) -> ReferenceSample:
+    """What the one-body fit needs to know of a structure.
+
+    Args:
+        frame: Structure with an energy.
+        magforce_elements: Symbols of the elements whose magnetic forces are labels; None means all.
+    """
     magforces = frame.labels.get("magforces")
-    chosen = config.loss.magforce_elements
-    if magforces is not None and chosen is not None:
-        known = np.isin(frame.atoms.numbers, [number_of_symbol[s] for s in chosen])
+    if magforces is not None and magforce_elements is not None:
+        known = np.isin(frame.atoms.numbers, [number_of_symbol[s] for s in magforce_elements])
         magforces = np.where(known[:, None], magforces, np.nan)
     return ReferenceSample(frame.atoms.numbers, frame.magmoms, float(frame.labels["energy"]), magforces)
 
