@@ -11,6 +11,7 @@ from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.model.checkpoint import load_all_heads, load_model, read_metadata
 from mmace_sim.training.config import load_train_config
 from mmace_sim.training.evaluate import evaluate_files
+from mmace_sim.training.metrics import error_line
 from mmace_sim.training.setup import start_model
 from mmace_sim.training.trainer import train
 
@@ -55,6 +56,15 @@ def test_each_head_gets_its_zero_and_largest_moments(trained):
     assert config.heads["a"] == {}
     assert config.heads["b"][26] < config.max_moment[26]
     assert result.model.reference.max_moment.tolist() == [config.max_moment[26], config.heads["b"][26]]
+
+
+def test_the_log_tells_the_validation_errors_of_each_head(tmp_path, caplog):
+    (tmp_path / "run").mkdir()
+    with caplog.at_level("INFO", logger="mmace_sim"):
+        result = train(two_heads(tmp_path, max_epochs=1, keep="last"), tmp_path / "run")
+    for head in ("a", "b"):
+        last = error_line(result.errors[f"valid/{head}"].overall)
+        assert f"epoch 0  head {head}  valid MAE: {last}" in caplog.text
 
 
 def test_errors_are_told_for_each_head(trained):

@@ -107,7 +107,7 @@ def test_errors_in_familiar_units_overall_and_per_config_type(batch):
     assert overall["energy"].rmse == pytest.approx((28 / 6) ** 0.5 * 1.0, rel=0.01)
     assert overall["forces"].mae == pytest.approx(50.0)
     assert overall["forces"].count == 18
-    assert metrics.by_config_type()["odd"]["energy"].mae == pytest.approx(3.0)
+    assert metrics.by_group()["odd"]["energy"].mae == pytest.approx(3.0)
     assert error_line(overall).startswith("E 2.0 meV/atom  F 50.0 meV/Å")
 
 

@@ -89,6 +89,8 @@ class EpochLog(Callback):
             )
         head = (row["epoch"], row["lr"], row["train_loss"])
         logger.info("epoch %d  lr %.2e  train loss %.4f%s  %.1f s", *head, valid, row["seconds"])
+        for name, errors in pl_module.valid_errors_by_head.items() if valid else ():
+            logger.info("epoch %d  head %s  valid MAE: %s", row["epoch"], name, error_line(errors))
         for log in trainer.loggers:
             log.log_metrics(row, step=trainer.current_epoch)
         if self.on_epoch is not None:

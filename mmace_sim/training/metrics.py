@@ -51,12 +51,14 @@ class MetricAccumulator:
     """Collects errors batch by batch.
 
     Args:
-        config_types: Names that the batches' `config_idx` counts.
+        groups: Names that the batches' `config_idx` counts, or the heads of the model.
+        by_head: Whether the groups are heads.
     """
 
-    def __init__(self, config_types: list[str]) -> None:
-        self.config_types = config_types
-        n = len(config_types)
+    def __init__(self, groups: list[str], *, by_head: bool = False) -> None:
+        self.groups = groups
+        self.by_head = by_head
+        n = len(groups)
         self._sums = {label: torch.zeros(3, n, dtype=torch.float64) for label in LABELS}
 
     def update(self, prediction: dict[str, Tensor], batch: LabelledBatch) -> None:
@@ -71,7 +73,8 @@ class MetricAccumulator:
                 continue
             errors = batch.errors(prediction, label)
             value = errors.value.detach().double().cpu()
-            kind = batch.config_idx[errors.system_idx].cpu()
+            groups = batch.graph.head_idx if self.by_head else batch.config_idx
+            kind = groups[errors.system_idx].cpu()
             for row, weight in enumerate((torch.ones_like(value), value.abs(), value * value)):
                 self._sums[label][row].index_add_(0, kind, weight)
 
@@ -87,10 +90,10 @@ class MetricAccumulator:
         """Errors over everything, for the labels that occurred."""
         return self._table({label: sums.sum(dim=1) for label, sums in self._sums.items()})
 
-    def by_config_type(self) -> ErrorTable:
-        """Errors per config_type, for the labels that occurred in it."""
+    def by_group(self) -> ErrorTable:
+        """Errors per config_type or head, for the labels that occurred in it."""
         tables = {}
-        for k, name in enumerate(self.config_types):
+        for k, name in enumerate(self.groups):
             table = self._table({label: sums[:, k] for label, sums in self._sums.items()})
             if table:
                 tables[name] = table

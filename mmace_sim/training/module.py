@@ -18,7 +18,7 @@ from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.dataset import LabelledBatch
 from mmace_sim.training.distributed import is_main, sum_over_processes, world_size
 from mmace_sim.training.loss import TotalLoss, build_loss
-from mmace_sim.training.metrics import LabelError, MetricAccumulator
+from mmace_sim.training.metrics import ErrorTable, LabelError, MetricAccumulator
 from mmace_sim.training.optim import (
     build_optimizer,
     build_scheduler,
@@ -78,7 +78,8 @@ class MagneticTraining(LightningModule):
         self.labels = {term.label for loss in self.losses for term in loss.terms}
         self.valid_loss = float("nan")
         self.valid_errors: dict[str, LabelError] = {}
-        self._metrics = MetricAccumulator(config_types)
+        self.valid_errors_by_head: ErrorTable = {}
+        self._metrics = self._new_metrics()
         self._sums = torch.zeros(2, dtype=torch.float64)
         self._valid_sums = torch.zeros(0, 2, dtype=torch.float64)
 
@@ -144,7 +145,7 @@ class MagneticTraining(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
-        self._metrics = MetricAccumulator(self.config_types)
+        self._metrics = self._new_metrics()
         self._valid_sums = torch.zeros(len(self.loss.terms), 2, dtype=torch.float64)
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:  # noqa: ARG002
@@ -159,6 +160,12 @@ class MagneticTraining(LightningModule):
         self._metrics.reduce(self.device)
         self.valid_loss = float(self.loss.total(sums[:, 0], sums[:, 1]))
         self.valid_errors = self._metrics.overall()
+        self.valid_errors_by_head = self._metrics.by_group() if self._metrics.by_head else {}
+
+    def _new_metrics(self) -> MetricAccumulator:
+        if len(self.model.heads) > 1:
+            return MetricAccumulator(self.model.heads, by_head=True)
+        return MetricAccumulator(self.config_types)
 
     def train_loss(self) -> float:
         """Mean loss of the structures seen in this epoch, by all processes (each of which must ask)."""
