@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from mmace_sim.training.config import AugmentConfig
+from mmace_sim.training.config_loss import AugmentConfig
 from mmace_sim.training.dataset import LabelledBatch
 
 

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -20,12 +18,7 @@ from pydantic import (
 
 from mmace_sim.errors import ConfigError
 from mmace_sim.model.config import DEFAULT_HEAD, check_head
-
-
-class Section(BaseModel):
-    """A part of the configuration that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
 
 
 class LabelKeys(Section):
@@ -114,66 +107,6 @@ class DataConfig(DataSource):
     def sources(self) -> Mapping[str, DataSource]:
         """Every data set by the name of its head."""
         return self.heads or {DEFAULT_HEAD: self}
-
-
-class LossTerm(Section):
-    """One label's part of the loss: weight · mean(ρ(error / scale))."""
-
-    weight: NonNegativeFloat = 1.0
-    """Weight of this label; 0 leaves the label out."""
-
-    scale: PositiveFloat
-    """Error that counts as 1: the accuracy wanted of this label. Beyond it the Huber loss grows linearly."""
-
-
-class LossConfig(Section):
-    """Loss of the four labels, made dimensionless by the accuracy wanted of each (so that weights are of order 1)."""
-
-    kind: Literal["huber", "mse"] = "huber"
-    """ρ: Huber (quadratic below 1, linear above: outliers do not dominate) or the plain square."""
-
-    energy: LossTerm = Field(default_factory=lambda: LossTerm(weight=1.0, scale=0.01))
-    """Energy per atom; scale in eV/atom."""
-
-    forces: LossTerm = Field(default_factory=lambda: LossTerm(weight=1.0, scale=0.1))
-    """Forces; scale in eV/Å."""
-
-    stress: LossTerm = Field(default_factory=lambda: LossTerm(weight=0.3, scale=0.005))
-    """Stress; scale in eV/Å³."""
-
-    magforces: LossTerm = Field(default_factory=lambda: LossTerm(weight=1.0, scale=0.05))
-    """Magnetic forces; scale in eV/μB."""
-
-    magforce_elements: list[str] | None = None
-    """Elements whose magnetic forces are labels; default: all. Leave out atoms that the reference did not constrain."""
-
-    config_type_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    """Weight of all labels of the structures of a config_type, whatever else is in their batch; 1 where not given."""
-
-
-class StageTwoConfig(Section):
-    """The last part of a run, with other weights of the labels and a smaller learning rate."""
-
-    start_epoch: PositiveInt
-    """First epoch (counted from 0) of the stage. The best weights are chosen among those of this stage."""
-
-    lr: PositiveFloat | None = None
-    """Largest learning rate of the stage; default: a tenth of `optimizer.lr`. The schedule starts anew from it."""
-
-    weights: dict[Literal["energy", "forces", "stress", "magforces"], NonNegativeFloat] = Field(
-        default_factory=lambda: {"energy": 10.0}
-    )
-    """Weights of the labels that change; the others, and all scales, stay as in `loss`."""
-
-
-class AugmentConfig(Section):
-    """Symmetry operations drawn anew for every structure and epoch, for models without the symmetry."""
-
-    rotation: Literal["none", "joint", "moments"] = "none"
-    """`joint` turns structure and moments together, `moments` only the moments (right without spin–orbit coupling)."""
-
-    time_reversal: bool = False
-    """Reverse all moments and magnetic forces of every other structure."""
 
 
 class OptimizerConfig(Section):
@@ -374,7 +307,10 @@ def load_section[S: Section](kind: type[S], path: Path | None, overrides: dict[s
 
 def save_config(config: Section, path: Path) -> None:
     """Write the merged configuration as YAML (it can be given to `train` again)."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    unfinished = path.with_name(f"{path.name}.tmp")  # other processes may read the file of an earlier run
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmace_sim.training.config import LossConfig, LossTerm
+from mmace_sim.training.config_loss import LossConfig, LossTerm
 from mmace_sim.training.dataset import LabelledBatch
 from mmace_sim.training.frames import LABELS
 
