@@ -80,8 +80,9 @@ def read_spirit(files):
     cell = np.array([numbers(line) for line in lines[at["bravais_vectors"] + 1 :][:3]])
     n = int(lines[at["basis"] + 1])
     positions = np.array([numbers(line) for line in lines[at["basis"] + 2 :][:n]]) @ cell
-    rows = [numbers(line) for line in files["spirit/pairs.txt"].splitlines()[1:]]
-    assert f"n_interaction_pairs {len(rows)}" in files["spirit/input.cfg"]
+    rows = [numbers(line) for line in files["spirit/pairs.txt"].splitlines()[2:]]
+    assert files["spirit/pairs.txt"].startswith(f"n_interaction_pairs {len(rows)}\n")
+    assert "n_interaction_pairs" not in files["spirit/input.cfg"]
     links = []
     for i, j, a, b, c, exchange, x, y, z in rows:
         chiral = np.array([[0, z, -y], [-z, 0, x], [y, -x, 0]])

@@ -153,15 +153,25 @@ class HeisenbergModel(nn.Module):
         switch = 1.0 - x**4 * (35.0 - 84.0 * x + 70.0 * x**2 - 20.0 * x**3)
         within = switch * (morse - self.pseudo_dipolar * dipolar)
         if self.exchange_shells:
-            return within - self._shell_exchange(lengths) * products
+            return within - shell_sum(self.exchange_shells, lengths) * products
         return within - switch * self.exchange * torch.exp(-self.exchange_decay * stretch) * products
 
-    def _shell_exchange(self, lengths: Float[Tensor, " n_edges"]) -> Float[Tensor, " n_edges"]:
-        total = torch.zeros_like(lengths)
-        for distance, value in self.exchange_shells:
-            inside = (1.0 - ((lengths - distance) / _SHELL_WIDTH) ** 2).clamp(min=0.0)
-            total = total + value * inside**4
-        return total
+
+def shell_sum(shells: Sequence[tuple[float, float]], lengths: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """A value for each distance: v (1 − x²)⁴ within 0.3 Å of the shell of v, x = (r − distance)/0.3 Å.
+
+    Args:
+        shells: Pairs of a distance in Å and a value.
+        lengths: Distances, in Å.
+
+    Returns:
+        Values in the unit of the shells.
+    """
+    total = torch.zeros_like(lengths)
+    for distance, value in shells:
+        inside = (1.0 - ((lengths - distance) / _SHELL_WIDTH) ** 2).clamp(min=0.0)
+        total = total + value * inside**4
+    return total
 
 
 class TensorExchangeModel(nn.Module):

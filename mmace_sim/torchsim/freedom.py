@@ -14,6 +14,9 @@ from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 FREE_MOMENTS: str = "free_moments"
 """Atom extra of a state that says which moments may change; without it, all may."""
 
+_NO_AXIS = 1e-3
+"""Moments below this (μB) have no axis of their own."""
+
 
 @dataclass(frozen=True)
 class DegreesOfFreedom:
@@ -150,8 +153,10 @@ def largest_per_system(vectors: Tensor, state: SimState) -> Tensor:
 
 
 def _axes(magmoms: Tensor, system_idx: Tensor, n_systems: int) -> Tensor:
-    """The axis of the moments of each system: the leading eigenvector of Σ m mᵀ; z where there are none."""
+    """The axis of each moment; of vanishing ones, that of their system: the leading eigenvector of Σ m mᵀ, or z."""
     outer = magmoms[:, :, None] * magmoms[:, None, :]
     moment = magmoms.new_zeros(n_systems, 3, 3).index_add(0, system_idx, outer)
     tilt = torch.diag(magmoms.new_tensor([0.0, 0.0, 1e-12]))
-    return torch.linalg.eigh(moment + tilt)[1][:, :, -1][system_idx]
+    common = torch.linalg.eigh(moment + tilt)[1][:, :, -1][system_idx]
+    lengths = torch.linalg.norm(magmoms, dim=1, keepdim=True)
+    return torch.where(lengths > _NO_AXIS, magmoms / lengths.clamp(min=_NO_AXIS), common)

@@ -14,6 +14,7 @@ from mmace_sim.workflows.exchange_hessian import (
     beyond,
     exchange_from_hessians,
     relax_lengths,
+    single_ion_anisotropy,
     spin_hessian,
     sum_rule_error,
 )
@@ -63,7 +64,9 @@ class ExchangeResult:
         beyond_cutoff: Largest |J'| in the supercell between sites farther apart than the cutoff, in eV.
         supercell: Multiples of the primitive cell vectors.
         spirals: Wave vectors in reciprocal vectors, E(q) per cell in eV, of the spirals of all sites; None without.
-        magnons: Linear spin waves from the first route.
+        single_ion: Anisotropy of each site itself, from second derivatives: ∂²E/∂u∂u in eV perpendicular to the moments
+            (2K for −K cos²θ); None without spin–orbit coupling or second derivatives.
+        magnons: Linear spin waves from the tensors of the first route and `single_ion`.
         stiffness: D in eV Å² for ferromagnets.
         temperature: Mean-field ordering temperature in K.
         spin_orbit: Whether the model couples moments to the lattice.
@@ -80,6 +83,7 @@ class ExchangeResult:
     beyond_cutoff: float | None = None
     supercell: tuple[int, int, int] | None = None
     spirals: tuple[np.ndarray, np.ndarray] | None = None
+    single_ion: Float[np.ndarray, "n_sites 2 2"] | None = None
     magnons: MagnonPath | None = None
     stiffness: float | None = None
     temperature: float | None = None
@@ -270,6 +274,9 @@ class Exchange:
             mean = self._averaged(result, raw)
             result.spread = float(np.abs(mean - raw).max())
             result.tensors["derivatives"] = mean
+            if self.spin_orbit:
+                own = spin_hessian(self.model, lattice, matrix, lattice.axis)
+                result.single_ion = single_ion_anisotropy(own, lattice, pairs, mean)
         if "four-state" in self.routes:
             job.states = four_states(lattice, pairs, matrix, **shared)
         if "spirals" in self.routes:
@@ -324,7 +331,7 @@ class Exchange:
     def _derive(self, result: ExchangeResult) -> None:
         lattice, pairs, isotropic = result.lattice, result.pairs, result.isotropic()
         if np.isfinite(isotropic).all():
-            result.magnons = magnon_path(lattice, pairs, isotropic)
+            result.magnons = magnon_path(lattice, pairs, result.tensors[result.route], result.single_ion)
             result.stiffness = spin_stiffness(lattice, pairs, isotropic)
             result.temperature, _ = mean_field_temperature(lattice, pairs, isotropic)
         else:

@@ -159,12 +159,12 @@ def spirit_files(result: ExchangeResult) -> dict[str, str]:
         Text of each file by name.
     """
     lattice, links = result.lattice, _links(result)
-    lines = ["i j da db dc Jij Dijx Dijy Dijz"]
+    rows = []
     for i, j, shift, t in zip(links.first, links.second, links.shifts, links.tensors, strict=True):
         if (i, j, *shift) < (j, i, *-shift):
             continue
         d = 0.5 * np.array([t[1, 2] - t[2, 1], t[2, 0] - t[0, 2], t[0, 1] - t[1, 0]])
-        lines.append(
+        rows.append(
             f"{i} {j} {shift[0]} {shift[1]} {shift[2]} {_row(1000 * np.array([np.trace(t) / 3, *d]))}"
         )
     control = f"""# {CONVENTION}
@@ -181,9 +181,10 @@ mu_s {_row(lattice.lengths, "{:.6f}")}
 hamiltonian heisenberg_pairs
 external_field_magnitude 0.0
 interaction_pairs_file pairs.txt
-n_interaction_pairs {len(lines) - 1}
 """
-    return {"spirit/input.cfg": control, "spirit/pairs.txt": "\n".join(lines) + "\n"}
+    # were the number of pairs in input.cfg, Spirit would look for the pairs there and find none
+    head = [f"n_interaction_pairs {len(rows)}", "i j da db dc Jij Dijx Dijy Dijz"]
+    return {"spirit/input.cfg": control, "spirit/pairs.txt": "\n".join([*head, *rows]) + "\n"}
 
 
 def tb2j_text(result: ExchangeResult) -> str:

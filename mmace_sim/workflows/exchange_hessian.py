@@ -171,6 +171,31 @@ def sum_rule_error(hessian: SpinHessian, signs: Float[np.ndarray, " n_sites"]) -
     return float(np.abs(total).max())
 
 
+def single_ion_anisotropy(
+    hessian: SpinHessian, lattice: SpinLattice, pairs: Pairs, tensors: Float[np.ndarray, "n_pairs 3 3"]
+) -> Float[np.ndarray, "n_sites 2 2"]:
+    """What of the second derivatives of one site is not the field of the others: ∂²E/∂u∂u − Σ_c s_a s_c n·J'_ac·n.
+
+    Args:
+        hessian: Of the order along the axis of the lattice.
+        lattice: The magnet.
+        pairs: Pairs within the cutoff.
+        tensors: Their J' in eV. Of those beyond the cutoff the components along the moments are not known; they count
+            as isotropic.
+
+    Returns:
+        In the frame of the Hessian, in eV: 2K times the unit matrix for −K (e·n)².
+    """
+    n, axis, signs = len(lattice.sites), lattice.axis, lattice.signs
+    rest = -0.5 * np.trace(hessian.blocks[..., :2, :2], axis1=-2, axis2=-1)
+    rest[pairs.first, pairs.second, cell_numbers(pairs.shifts, hessian.matrix)] = 0.0
+    rest[np.arange(n), np.arange(n), 0] = 0.0
+    field = signs * (rest.sum(axis=2) @ signs)
+    along = np.einsum("a,pab,b->p", axis, tensors, axis) * signs[pairs.first] * signs[pairs.second]
+    field += np.bincount(pairs.first, weights=along, minlength=n)
+    return hessian.blocks[np.arange(n), np.arange(n), 0, :2, :2] - field[:, None, None] * np.eye(2)
+
+
 def beyond(hessian: SpinHessian, pairs: Pairs) -> float:
     """The largest exchange in the supercell between sites that are no pair within the cutoff.
 

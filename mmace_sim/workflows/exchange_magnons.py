@@ -1,4 +1,4 @@
-"""What follows from isotropic exchange: magnons, spin stiffness, mean-field ordering temperature."""
+"""What follows from exchange: magnons from tensors; spin stiffness and mean-field temperature from isotropic J'."""
 
 import warnings
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 
 from mmace_sim.units import BOLTZMANN_EV_PER_K
+from mmace_sim.workflows.exchange_hessian import transverse_frame
 from mmace_sim.workflows.exchange_lattice import Pairs, SpinLattice
 from mmace_sim.workflows.phonon_bands import pretty
 
@@ -34,33 +35,44 @@ class MagnonPath:
 def spin_waves(
     lattice: SpinLattice,
     pairs: Pairs,
-    isotropic: Float[np.ndarray, " n_pairs"],
+    tensors: Float[np.ndarray, "n_pairs 3 3"],
     qpoints: Float[np.ndarray, "n_q 3"],
+    single_ion: Float[np.ndarray, "n_sites 2 2"] | None = None,
 ) -> tuple[Float[np.ndarray, "n_q n_sites"], Float[np.ndarray, " n_q"]]:
-    """Linear spin waves of a collinear magnet with g = 2.
+    """Linear spin waves e^{i(q·r − ωt)} of a collinear magnet with g = 2.
 
-    ħω are the |eigenvalues| of (2/m_a) s_a H_ab(q), H_ab(q) = δ_ab Σ_c s_a s_c J'_ac(0) − J'_ab(q), where
-    J'_ab(q) = Σ_R J'_ab(R) e^{iq·r}. One site: ħω = (2/m) Σ J' (1 − cos q·R).
+    With e_a = s_a n + u_a, u_a ⊥ n, the energy is ½ Σ u·H·u, H_ab(q) = δ_ab (A_a + Σ_c s_a s_c n·J'_ac(0)·n) − J'_ab(q)
+    in the plane perpendicular to n, J'_ab(q) = Σ_R J'_ab(R) e^{iq·r}, and ħ du_a/dt = (2/m_a) s_a n × (H u)_a: ħω are i
+    times the eigenvalues of that, one positive for each site. With one site, isotropic exchange and vectors D of the
+    Dzyaloshinskii–Moriya interaction, ħω = (2/m) Σ_R [J' (1 − cos q·R) + D·n sin q·R].
 
     Args:
         lattice: The magnet.
         pairs: Pairs within the cutoff.
-        isotropic: J' of each pair, in eV.
+        tensors: J' of each pair, in eV.
         qpoints: Wave vectors in reciprocal vectors.
+        single_ion: A of each site in the frame of `transverse_frame`, in eV; none by default.
 
     Returns:
         Energies in eV, ascending, and the lowest eigenvalue of H(q) in eV: negative where the order is unstable.
     """
     n = len(lattice.sites)
+    frame = transverse_frame(lattice.axis)
+    local = np.einsum("ia,pab,jb->pij", frame, tensors, frame)
     a, b = pairs.first, pairs.second
     phases = 2 * np.pi * qpoints @ np.linalg.inv(lattice.cell).T @ pairs.vectors.T
-    exchange: Complex[np.ndarray, "n_q n_sites n_sites"] = np.zeros((len(qpoints), n, n), dtype=complex)
-    np.add.at(exchange, (slice(None), a, b), isotropic * np.exp(1j * phases))
-    field = np.bincount(a, weights=isotropic * lattice.signs[a] * lattice.signs[b], minlength=n)
-    hessian = np.diag(field) - exchange
-    dynamic = (2 * lattice.signs / lattice.lengths)[:, None] * hessian
-    energies = np.sort(np.abs(np.linalg.eigvals(dynamic)), axis=1)
-    return energies, np.linalg.eigvalsh(hessian)[:, 0]
+    hessian: Complex[np.ndarray, "n_q n_sites n_sites 2 2"] = np.zeros(
+        (len(qpoints), n, n, 2, 2), dtype=complex
+    )
+    np.add.at(hessian, (slice(None), a, b), -np.exp(1j * phases)[:, :, None, None] * local[:, :2, :2])
+    field = np.bincount(a, weights=local[:, 2, 2] * lattice.signs[a] * lattice.signs[b], minlength=n)
+    own = field[:, None, None] * np.eye(2) + (0.0 if single_ion is None else single_ion)
+    hessian[:, np.arange(n), np.arange(n)] += own
+    precession = (2 * lattice.signs / lattice.lengths)[:, None, None] * np.array([[0.0, -1.0], [1.0, 0.0]])
+    dynamic = np.einsum("aij,qabjk->qaibk", precession, hessian).reshape(-1, 2 * n, 2 * n)
+    energies = np.sort((1j * np.linalg.eigvals(dynamic)).real, axis=1)[:, n:]
+    matrix = hessian.transpose(0, 1, 3, 2, 4).reshape(-1, 2 * n, 2 * n)
+    return energies, np.linalg.eigvalsh(matrix)[:, 0]
 
 
 def spin_stiffness(
@@ -111,14 +123,20 @@ def mean_field_temperature(
 
 
 def magnon_path(
-    lattice: SpinLattice, pairs: Pairs, isotropic: Float[np.ndarray, " n_pairs"], *, n_points: int = 60
+    lattice: SpinLattice,
+    pairs: Pairs,
+    tensors: Float[np.ndarray, "n_pairs 3 3"],
+    single_ion: Float[np.ndarray, "n_sites 2 2"] | None = None,
+    *,
+    n_points: int = 60,
 ) -> MagnonPath:
     """Magnons along the path of Hinuma et al. for the magnetic primitive cell.
 
     Args:
         lattice: The magnet.
         pairs: Pairs within the cutoff.
-        isotropic: J' of each pair, in eV.
+        tensors: J' of each pair, in eV.
+        single_ion: As in `spin_waves`.
         n_points: Points on the longest segment.
 
     Returns:
@@ -145,8 +163,8 @@ def magnon_path(
     lengths = np.concatenate(
         [np.linspace(s, e, n) for (s, e), n in zip(pairwise(starts), counts, strict=True)]
     )
-    energies, lowest = spin_waves(lattice, pairs, isotropic, qpoints)
-    stable = bool(lowest.min() > -1e-6 - 1e-3 * np.abs(isotropic).max())
+    energies, lowest = spin_waves(lattice, pairs, tensors, qpoints, single_ion)
+    stable = bool(lowest.min() > -1e-6 - 1e-3 * np.abs(tensors).max())
     return MagnonPath(qpoints, lengths, energies, _ticks(found["path"], starts), stable)
 
 
