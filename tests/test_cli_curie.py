@@ -44,7 +44,7 @@ def exchange_run(folder, sign=1.0):
             rows.append(",".join(map(str, numbers)))
     (folder / "iron").mkdir(parents=True)
     (folder / "iron" / "pairs.csv").write_text("\n".join(rows) + "\n")
-    summary = '{"command": "exchange", "structures": [{"name": "iron", "moments": [2.2]}]}'
+    summary = '{"command": "exchange", "structures": [{"name": "iron.extxyz", "moments": [2.2]}]}'
     (folder / "summary.json").write_text(summary)
     return folder
 
@@ -74,7 +74,8 @@ def test_earlier_exchange_from_file_to_files_and_resumed(model, iron, tmp_path):
     assert (folder / "points.csv").read_bytes() == table
     other = mmace_sim(*arguments, "--seed", 1, "--resume")
     assert other.exit_code == 2
-    assert "another run" in other.output
+    assert "seed was 0, now 1" in other.output
+    assert (folder / "points.csv").read_bytes() == table  # nothing was touched
     again = mmace_sim("curie", "-c", out / "config.yaml", "--force", "--no-figures", "-q")
     assert again.exit_code == result.exit_code
     assert (folder / "samples-1.npz").stat().st_mtime_ns > samples
@@ -98,7 +99,7 @@ def test_direct_method_and_failures_are_told(model, iron, tmp_path):
     )
     assert both.exit_code == 3
     entries = {entry["name"]: entry for entry in summary_of(tmp_path / "b")["structures"]}
-    assert "periodic" in entries["fe2"]["message"]
+    assert "periodic" in entries["fe2.extxyz"]["message"]
 
 
 def test_bad_options_are_usage_errors(model, iron, tmp_path):
@@ -119,5 +120,5 @@ def test_bad_options_are_usage_errors(model, iron, tmp_path):
         "curie", tmp_path / "other.extxyz", "-m", model, "-o", tmp_path / "c", "--from", source
     )
     assert result.exit_code == 2
-    assert "no exchange of other" in result.output
+    assert "no exchange of other.extxyz" in result.output
     assert mmace_sim("curie").exit_code == 2

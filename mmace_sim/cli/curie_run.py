@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mmace_sim.cli.config import RunConfig
+from mmace_sim.cli.config import NOT_PHYSICS, RunConfig, load_config
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.errors import ConfigError, OutputError
@@ -113,7 +113,7 @@ def run_curie(config: CurieConfig, *, resume: bool, force: bool, quiet: bool) ->
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
     known = None if config.exchange_run is None else read_exchange_run(Path(config.exchange_run))
-    _settle(Path(config.output), resume=resume, force=force)
+    _settle(config, resume=resume, force=force)
     with open_run("curie", config, force=force or resume) as run:
         workflow = Curie(
             run.model,
@@ -150,20 +150,33 @@ def run_curie(config: CurieConfig, *, resume: bool, force: bool, quiet: bool) ->
     return code
 
 
-def _settle(folder: Path, *, resume: bool, force: bool) -> None:
-    """Samples are not among the files that a new run in an old folder removes: they stay for --resume only."""
+def _settle(config: CurieConfig, *, resume: bool, force: bool) -> None:
+    """Make sure that an earlier run may be gone on with, before any of its files is touched.
+
+    Samples are not among the files that a new run in an old folder removes: they stay for --resume only.
+    """
+    folder = Path(config.output)
     if resume and force:
         raise OutputError(
             "--resume and --force contradict each other: go on with the earlier run, or overwrite it?"
         )
     summary = folder / "summary.json"
-    if resume and summary.is_file() and json.loads(summary.read_text())["command"] != "curie":
-        raise OutputError(
-            f"{folder}: holds no run of mmace-sim curie to go on with. Choose another --output."
-        )
-    if force and summary.is_file():
+    if not summary.is_file():
+        return
+    if force:
         for path in folder.glob(_SAMPLES):
             path.unlink()
+    if resume:
+        if json.loads(summary.read_text(encoding="utf-8"))["command"] != "curie":
+            raise OutputError(f"{folder}: holds no run of mmace-sim curie. Choose another --output.")
+        earlier = load_config(CurieConfig, folder / "config.yaml", {})
+        for key in CurieConfig.model_fields.keys() - NOT_PHYSICS - {"figures"}:
+            was, now = getattr(earlier, key), getattr(config, key)
+            if was != now:
+                raise OutputError(
+                    f"{folder}: cannot be resumed, {key} was {was}, now {now}. Use the same settings, overwrite "
+                    "the run (--force), or choose another folder (--output DIR)."
+                )
 
 
 def _models_of(run: PropertyRun, known: dict[str, SpinModel]) -> list[SpinModel]:

@@ -23,13 +23,13 @@ from mmace_sim.workflows.curie.output import point_row
 from mmace_sim.workflows.curie.statistics import points
 from mmace_sim.workflows.curie.surface import Supercells
 
-SWEEPS = int(os.environ.get("MMACE_BENCHMARK_SWEEPS", "1000"))
+SWEEPS = int(os.environ.get("MMACE_BENCHMARK_SWEEPS", "2500"))
 CHECKPOINTS = os.environ.get("MMACE_BENCHMARK_CHECKPOINTS")
 J = 0.02
 LATTICES = {
     # lattice: nearest distance of a = 1 cube, sizes, k T_C/J' of the literature, temperatures k T/J'
-    "sc": (1.0, (6, 8, 12), 1.4429, (1.40, 1.425, 1.445, 1.465, 1.49)),
     "bcc": (0.75**0.5, (4, 6, 9), 2.0542, (1.99, 2.025, 2.055, 2.085, 2.12)),
+    "sc": (1.0, (6, 8, 12), 1.4429, (1.40, 1.425, 1.445, 1.465, 1.49)),
 }
 
 

@@ -15,6 +15,8 @@ ORDERED_BINDER, DISORDERED_BINDER = 2 / 3, 4 / 9
 _N_BOOTSTRAP = 200
 _WINDOW = 0.15
 """Temperatures this close to an estimate, relative to it, enter the curves that it is refined with."""
+_HIGH = 0.6
+"""Values above this fraction of the highest make up the peak."""
 _LAW_WINDOW = (0.6, 0.97)
 """The power law is fitted between these fractions of the best other estimate."""
 
@@ -81,7 +83,7 @@ def estimate(points: Sequence[Sequence[Point]], *, seed: int = 0) -> CurieTemper
 
 
 def peak(temperatures: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> float:
-    """Position of the maximum: a parabola through the logarithms of the highest value and its neighbours.
+    """Position of the maximum: a parabola through the logarithms of all values above 60 % of the highest.
 
     Args:
         temperatures: In K, ascending.
@@ -93,12 +95,12 @@ def peak(temperatures: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"])
     top = int(np.argmax(values))
     if top in (0, len(values) - 1):
         return np.nan
-    first, last = max(top - 2, 0), min(top + 3, len(values))
+    high = np.flatnonzero(values >= _HIGH * values[top])
+    first, last = min(high[0], top - 1), max(high[-1], top + 1) + 1
     t = temperatures[first:last] - temperatures[top]
     a, b, _ = np.polyfit(t, np.log(values[first:last]), 2)
-    if a >= 0:
-        return np.nan
-    return float(temperatures[top] + np.clip(-b / (2 * a), t[0], t[-1]))
+    centre = -b / (2 * a) if a < 0 else np.nan
+    return float(temperatures[top] + centre) if t[0] < centre < t[-1] else np.nan
 
 
 def crossing(
