@@ -32,7 +32,8 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-Direction = Annotated[list[float] | None, BeforeValidator(_split), Field(min_length=3, max_length=3)]
+_Vector = Annotated[list[float], Field(min_length=3, max_length=3)]
+Direction = Annotated[_Vector | None, BeforeValidator(_split)]
 
 
 class AnisotropyConfig(RunConfig):

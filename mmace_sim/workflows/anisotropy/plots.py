@@ -105,7 +105,7 @@ def sphere_figure(result: AnisotropyResult) -> "Figure":
 
 
 def ranking_figure(entries: Sequence[dict[str, Any]]) -> "Figure":
-    """MAE of the structures of a screening, the largest on top.
+    """MAE and easy direction of the structures of a screening, the largest on top.
 
     Args:
         entries: Ranked entries of the summary.
@@ -121,8 +121,7 @@ def ranking_figure(entries: Sequence[dict[str, Any]]) -> "Figure":
         places, [f"{entry['name']}  {entry['easy_crystal'] or ''}" for entry in shown], fontsize=6
     )
     axes.invert_yaxis()
-    axes.set_xlabel("MAE (μeV/atom); beside the names: easy direction")
-    axes.xaxis.label.set_size(7)
+    axes.set_xlabel("MAE (μeV/atom)")
     return figure
 
 
