@@ -361,7 +361,7 @@ def _errors_before(start: AnyModel, training: TrainConfig) -> dict[str, Evaluati
     split = read_split(training.data)
     logger.info("errors before fine-tuning:")
     held_out = DataSplit([] if split.valid or split.test else split.train, split.valid, split.test)
-    return final_errors(start, held_out, training.trainer.valid_batch_size)
+    return final_errors(start, held_out, training)
 
 
 def _extend_summary(path: Path, config: FinetuneConfig, before: dict[str, Evaluation]) -> None:

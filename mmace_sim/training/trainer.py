@@ -171,7 +171,7 @@ def train(
     best_epoch = _load_best(trainer, module, output / CHECKPOINTS / BEST_FILE)
     model = module.validated.cpu().double().eval()
     merge_adapters(model)
-    errors = final_errors(model, run.split, config.trainer.valid_batch_size)
+    errors = final_errors(model, run.split, run.config)
     model.metadata = model_metadata(run.config, model, errors, best_epoch)
     path = output / MODEL_FILE
     result = TrainResult(model, path, errors, trainer.current_epoch, best_epoch, seconds)
@@ -181,9 +181,19 @@ def train(
     return result
 
 
-def final_errors(model: AnyModel, split: DataSplit, batch_size: int) -> dict[str, Evaluation]:
-    """Errors on every set that has structures, also logged; with several heads, on the "test/HEAD" of each."""
+def final_errors(model: AnyModel, split: DataSplit, config: TrainConfig) -> dict[str, Evaluation]:
+    """Errors on every set that has structures, also logged; with several heads, on the "test/HEAD" of each.
+
+    Args:
+        model: The model.
+        split: Structures of the three sets.
+        config: The run; its `loss.magforce_elements` are those whose magnetic forces count.
+    """
     errors = {}
+    options: dict[str, Any] = {
+        "batch_size": config.trainer.valid_batch_size,
+        "magforce_elements": config.loss.magforce_elements,
+    }
     several = len(model.heads) > 1
     for head in model.heads:
         single = with_heads(model, {head: head}) if several else model
@@ -194,7 +204,7 @@ def final_errors(model: AnyModel, split: DataSplit, batch_size: int) -> dict[str
                 frames = sample(frames, TRAIN_SAMPLE)
             if len(frames):
                 key = f"{name}/{head}" if several else name
-                errors[key] = evaluate_frames(single, frames, batch_size=batch_size)
+                errors[key] = evaluate_frames(single, frames, **options)
                 logger.info("%s MAE: %s", key, error_line(errors[key].overall))
     return errors
 
