@@ -3,8 +3,8 @@
 With B = −∂E/∂m (eV/μB), γ = g/ħ (rad/fs per eV/μB), α the Gilbert damping and η the friction of lengths, the moments
 obey, in the sense of Stratonovich,
 
-    dm/dt = −γ' m×(B + b) − γ' (α/|m|) m×(m×(B + b)) + η B + ζ,    γ' = γ/(1 + α²),
-    ⟨b_μ(t) b_ν(t')⟩ = 2 α k_BT/(γ |m|) δ_μν δ(t−t'),    ⟨ζ_μ(t) ζ_ν(t')⟩ = 2 η k_BT δ_μν δ(t−t').
+    dm/dt = −γ' m×(B + b) − γ' (α/|m|) m×(m×B) + η B + ζ,    γ' = γ/(1 + α²),
+    ⟨b_μ(t) b_ν(t')⟩ = 2 α k_BT/(γ' |m|) δ_μν δ(t−t'),    ⟨ζ_μ(t) ζ_ν(t')⟩ = 2 η k_BT δ_μν δ(t−t').
 
 The first two terms keep |m| and sample exp(−E/k_BT) over directions; the last two let |m| fluctuate and sample
 exp(−E/k_BT) d³m. The sign is that of the electron: the moment turns counter-clockwise about a field.
@@ -103,7 +103,7 @@ def moment_step(
     dt: Any,
     kT: Float[Tensor, " n_atoms"],
     gamma: Float[Tensor, " n_atoms"],
-    noise: Float[Tensor, "n_atoms 6"],
+    noise: Float[Tensor, "n_atoms 9"],
     system_idx: Int[Tensor, " n_atoms"],
     n_systems: int,
     guess: Float[Tensor, "n_atoms 3"] | None = None,
@@ -114,7 +114,8 @@ def moment_step(
     are conserved to rounding even where the iteration is cut short. While lengths are fixed the field is taken at the
     midpoint on the sphere, |m| (m + m')/|m + m'|, which makes the converged step symplectic; total moment is conserved
     wherever the energy does not change when all moments turn together and all g are alike. Otherwise it is taken at
-    (m + m')/2, which samples a harmonic energy exactly.
+    (m + m')/2, which samples a harmonic energy exactly. The random field turns moments by half of its rotation before
+    and half after.
 
     Args:
         magmoms: Moments, in μB.
@@ -123,7 +124,7 @@ def moment_step(
         dt: Time step, in fs; a number or one for each atom.
         kT: Temperature of the bath of each atom, in eV.
         gamma: γ of each atom, in rad/fs per eV/μB.
-        noise: Standard normal numbers: three for directions, three for lengths.
+        noise: Standard normal numbers: three for directions before and three after, three for lengths.
         system_idx: System of each atom.
         n_systems: Number of systems.
         guess: Magforces expected at the midpoint; without, those at `magmoms` are evaluated. Not used by "sib".
@@ -135,7 +136,10 @@ def moment_step(
         McLachlan, Modin, Verdier, 10.1103/PhysRevE.89.061301 (midpoint on the sphere); Mentink et al.,
         10.1088/0953-8984/22/17/176001 (predictor and corrector); Ma, Dudarev, 10.1103/PhysRevB.86.054416 (lengths).
     """
-    turn = _Turn(magmoms, dynamics, dt=dt, kT=kT, gamma=gamma, noise=noise)
+    jolt = _jolts(magmoms, dynamics, dt=dt, kT=kT, gamma=gamma)
+    if dynamics.damping > 0:
+        magmoms = _rotated(magmoms, jolt * noise[:, :3])
+    turn = _Turn(magmoms, dynamics, dt=dt, kT=kT, gamma=gamma, noise=noise[:, 6:])
     converge = dynamics.solver == "midpoint"
     n_evaluations = int(guess is None or not converge)
     field = fields(magmoms) if n_evaluations else guess
@@ -153,13 +157,15 @@ def moment_step(
         residual = torch.where(active, latest, residual)
         rows, active = active[system_idx], active & (latest > dynamics.tolerance)
         if converge and bool(active.any()):
-            mixed = mixing(perpendicular(field, middle), perpendicular(found, middle))
+            mixed = mixing(turn.relevant(found, middle) - turn.relevant(field, middle), found)
             going = active[system_idx]
             found = _where(going, mixed, found)
             better = _where(going, turn(new, mixed), better)
         field, new = _where(rows, found, field), _where(rows, better, new)
         if not bool(active.any()):
             break
+    if dynamics.damping > 0:
+        new = _rotated(new, jolt * noise[:, 3:6])
     return MomentStep(new, field, residual, n_evaluations)
 
 
@@ -177,10 +183,10 @@ class _Mixing:
         self.found: list[Tensor] = []
         self.residuals: list[Tensor] = []
 
-    def __call__(self, tried: Tensor, found: Tensor) -> Tensor:
-        """What to try next after g(tried) = found."""
+    def __call__(self, residual: Tensor, found: Tensor) -> Tensor:
+        """What to try next after g(x) = found, from what of found − x matters."""
         self.found = [*self.found[-self.depth :], found]
-        self.residuals = [*self.residuals[-self.depth :], found - tried]
+        self.residuals = [*self.residuals[-self.depth :], residual]
         if len(self.found) == 1:
             return found
         steps = torch.stack([b - a for a, b in itertools.pairwise(self.residuals)], dim=1)
@@ -217,9 +223,8 @@ class _Turn:
         floor = self.lengths.clamp(min=SMALL_MOMENT)
         self.damping = dynamics.damping / floor
         self.half_angle = 0.5 * dt * gamma / (1.0 + (self.damping * self.lengths) ** 2)
-        self.random_field = (2.0 * self.damping * kT / (gamma * dt)).sqrt() * noise[:, :3]
         self.mobility = dynamics.length_friction * dt
-        self.kick = (2.0 * self.mobility * kT).sqrt() * noise[:, 3:]
+        self.kick = (2.0 * self.mobility * kT).sqrt() * noise
 
     def midpoint(self, new: Tensor) -> Tensor:
         """Where fields are taken between the old moments and the new ones."""
@@ -234,9 +239,9 @@ class _Turn:
         """
         middle = 0.5 * (self.magmoms + new)
         stretch = self._stretch(middle) if self.fixed else 1.0
-        total = perpendicular(field, middle) + self.random_field
-        turned = torch.linalg.cross(stretch * middle, total)
-        w = -self.half_angle * stretch * (total + self.damping * turned)
+        across = stretch * perpendicular(field, middle)
+        turned = torch.linalg.cross(stretch * middle, across)
+        w = -self.half_angle * (across + self.damping * turned)
         right = self.magmoms + torch.linalg.cross(self.magmoms, w)
         if not self.fixed:
             right = right + self.mobility * field + self.kick
@@ -244,10 +249,30 @@ class _Turn:
         square = (w * w).sum(dim=1, keepdim=True)
         return (right - torch.linalg.cross(w, right) + along) / (1.0 + square)
 
+    def relevant(self, field: Tensor, middle: Tensor) -> Tensor:
+        """What of a field moves moments: while lengths are fixed, what is across them."""
+        return perpendicular(field, middle) if self.fixed else field
+
     def _stretch(self, middle: Tensor) -> Tensor:
         """|m| over the length of the middle of the chord."""
         chord = torch.linalg.norm(middle, dim=1, keepdim=True)
         return torch.where(chord > 1e-3 * self.lengths, self.lengths / chord.clamp(min=1e-30), 1.0)
+
+
+def _jolts(magmoms: Tensor, dynamics: MomentDynamics, *, dt: Any, kT: Tensor, gamma: Tensor) -> Tensor:
+    """Standard deviation of the rotation by the random field in half a step, in rad."""
+    lengths = torch.linalg.norm(magmoms, dim=1)
+    damping = dynamics.damping / lengths.clamp(min=SMALL_MOMENT)
+    rate = gamma / (1.0 + (damping * lengths) ** 2)
+    return (rate * damping * kT * torch.as_tensor(dt).to(magmoms)).sqrt()[:, None]
+
+
+def _rotated(vectors: Tensor, rotations: Tensor) -> Tensor:
+    """Vectors after rotations by rotation vectors, in rad."""
+    angle = torch.linalg.norm(rotations, dim=1, keepdim=True)
+    axis = rotations / angle.clamp(min=1e-30)
+    along = (axis * vectors).sum(dim=1, keepdim=True) * axis
+    return along + angle.cos() * (vectors - along) + angle.sin() * torch.linalg.cross(axis, vectors)
 
 
 def _where(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ from mmace_sim.torchsim.state import MOMENTA, state_magmoms
 FS_PER_TIME: float = 1000.0 / MetalUnits.time
 """TorchSim's unit of time, Å (amu/eV)^½, in fs (10.18)."""
 
-_NOISE_COLUMNS = 9
-"""Momenta, directions of moments, lengths."""
+_NOISE_COLUMNS = 12
+"""Momenta, directions of moments before and after, lengths."""
 
 
 @dataclass(kw_only=True)
@@ -233,7 +233,7 @@ def _move_moments(
     moments: MomentDynamics,
     dt: Tensor,
     kT: Float[Tensor, " n_atoms"],
-    noise: Float[Tensor, "n_atoms 6"],
+    noise: Float[Tensor, "n_atoms 9"],
 ) -> None:
     """A step of the moments at the atoms of the moment."""
 
