@@ -55,7 +55,16 @@ def finetune(
             rich_help_panel=START,
         ),
     ] = None,
-    config: options.Config = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE.yaml",
+            help="Configuration; flags win over it. The `finetune.yaml` of a run can be used.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = None,
     valid_file: Annotated[
         Files, typer.Option(help="Structures to choose the best weights on.", rich_help_panel=DATA)
     ] = None,
