@@ -75,8 +75,15 @@ def _build(modules, first, later, scale_shift, changes):
 def write_mace(path, **kwargs):
     """Pickle such a model as mace-torch does; returns both."""
     model = make_mace(**kwargs)
-    torch.save(model, path)
+    save_mace(model, path)
     return path, model
+
+
+def save_mace(model, path):
+    """Pickle a model; e3nn scripts its parts for that, which torch warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(model, path)
 
 
 def structures():

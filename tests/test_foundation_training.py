@@ -69,7 +69,7 @@ def test_training_writes_a_model_that_others_can_start_from(foundation, tmp_path
     assert isinstance(result.model, FoundationMMACE)
     again = load_train_config(tmp_path / "first" / "config.yaml")
     assert again.model["foundation"] == str(path)
-    assert again.model["max_moment"] == {26: result.model.config.max_moment[26]}
+    assert again.model["max_moment"] == {"26": result.model.config.max_moment[26]}
     model = load_model(result.path)
     assert model.metadata["started_from"]["foundation"]["file"] == "tiny.model"
     assert any(float(p.abs().max()) > 0.0 for p in [model.layers[0].magnetic.gate.weight])

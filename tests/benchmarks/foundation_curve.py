@@ -252,8 +252,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     options.work.mkdir(parents=True, exist_ok=True)
     done = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"runs": []}
-    if not (options.work / FOUNDATION).is_file():
-        done["pretraining"] = PRETRAINING | pretrain(options.data, options.work / FOUNDATION)
+    told = options.work / "pretraining.json"
+    if not told.is_file():
+        told.write_text(json.dumps(PRETRAINING | pretrain(options.data, options.work / FOUNDATION)))
+    done["pretraining"] = json.loads(told.read_text())
     if not (options.work / f"untrained_{FOUNDATION}").is_file():
         frames = select(options.data / "fe_snap_npj2021" / "train.extxyz", SHARES["train"])
         torch.save(untrained(frames), options.work / f"untrained_{FOUNDATION}")
