@@ -73,12 +73,12 @@ plt.show()
 
 iron = bulk("Fe", cubic=True, a=2.83)
 set_magmoms(iron, [2.2, 2.2])
-settings = {"cutoff": 3.0, "sizes": (3, 5), "n_sweeps": 100}
+settings = {"cutoff": 3.0, "sizes": (3, 5), "n_sweeps": 200}
 (heisenberg,) = Curie(model, **settings).run([iron])
-name, value = heisenberg.temperature.best
-print(
-    f"mean field {heisenberg.mean_field:.0f} K, {name} {value.mean:.0f} ± {value.error:.0f} K (measured: 1043 K)"
-)
+print(f"mean field {heisenberg.mean_field:.0f} K, measured 1043 K")
+for name, values in (("crossing", heisenberg.temperature.crossings), ("peak", heisenberg.temperature.peaks)):
+    print(name, *[f"{v.mean:.0f} ± {v.error:.0f} K" if v else "none" for v in values], sep="  ")
+print(heisenberg.status, heisenberg.message)
 
 # %%
 # The energy of the model itself knows more than pairs. Hybrid Monte Carlo moves all moments at once along its
