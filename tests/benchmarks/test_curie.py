@@ -4,7 +4,6 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from ase.build import bulk
@@ -129,7 +128,7 @@ def test_cost_of_sweeps():
 @pytest.mark.parametrize("lengths", ["fixed", "variable"])
 def test_iron(lengths):
     temperatures = [float(t) for t in os.environ.get("MMACE_BENCHMARK_TEMPERATURES", "").split(",") if t]
-    temperatures = temperatures or list((400.0, 700.0, 950.0, 1150.0, 1350.0, 1600.0))
+    temperatures = temperatures or [400.0, 700.0, 950.0, 1150.0, 1350.0, 1600.0]
     sizes = [int(n) for n in os.environ.get("MMACE_BENCHMARK_SIZES", "2,3").split(",")]
     n_eq, n = (int(k) for k in os.environ.get("MMACE_BENCHMARK_TRAJECTORIES", "16,64").split(","))
     model = mmace_sim.load_model("default", dtype=torch.float32)
