@@ -60,6 +60,7 @@ radius = 0.35 + 0.65 * energy / energy.max()
 axes.plot_surface(
     *np.moveaxis(n * radius[..., None], -1, 0), facecolors=plt.cm.cividis(energy / energy.max()), linewidth=0
 )
+axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
 axes.set_box_aspect((1, 1, 1))
 axes.set_axis_off()
 axes.set_title("radius and colour: energy", fontsize=8)
@@ -80,7 +81,7 @@ for curve, color, width in zip(result.curves, COLORS, (3.0, 1.8, 1.0), strict=Fa
     )
 polar.set_title("E − lowest (μeV/atom)", fontsize=8)
 polar.tick_params(labelsize=7)
-polar.legend(fontsize=6, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
+polar.legend(fontsize=6, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 plt.show()
 
 # %%
