@@ -139,8 +139,11 @@ def _save_errors(label: str, result: Evaluation, folder: Path) -> list[Path]:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xticks([k * 10.0**n for n in range(-6, 9) for k in (1, 2, 5)])
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
-    axes.set_xlim(left=max(np.quantile(errors, 0.02), 1e-4 * max(errors.max(), 1e-6)))
+    largest = max(errors.max(), 1e-9)
+    axes.set_xlim(max(0.5 * np.quantile(errors, 0.02), 1e-3 * largest), 1.5 * largest)
     axes.axhline(0.5, color=REFERENCE, linewidth=0.6, linestyle=":")
     axes.axhline(0.05, color=REFERENCE, linewidth=0.6, linestyle=":")
     what = "shifted energy" if shifted else AXES[label][0]
