@@ -67,7 +67,7 @@ def test_hybrid_moves_sample_the_heat_bath_distribution(exact):
     sampler = HybridMonteCarlo(Supercells(toy(), [cubic()], chains), n_steps=6, n_adapt=40)
     (row,) = sampled(sampler, 40, 160)
     compare(row, exact)
-    assert all(point.values["acceptance"].mean > 0.5 for point in row)
+    assert all(point.values["acceptance"].mean > 0.4 for point in row)
     assert all(point.values["length"].mean == pytest.approx(2.0) for point in row)
 
 

@@ -17,7 +17,7 @@ LATTICES: tuple[str, ...] = ("fixed", "moving", "free")
 POSITION_SCALE: float = 0.2
 """Å that an atom moves while a moment turns by 1 rad or changes by 1 μB: about the ratio of their thermal widths."""
 _TARGET = 0.75
-_GAIN = 0.2
+_GAIN = 0.5
 
 
 class HybridMonteCarlo:
@@ -124,7 +124,7 @@ class HybridMonteCarlo:
         for k in torch.nonzero(accepted).flatten().tolist():
             cells.moments[k], cells.positions[k] = moments[k], positions[k]
         if self.n_done < self.n_adapt:
-            self.log_step += _GAIN * (probability - _TARGET)
+            self.log_step += _GAIN * (self.n_done + 1) ** -0.5 * (probability - _TARGET)
         return self._merged(current, point, accepted), accepted.double()
 
     def _merged(
@@ -195,7 +195,7 @@ class HybridMonteCarlo:
         for k in torch.nonzero(accepted).flatten().tolist():
             cells.positions[k], cells.cells[k] = positions[k], boxes[k]
         if self.n_done < self.n_adapt:
-            self.log_strain += _GAIN * (probability - 0.45)
+            self.log_strain += _GAIN * (self.n_done + 1) ** -0.5 * (probability - 0.45)
         return self._merged(current, point, accepted)
 
     def state(self) -> dict[str, np.ndarray]:
