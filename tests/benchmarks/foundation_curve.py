@@ -211,23 +211,22 @@ def run(data: Path, work: Path, method: str, n: int, seed: int) -> dict:
         "seed": seed,
         "lr": METHODS[method]["lr"],
         "cpu_seconds": round(seconds, 1),
-        "test": {label: {"mae": e.mae, "rmse": e.rmse} for label, e in test.overall.items()},
+        "test": {label: {"mae": e.mae, "rmse": e.rmse, "unit": e.unit} for label, e in test.overall.items()},
     }
 
 
 def figure() -> None:
     """Errors against the number of structures."""
     results = json.loads(RESULTS.read_text())["runs"]
-    for label, unit, factor in (
-        ("energy", "meV/atom", 1e3),
-        ("forces", "meV/Å", 1e3),
-        ("magforces", "meV/μB", 1e3),
-    ):
+    for label in ("energy", "forces", "magforces"):
         drawn, axes = plots.new_figure()
+        unit = results[0]["test"][label]["unit"]
         for method, marker in zip(METHODS, plots.MARKERS, strict=False):
             own = [r for r in results if r["method"] == method]
+            if not own:
+                continue
             sizes = sorted({r["n"] for r in own})
-            means = [np.mean([factor * r["test"][label]["mae"] for r in own if r["n"] == n]) for n in sizes]
+            means = [np.mean([r["test"][label]["mae"] for r in own if r["n"] == n]) for n in sizes]
             axes.plot(sizes, means, marker=marker, markersize=4, label=method)
         axes.set(
             xscale="log", yscale="log", xlabel="structures with moments", ylabel=f"{label}, test MAE ({unit})"
