@@ -83,7 +83,7 @@ for x, found, exact in zip(
 
 iron = bulk("Fe", "bcc", a=2.83, cubic=True) * (2, 2, 2)
 set_magmoms(iron, np.full(len(iron), 2.25))
-settings = {"spins": "llg", "timestep": 1.0, "n_steps": 120, "record_every": 4}
+settings = {"spins": "llg", "timestep": 1.0, "n_steps": 80, "record_every": 4}
 (bath,) = MolecularDynamics(ensemble="nvt", temperature=300, damping=0.2, friction=50.0, **settings).run(iron)
 
 # %%

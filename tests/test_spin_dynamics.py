@@ -214,7 +214,7 @@ class Nothing(ModelInterface):
 
 @pytest.fixture(scope="module")
 def toy():
-    return MagneticMaceModel(HeisenbergModel(exchange=0.01, exchange_decay=1.5, landau=(-0.3, 0.05)))
+    return MagneticMaceModel(HeisenbergModel(exchange=0.004, exchange_decay=1.5, landau=(-0.3, 0.05)))
 
 
 def crystal(seed=0, tilt=0.4, repeat=1, length=2.0):
@@ -233,8 +233,8 @@ def simulate(state, model, n_steps, *, dt=1.0, kT=0.0, watch=None, **settings):
     return state
 
 
-def test_energy_error_of_spins_and_lattice_is_of_second_order_and_does_not_drift(toy):
-    spread, slope = {}, {}
+def test_energy_error_of_spins_and_lattice_is_of_second_order(toy):
+    spread = {}
     for dt in (1.0, 0.5):
         energies = []
         state = spin_lattice_init(initialize_state([crystal()]), toy, kT=0.03)
@@ -242,18 +242,32 @@ def test_energy_error_of_spins_and_lattice_is_of_second_order_and_does_not_drift
         end = simulate(
             state,
             toy,
-            int(50 / dt),
+            int(30 / dt),
             dt=dt,
             moments=TIGHT,
             watch=lambda s, e=energies: e.append(float(s.energy + kinetic_energy(s))),
         )
         spread[dt] = np.std(energies)
-        slope[dt] = abs(np.polyfit(np.linspace(0, 1, len(energies)), energies, 1)[0])
         assert float((end.magnetic_moments.norm(dim=1) - 2.0).abs().max()) < 1e-12
-        torch.testing.assert_close(end.magnetic_moments.sum(dim=0), total, atol=1e-11, rtol=0)
+        # 60 steps at most, each solved to 1e-11 μB
+        torch.testing.assert_close(end.magnetic_moments.sum(dim=0), total, atol=1e-9, rtol=0)
         assert float((end.magnetic_moments - state.magnetic_moments).abs().max()) > 0.5
     assert 3.0 < spread[1.0] / spread[0.5] < 5.0
-    assert slope[1.0] < 2 * spread[1.0]
+
+
+def test_energy_of_spins_and_lattice_does_not_drift(toy):
+    energies = []
+    state = spin_lattice_init(initialize_state([crystal()]), toy, kT=0.03)
+    simulate(
+        state,
+        toy,
+        240,
+        moments=MomentDynamics(),
+        watch=lambda s: energies.append(float(s.energy + kinetic_energy(s))),
+    )
+    late = np.array(energies[80:])
+    assert abs(late[:80].mean() - late[80:].mean()) < late.std()
+    assert 1000 * late.std() / 4 < 0.1  # meV/atom
 
 
 def test_without_moments_and_bath_it_is_velocity_verlet(toy):
@@ -352,7 +366,7 @@ def test_atoms_and_moments_come_to_the_temperature_of_the_bath(toy):
     settings = {
         "kT": kT,
         "friction": 0.05,
-        "moments": MomentDynamics(damping=0.5),
+        "moments": MomentDynamics(damping=0.5, tolerance=1e-3),
         "field_model": field_model,
     }
     state = simulate(state, toy, 80, **settings)

@@ -34,6 +34,9 @@ SOLVERS: tuple[str, ...] = ("midpoint", "sib")
 SMALL_MOMENT: float = 0.05
 """Below this length, in μB, damping and its noise fade: their ratio stays, and nothing is divided by zero."""
 
+PASSES: int = 3
+"""Passes over the implicit equation between two evaluations of the magforces."""
+
 Fields = Callable[[Float[Tensor, "n_atoms 3"]], Float[Tensor, "n_atoms 3"]]
 """Magforces at given moments."""
 
@@ -143,7 +146,7 @@ def moment_step(
     converge = dynamics.solver == "midpoint"
     n_evaluations = int(guess is None or not converge)
     field = fields(magmoms) if n_evaluations else guess
-    new = turn(magmoms, field)
+    new = turn.solve(magmoms, field)
     active = torch.ones(n_systems, dtype=torch.bool, device=magmoms.device)
     residual = magmoms.new_full((n_systems,), float("inf"))
     mixing = _Mixing(system_idx, n_systems)
@@ -151,7 +154,7 @@ def moment_step(
         middle = turn.midpoint(new)
         found = fields(middle)
         n_evaluations += 1
-        better = turn(new, found)
+        better = turn.solve(new, found)
         change = torch.linalg.norm(better - new, dim=1)
         latest = change.new_zeros(n_systems).scatter_reduce(0, system_idx, change, "amax")
         residual = torch.where(active, latest, residual)
@@ -160,7 +163,7 @@ def moment_step(
             mixed = mixing(turn.relevant(found, middle) - turn.relevant(field, middle), found)
             going = active[system_idx]
             found = _where(going, mixed, found)
-            better = _where(going, turn(new, mixed), better)
+            better = _where(going, turn.solve(new, mixed), better)
         field, new = _where(rows, found, field), _where(rows, better, new)
         if not bool(active.any()):
             break
@@ -230,6 +233,15 @@ class _Turn:
         """Where fields are taken between the old moments and the new ones."""
         middle = 0.5 * (self.magmoms + new)
         return middle * self._stretch(middle) if self.fixed else middle
+
+    def solve(self, new: Tensor, field: Tensor) -> Tensor:
+        """New moments for a given field, which costs nothing beside an evaluation of the model.
+
+        A fixed number of passes, so that no system depends on how fast others converge.
+        """
+        for _ in range(PASSES):
+            new = self(new, field)
+        return new
 
     def __call__(self, new: Tensor, field: Tensor) -> Tensor:
         """New moments from the field at the midpoint of the old ones and of an estimate of the new ones.
