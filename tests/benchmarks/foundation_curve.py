@@ -39,7 +39,7 @@ METHODS = {
     "same model from scratch": {"lr": 0.01},
     "MagneticMACE from scratch": {"lr": 0.01},
 }
-STEPS, BATCH = 400, 4
+STEPS, BATCH = 150, 4
 
 
 def pretrain(data: Path, path: Path) -> dict:
