@@ -145,14 +145,14 @@ def moment_step(
     turn = _Turn(magmoms, dynamics, dt=dt, kT=kT, gamma=gamma, noise=noise[:, 6:])
     converge = dynamics.solver == "midpoint"
     n_evaluations = int(guess is None or not converge)
-    field = fields(magmoms) if n_evaluations else guess
+    field = turn.relevant(fields(magmoms), magmoms) if n_evaluations else guess
     new = turn.solve(magmoms, field)
     active = torch.ones(n_systems, dtype=torch.bool, device=magmoms.device)
     residual = magmoms.new_full((n_systems,), float("inf"))
     mixing = _Mixing(system_idx, n_systems)
     for _ in range(dynamics.max_iterations if converge else 1):
         middle = turn.midpoint(new)
-        found = fields(middle)
+        found = turn.relevant(fields(middle), middle)
         n_evaluations += 1
         better = turn.solve(new, found)
         change = torch.linalg.norm(better - new, dim=1)
@@ -160,7 +160,7 @@ def moment_step(
         residual = torch.where(active, latest, residual)
         rows, active = active[system_idx], active & (latest > dynamics.tolerance)
         if converge and bool(active.any()):
-            mixed = mixing(turn.relevant(found, middle) - turn.relevant(field, middle), found)
+            mixed = mixing(found - field, found)
             going = active[system_idx]
             found = _where(going, mixed, found)
             better = _where(going, turn.solve(new, mixed), better)
@@ -251,7 +251,7 @@ class _Turn:
         """
         middle = 0.5 * (self.magmoms + new)
         stretch = self._stretch(middle) if self.fixed else 1.0
-        across = stretch * perpendicular(field, middle)
+        across = stretch * (field if self.fixed else perpendicular(field, middle))
         turned = torch.linalg.cross(stretch * middle, across)
         w = -self.half_angle * (across + self.damping * turned)
         right = self.magmoms + torch.linalg.cross(self.magmoms, w)
