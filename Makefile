@@ -44,8 +44,9 @@ env: $(installed)
 demo: $(installed)
 	$(bin)/mmace-sim relax examples/structures --output $(DEMO_DIR) --force
 
+# two at a time: the tests compute on one thread each
 test: $(installed)
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest -n 2 --dist loadfile
 
 lint: $(installed)
 	$(bin)/ruff check .
