@@ -4,8 +4,11 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import typer
+from ase import Atoms
 from ase.build import make_supercell
+from ase.constraints import FixAtoms
 from pydantic import Field, field_validator
 from rich import box
 from rich.table import Table
@@ -133,7 +136,7 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
     matrix = parse_supercell(config.supercell)
     for item in items:
         if isinstance(item, LoadedStructure):
-            item.atoms = make_supercell(item.atoms, matrix, order="atom-major")
+            item.atoms = _repeated(item.atoms, matrix)
     folder = Path(config.output)
     resumed = prepare_folder(folder, resume=resume, force=force)
     run = PropertyRun("md", config, folder, model, items, now())
@@ -162,6 +165,15 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
     if not quiet:
         print_run(_table(entries[:MAX_ROWS]), entries, folder, shown)
     return code
+
+
+def _repeated(atoms: Atoms, matrix: np.ndarray) -> Atoms:
+    """A supercell, with the fixed atoms that `make_supercell` forgets."""
+    repeated = make_supercell(atoms, matrix, order="atom-major")
+    images = np.arange(len(repeated)).reshape(len(atoms), -1)
+    fixed = [FixAtoms(images[c.index].ravel()) if isinstance(c, FixAtoms) else c for c in atoms.constraints]
+    repeated.set_constraint(fixed)
+    return repeated
 
 
 def _dynamics(config: MDConfig, model: Any) -> MolecularDynamics:

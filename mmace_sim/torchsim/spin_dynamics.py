@@ -43,6 +43,7 @@ class SpinLatticeState(MDState):
             (n_atoms, 2, 3), in eV/μB.
         moment_residual: Largest change of a moment in the last iteration of the implicit step, in μB.
         moment_evaluations: Evaluations of the magforces since the start, beside one of the model for each step.
+        unsettled: Steps whose moments were not converged; counted by `MolecularDynamics`.
     """
 
     stress: Tensor
@@ -52,6 +53,7 @@ class SpinLatticeState(MDState):
     fields: Tensor
     moment_residual: Tensor
     moment_evaluations: Tensor
+    unsettled: Tensor
 
     _atom_attributes: ClassVar[set[str]] = MDState._atom_attributes | {"gyromagnetic", "fields"}
     _system_attributes: ClassVar[set[str]] = MDState._system_attributes | {
@@ -60,6 +62,7 @@ class SpinLatticeState(MDState):
         "n_steps",
         "moment_residual",
         "moment_evaluations",
+        "unsettled",
     }
 
 
@@ -106,6 +109,7 @@ def spin_lattice_init(
         fields=like.new_full((state.n_atoms, 2, 3), float("nan")),
         moment_residual=zeros,
         moment_evaluations=torch.zeros_like(counts),
+        unsettled=torch.zeros_like(counts),
     )
     moving.store_model_extras(out)
     return moving

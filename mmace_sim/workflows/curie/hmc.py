@@ -142,12 +142,12 @@ class HybridMonteCarlo:
         return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
 
     def _tangent(self, vectors: Tensor, moments: Tensor) -> Tensor:
-        """On spheres, the part perpendicular to the moments."""
+        """On spheres, the part perpendicular to the moments; nothing where there is no moment to turn."""
         if not self.on_sphere:
             return vectors
         square = (moments * moments).sum(dim=1, keepdim=True)
         along = (vectors * moments).sum(dim=1, keepdim=True)
-        return vectors - moments * (along / square.clamp(min=1e-30))
+        return torch.where(square > 0, vectors - moments * (along / square.clamp(min=1e-30)), 0.0)
 
     def _push(
         self, kicks: list, pushes: list, moments: list, point: tuple[Tensor, list, list], steps: list[float]

@@ -21,6 +21,7 @@ from mmace_sim.workflows.curie.local import LocalMoves
 from mmace_sim.workflows.curie.statistics import CurieStatus, Point, points
 from mmace_sim.workflows.curie.surface import Supercells
 from mmace_sim.workflows.exchange import Exchange
+from mmace_sim.workflows.journal import fingerprint
 from mmace_sim.workflows.relax import Status, as_atoms
 from mmace_sim.workflows.singlepoint import SinglePoint
 
@@ -216,7 +217,7 @@ class Curie:
                 n_steps=self.n_steps,
                 n_adapt=self.n_equilibration,
             )
-        found = self._sample(sampler, chains, "1", folder, on_sweeps, atoms.positions.tobytes())
+        found = self._sample(sampler, chains, "1", folder, on_sweeps, fingerprint(atoms).encode())
         return self._result(atoms, points(found, chains, cells.n_atoms), None)
 
     def _sample(

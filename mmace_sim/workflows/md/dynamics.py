@@ -12,7 +12,9 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from mmace_sim.errors import UnsupportedOptionError
+from mmace_sim.keys import TORCHSIM_MAGFORCES
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
+from mmace_sim.torchsim.freedom import largest_per_system
 from mmace_sim.torchsim.langevin_spins import ELECTRON_G, MomentDynamics
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.spin_dynamics import (
@@ -181,7 +183,14 @@ class MolecularDynamics:
         Args:
             state: The batch.
         """
-        return spin_lattice_step(state, self.model, **self._step_settings)
+        state = spin_lattice_step(state, self.model, **self._step_settings)
+        moments = self._step_settings.get("moments")
+        if moments is not None and moments.solver == "midpoint":
+            state.unsettled = state.unsettled + (state.moment_residual > moments.tolerance)
+        elif isinstance(self.model, AdiabaticModel):
+            left = largest_per_system(getattr(state, TORCHSIM_MAGFORCES), state)
+            state.unsettled = state.unsettled + (left > self.model.magforce_tol)
+        return state
 
     def start(self, atoms: Atoms, seed: int, checkpoint: Checkpoint | None = None) -> SpinLatticeState:
         """State of one structure before its first step, or where it was left.

@@ -36,7 +36,7 @@ UNITS: dict[str, str] = {
 """Columns of ``thermo.csv`` and their units."""
 
 _STATE = ("positions", "momenta", TORCHSIM_MAGMOMS, "fields", "cell")
-_COUNTS = ("seed", "n_steps", "moment_evaluations")
+_COUNTS = ("seed", "n_steps", "moment_evaluations", "unsettled")
 
 
 @dataclass

@@ -143,8 +143,8 @@ class Simulation:
             self._record(batch.indices, batch.state)
             steps = batch.state.n_steps.tolist()
             done = [k for k, step in enumerate(steps) if step >= self.dynamics.n_steps]
-            for _, index, _state in batch.pop(done):
-                self._finish(index, MDStatus.FINISHED, "")
+            for _, index, state in batch.pop(done):
+                self._finish(index, MDStatus.FINISHED, _unsettled(state))
             if not done:
                 batch.advance()
 
@@ -200,6 +200,14 @@ def _exploded(state: SpinLatticeState, timestep: float) -> list[bool]:
     moments = torch.linalg.norm(state.magnetic_moments, dim=1)
     finite &= torch.isfinite(moments.new_zeros(state.n_systems).index_add(0, state.system_idx, moments))
     return (~finite | (largest > LARGEST_STEP)).tolist()
+
+
+def _unsettled(state: SpinLatticeState) -> str:
+    """What to know about a single system whose moments were not solved for at every step; empty if they were."""
+    steps = int(state.unsettled)
+    if not steps:
+        return ""
+    return f"the moments did not converge in {steps} of {int(state.n_steps)} steps: take a shorter time step."
 
 
 def _check_rescalable(atoms: Atoms) -> None:
