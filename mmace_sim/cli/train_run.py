@@ -11,17 +11,17 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mmace_sim.cli.run_dir import log_to
-from mmace_sim.cli.runs import EXIT_INTERRUPTED
 from mmace_sim.errors import OutputError
 
 if TYPE_CHECKING:
     from mmace_sim.training.callbacks import StepReport
 
 OWN_FILES: tuple[str, ...] = (
-    "config.yaml", "log.txt", "metrics.csv", "model.safetensors", "summary.json", "one_body.png", "one_body.svg",
+    "config.yaml", "log.txt", "metrics.csv", "model.safetensors", "summary.json", "one_body*.png", "one_body*.svg",
 )  # fmt: skip
-"""What a run writes, beside the folders of `OWN_FOLDERS`; what ``--force`` removes."""
+"""Patterns of what a run writes, beside the folders of `OWN_FOLDERS`; what ``--force`` removes."""
+
+LOG_FILE = "log.txt"
 
 OWN_FOLDERS: tuple[str, ...] = ("checkpoints", "tensorboard", "wandb")
 
@@ -46,7 +46,7 @@ def open_training(
         resume: Go on with the run that is in the folder.
         force: Remove the files of an earlier run.
         quiet: No progress bars.
-        own_files: Names of the files of a run.
+        own_files: Patterns of the names of the files of a run.
 
     Yields:
         `on_epoch` and `on_step` for `mmace_sim.training.trainer.train`.
@@ -55,6 +55,8 @@ def open_training(
         OutputError: If the folder is in use, or cannot be written.
         typer.Exit: If the run was interrupted.
     """
+    from mmace_sim.cli.run_dir import log_to  # heavy, and not needed for --help
+    from mmace_sim.cli.runs import EXIT_INTERRUPTED
     from mmace_sim.training.distributed import is_main
 
     try:
@@ -62,7 +64,7 @@ def open_training(
             yield {}
             return
         prepare_training_folder(folder, resume=resume, force=force, own_files=own_files)
-        with log_to(folder / "log.txt"), TrainingProgress(max_epochs, quiet=quiet) as progress:
+        with log_to(folder / LOG_FILE), TrainingProgress(max_epochs, quiet=quiet) as progress:
             yield {} if quiet else {"on_epoch": progress, "on_step": progress.step}
     except KeyboardInterrupt:
         if is_main():
@@ -80,7 +82,7 @@ def prepare_training_folder(
         folder: The folder.
         resume: Go on with the run that is in it.
         force: Remove the files of an earlier run.
-        own_files: Names of these files.
+        own_files: Patterns of the names of these files.
 
     Raises:
         OutputError: If the folder is in use, or cannot be written.
@@ -93,14 +95,14 @@ def prepare_training_folder(
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder}: is a file, not a folder. Choose another --output.")
         folder.mkdir(parents=True, exist_ok=True)
-        ours = [folder / name for name in own_files if (folder / name).exists()]
-        if force:
-            for path in ours:
+        ran = (folder / LOG_FILE).is_file()  # every run begins with it: without it, nothing here is ours
+        if force and ran:
+            for path in [found for name in own_files for found in folder.glob(name)]:
                 path.unlink()
             for name in OWN_FOLDERS:
                 shutil.rmtree(folder / name, ignore_errors=True)
         elif any(folder.iterdir()) and not resume:
-            remedy = "Go on with it (--resume), overwrite it (--force), or choose" if ours else "Choose"
+            remedy = "Go on with it (--resume), overwrite it (--force), or choose" if ran else "Choose"
             raise OutputError(f"{folder}: is not empty. {remedy} another folder (--output DIR).")
     except OutputError:
         raise

@@ -302,7 +302,7 @@ def load_section[S: Section](kind: type[S], path: Path | None, overrides: dict[s
         return kind.model_validate(merge(content, overrides or {}))
     except ValidationError as error:
         source = "options" if path is None else str(path)
-        raise ConfigError(f"{source}: {_explain(error, kind)}") from error
+        raise ConfigError(f"{source}: {explain(error, kind)}") from error
 
 
 def save_config(config: Section, path: Path) -> None:
@@ -325,8 +325,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _explain(error: ValidationError, kind: type[Section]) -> str:
-    """One clause per problem, naming the key and, for an unknown one, the keys that exist there."""
+def explain(error: ValidationError, kind: type[Section]) -> str:
+    """One clause per problem, naming the key and, for an unknown one, the keys that exist there.
+
+    Args:
+        error: What is wrong.
+        kind: Class of the configuration.
+    """
     clauses = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.model.architectures import AnyModel
@@ -30,6 +30,7 @@ from mmace_sim.training.config import (
     StageTwoConfig,
     TrainConfig,
     TrainerConfig,
+    explain,
     load_section,
     save_config,
 )
@@ -142,6 +143,11 @@ def load_finetune_config(path: Path | None = None, overrides: dict[str, Any] | N
     config = load_section(FinetuneConfig, path, overrides)
     if not config.data.train_file and not config.data.heads:
         raise ConfigError("no data to fine-tune on: give files behind the model, or data.train_file")
+    try:  # what only the training that it comes down to can tell
+        training_config(config, Path())
+    except ValidationError as error:
+        source = "options" if path is None else str(path)
+        raise ConfigError(f"{source}: {explain(error, TrainConfig)}") from error
     return config
 
 

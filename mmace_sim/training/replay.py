@@ -20,9 +20,11 @@ from mmace_sim.errors import DataError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.architectures import AnyModel
+from mmace_sim.model.config import DEFAULT_HEAD
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.training.config import LabelKeys, Section
-from mmace_sim.training.frames import Frame, read_frames
+from mmace_sim.training.frames import Frame
+from mmace_sim.training.stream import open_frames
 
 REPLAY_HEAD: str = "replay"
 """Name of the head that keeps the energies of the base model."""
@@ -90,13 +92,13 @@ def replay_frames(config: ReplayConfig, new: Sequence[Frame], base: AnyModel, se
         seed: Seed of the choice and of the distortions.
 
     Raises:
-        DataError: If the base model does not know their elements.
+        DataError: If a structure cannot be used, or the base model does not know its elements.
     """
     rng = np.random.default_rng(seed)
     if config.file:
-        frames = _draw(read_frames(config.file, config.keys).frames, config.n, rng)
+        frames = _draw(_read(config.file, config.keys), config.n, rng)
     elif config.structures:
-        frames = label(base, _draw(read_frames(config.structures).frames, config.n, rng))
+        frames = label(base, _draw(_read(config.structures, LabelKeys()), config.n, rng))
     else:
         chosen = [new[k % len(new)] for k in rng.permutation(config.n_variants)]
         frames = label(base, [distort(frame, config, rng) for frame in chosen])
@@ -174,6 +176,11 @@ def write_frames(path: Path, frames: Sequence[Frame]) -> None:
             where[getattr(keys, name)] = float(value) if name == "energy" else value
         images.append(atoms)
     write(path, images, format="extxyz")
+
+
+def _read(paths: Sequence[Path], keys: LabelKeys) -> list[Frame]:
+    """All structures of some files, in memory; one that cannot be used is an error, as in the data to train on."""
+    return list(open_frames(paths, keys, DEFAULT_HEAD, stream=False))
 
 
 def _draw(frames: list[Frame], n: int | None, rng: np.random.Generator) -> list[Frame]:
