@@ -77,8 +77,8 @@ figure, all_axes = plt.subplots(1, 2, figsize=(6.5, 3.2), layout="constrained")
 for axes, (label, title) in zip(all_axes, labels.items(), strict=True):
     for name, colour in (("train", "0.75"), ("valid", "0.1")):
         values = result.errors[name].parity[label]
-        axes.plot(values.reference, values.prediction, "o", color=colour, markersize=3, label=name)
-    axes.axline((values.reference[0], values.reference[0]), slope=1, color="0.6", linewidth=0.8)
+        axes.plot(values.x, values.y, "o", color=colour, markersize=3, label=name)
+    axes.axline((values.x[0], values.x[0]), slope=1, color="0.6", linewidth=0.8)
     axes.set_xlabel(f"reference {title}")
     axes.set_ylabel("model")
     axes.ticklabel_format(useOffset=False)

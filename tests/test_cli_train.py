@@ -152,3 +152,22 @@ def test_train_refuses_bad_usage(tmp_path):
     assert result.exit_code == 2
     assert "trainer.epochs" in result.output
     assert not (tmp_path / "a").exists()
+
+
+def test_force_removes_nothing_that_is_read_or_before_the_data_exist(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "log.txt").write_text("an earlier run\n")
+    model = folder / "model.safetensors"
+    model.write_text("its model\n")
+    missing = runner.invoke(
+        app, ["train", "--train-file", str(tmp_path / "none.extxyz"), "-o", str(folder), "--force"]
+    )
+    assert missing.exit_code != 0
+    assert "none.extxyz: no such file" in missing.output.replace("\n", "")
+    data = folder / "data.extxyz"
+    data.write_text("1\n\nFe 0 0 0\n")
+    inside = runner.invoke(app, ["finetune", str(model), str(data), "-o", str(folder), "--force"])
+    assert inside.exit_code != 0
+    assert "which this run reads" in inside.output.replace("\n", " ")
+    assert model.read_text() == "its model\n"

@@ -7,7 +7,7 @@ import typer
 
 from mmace_sim.cli import options
 from mmace_sim.cli.train import DATA, FIT, Files, as_texts, given_flags
-from mmace_sim.cli.train_run import OWN_FILES, open_training
+from mmace_sim.cli.train_run import OWN_FILES, data_files, model_files, open_training
 from mmace_sim.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -141,7 +141,10 @@ def finetune(
         int | None, typer.Option(help="Structures per step.", show_default="8", rich_help_panel=FIT)
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Largest learning rate.", show_default="0.0005", rich_help_panel=FIT)
+        float | None,
+        typer.Option(
+            help="Largest learning rate.", show_default="0.0005; 0.005 with --foundation", rich_help_panel=FIT
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed.", show_default="0", rich_help_panel=FIT)] = None,
     device: options.Device = None,
@@ -241,9 +244,16 @@ def _run(
         resume=resume,
         force=force,
         quiet=quiet,
+        inputs=_inputs(settings),
         own_files=FINETUNE_FILES,
     ) as displays:
         return settings, run_finetuning(settings, folder, resume=resume, **displays)
+
+
+def _inputs(settings: "FinetuneConfig") -> list[Path]:
+    """Files that the run reads."""
+    replayed = [] if settings.replay is None else settings.replay.file + settings.replay.structures
+    return [*data_files(settings.data), *model_files(settings.model or settings.foundation), *replayed]
 
 
 def _report(settings: "FinetuneConfig", result: "FinetuneResult", folder: Path) -> None:
@@ -260,10 +270,13 @@ def _report(settings: "FinetuneConfig", result: "FinetuneResult", folder: Path) 
     console.print(table)
     run = result.training
     console.print(
-        f"{run.n_epochs} epochs in {run.seconds:.0f} s, best epoch {run.best_epoch}; model: {run.path}"
+        f"{run.n_epochs} epochs in {run.seconds:.0f} s, best epoch {run.best_epoch}; model: {run.path}",
+        soft_wrap=True,  # paths stay in one piece
     )
     if settings.replay is not None:
-        console.print(f"The old data's energies: {run.path}#replay", highlight=False)
+        console.print(f"The old data's energies: {run.path}#replay", highlight=False, soft_wrap=True)
     console.print(
-        f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}", highlight=False
+        f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}",
+        highlight=False,
+        soft_wrap=True,
     )

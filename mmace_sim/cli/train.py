@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmace_sim.cli import options
-from mmace_sim.cli.train_run import open_training
+from mmace_sim.cli.train_run import data_files, model_files, open_training
 
 if TYPE_CHECKING:
     from mmace_sim.training.config import TrainConfig
@@ -129,8 +129,15 @@ def train(
         settings = load_train_config(config, given_flags(flags))
         if dry_run:
             return _print_plan(settings)
-    epochs = settings.trainer.max_epochs
-    with open_training("train", folder, epochs, resume=resume, force=force, quiet=quiet) as displays:
+    with open_training(
+        "train",
+        folder,
+        settings.trainer.max_epochs,
+        resume=resume,
+        force=force,
+        quiet=quiet,
+        inputs=data_files(settings.data) + model_files(settings.model.get("start_from")),
+    ) as displays:
         result = run_training(settings, folder, resume=resume, **displays)
     if is_main() and not quiet:
         _report(result, folder)
@@ -189,9 +196,12 @@ def _report(result: "TrainResult", folder: Path) -> None:
         table.title = f"{shown} set, MAE / RMSE"
         console.print(table)
     console.print(
-        f"{result.n_epochs} epochs in {result.seconds:.0f} s, best epoch {result.best_epoch}; model: {result.path}"
+        f"{result.n_epochs} epochs in {result.seconds:.0f} s, best epoch {result.best_epoch}; model: {result.path}",
+        soft_wrap=True,  # paths stay in one piece
     )
     head = "#HEAD" if len(result.model.heads) > 1 else ""
     console.print(
-        f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}{head}", highlight=False
+        f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}{head}",
+        highlight=False,
+        soft_wrap=True,
     )

@@ -11,10 +11,11 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mmace_sim.errors import OutputError
+from mmace_sim.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from mmace_sim.training.callbacks import StepReport
+    from mmace_sim.training.config import DataConfig
 
 OWN_FILES: tuple[str, ...] = (
     "config.yaml", "log.txt", "metrics.csv", "model.safetensors", "summary.json", "one_body*.png", "one_body*.svg",
@@ -35,6 +36,7 @@ def open_training(
     resume: bool,
     force: bool,
     quiet: bool,
+    inputs: Sequence[Path] = (),
     own_files: Sequence[str] = OWN_FILES,
 ) -> Iterator[dict[str, Callable[..., None]]]:
     """Prepare the folder of a run, log to it and show its progress; of several processes, the first does.
@@ -46,6 +48,7 @@ def open_training(
         resume: Go on with the run that is in the folder.
         force: Remove the files of an earlier run.
         quiet: No progress bars.
+        inputs: Files that the run reads, checked before anything is removed.
         own_files: Patterns of the names of the files of a run.
 
     Yields:
@@ -63,6 +66,7 @@ def open_training(
         if not is_main():
             yield {}
             return
+        _check_inputs(inputs, folder, force=force)
         prepare_training_folder(folder, resume=resume, force=force, own_files=own_files)
         with log_to(folder / LOG_FILE), TrainingProgress(max_epochs, quiet=quiet) as progress:
             yield {} if quiet else {"on_epoch": progress, "on_step": progress.step}
@@ -71,6 +75,37 @@ def open_training(
             hint = f"mmace-sim {command} --resume -o {folder}"
             typer.echo(f"Interrupted. This goes on where it stopped: {hint}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _check_inputs(inputs: Sequence[Path], folder: Path, *, force: bool) -> None:
+    """Refuse what is not there, and to remove with an earlier run what the new one reads."""
+    for path in inputs:
+        if not path.exists():
+            raise DataError(f"{path}: no such file")
+        if force and path.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(
+                f"--force would remove {path}, which this run reads. Choose another folder (--output DIR)."
+            )
+
+
+def data_files(data: "DataConfig") -> list[Path]:
+    """All files that a configuration names.
+
+    Args:
+        data: The configuration.
+    """
+    kinds = ("train_file", "valid_file", "test_file")
+    return [path for source in data.sources().values() for kind in kinds for path in getattr(source, kind)]
+
+
+def model_files(name: str | None) -> list[Path]:
+    """The file of a model, if a file and not a name was given.
+
+    Args:
+        name: Name or path of a model, perhaps with ``#HEAD`` behind it.
+    """
+    path = Path((name or "").rsplit("#", 1)[0])
+    return [path] if name and path.is_file() else []
 
 
 def prepare_training_folder(

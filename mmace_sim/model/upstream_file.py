@@ -157,7 +157,7 @@ def _check_function(path: Path, record: Record) -> None:
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
     if record.get("pair_repulsion"):
-        raise ModelFileError(f"{path}: pair_repulsion is not supported.")
+        raise ModelFileError(f"{path}: pair_repulsion = True is not supported.")
     for group, expected in (
         ("interactions", (FIRST_BLOCK, LATER_BLOCK)),
         ("products", (PRODUCT_BLOCK, PRODUCT_BLOCK)),

@@ -52,6 +52,7 @@ REPLAY_VALID_FILE = "replay_valid.extxyz"
 ZERO_SAMPLE: int = 2000
 """Structures that the zero of energy is fitted to, drawn from larger sets."""
 
+_FOUNDATION_LR = 0.005
 _SHARED = ("name", "description", "loss", "optimizer", "stage_two", "augment", "trainer")
 
 
@@ -59,7 +60,8 @@ class FinetuneOptimizer(OptimizerConfig):
     """The optimiser with the learning rate of the paper for fine-tuning."""
 
     lr: PositiveFloat = 5e-4
-    """Largest learning rate (arXiv 2604.08143; its gradient clip of 10 is the default anyway)."""
+    """Largest learning rate (arXiv 2604.08143; its gradient clip of 10 is the default anyway). With `foundation`, whose
+    magnetic part starts at zero, the default is 0.005."""
 
 
 class FinetuneTrainer(TrainerConfig):
@@ -106,6 +108,10 @@ class FinetuneConfig(Section):
     def _one_start(self) -> "FinetuneConfig":
         if (self.model is None) == (self.foundation is None):
             raise ValueError("give either model or foundation to start from")
+        if self.foundation is not None and "lr" not in self.optimizer.model_fields_set:
+            self.optimizer.lr = _FOUNDATION_LR
+        if self.foundation is not None and self.e0 != "refit":
+            raise ValueError("e0 is for a magnetic model; with a foundation give data.atomic_energies")
         if self.magnetic and self.foundation is None:
             raise ValueError("magnetic is for foundation only; a magnetic model keeps its hyper-parameters")
         if self.replay is not None and self.foundation is not None:

@@ -133,6 +133,11 @@ class MolecularDynamics:
         self.field_model, self.spins = field_model, spins
         self.temperature, self.timestep, self.seed = temperature, timestep, seed
         self.n_steps, self.record_every, self.max_batch_atoms = n_steps, record_every, max_batch_atoms
+        unknown = set(g_factor) - set(atomic_numbers) if isinstance(g_factor, Mapping) else set()
+        if unknown:
+            raise UnsupportedOptionError(
+                f"g_factor names {', '.join(sorted(unknown))}, expected symbols of elements."
+            )
         self.g_factor = (
             {atomic_numbers[symbol]: value for symbol, value in g_factor.items()}
             if isinstance(g_factor, Mapping)
