@@ -1,0 +1,153 @@
+"""``docs/accuracy.md`` and its figures from ``results.json``."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmace_sim.plots import COLORS, MARKERS, add_legend, new_figure, save_figure
+
+HERE = Path(__file__).parent
+NAMES = {"ours": "ours", "paper": "published architecture", "nomag": "ours without moments"}
+LABELS = {"energy": "energy (meV/atom)", "forces": "forces (meV/Å)", "magforces": "magnetic forces (meV/μB)"}
+Results = dict[str, Any]
+
+
+def write_page(results: Results) -> None:
+    """Replace the generated part of the page, and draw the figures."""
+    page = HERE.parent / "accuracy.md"
+    begin, end = "<!-- generated: begin -->", "<!-- generated: end -->"
+    text = page.read_text(encoding="utf-8")
+    before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
+    sets = list(dict.fromkeys(key.split("/")[1] for key in results if key.startswith("model/")))
+    parts = [_table(results, name) for name in sets]
+    parts += [_curve_table(results)] if _curve_sets(results) else []
+    page.write_text("\n\n".join([before, *parts, after]), encoding="utf-8")
+    _draw_bars(results, sets)
+    _draw_curves(results)
+
+
+def _entries(
+    results: Results, name: str, kind: str, size: str = "all", group: str = "model"
+) -> list[Results]:
+    keys = [key for key in results if key.startswith(f"{group}/{name}/{kind}/{size}/")]
+    return [results[key] for key in keys if results[key]]
+
+
+def _errors(entries: list[Results], part: str, label: str, which: str) -> list[float]:
+    return [entry[part][label][which] for entry in entries if label in entry[part]]
+
+
+def _cell(entries: list[Results], label: str, part: str = "test") -> str:
+    """MAE / RMSE, the mean over seeds, with half the difference between seeds."""
+    mae, rmse = (_errors(entries, part, label, which) for which in ("mae", "rmse"))
+    if not mae:
+        return "–"
+    half = f" ± {_round((max(mae) - min(mae)) / 2)}" if len(mae) > 1 else ""
+    return f"{_round(np.mean(mae))}{half} / {_round(np.mean(rmse))}"
+
+
+def _round(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 3 else f"{value:.2f}"
+
+
+def _table(results: Results, name: str) -> str:
+    rows = [f"### {name}", "", f"| | {' | '.join(LABELS.values())} | weights | epochs | CPU time (s) |"]
+    rows.append("|---|" + "---|" * (len(LABELS) + 3))
+    for kind, title in NAMES.items():
+        entries = _entries(results, name, kind)
+        if not entries:
+            continue
+        cells = " | ".join(_cell(entries, label) for label in LABELS)
+        seconds = np.mean([entry["cpu_seconds"] for entry in entries])
+        rows.append(
+            f"| {title} | {cells} | {entries[0]['n_weights']} | {entries[0]['epochs']} | {seconds:.0f} |"
+        )
+    ours = _entries(results, name, "ours")
+    training = ", ".join(
+        f"{LABELS[label].split(' (')[0]} {_round(np.mean(_errors(ours, 'train', label, 'mae')))}"
+        for label in LABELS
+        if _errors(ours, "train", label, "mae")
+    )
+    rows += ["", f"{ours[0]['n_train']} training structures. Ours on them (MAE): {training}."]
+    return "\n".join(rows)
+
+
+def _sizes(results: Results, name: str) -> list[int]:
+    return sorted({int(key.split("/")[3]) for key in results if key.startswith(f"curve/{name}/")})
+
+
+def _curve_sets(results: Results) -> list[str]:
+    return list(dict.fromkeys(key.split("/")[1] for key in results if key.startswith("curve/")))
+
+
+def _points(results: Results, name: str, kind: str, label: str) -> list[tuple[int, float]]:
+    """Number of training structures and mean test error."""
+    groups = [_entries(results, name, kind, str(size), "curve") for size in _sizes(results, name)]
+    groups.append(_entries(results, name, kind))
+    return [
+        (group[0]["n_train"], float(np.mean(_errors(group, "test", label, "mae"))))
+        for group in groups
+        if group and _errors(group, "test", label, "mae")
+    ]
+
+
+def _curve_table(results: Results) -> str:
+    rows = ["| set | architecture | training structures | " + " | ".join(LABELS.values()) + " |"]
+    rows.append("|---|---|---|" + "---|" * len(LABELS))
+    for name in _curve_sets(results):
+        for kind, title in NAMES.items():
+            for size in [*map(str, _sizes(results, name)), "all"]:
+                entries = _entries(results, name, kind, size, "model" if size == "all" else "curve")
+                if not entries or not _sizes_of(results, name, kind):
+                    continue
+                cells = " | ".join(_cell(entries, label) for label in LABELS)
+                rows.append(f"| {name} | {title} | {entries[0]['n_train']} | {cells} |")
+    return "\n".join(["### Learning curves", "", *rows])
+
+
+def _sizes_of(results: Results, name: str, kind: str) -> list[str]:
+    return [key for key in results if key.startswith(f"curve/{name}/{kind}/") and results[key]]
+
+
+def _draw_bars(results: Results, sets: list[str]) -> None:
+    """Errors relative to the published architecture."""
+    figure, axes = new_figure("page", aspect=0.45)
+    rows = [
+        (name, label)
+        for name in sets
+        for label in LABELS
+        if _errors(_entries(results, name, "paper"), "test", label, "mae")
+    ]
+    for k, label in enumerate(LABELS):
+        chosen = [j for j, row in enumerate(rows) if row[1] == label]
+        ratio = [
+            np.mean(_errors(_entries(results, rows[j][0], "ours"), "test", label, "mae"))
+            / np.mean(_errors(_entries(results, rows[j][0], "paper"), "test", label, "mae"))
+            for j in chosen
+        ]
+        axes.barh([-j for j in chosen], ratio, color=COLORS[k], label=label.split(" (")[0])
+    axes.axvline(1.0, color="0.4", linewidth=0.8)
+    axes.set_yticks([-j for j in range(len(rows))], [row[0] for row in rows])
+    axes.set_xlabel("test MAE, ours / published architecture")
+    add_legend(axes)
+    save_figure(figure, HERE / "ratios")
+
+
+def _draw_curves(results: Results) -> None:
+    """Test errors against the number of training structures."""
+    for name in _curve_sets(results):
+        for label in LABELS:
+            figure, axes = new_figure()
+            for k, kind in enumerate(NAMES):
+                points = _points(results, name, kind, label)
+                if len(points) > 1:
+                    style = {"color": COLORS[k], "marker": MARKERS[k], "markersize": 4}
+                    axes.loglog(*zip(*points, strict=True), label=NAMES[kind], **style)
+            sizes = [n for n, _ in _points(results, name, "ours", label)]
+            axes.set_xticks(sizes, [str(n) for n in sizes])
+            axes.minorticks_off()
+            axes.set_xlabel("training structures")
+            axes.set_ylabel(f"test MAE, {LABELS[label]}")
+            add_legend(axes)
+            save_figure(figure, HERE / f"curve_{name}_{label}")
