@@ -52,7 +52,7 @@ def _round(value: float) -> str:
 
 
 def _table(results: Results, name: str) -> str:
-    rows = [f"### {name}", "", f"| | {' | '.join(LABELS.values())} | weights | epochs | CPU time (s) |"]
+    rows = [f"## {name}", "", f"| | {' | '.join(LABELS.values())} | weights | epochs | CPU time (s) |"]
     rows.append("|---|" + "---|" * (len(LABELS) + 3))
     for kind, title in NAMES.items():
         entries = _entries(results, name, kind)
@@ -103,7 +103,7 @@ def _curve_table(results: Results) -> str:
                     continue
                 cells = " | ".join(_cell(entries, label) for label in LABELS)
                 rows.append(f"| {name} | {title} | {entries[0]['n_train']} | {cells} |")
-    return "\n".join(["### Learning curves", "", *rows])
+    return "\n".join(["## Learning curves", "", *rows])
 
 
 def _sizes_of(results: Results, name: str, kind: str) -> list[str]:
