@@ -73,8 +73,10 @@ def _table(results: Results, name: str) -> str:
     return "\n".join(rows)
 
 
-def _sizes(results: Results, name: str) -> list[int]:
-    return sorted({int(key.split("/")[3]) for key in results if key.startswith(f"curve/{name}/")})
+def _sizes(results: Results, name: str, kind: str) -> list[int]:
+    """Numbers of training structures of the curve of an architecture, beside all."""
+    found = [key for key in results if key.startswith(f"curve/{name}/{kind}/") and results[key]]
+    return sorted({int(key.split("/")[3]) for key in found})
 
 
 def _curve_sets(results: Results) -> list[str]:
@@ -83,7 +85,7 @@ def _curve_sets(results: Results) -> list[str]:
 
 def _points(results: Results, name: str, kind: str, label: str) -> list[tuple[int, float]]:
     """Number of training structures and mean test error."""
-    groups = [_entries(results, name, kind, str(size), "curve") for size in _sizes(results, name)]
+    groups = [_entries(results, name, kind, str(size), "curve") for size in _sizes(results, name, kind)]
     groups.append(_entries(results, name, kind))
     return [
         (group[0]["n_train"], float(np.mean(_errors(group, "test", label, "mae"))))
@@ -97,17 +99,12 @@ def _curve_table(results: Results) -> str:
     rows.append("|---|---|---|" + "---|" * len(LABELS))
     for name in _curve_sets(results):
         for kind, title in NAMES.items():
-            for size in [*map(str, _sizes(results, name)), "all"]:
+            sizes = _sizes(results, name, kind)
+            for size in [*map(str, sizes), "all"] if sizes else []:
                 entries = _entries(results, name, kind, size, "model" if size == "all" else "curve")
-                if not entries or not _sizes_of(results, name, kind):
-                    continue
                 cells = " | ".join(_cell(entries, label) for label in LABELS)
                 rows.append(f"| {name} | {title} | {entries[0]['n_train']} | {cells} |")
     return "\n".join(["## Learning curves", "", *rows])
-
-
-def _sizes_of(results: Results, name: str, kind: str) -> list[str]:
-    return [key for key in results if key.startswith(f"curve/{name}/{kind}/") and results[key]]
 
 
 def _draw_bars(results: Results, sets: list[str]) -> None:

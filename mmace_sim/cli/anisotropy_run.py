@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mmace_sim.cli.config import RunConfig
+from mmace_sim.cli.config import RunConfig, split_list
 from mmace_sim.cli.runs import PropertyRun, open_run, prepare_structures, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.plots import save_figure
@@ -27,13 +27,8 @@ from mmace_sim.workflows.anisotropy.sensitivity import Sensitivity
 from mmace_sim.workflows.output import file_names
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
-
-def _split(value: Any) -> Any:
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-
-
 _Vector = Annotated[list[float], Field(min_length=3, max_length=3)]
-Direction = Annotated[_Vector | None, BeforeValidator(_split)]
+Direction = Annotated[_Vector | None, BeforeValidator(split_list)]
 
 
 class AnisotropyConfig(RunConfig):

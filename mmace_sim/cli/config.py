@@ -206,3 +206,12 @@ def _explain(error: ValidationError, source: str, flags: dict[str, Any]) -> str:
         got = f" (got {item['input']!r})" if key else ""
         lines.append(f"{where}: {text}{got}.")
     return "\n".join(lines)
+
+
+def split_list(value: Any) -> Any:
+    """``a, b`` of an option as a list; what a file says as it is.
+
+    Args:
+        value: What was given.
+    """
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value

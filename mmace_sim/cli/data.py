@@ -26,14 +26,7 @@ _Files = Annotated[
 ]
 
 
-_Keys = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LABEL=KEY,...",
-        help="Names of labels in the files, such as `energy=dft_energy,magmoms=spins`.",
-        show_default="REF_energy, REF_forces, REF_stress, REF_magmom, REF_magforces",
-    ),
-]
+_Keys = Annotated[str | None, opt.keys_option()]
 
 
 def _split(role: str) -> typer.models.OptionInfo:

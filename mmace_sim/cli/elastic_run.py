@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mmace_sim.cli.config import RunConfig
+from mmace_sim.cli.config import RunConfig, split_list
 from mmace_sim.cli.runs import open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.graph.atoms import get_magmoms
@@ -85,7 +85,7 @@ class ElasticConfig(RunConfig):
     @field_validator("strains", mode="before")
     @classmethod
     def _split_strains(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        return split_list(value)
 
 
 def run_elastic(config: ElasticConfig, *, force: bool, quiet: bool) -> int:

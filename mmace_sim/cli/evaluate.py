@@ -26,15 +26,7 @@ _Data = Annotated[
         show_default=False,
     ),
 ]
-_Keys = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LABEL=KEY,...",
-        help="Names of labels in the files, such as `energy=dft_energy,magmoms=spins`.",
-        show_default="REF_energy, REF_forces, REF_stress, REF_magmom, REF_magforces",
-        rich_help_panel=COMPARISON,
-    ),
-]
+_Keys = Annotated[str | None, options.keys_option(COMPARISON)]
 _BatchSize = Annotated[
     int | None,
     typer.Option(help="Structures per batch.", show_default="16", rich_help_panel=options.MACHINE),

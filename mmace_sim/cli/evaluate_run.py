@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from rich.console import Console
 from rich.table import Table
 
-from mmace_sim.cli.config import ModelRunConfig, dump_config
+from mmace_sim.cli.config import ModelRunConfig, dump_config, split_list
 from mmace_sim.cli.data_run import parse_keys
 from mmace_sim.cli.evaluate import error_table
 from mmace_sim.cli.options import quiet_imports
@@ -74,7 +74,7 @@ class EvaluateConfig(ModelRunConfig):
     @classmethod
     def _split(cls, value: Any) -> Any:
         """``Ni,Fe`` is a list."""
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        return split_list(value)
 
 
 def run_evaluate(config: EvaluateConfig, *, force: bool, quiet: bool) -> int:

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mmace_sim.cli.config import RunConfig
+from mmace_sim.cli.config import RunConfig, split_list
 from mmace_sim.cli.runs import open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.workflows.exchange import Exchange
@@ -50,7 +50,7 @@ class ExchangeConfig(RunConfig):
     @field_validator("routes", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        return split_list(value)
 
 
 def run_exchange(config: ExchangeConfig, *, force: bool, quiet: bool) -> int:

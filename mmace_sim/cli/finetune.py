@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmace_sim.cli import options
-from mmace_sim.cli.train import DATA, FIT, Files, as_texts, given_flags
+from mmace_sim.cli import train_options as opt
 from mmace_sim.cli.train_run import OWN_FILES, data_files, model_files, open_training
 from mmace_sim.errors import ConfigError
 
@@ -65,29 +65,18 @@ def finetune(
             rich_help_panel=options.RUN,
         ),
     ] = None,
-    valid_file: Annotated[
-        Files, typer.Option(help="Structures to choose the best weights on.", rich_help_panel=DATA)
-    ] = None,
-    valid_fraction: Annotated[
-        float | None,
-        typer.Option(
-            help="Part of DATA for validation, if there is no validation file.",
-            show_default="0.1",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    test_file: Annotated[
-        Files, typer.Option(help="Structures to report errors on at the end.", rich_help_panel=DATA)
-    ] = None,
+    valid_file: opt.ValidFile = None,
+    valid_fraction: opt.ValidFraction = None,
+    test_file: opt.TestFile = None,
     replay: Annotated[
-        Files,
+        opt.Files,
         typer.Option(
             help="Data of the pre-training with labels, on which the model is trained too, as a head of its own.",
             rich_help_panel=KEEP,
         ),
     ] = None,
     replay_structures: Annotated[
-        Files,
+        opt.Files,
         typer.Option(
             help="Without these data: structures with moments, which the model itself labels.",
             rich_help_panel=KEEP,
@@ -127,36 +116,16 @@ def finetune(
         ),
     ] = None,
     output: options.Output = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the new model.", rich_help_panel=options.RUN)
-    ] = None,
+    name: opt.Name = None,
     resume: options.Resume = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
-    max_epochs: Annotated[
-        int | None,
-        typer.Option(help="Passes over the training structures.", show_default="100", rich_help_panel=FIT),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Structures per step.", show_default="8", rich_help_panel=FIT)
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            help="Largest learning rate.", show_default="0.0005; 0.005 with --foundation", rich_help_panel=FIT
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed.", show_default="0", rich_help_panel=FIT)] = None,
+    max_epochs: Annotated[int | None, opt.max_epochs_option("100")] = None,
+    batch_size: opt.BatchSize = None,
+    lr: Annotated[float | None, opt.lr_option("0.0005; 0.005 with --foundation")] = None,
+    seed: opt.Seed = None,
     device: options.Device = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            metavar="float32|float64",
-            help="Precision.",
-            show_default="float32",
-            rich_help_panel=options.MACHINE,
-        ),
-    ] = None,
+    dtype: opt.Dtype = None,
     threads: options.Threads = None,
 ) -> None:
     """Fine-tune a magnetic model to new data, or train a magnetic model from a non-magnetic foundation model.
@@ -177,15 +146,10 @@ def finetune(
         "model": model,
         "foundation": foundation,
         "e0": parse_energies(e0),
-        "data": {
-            "train_file": words or None,
-            "valid_file": as_texts(valid_file),
-            "valid_fraction": valid_fraction,
-            "test_file": as_texts(test_file),
-        },
+        "data": opt.data_flags(words or None, valid_file, valid_fraction, test_file),
         "replay": {
-            "file": as_texts(replay),
-            "structures": as_texts(replay_structures),
+            "file": opt.as_texts(replay),
+            "structures": opt.as_texts(replay_structures),
             "n_variants": replay_variants,
             "n": n_replay,
         },
@@ -201,7 +165,7 @@ def finetune(
     }
     if resume and config is None and (folder / "finetune.yaml").is_file():
         config = folder / "finetune.yaml"
-    settings, result = _run(config, given_flags(flags), folder, resume=resume, force=force, quiet=quiet)
+    settings, result = _run(config, opt.given_flags(flags), folder, resume=resume, force=force, quiet=quiet)
     if not quiet:
         _report(settings, result, folder)
 

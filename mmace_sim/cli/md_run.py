@@ -14,26 +14,24 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mmace_sim.cli.config import NOT_PHYSICS, RunConfig, dump_config
+from mmace_sim.cli.config import NOT_PHYSICS, RunConfig, split_list
 from mmace_sim.cli.options import quiet_imports
-from mmace_sim.cli.relax_run import journal_header
-from mmace_sim.cli.run_dir import finished_records, log_to, now, prepare_folder
+from mmace_sim.cli.resumable import open_resumable
+from mmace_sim.cli.run_dir import now
 from mmace_sim.cli.runs import (
     EXIT_INTERRUPTED,
     PropertyRun,
     load_run_model,
-    log_start,
     prepare_structures,
     progress,
 )
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.torchsim.langevin_spins import ELECTRON_G
-from mmace_sim.workflows.journal import FILE_NAME, Journal
 from mmace_sim.workflows.md import Frame, MDResult, MDStatus, MolecularDynamics
 from mmace_sim.workflows.md import frames as md_frames
 from mmace_sim.workflows.md.averages import UNITS, averages
 from mmace_sim.workflows.md.files import SimulationFiles
-from mmace_sim.workflows.output import entry_head, file_names, write_extxyz, write_text
+from mmace_sim.workflows.output import entry_head, file_names, write_extxyz
 from mmace_sim.workflows.structures import LoadedStructure
 from mmace_sim.workflows.supercells import parse_supercell
 
@@ -98,9 +96,7 @@ class MDConfig(RunConfig):
     @classmethod
     def _split(cls, value: Any) -> Any:
         """``3,3,3`` is a list."""
-        if isinstance(value, str):
-            return [part.strip() for part in value.split(",")]
-        return [value] if isinstance(value, int | float) else value
+        return [value] if isinstance(value, int | float) else split_list(value)
 
     @field_validator("g_factor", mode="before")
     @classmethod
@@ -138,16 +134,8 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
         if isinstance(item, LoadedStructure):
             item.atoms = _repeated(item.atoms, matrix)
     folder = Path(config.output)
-    resumed = prepare_folder(folder, resume=resume, force=force)
     run = PropertyRun("md", config, folder, model, items, now())
-    header = journal_header(run, may_differ=MAY_DIFFER)
-    if resumed:
-        finished_records(folder, header)
-    with Journal(folder / FILE_NAME) as journal, log_to(folder / "log.txt"):
-        if not (resumed and (folder / FILE_NAME).stat().st_size):
-            journal.append(header)
-        write_text(folder / "config.yaml", dump_config(config))
-        log_start("md", config, items)
+    with open_resumable(run, resume=resume, force=force, may_differ=MAY_DIFFER):
         names = file_names([item.name for item in run.structures])
         files = [SimulationFiles(folder / name) for name in names]
         try:

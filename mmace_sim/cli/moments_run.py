@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mmace_sim.cli.config import RunConfig
+from mmace_sim.cli.config import RunConfig, split_list
 from mmace_sim.cli.runs import open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.workflows.mcif import write_mcif
@@ -85,9 +85,7 @@ class MomentsConfig(RunConfig):
     @classmethod
     def _split(cls, value: Any) -> Any:
         """``Mn,Pt`` is a list."""
-        if isinstance(value, str):
-            return [part.strip() for part in value.split(",")]
-        return [str(item) if isinstance(item, int) else item for item in value]
+        return [str(item) if isinstance(item, int) else item for item in split_list(value)]
 
 
 def run_moments(config: MomentsConfig, *, force: bool, quiet: bool) -> int:

@@ -284,3 +284,20 @@ def pick_device(name: str | None, threads: int | None) -> "torch.device":
             f"device {name!r} cannot be used ({reason}). Use --device cpu."
         ) from error
     return device
+
+
+def keys_option(panel: str | None = None) -> Any:
+    """The option for the names of labels in files.
+
+    Args:
+        panel: Panel of the help that it stands in.
+
+    Returns:
+        Metadata for ``Annotated``.
+    """
+    return typer.Option(
+        metavar="LABEL=KEY,...",
+        help="Names of labels in the files, such as `energy=dft_energy,magmoms=spins`.",
+        show_default="REF_energy, REF_forces, REF_stress, REF_magmom, REF_magforces",
+        rich_help_panel=panel,
+    )

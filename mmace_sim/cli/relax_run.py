@@ -3,25 +3,25 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import typer
 from ase import Atoms
 
-from mmace_sim.cli.config import NOT_PHYSICS, RelaxConfig, dump_config
+from mmace_sim.cli.config import RelaxConfig
 from mmace_sim.cli.options import quiet_imports
-from mmace_sim.cli.run_dir import finished_records, log_to, now, prepare_folder
+from mmace_sim.cli.resumable import item_key, open_resumable
+from mmace_sim.cli.run_dir import now
 from mmace_sim.cli.runs import (
     EXIT_INCOMPLETE,
     EXIT_INTERRUPTED,
     EXIT_OK,
     load_run_model,
-    log_start,
     prepare_structures,
     progress,
 )
 from mmace_sim.cli.tables import print_results
-from mmace_sim.workflows.journal import FILE_NAME, Journal, atoms_from_record, atoms_to_record, fingerprint
+from mmace_sim.workflows.journal import Journal, atoms_from_record, atoms_to_record
 from mmace_sim.workflows.output import (
     GOOD,
     UNITS,
@@ -31,7 +31,6 @@ from mmace_sim.workflows.output import (
     versions,
     write_structures,
     write_summary,
-    write_text,
 )
 from mmace_sim.workflows.report import write_report
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
@@ -42,6 +41,8 @@ _log = logging.getLogger(__name__)
 @dataclass
 class _Run:
     """What a run knows: its inputs, and what is finished."""
+
+    command: ClassVar[str] = "relax"
 
     config: RelaxConfig
     folder: Path
@@ -55,7 +56,7 @@ class _Run:
     def pending(self) -> list[LoadedStructure]:
         """Good structures that are not finished."""
         good = (item for item in self.items if isinstance(item, LoadedStructure))
-        return [item for item in good if _key(item) not in self.records]
+        return [item for item in good if item_key(item) not in self.records]
 
 
 def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) -> int:
@@ -79,18 +80,9 @@ def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) ->
     with quiet_imports():
         model = load_run_model(config)
     items = prepare_structures(config, model.elements)
-    folder = Path(config.output)
-    resumed = prepare_folder(folder, resume=resume, force=force)
-    run = _Run(config, folder, model, items, now())
-    header = journal_header(run)
-    if resumed:
-        run.records = finished_records(folder, header)
+    run = _Run(config, Path(config.output), model, items, now())
+    with open_resumable(run, resume=resume, force=force) as (journal, run.records):
         run.n_resumed = len(run.records)
-    with Journal(folder / FILE_NAME) as journal, log_to(folder / "log.txt"):
-        if not (resumed and (folder / FILE_NAME).stat().st_size):
-            journal.append(header)
-        write_text(folder / "config.yaml", dump_config(config))
-        log_start("relax", config, items)
         if run.n_resumed:
             _log.info("resumed: %d structures were finished before", run.n_resumed)
         try:
@@ -98,53 +90,15 @@ def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) ->
         except KeyboardInterrupt:
             n_good = sum(isinstance(item, LoadedStructure) for item in items)
             typer.echo(
-                f"Interrupted. {len(run.records)} of {n_good} structures are finished and safe in {folder}: "
+                f"Interrupted. {len(run.records)} of {n_good} structures are finished and safe in {run.folder}: "
                 "run the same command with --resume to go on.",
                 err=True,
             )
             return EXIT_INTERRUPTED
         entries = _write_results(run)
     if not quiet:
-        print_results(entries, folder, n_resumed=run.n_resumed)
+        print_results(entries, run.folder, n_resumed=run.n_resumed)
     return EXIT_OK if all(entry["status"] in GOOD for entry in entries) else EXIT_INCOMPLETE
-
-
-def _key(item: LoadedStructure | FailedStructure) -> str:
-    return f"{item.file}#{item.index}"
-
-
-def journal_header(run: Any, *, may_differ: frozenset[str] = NOT_PHYSICS) -> dict[str, Any]:
-    """First line of the journal: what a resumed run must agree with.
-
-    Args:
-        run: A run, with config, model, items and created.
-        may_differ: Fields of the configuration that do not matter.
-    """
-    config = {
-        key: value for key, value in run.config.model_dump(mode="json").items() if key not in may_differ
-    }
-    config["weights of the model"] = _weights_hash(run.model)
-    inputs = {
-        _key(item): fingerprint(item.atoms) if isinstance(item, LoadedStructure) else "unusable"
-        for item in run.items
-    }
-    return {
-        "command": getattr(run, "command", "relax"),
-        "created": run.created,
-        "versions": versions(),
-        "config": config,
-        "inputs": inputs,
-    }
-
-
-def _weights_hash(model: Any) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _relax_pending(run: _Run, journal: Journal, *, quiet: bool) -> None:
@@ -166,7 +120,7 @@ def _relax_pending(run: _Run, journal: Journal, *, quiet: bool) -> None:
             item = pending[index]
             record = _record(item, result)
             journal.append(record)
-            run.records[_key(item)] = record
+            run.records[item_key(item)] = record
             _log.info("%s: %s after %d steps %s", item.name, result.status, result.steps, result.message)
             advance()
 
@@ -192,11 +146,11 @@ def _relax_pending(run: _Run, journal: Journal, *, quiet: bool) -> None:
 def _record(item: LoadedStructure, result: Any) -> dict[str, Any]:
     """Line of the journal; a structure that failed has no relaxed atoms."""
     if str(result.status) == "failed":
-        return {"key": _key(item), "entry": failed_entry(item, result.message), "relaxed": None}
+        return {"key": item_key(item), "entry": failed_entry(item, result.message), "relaxed": None}
     entry = summary_entry(item, result)
     usable = str(result.status) != "non_finite"
     return {
-        "key": _key(item),
+        "key": item_key(item),
         "entry": entry,
         "relaxed": atoms_to_record(output_atoms(item, result)) if usable else None,
     }
@@ -210,13 +164,13 @@ def _write_results(run: _Run) -> list[dict[str, Any]]:
         if isinstance(item, FailedStructure):
             entries.append(failed_entry(item))
             continue
-        record = run.records[_key(item)]
+        record = run.records[item_key(item)]
         entries.append(record["entry"])
         if record["relaxed"]:
             relaxed.append(atoms_from_record(record["relaxed"]))
     metadata = {key: value for key, value in run.model.metadata.items() if key != "config"}
     summary = {
-        "command": "relax",
+        "command": run.command,
         "created": run.created,
         "finished": now(),
         "versions": versions(),

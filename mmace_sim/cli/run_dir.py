@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,13 +40,21 @@ def now() -> str:
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
 
 
-def prepare_folder(folder: Path, *, resume: bool | None, force: bool) -> bool:
+def prepare_folder(
+    folder: Path,
+    *,
+    resume: bool | None,
+    force: bool,
+    use_existing: Callable[..., bool] | None = None,
+) -> bool:
     """Create the folder of a run, or make sure that it may be used.
 
     Args:
         folder: The folder.
         resume: Go on with a run that is in it; None if the command cannot do that.
         force: Remove the files of an earlier run.
+        use_existing: What to do with a folder that is not empty, if not what runs with a journal do; called with the
+            folder and the keywords `resume` and `force`.
 
     Returns:
         True if there is a run to go on with.
@@ -65,7 +73,7 @@ def prepare_folder(folder: Path, *, resume: bool | None, force: bool) -> bool:
         _check_writable(folder)
         if not any(folder.iterdir()):
             return False
-        return _use_existing(folder, resume=resume, force=force)
+        return (use_existing or _use_existing)(folder, resume=resume, force=force)
     except OutputError:
         raise
     except OSError as error:

@@ -2,21 +2,19 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmace_sim.cli import options
+from mmace_sim.cli import train_options as opt
 from mmace_sim.cli.train_run import data_files, model_files, open_training
 
 if TYPE_CHECKING:
     from mmace_sim.training.config import TrainConfig
     from mmace_sim.training.trainer import TrainResult
 
-DATA = "Data"
 MODEL = "Model"
-FIT = "Optimisation"
-Files = list[Path] | None
 
 
 def train(
@@ -24,28 +22,16 @@ def train(
         Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; flags win over it.")
     ] = None,
     train_file: Annotated[
-        Files,
+        opt.Files,
         typer.Option(
-            help="Structures to train on (extxyz, extxyz.xz); may be repeated.", rich_help_panel=DATA
+            help="Structures to train on (extxyz, extxyz.xz); may be repeated.", rich_help_panel=opt.DATA
         ),
     ] = None,
-    valid_file: Annotated[
-        Files, typer.Option(help="Structures to choose the best weights on.", rich_help_panel=DATA)
-    ] = None,
-    valid_fraction: Annotated[
-        float | None,
-        typer.Option(
-            help="Part of the training file for validation, chosen by a hash of each structure's identity, if there "
-            "is no validation file.",
-            show_default="0.1",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    test_file: Annotated[
-        Files, typer.Option(help="Structures to report errors on at the end.", rich_help_panel=DATA)
-    ] = None,
+    valid_file: opt.ValidFile = None,
+    valid_fraction: opt.ValidFraction = None,
+    test_file: opt.TestFile = None,
     output: options.Output = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model.", rich_help_panel=options.RUN)] = None,
+    name: opt.Name = None,
     resume: options.Resume = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
@@ -70,27 +56,12 @@ def train(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    max_epochs: Annotated[
-        int | None,
-        typer.Option(help="Passes over the training structures.", show_default="300", rich_help_panel=FIT),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Structures per step.", show_default="8", rich_help_panel=FIT)
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Largest learning rate.", show_default="0.01", rich_help_panel=FIT)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed.", show_default="0", rich_help_panel=FIT)] = None,
+    max_epochs: Annotated[int | None, opt.max_epochs_option("300")] = None,
+    batch_size: opt.BatchSize = None,
+    lr: Annotated[float | None, opt.lr_option("0.01")] = None,
+    seed: opt.Seed = None,
     device: options.Device = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            metavar="float32|float64",
-            help="Precision.",
-            show_default="float32",
-            rich_help_panel=options.MACHINE,
-        ),
-    ] = None,
+    dtype: opt.Dtype = None,
     threads: options.Threads = None,
 ) -> None:
     """Train a magnetic model on structures with reference energies, forces, stresses and magnetic forces.
@@ -103,12 +74,7 @@ def train(
     `mmace-sim train --resume -o DIR` goes on with an interrupted run.
     """  # fmt: skip
     folder = Path(output or "train")
-    data = {
-        "train_file": as_texts(train_file),
-        "valid_file": as_texts(valid_file),
-        "valid_fraction": valid_fraction,
-        "test_file": as_texts(test_file),
-    }
+    data = opt.data_flags(opt.as_texts(train_file), valid_file, valid_fraction, test_file)
     trainer = {
         "max_epochs": max_epochs,
         "batch_size": batch_size,
@@ -126,7 +92,7 @@ def train(
         from mmace_sim.training.distributed import is_main
         from mmace_sim.training.trainer import train as run_training
 
-        settings = load_train_config(config, given_flags(flags))
+        settings = load_train_config(config, opt.given_flags(flags))
         if dry_run:
             return _print_plan(settings)
     with open_training(
@@ -142,17 +108,6 @@ def train(
     if is_main() and not quiet:
         _report(result, folder)
     return None
-
-
-def as_texts(paths: Files) -> list[str] | None:
-    """Paths as a configuration holds them; None if there are none."""
-    return [str(path) for path in paths] if paths else None
-
-
-def given_flags(flags: dict[str, Any]) -> dict[str, Any]:
-    """Only what was given on the command line."""
-    nested = {key: given_flags(value) if isinstance(value, dict) else value for key, value in flags.items()}
-    return {key: value for key, value in nested.items() if value is not None and value != {}}
 
 
 def _print_plan(config: "TrainConfig") -> None:

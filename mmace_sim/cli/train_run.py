@@ -58,7 +58,7 @@ def open_training(
         OutputError: If the folder is in use, or cannot be written.
         typer.Exit: If the run was interrupted.
     """
-    from mmace_sim.cli.run_dir import log_to  # heavy, and not needed for --help
+    from mmace_sim.cli.run_dir import log_to, prepare_folder  # heavy, and not needed for --help
     from mmace_sim.cli.runs import EXIT_INTERRUPTED
     from mmace_sim.training.distributed import is_main
 
@@ -67,7 +67,12 @@ def open_training(
             yield {}
             return
         _check_inputs(inputs, folder, force=force)
-        prepare_training_folder(folder, resume=resume, force=force, own_files=own_files)
+        prepare_folder(
+            folder,
+            resume=resume,
+            force=force,
+            use_existing=lambda path, **how: _use_existing(path, own_files, **how),
+        )
         with log_to(folder / LOG_FILE), TrainingProgress(max_epochs, quiet=quiet) as progress:
             yield {} if quiet else {"on_epoch": progress, "on_step": progress.step}
     except KeyboardInterrupt:
@@ -108,43 +113,18 @@ def model_files(name: str | None) -> list[Path]:
     return [path] if name and path.is_file() else []
 
 
-def prepare_training_folder(
-    folder: Path, *, resume: bool, force: bool, own_files: Sequence[str] = OWN_FILES
-) -> None:
-    """Create the folder of a run, or make sure that it may be used.
-
-    Args:
-        folder: The folder.
-        resume: Go on with the run that is in it.
-        force: Remove the files of an earlier run.
-        own_files: Patterns of the names of these files.
-
-    Raises:
-        OutputError: If the folder is in use, or cannot be written.
-    """
-    if resume and force:
-        raise OutputError(
-            "--resume and --force contradict each other: go on with the earlier run, or overwrite it?"
-        )
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder}: is a file, not a folder. Choose another --output.")
-        folder.mkdir(parents=True, exist_ok=True)
-        ran = (folder / LOG_FILE).is_file()  # every run begins with it: without it, nothing here is ours
-        if force and ran:
-            for path in [found for name in own_files for found in folder.glob(name)]:
-                path.unlink()
-            for name in OWN_FOLDERS:
-                shutil.rmtree(folder / name, ignore_errors=True)
-        elif any(folder.iterdir()) and not resume:
-            remedy = "Go on with it (--resume), overwrite it (--force), or choose" if ran else "Choose"
-            raise OutputError(f"{folder}: is not empty. {remedy} another folder (--output DIR).")
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be written ({error.strerror}). Choose another --output."
-        ) from error
+def _use_existing(folder: Path, own_files: Sequence[str], *, resume: bool, force: bool) -> bool:
+    """Go on with the run that is in a folder, or remove its files."""
+    ran = (folder / LOG_FILE).is_file()  # every run begins with it: without it, nothing here is ours
+    if force and ran:
+        for path in [found for name in own_files for found in folder.glob(name)]:
+            path.unlink()
+        for name in OWN_FOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+    elif not resume:
+        remedy = "Go on with it (--resume), overwrite it (--force), or choose" if ran else "Choose"
+        raise OutputError(f"{folder}: is not empty. {remedy} another folder (--output DIR).")
+    return resume
 
 
 class _Bars(Progress):

@@ -58,6 +58,34 @@ class MagneticModel(nn.Module):
         """Device of the network."""
         return self.scale.device
 
+    def forward(
+        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
+    ) -> dict[str, Tensor]:
+        """Energies of the structures of a batch.
+
+        Args:
+            graph: The batch, with pairs up to the cutoff (longer ones do no harm).
+            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
+
+        Returns:
+            "energy" of each structure and "node_energy" of each atom, in eV and float64.
+        """
+        species = self.species_table[graph.atomic_numbers]
+        vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
+        return self.totals(graph, species, self.network(graph, vectors, species))
+
+    def network(
+        self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]
+    ) -> Float[Tensor, " n_atoms"]:
+        """Interaction energy of each atom, before the scale: what an architecture is.
+
+        Args:
+            graph: The batch.
+            vectors: Vector of each pair from the centre to the neighbour, in Å.
+            species: Index of each atom's element.
+        """
+        raise NotImplementedError
+
     def totals(
         self,
         graph: MagneticGraph,

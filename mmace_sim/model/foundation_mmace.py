@@ -8,9 +8,9 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from mmace_sim.graph.batch import MagneticGraph
-from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.reference import ReferenceEnergy
+from mmace_sim.model.spin_space import SpinSpaceModel, make_spin_orbit_term
 from mmace_sim.nn.angular import spherical_harmonics
 from mmace_sim.nn.foundation import (
     AgnesiTransform,
@@ -20,11 +20,10 @@ from mmace_sim.nn.foundation import (
     PairRepulsion,
 )
 from mmace_sim.nn.interaction import Edges, Hidden, natural_paths
-from mmace_sim.nn.moments import moment_basis, saturate
 from mmace_sim.nn.ops import NeighborLayout, SpeciesLinear
 from mmace_sim.nn.product import ProductBasis
-from mmace_sim.nn.readout import LinearReadout, NonLinearReadout
-from mmace_sim.nn.spin_orbit import FIELD_MAX_ELL, SpinOrbitTerm
+from mmace_sim.nn.readout import mace_readouts
+from mmace_sim.nn.spin_orbit import FIELD_MAX_ELL
 
 MAGNETIC_FIELDS: tuple[str, ...] = (
     "atomic_numbers",
@@ -144,7 +143,7 @@ class FoundationLayer(nn.Module):
         return self.skip[0](scalars, species) if len(self.skip) else torch.zeros_like(scalars)
 
 
-class FoundationMMACE(MagneticModel):
+class FoundationMMACE(SpinSpaceModel):
     """A non-magnetic MACE with a magnetic branch in every layer.
 
     E = Σ_i [E0_z + E1_z(m_i·m_i) + s · (ε_i − ε_z + E_soc,i)], where ε is the output of the network and ε_z that of an
@@ -176,28 +175,11 @@ class FoundationMMACE(MagneticModel):
             PairRepulsion(n_species, config.num_polynomial_cutoff) if config.pair_repulsion else None
         )
         self.layers = nn.ModuleList(FoundationLayer(config, k) for k in range(n_layers))
-        self.readouts = nn.ModuleList(
-            NonLinearReadout(K, config.readout_channels) if 0 < k == n_layers - 1 else LinearReadout(K)
-            for k in range(n_layers)
-        )
-        self.spin_orbit_term = (
-            SpinOrbitTerm(
-                n_node_channels=K,
-                n_channels=config.spin_orbit_channels,
-                n_radial=config.num_bessel,
-                radial_mlp=config.radial_mlp,
-            )
-            if config.spin_orbit
-            else None
-        )
+        self.readouts = mace_readouts(K, config.readout_channels, n_layers)
+        self.spin_orbit_term = make_spin_orbit_term(config)
         if self.spin_orbit_term is not None:
             nn.init.zeros_(self.spin_orbit_term.readout)
         self.double()
-
-    @property
-    def spin_orbit(self) -> bool:
-        """Whether directions of moments couple to space."""
-        return self.config.spin_orbit
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """Weights that come from the foundation."""
@@ -209,32 +191,13 @@ class FoundationMMACE(MagneticModel):
         parts = [*(layer.magnetic for layer in self.layers), self.spin_orbit_term]
         return [p for part in parts if part is not None for p in part.parameters()]
 
-    def forward(
-        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
-    ) -> dict[str, Tensor]:
-        """Energies of the structures of a batch.
-
-        Args:
-            graph: The batch, with pairs up to the cutoff (longer ones do no harm).
-            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
-
-        Returns:
-            "energy" of each structure and "node_energy" of each atom, in eV and float64.
-        """
-        species = self.species_table[graph.atomic_numbers]
-        vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
-        moments = saturate(graph.magmoms, self.max_moment[species])
-        basis = moment_basis(moments, self.config.num_moment_basis)
-        edges, repulsion = self._edges(graph, vectors, species)
-        embedding = self.embedding[species]
-        hidden = Hidden(scalars=[embedding[:, :, None]], spins=None)
-        energies = repulsion - self._isolated()[species]
-        for layer, readout in zip(self.layers, self.readouts, strict=True):
-            hidden = layer(hidden, moments, basis, species, edges)
-            energies = energies + readout(hidden.scalars[0][:, :, 0])
-        if self.spin_orbit_term is not None:
-            energies = energies + self.spin_orbit_term(embedding, moments, edges)
-        return self.totals(graph, species, energies)
+    def embed(
+        self,
+        basis: Float[Tensor, "n_atoms n_basis"],  # noqa: ARG002 lengths of moments act within the layers
+        species: Int[Tensor, " n_atoms"],
+    ) -> Float[Tensor, "n_atoms n_channels"]:
+        """Features of the elements."""
+        return self.embedding[species]
 
     def _isolated(self) -> Float[Tensor, " n_species"]:
         """Output of the network for an isolated atom of each element, before the scale."""
@@ -245,15 +208,13 @@ class FoundationMMACE(MagneticModel):
             energies = energies + readout(scalars[:, :, 0])
         return energies
 
-    def _edges(
+    def start(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]
-    ) -> tuple[Edges, Tensor]:
-        """Radial and angular basis of the pairs, regrouped by centre, and the repulsion of each atom."""
+    ) -> tuple[Edges, Float[Tensor, " n_atoms"]]:
+        """Radial and angular basis of the pairs, regrouped by centre, and the repulsion above isolated atoms."""
         sender, receiver = graph.edge_index
         layout = NeighborLayout.build(receiver, graph.n_atoms, vectors.dtype)
-        if layout.order is not None:
-            vectors = vectors.index_select(0, layout.pairs)
-            sender, receiver = sender[layout.pairs], receiver[layout.pairs]
+        vectors, sender, receiver = layout.arrange(vectors, sender, receiver)
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         pairs = species[torch.stack([sender, receiver])]
         max_ell = self.config.max_ell if self.spin_orbit_term is None else FIELD_MAX_ELL
@@ -264,6 +225,7 @@ class FoundationMMACE(MagneticModel):
             harmonics=spherical_harmonics(vectors, lengths, max_ell) * (norm * layout.mask),
             layout=layout,
         )
-        if self.repulsion is None:
-            return edges, vectors.new_zeros(graph.n_atoms)
-        return edges, self.repulsion(lengths, pairs, layout)
+        energies = -self._isolated()[species]
+        return edges, energies if self.repulsion is None else energies + self.repulsion(
+            lengths, pairs, layout
+        )

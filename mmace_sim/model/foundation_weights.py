@@ -11,14 +11,13 @@ from mmace_sim.errors import ModelFileError
 from mmace_sim.model.foundation_mmace import FoundationLayer, FoundationMMACE
 from mmace_sim.model.mace_weights import (
     UpstreamWeights,
+    common_fields,
     fill_contraction,
     fill_linears,
     fill_mlp,
     fill_readout,
     fill_species,
-    layer_shapes,
     number_of_heads,
-    readout_channels,
 )
 from mmace_sim.nn.foundation import PairTable
 
@@ -37,21 +36,7 @@ def backbone_fields(weights: UpstreamWeights, *, residual_first: bool) -> dict[s
     Raises:
         ModelFileError: If the weights are of another architecture.
     """
-    n_species = len(element_numbers(weights))
-    K = weights("node_embedding.linear.weight").numel() // n_species
-    shapes = layer_shapes(weights, "interactions.0.conv_tp_weights")
-    n_layers = weights.count("interactions.{}.")
-    hidden_ell = weights.count(PRODUCT.format(0) + ".{}.") - 1
-    return {
-        "r_max": float(weights("r_max")),
-        "num_bessel": weights("radial_embedding.bessel_fn.bessel_weights").numel(),
-        "num_polynomial_cutoff": int(weights("radial_embedding.cutoff_fn.p")),
-        "max_ell": shapes[-1][1] // K - 1,  # one path per degree of Y from scalars
-        "hidden_irreps": "+".join(f"{K}x{ell}{'eo'[ell % 2]}" for ell in range(hidden_ell + 1)),
-        "num_interactions": n_layers,
-        "correlation": 1 + weights.count(PRODUCT.format(0) + ".0.weights.{}"),
-        "radial_mlp": [shape[1] for shape in shapes[:-1]],
-        "MLP_irreps": f"{readout_channels(weights, n_layers)}x0e",
+    return common_fields(weights, len(element_numbers(weights))) | {
         "density_normalization": "interactions.0.density_fn.layer0.weight" in weights,
         "residual_first": residual_first,
         "distance_transform": "agnesi" if f"{TRANSFORM}.q" in weights else "none",

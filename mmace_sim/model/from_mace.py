@@ -11,6 +11,7 @@ import torch
 from mmace_sim.errors import ModelFileError
 from mmace_sim.model.mace_weights import (
     UpstreamWeights,
+    common_fields,
     fill_contraction,
     fill_linears,
     fill_mlp,
@@ -18,7 +19,6 @@ from mmace_sim.model.mace_weights import (
     fill_species,
     layer_shapes,
     number_of_heads,
-    readout_channels,
 )
 from mmace_sim.model.paper_mmace import PaperConfig, PaperLayer, PaperMMACE
 from mmace_sim.nn.paper_interaction import coupling_paths
@@ -76,28 +76,13 @@ def read_config(weights: UpstreamWeights, config: Mapping[str, Any]) -> PaperCon
     numbers = [int(z) for z in weights("atomic_numbers")]
     if numbers != sorted(numbers):
         raise ModelFileError(f"atomic_numbers {numbers} of the upstream model are not ascending.")
-    K = weights("node_embedding.linear.weight").numel() // len(numbers)
-    product = "products.0.symmetric_contractions.contractions"
-    out_ell = weights.count(product + ".{}.") - 1
-    n_bessel = weights("radial_embedding.bessel_fn.bessel_weights").numel()
-    first_weights = layer_shapes(weights, "interactions.0.conv_tp_weights")
-    n_features, n_first = first_weights[0][0], first_weights[-1][1] // K
-    max_ell = n_first - 1  # one path per degree of Y from scalars
-    n_layers = weights.count("interactions.{}.")
-    values = {
+    fields = common_fields(weights, len(numbers))
+    n_features = layer_shapes(weights, "interactions.0.conv_tp_weights")[0][0]
+    values = fields | {
         "atomic_numbers": numbers,
-        "r_max": float(weights("r_max")),
-        "num_bessel": n_bessel,
-        "num_polynomial_cutoff": int(weights("radial_embedding.cutoff_fn.p")),
-        "max_ell": max_ell,
-        "max_m_ell": _max_m_ell(weights, max_ell, K),
-        "hidden_irreps": "+".join(f"{K}x{ell}{'eo'[ell % 2]}" for ell in range(out_ell + 1)),
-        "num_interactions": n_layers,
-        "correlation": 1 + weights.count(product + ".0.weights.{}"),
-        "radial_mlp": [shape[1] for shape in first_weights[:-1]],
-        "MLP_irreps": f"{readout_channels(weights, n_layers)}x0e",
+        "max_m_ell": _max_m_ell(weights, fields["max_ell"], int(fields["hidden_irreps"].split("x")[0])),
         "max_moment": dict(zip(numbers, weights("m_max").flatten().tolist(), strict=True)),
-        "num_moment_basis": n_features - n_bessel,
+        "num_moment_basis": n_features - fields["num_bessel"],
         "num_one_body": max(weights("onebody_magmombasis_coeffs").shape[1] - 1, 1)
         if "onebody_magmombasis_coeffs" in weights
         else 1,

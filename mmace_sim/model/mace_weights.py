@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,6 +98,31 @@ def readout_channels(weights: UpstreamWeights, n_layers: int) -> int:
     if name not in weights:
         return 16
     return weights(name).numel() // number_of_heads(weights) ** 2
+
+
+def common_fields(weights: UpstreamWeights, n_species: int) -> dict[str, Any]:
+    """Hyper-parameters that every MACE has, from the shapes of its weights.
+
+    Args:
+        weights: Weights.
+        n_species: Number of elements.
+    """
+    product = "products.0.symmetric_contractions.contractions"
+    K = weights("node_embedding.linear.weight").numel() // n_species
+    hidden_ell = weights.count(product + ".{}.") - 1
+    shapes = layer_shapes(weights, "interactions.0.conv_tp_weights")
+    n_layers = weights.count("interactions.{}.")
+    return {
+        "r_max": float(weights("r_max")),
+        "num_bessel": weights("radial_embedding.bessel_fn.bessel_weights").numel(),
+        "num_polynomial_cutoff": int(weights("radial_embedding.cutoff_fn.p")),
+        "max_ell": shapes[-1][1] // K - 1,  # one path per degree of Y from scalars
+        "hidden_irreps": "+".join(f"{K}x{ell}{'eo'[ell % 2]}" for ell in range(hidden_ell + 1)),
+        "num_interactions": n_layers,
+        "correlation": 1 + weights.count(product + ".0.weights.{}"),
+        "radial_mlp": [shape[1] for shape in shapes[:-1]],
+        "MLP_irreps": f"{readout_channels(weights, n_layers)}x0e",
+    }
 
 
 def fill_readout(readout: nn.Module, weights: UpstreamWeights, name: str, head: int, n_heads: int) -> None:

@@ -5,17 +5,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmace_sim.graph.batch import MagneticGraph
-from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.reference import ReferenceEnergy
+from mmace_sim.model.spin_space import SpinSpaceModel, make_spin_orbit_term
 from mmace_sim.nn.angular import spherical_harmonics
 from mmace_sim.nn.interaction import Edges, Hidden, SpinSpaceInteraction
-from mmace_sim.nn.moments import MomentGate, moment_basis, saturate
+from mmace_sim.nn.moments import MomentGate
 from mmace_sim.nn.ops import ChannelLinear, NeighborLayout, SpeciesLinear
 from mmace_sim.nn.product import ProductBasis
 from mmace_sim.nn.radial import RadialBasis
 from mmace_sim.nn.readout import LinearReadout, NonLinearReadout
-from mmace_sim.nn.spin_orbit import FIELD_MAX_ELL, SpinOrbitTerm
+from mmace_sim.nn.spin_orbit import FIELD_MAX_ELL
 
 
 class MagneticLayer(nn.Module):
@@ -72,7 +72,7 @@ class MagneticLayer(nn.Module):
         return Hidden(scalars=scalars, spins=spins)
 
 
-class MagneticMACE(MagneticModel):
+class MagneticMACE(SpinSpaceModel):
     """Magnetic MACE with spin and space factorised, and an optional spin–orbit term.
 
     E = Σ_i [E0_z + E1_z(m_i·m_i) + s · (E_exchange,i + E_soc,i)]. E_exchange depends on moments through spin dot
@@ -102,58 +102,25 @@ class MagneticMACE(MagneticModel):
             LinearReadout(K) if k < n_layers - 1 else NonLinearReadout(K, config.readout_channels)
             for k in range(n_layers)
         )
-        self.spin_orbit_term = (
-            SpinOrbitTerm(
-                n_node_channels=K,
-                n_channels=config.spin_orbit_channels,
-                n_radial=config.num_bessel,
-                radial_mlp=config.radial_mlp,
-            )
-            if config.spin_orbit
-            else None
-        )
+        self.spin_orbit_term = make_spin_orbit_term(config)
         self.double()
 
-    @property
-    def spin_orbit(self) -> bool:
-        """Whether directions of moments couple to space."""
-        return self.config.spin_orbit
+    def embed(
+        self, basis: Float[Tensor, "n_atoms n_basis"], species: Int[Tensor, " n_atoms"]
+    ) -> Float[Tensor, "n_atoms n_channels"]:
+        """Features of the elements, which depend on the lengths of moments."""
+        return self.embedding[species] * self.embedding_gate(basis, species)
 
-    def forward(
-        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
-    ) -> dict[str, Tensor]:
-        """Energies of the structures of a batch.
-
-        Args:
-            graph: The batch, with pairs up to the cutoff (longer ones do no harm).
-            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
-
-        Returns:
-            "energy" of each structure and "node_energy" of each atom, in eV and float64.
-        """
-        species = self.species_table[graph.atomic_numbers]
-        vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
-        moments = saturate(graph.magmoms, self.max_moment[species])
-        basis = moment_basis(moments, self.config.num_moment_basis)
-        edges = self._edges(graph, vectors)
-        scalars = self.embedding[species] * self.embedding_gate(basis, species)
-        hidden = Hidden(scalars=[scalars[:, :, None]], spins=None)
-        energies = torch.zeros_like(scalars[:, 0])
-        for layer, readout in zip(self.layers, self.readouts, strict=True):
-            hidden = layer(hidden, moments, basis, species, edges)
-            energies = energies + readout(hidden.scalars[0][:, :, 0])
-        if self.spin_orbit_term is not None:
-            energies = energies + self.spin_orbit_term(scalars, moments, edges)
-        return self.totals(graph, species, energies)
-
-    def _edges(self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]) -> Edges:
-        """Radial and angular basis of the pairs, regrouped by centre."""
+    def start(
+        self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]
+    ) -> tuple[Edges, Float[Tensor, " n_atoms"]]:
+        """Radial and angular basis of the pairs, regrouped by centre; no energies."""
         sender, receiver = graph.edge_index
         layout = NeighborLayout.build(receiver, graph.n_atoms, vectors.dtype)
-        if layout.order is not None:
-            vectors, sender = vectors.index_select(0, layout.pairs), sender[layout.pairs]
+        vectors, sender = layout.arrange(vectors, sender)
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         max_ell = self.config.max_ell if self.spin_orbit_term is None else FIELD_MAX_ELL
         norm = self.config.avg_num_neighbors**-0.5
         harmonics = spherical_harmonics(vectors, lengths, max_ell) * (norm * layout.mask)
-        return Edges(sender=sender, radial=self.radial_basis(lengths), harmonics=harmonics, layout=layout)
+        edges = Edges(sender=sender, radial=self.radial_basis(lengths), harmonics=harmonics, layout=layout)
+        return edges, self.embedding.new_zeros(len(species))

@@ -19,7 +19,7 @@ from mmace_sim.nn.paper_interaction import PaperEdges, PaperInteraction, couplin
 from mmace_sim.nn.paper_moments import moment_harmonics, saturate_outside, squared_ratio
 from mmace_sim.nn.paper_product import PaperProduct
 from mmace_sim.nn.radial import RadialBasis, polynomial_cutoff
-from mmace_sim.nn.readout import LinearReadout, NonLinearReadout
+from mmace_sim.nn.readout import mace_readouts
 
 FADING_WIDTH: float = 0.5
 """Width of the shell in which a smooth cutoff acts, in Å."""
@@ -170,10 +170,7 @@ class PaperMMACE(MagneticModel):
         self.embedding = nn.Parameter(torch.randn(n_species, K))
         self.radial_basis = RadialBasis(config.r_max, config.num_bessel, config.num_polynomial_cutoff)
         self.layers = nn.ModuleList(PaperLayer(config, k) for k in range(n_layers))
-        self.readouts = nn.ModuleList(
-            NonLinearReadout(K, config.readout_channels) if 0 < k == n_layers - 1 else LinearReadout(K)
-            for k in range(n_layers)
-        )
+        self.readouts = mace_readouts(K, config.readout_channels, n_layers)
         self.double()
 
     @property
@@ -181,24 +178,7 @@ class PaperMMACE(MagneticModel):
         """Directions of moments always couple to space."""
         return True
 
-    def forward(
-        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
-    ) -> dict[str, Tensor]:
-        """Energies of the structures of a batch.
-
-        Args:
-            graph: The batch, with pairs up to the cutoff (longer ones do no harm).
-            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
-
-        Returns:
-            "energy" of each structure and "node_energy" of each atom, in eV and float64.
-        """
-        species = self.species_table[graph.atomic_numbers]
-        vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
-        energies = self._network(graph, vectors, species)
-        return self.totals(graph, species, energies)
-
-    def _network(
+    def network(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]
     ) -> Float[Tensor, " n_atoms"]:
         """Interaction energy of each atom, before the scale.
@@ -230,8 +210,7 @@ class PaperMMACE(MagneticModel):
     ) -> PaperEdges:
         sender, receiver = graph.edge_index
         layout = NeighborLayout.build(receiver, graph.n_atoms, vectors.dtype)
-        if layout.order is not None:
-            vectors, sender = vectors[layout.pairs], sender[layout.pairs]
+        vectors, sender = layout.arrange(vectors, sender)
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         mask = layout.mask * (lengths < self.config.r_max)
         # upstream's vectors point from the neighbour to the centre; with moments as polar vectors that matters

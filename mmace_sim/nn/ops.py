@@ -116,6 +116,12 @@ class NeighborLayout:
         mask = torch.cat(masks)[:, None].to(dtype)
         return cls(pairs=torch.cat(pairs), mask=mask, groups=groups, order=order)
 
+    def arrange(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Values of the pairs in the order of the layout."""
+        if self.order is None:  # all atoms have equally many neighbours: nothing moves, nothing is filled up
+            return values
+        return tuple(value.index_select(0, self.pairs) for value in values)
+
     def sum_neighbors(
         self, weights: Float[Tensor, "n_padded n_channels"], basis: Float[Tensor, "n_padded n_comp"]
     ) -> Float[Tensor, "n_atoms n_channels n_comp"]:

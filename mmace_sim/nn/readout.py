@@ -40,3 +40,17 @@ class NonLinearReadout(Mlp):
     def forward(self, scalars: Float[Tensor, "n_atoms n_channels"]) -> Float[Tensor, " n_atoms"]:
         """Energy of each atom, before the scale."""
         return super().forward(scalars)[:, 0]
+
+
+def mace_readouts(n_channels: int, n_hidden: int, n_layers: int) -> nn.ModuleList:
+    """Readouts as MACE has them: linear, the last one of several a small network.
+
+    Args:
+        n_channels: Number of scalar channels.
+        n_hidden: Width of the network.
+        n_layers: Number of layers.
+    """
+    return nn.ModuleList(
+        NonLinearReadout(n_channels, n_hidden) if 0 < k == n_layers - 1 else LinearReadout(n_channels)
+        for k in range(n_layers)
+    )

@@ -189,12 +189,14 @@ def finetune(
         )
     training = training_config(config, output)
     save_config(config, output / FINETUNE_FILE)
+    split: DataSplit | None = None
     before: dict[str, Evaluation] = {}
     if config.model is not None:
         if not resume:
             write_start(config, output)
-        before = _errors_before(load_all_heads(output / START_FILE), training)
-    result = train(training, output, resume=resume, on_epoch=on_epoch, on_step=on_step)
+        split = read_split(training.data)
+        before = _errors_before(load_all_heads(output / START_FILE), training, split)
+    result = train(training, output, resume=resume, on_epoch=on_epoch, on_step=on_step, split=split)
     _extend_summary(output / SUMMARY_FILE, config, before)
     return FinetuneResult(result, before)
 
@@ -368,9 +370,8 @@ def _warn_of_large_moments(base: AnyModel, frames: Sequence[Frame]) -> None:
         )
 
 
-def _errors_before(start: AnyModel, training: TrainConfig) -> dict[str, Evaluation]:
+def _errors_before(start: AnyModel, training: TrainConfig, split: DataSplit) -> dict[str, Evaluation]:
     """Errors of the model before the first step on the validation and test sets (or else the training sets)."""
-    split = read_split(training.data)
     logger.info("errors before fine-tuning:")
     held_out = DataSplit([] if split.valid or split.test else split.train, split.valid, split.test)
     return final_errors(start, held_out, training)

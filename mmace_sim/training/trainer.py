@@ -103,11 +103,12 @@ class Prepared:
     model: AnyModel
 
 
-def prepare(config: TrainConfig) -> Prepared:
+def prepare(config: TrainConfig, split: DataSplit | None = None) -> Prepared:
     """Read the data and build the model.
 
     Args:
         config: The run.
+        split: Its data, if they were read before.
 
     Raises:
         ConfigError: If a setting does not fit the data.
@@ -116,7 +117,7 @@ def prepare(config: TrainConfig) -> Prepared:
     require_loggers(config)
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
-    split = read_split(config.data)
+    split = split or read_split(config.data)
     logger.info(describe_split(split))
     train_set, valid_set = _datasets(config, split)
     model_config = complete_model_config(config, split.train, train_set.mean_neighbors)
@@ -135,6 +136,7 @@ def train(
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
+    split: DataSplit | None = None,
 ) -> TrainResult:
     """Train a model and write `model.safetensors`, `metrics.csv`, `config.yaml`, `summary.json` and checkpoints.
 
@@ -146,6 +148,7 @@ def train(
         resume: Go on from `checkpoints/last.ckpt` of that folder.
         on_epoch: Called with the row of `metrics.csv` after every epoch, for progress displays.
         on_step: Called after every step, for progress displays.
+        split: The data of the run, if they were read before.
 
     Returns:
         The best model and its errors.
@@ -158,7 +161,7 @@ def train(
     last = output / CHECKPOINTS / LAST_FILE
     if resume and not last.is_file():
         raise ConfigError(f"{last}: no such checkpoint to resume from")
-    run = prepare(config)
+    run = prepare(config, split)
     if is_main():
         save_config(run.config, output / CONFIG_FILE)
         if config.trainer.figures:

@@ -1,4 +1,4 @@
-"""A batch that structures enter and leave one by one, and that survives the failure of any of them."""
+"""A batch that structures enter and leave one by one, and that survives the failure of any; results in any order."""
 
 import logging
 from collections import deque
@@ -10,6 +10,32 @@ import torch_sim as ts
 from mmace_sim.torchsim.memory import memory_scaler
 
 logger = logging.getLogger(__name__)
+
+
+class Outcomes[Result]:
+    """Results of structures that finish in any order: call it with the index and the result of each.
+
+    Args:
+        n_structures: How many there are.
+        on_finished: Told of each as soon as it is there.
+
+    Attributes:
+        results: Result of each structure; None where there is none yet.
+    """
+
+    def __init__(self, n_structures: int, on_finished: Callable[[int, Result], None] | None = None) -> None:
+        self.results: list[Result | None] = [None] * n_structures
+        self._on_finished = on_finished
+
+    def __call__(self, index: int, result: Result) -> None:
+        """Store a result."""
+        self.results[index] = result
+        if self._on_finished is not None:
+            self._on_finished(index, result)
+
+    def in_order(self) -> list[Result]:
+        """The results in the order of the structures."""
+        return [result for result in self.results if result is not None]
 
 
 class RefillingBatch[State: ts.SimState]:

@@ -10,6 +10,7 @@ from ase import Atoms
 from jaxtyping import Float, Int
 
 from mmace_sim.errors import MmaceError, StructureError, UnsupportedOptionError
+from mmace_sim.workflows.batching import Outcomes
 from mmace_sim.workflows.exchange_hessian import (
     beyond,
     exchange_from_hessians,
@@ -226,12 +227,7 @@ class Exchange:
             One result for each structure, in the same order.
         """
         images = as_atoms(structures)
-        results: list[ExchangeResult | None] = [None] * len(images)
-
-        def finish(index: int, result: ExchangeResult) -> None:
-            results[index] = result
-            if on_finished is not None:
-                on_finished(index, result)
+        finish = Outcomes(len(images), on_finished)
 
         jobs: list[_Job] = []
         for index, point in enumerate(self.rest.run(images)):
@@ -246,7 +242,7 @@ class Exchange:
         points = self.tilted.run(cells) if cells else []
         for job in jobs:
             finish(job.index, self._finish(job, points[job.first : job.first + len(job.structures)]))
-        return [result for result in results if result is not None]
+        return finish.in_order()
 
     def _prepare(self, index: int, point: PointResult) -> _Job:
         """Second derivatives, and the structures whose energies are needed."""

@@ -11,6 +11,7 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.workflows.batching import Outcomes
 from mmace_sim.workflows.phonon_bands import (
     BandPath,
     ImaginaryMode,
@@ -78,7 +79,7 @@ class _Job:
 
     index: int
     result: PhononResult
-    points: list[PointResult | None]
+    points: list[PointResult]
 
 
 class Phonons:
@@ -162,12 +163,7 @@ class Phonons:
             One result for each structure, in the same order.
         """
         images = as_atoms(structures)
-        results: list[PhononResult | None] = [None] * len(images)
-
-        def finish(index: int, result: PhononResult) -> None:
-            results[index] = result
-            if on_finished is not None:
-                on_finished(index, result)
+        finish = Outcomes(len(images), on_finished)
 
         jobs = self._prepare(images, finish)
         cells = [supercells(job.result.phonon) for job in jobs]
@@ -176,7 +172,7 @@ class Phonons:
         else:
             self._evaluate(self.frozen, jobs, cells, self._keep_frozen)
             self._evaluate(self.adiabatic, jobs, cells, lambda job: finish(job.index, self._finish(job)))
-        return [result for result in results if result is not None]
+        return finish.in_order()
 
     def _prepare(self, images: Sequence[Atoms], finish: Callable[[int, PhononResult], None]) -> list[_Job]:
         """Relax the crystals and displace their atoms."""
@@ -220,17 +216,12 @@ class Phonons:
         self, point: SinglePoint, jobs: list[_Job], cells: list[list[Any]], done: Callable[[_Job], None]
     ) -> None:
         """Evaluate the supercells of all crystals in one batch; `done` is told of each crystal that is complete."""
-        owners = [(job, k) for job, own in zip(jobs, cells, strict=True) for k in range(len(own))]
-        for job, own in zip(jobs, cells, strict=True):
-            job.points = [None] * len(own)
 
-        def store(index: int, result: PointResult) -> None:
-            job, k = owners[index]
-            job.points[k] = result
-            if all(item is not None for item in job.points):
-                done(job)
+        def store(group: int, points: list[PointResult]) -> None:
+            jobs[group].points = points
+            done(jobs[group])
 
-        point.run([cell for own in cells for cell in own], on_finished=store)
+        point.run_groups(cells, store)
 
     def _keep_frozen(self, job: _Job) -> None:
         """Force constants at frozen moments, to compare the relaxed ones with."""
@@ -242,7 +233,7 @@ class Phonons:
     def _finish(self, job: _Job) -> PhononResult:
         """From forces to everything else."""
         result = job.result
-        points = [point for point in job.points if point is not None]
+        points = job.points
         worst = _worst(points)
         if worst.status in UNUSABLE:
             return PhononResult(result.crystal, worst.status, f"a displaced supercell: {worst.message}")

@@ -22,7 +22,7 @@ from mmace_sim.torchsim.memory import estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import initialize_state, state_to_atoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.batching import RefillingBatch
+from mmace_sim.workflows.batching import Outcomes, RefillingBatch
 from mmace_sim.workflows.structures import check_structure
 
 ModelLike = nn.Module | str | Path
@@ -201,16 +201,11 @@ class Relaxation:
             One result for each structure, in the same order.
         """
         images = as_atoms(structures)
-        results: list[StructureResult | None] = [None] * len(images)
-
-        def finish(index: int, result: StructureResult) -> None:
-            results[index] = result
-            if on_finished is not None:
-                on_finished(index, result)
+        finish = Outcomes(len(images), on_finished)
 
         for indices in self._accepted(images, finish):
-            self._run_alike(images, indices, finish, results, on_step)
-        return RelaxResult([r for r in results if r is not None])
+            self._run_alike(images, indices, finish, on_step)
+        return RelaxResult(finish.in_order())
 
     def _accepted(
         self, images: Sequence[Atoms], finish: Callable[[int, StructureResult], None]
@@ -231,8 +226,7 @@ class Relaxation:
         self,
         images: Sequence[Atoms],
         indices: list[int],
-        finish: Callable[[int, StructureResult], None],
-        results: list[StructureResult | None],
+        finish: Outcomes[StructureResult],
         on_step: Callable[[RelaxProgress], None] | None,
     ) -> None:
         """Relax structures of one periodicity."""
@@ -261,7 +255,7 @@ class Relaxation:
                 batch.advance()
                 n_steps += 1
             if on_step is not None:
-                n_finished = sum(r is not None for r in results)
+                n_finished = len(finish.in_order())
                 on_step(RelaxProgress(n_steps, len(images), n_finished, batch.n_active))
 
     def _start(self, atoms: Atoms) -> ts.SimState:

@@ -111,6 +111,30 @@ class SinglePoint:
 
         return [point_result(result) for result in self.relaxation.run(structures, on_finished=finish)]
 
+    def run_groups(
+        self, groups: Sequence[Sequence[Any]], on_finished: Callable[[int, list[PointResult]], None]
+    ) -> None:
+        """Evaluate groups of structures, all in one batch.
+
+        Args:
+            groups: Structures of each group, as for `run`.
+            on_finished: Called with the number and the results of a group as soon as all of it is there.
+        """
+        places = [(g, k) for g, group in enumerate(groups) for k in range(len(group))]
+        points: list[list[PointResult | None]] = [[None] * len(group) for group in groups]
+        left = [len(group) for group in groups]
+
+        def store(index: int, point: PointResult) -> None:
+            group, k = places[index]
+            points[group][k] = point
+            left[group] -= 1
+            if not left[group]:
+                on_finished(group, points[group])
+                points[group] = []
+
+        if places:
+            self.run([structure for group in groups for structure in group], on_finished=store)
+
 
 def check_point_mode(magmoms: str) -> None:
     """Make sure that a mode of the moments exists.

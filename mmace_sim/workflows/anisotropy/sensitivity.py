@@ -14,6 +14,7 @@ from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.testing.structures import random_rotation
 from mmace_sim.workflows.anisotropy.directions import turned
 from mmace_sim.workflows.anisotropy.host import spin_orbit_host
+from mmace_sim.workflows.batching import Outcomes
 from mmace_sim.workflows.relax import ModelLike, Status, as_atoms
 from mmace_sim.workflows.singlepoint import PointResult, SinglePoint, converged, first_problem
 
@@ -98,15 +99,10 @@ class Sensitivity:
             One result for each structure, in the same order.
         """
         images = as_atoms(structures)
-        results: list[SensitivityResult | None] = [None] * len(images)
+        finish = Outcomes(len(images), on_finished)
 
-        def finish(index: int, result: SensitivityResult) -> None:
-            results[index] = result
-            if on_finished is not None:
-                on_finished(index, result)
-
-        rotated: list[Atoms] = []
-        owner: list[int] = []
+        chosen: list[int] = []
+        rotated: list[list[Atoms]] = []
         for index, atoms in enumerate(images):
             try:
                 magmoms = get_magmoms(atoms)
@@ -115,21 +111,12 @@ class Sensitivity:
             except StructureError as error:
                 finish(index, SensitivityResult(atoms, Status.FAILED, str(error)))
                 continue
-            rotated += [turned(atoms, magmoms @ rotation.T) for rotation in self.rotations]
-            owner += [index] * len(self.rotations)
-        collected: dict[int, dict[int, PointResult]] = {}
-
-        def collect(position: int, point: PointResult) -> None:
-            mine = collected.setdefault(owner[position], {})
-            mine[position] = point
-            if len(mine) == len(self.rotations):
-                index = owner[position]
-                finish(index, _result(images[index], [mine[k] for k in sorted(mine)]))
-                del collected[index]
-
-        if rotated:
-            self.points.run(rotated, on_finished=collect)
-        return [result for result in results if result is not None]
+            chosen.append(index)
+            rotated.append([turned(atoms, magmoms @ rotation.T) for rotation in self.rotations])
+        self.points.run_groups(
+            rotated, lambda group, points: finish(chosen[group], _result(images[chosen[group]], points))
+        )
+        return finish.in_order()
 
 
 def _result(atoms: Atoms, points: list[PointResult]) -> SensitivityResult:

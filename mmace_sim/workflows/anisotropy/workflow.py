@@ -28,6 +28,7 @@ from mmace_sim.workflows.anisotropy.fits import (
 )
 from mmace_sim.workflows.anisotropy.host import as_vector, obeys_time_reversal, spin_orbit_host
 from mmace_sim.workflows.anisotropy.symmetry import FORMS, DirectionSymmetry, direction_symmetry
+from mmace_sim.workflows.batching import Outcomes
 from mmace_sim.workflows.magnetic_order import MagneticOrder, classify_order
 from mmace_sim.workflows.relax import ModelLike, Status, as_atoms
 from mmace_sim.workflows.singlepoint import (
@@ -127,7 +128,6 @@ class _Job:
     circles: list[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]
     reversed_of: Int[np.ndarray, " n_reversed"]
     images: list[Atoms]
-    first: int = 0
 
 
 class Anisotropy:
@@ -206,12 +206,7 @@ class Anisotropy:
             One result for each structure, in the same order.
         """
         images = as_atoms(structures)
-        results: list[AnisotropyResult | None] = [None] * len(images)
-
-        def finish(index: int, result: AnisotropyResult) -> None:
-            results[index] = result
-            if on_finished is not None:
-                on_finished(index, result)
+        finish = Outcomes(len(images), on_finished)
 
         jobs: list[_Job] = []
         for index, atoms in enumerate(self._at_rest(images)):
@@ -221,25 +216,11 @@ class Anisotropy:
                 jobs.append(self._prepare(index, atoms))
             except (MmaceError, RuntimeError, np.linalg.LinAlgError) as error:  # must not stop the others
                 finish(index, AnisotropyResult(images[index], Status.FAILED, str(error)))
-        owner: list[_Job] = []
-        for job in jobs:
-            job.first = len(owner)
-            owner += [job] * len(job.images)
-        points: list[PointResult | None] = [None] * len(owner)
-        missing = {job.index: len(job.images) for job in jobs}
-
-        def collect(position: int, point: PointResult) -> None:
-            job = owner[position]
-            points[position] = point
-            missing[job.index] -= 1
-            if not missing[job.index]:
-                span = slice(job.first, job.first + len(job.images))
-                finish(job.index, self._finish(job, points[span]))
-                points[span] = [None] * len(job.images)  # thousands of structures are not kept
-
-        if owner:
-            self.turning.run([image for job in jobs for image in job.images], on_finished=collect)
-        return [result for result in results if result is not None]
+        self.turning.run_groups(
+            [job.images for job in jobs],
+            lambda group, points: finish(jobs[group].index, self._finish(jobs[group], points)),
+        )
+        return finish.in_order()
 
     def _at_rest(self, images: list[Atoms]) -> list[Atoms | PointResult]:
         """Structures with the lengths of collinear orders relaxed, or why that failed."""

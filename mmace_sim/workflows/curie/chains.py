@@ -49,6 +49,18 @@ def block_generator(chain: Chain, n_atoms: int, block: int, device: torch.device
     return generator.manual_seed(int(word >> np.uint64(1)))
 
 
+def by_record(
+    records: Sequence[str], observed: Float[np.ndarray, "n_sweeps n_records n_sizes n_chains"]
+) -> dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]:
+    """What a sampler returns of its observations.
+
+    Args:
+        records: Names of the quantities.
+        observed: Their values after each sweep.
+    """
+    return dict(zip(records, np.moveaxis(observed, 1, 0), strict=True))
+
+
 class Sampler(Protocol):
     """What makes samples: `HeatBath`, or one of those of the model's own energy."""
 

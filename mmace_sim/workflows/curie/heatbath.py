@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag, pad
 
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.curie.chains import Chain, block_generator
+from mmace_sim.workflows.curie.chains import Chain, block_generator, by_record
 from mmace_sim.workflows.curie.lattice import SpinNetwork
 
 _VECTOR = 64
@@ -137,7 +137,7 @@ class HeatBath:
                 for color in self._colors:
                     self._reflect(color)
             observed.append(self._observe())
-        return dict(zip(self.records, np.moveaxis(torch.stack(observed).cpu().numpy(), 1, 0), strict=True))
+        return by_record(self.records, torch.stack(observed).cpu().numpy())
 
     def _uniform(self, generators: list[list[torch.Generator]]) -> Float[Tensor, "2 n_spins n_chains"]:
         """Two uniform numbers for each spin, each chain from its own generators."""

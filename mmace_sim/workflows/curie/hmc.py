@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmace_sim.errors import UnsupportedOptionError
-from mmace_sim.workflows.curie.chains import block_generator
+from mmace_sim.workflows.curie.chains import by_record
 from mmace_sim.workflows.curie.surface import RECORDS, Supercells
 
 LENGTHS: tuple[str, ...] = ("fixed", "variable")
@@ -76,11 +76,7 @@ class HybridMonteCarlo:
         Returns:
             See `Supercells.observe`.
         """
-        chains = self.cells.chains * len(self.cells.n_atoms)
-        generators = [
-            block_generator(chain, n, block, torch.device("cpu"))
-            for chain, n in zip(chains, self.cells.sizes, strict=True)
-        ]
+        generators = self.cells.generators(block)
         current = self._evaluate(self.cells.moments, self.cells.positions)
         observed = []
         for _ in range(n_sweeps):
@@ -89,7 +85,7 @@ class HybridMonteCarlo:
                 current = self._strain(current, generators)
             observed.append(self.cells.observe(current[0], accepted))
             self.n_done += 1
-        return dict(zip(self.records, np.moveaxis(np.array(observed), 1, 0), strict=True))
+        return by_record(self.records, np.array(observed))
 
     def _evaluate(self, moments: list[Tensor], positions: list[Tensor]) -> tuple[Tensor, list, list]:
         return self.cells.evaluate(moments, positions if self.moving else None, self.cells.cells)

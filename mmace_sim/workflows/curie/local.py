@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, eye_array
 from torch import Tensor, nn
 
 from mmace_sim.graph.batch import MagneticGraph
-from mmace_sim.workflows.curie.chains import block_generator
+from mmace_sim.workflows.curie.chains import by_record
 from mmace_sim.workflows.curie.lattice import color_greedily
 from mmace_sim.workflows.curie.surface import RECORDS, Supercells
 
@@ -209,11 +209,7 @@ class LocalMoves:
         Returns:
             See `Supercells.observe`.
         """
-        chains = self.cells.chains * len(self.cells.n_atoms)
-        generators = [
-            block_generator(chain, n, block, torch.device("cpu"))
-            for chain, n in zip(chains, self.cells.sizes, strict=True)
-        ]
+        generators = self.cells.generators(block)
         for part in self.local:
             part.refresh()
         observed = []
@@ -225,7 +221,7 @@ class LocalMoves:
             energies = torch.stack([part.node_energy.double().sum() for part in self.local])
             observed.append(self.cells.observe(energies, rates))
             self.n_done += 1
-        return dict(zip(self.records, np.moveaxis(np.array(observed), 1, 0), strict=True))
+        return by_record(self.records, np.array(observed))
 
     def _sweep(self, k: int, generator: torch.Generator) -> float:
         local, accepted = self.local[k], 0

@@ -110,9 +110,8 @@ def _point(values: dict[str, Float[np.ndarray, "n_sweeps n_replicas"]], temperat
     slow = [values["order"], values["energy"]]
     time = max(autocorrelation_time(series[:, r]) for series in slow for r in range(n_replicas))
     drift = max(_drift(series, time) for series in slow)
-    moved = bool(
-        (np.ptp(values["energy"], axis=0) > 0).all()
-    )  # all rejected, or not finite, is no equilibrium
+    # a chain that rejected every move, or whose energy is not finite, is in no equilibrium
+    moved = bool((np.ptp(values["energy"], axis=0) > 0).all())
     settled = moved and drift <= MAX_DRIFT and n_sweeps >= MIN_TIMES * time
     kept = {key: _jackknife(lambda part, key=key: part[key].mean(), values) for key in values}
     kept |= {key: _jackknife(f, values) for key, f in _derived(temperature, n).items()}

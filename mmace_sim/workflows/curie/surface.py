@@ -14,7 +14,7 @@ from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.batch import MagneticGraph, build_graph
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.curie.chains import Chain
+from mmace_sim.workflows.curie.chains import Chain, block_generator
 from mmace_sim.workflows.magnetic_order import INDUCED_TOL, MOMENT_TOL, MagneticOrder, classify_order
 
 RECORDS: tuple[str, ...] = ("energy", "order", "magnetization", "length", "acceptance", "volume")
@@ -137,6 +137,18 @@ class Supercells:
         if positions is None:
             self._graphs[batch] = graph
         return graph
+
+    def generators(self, block: int) -> list[torch.Generator]:
+        """Random numbers of each supercell in one block.
+
+        Args:
+            block: Number of the block.
+        """
+        chains = self.chains * len(self.n_atoms)
+        return [
+            block_generator(chain, n, block, torch.device("cpu"))
+            for chain, n in zip(chains, self.sizes, strict=True)
+        ]
 
     def observe(
         self, energies: Float[Tensor, " n_systems"], acceptance: Float[Tensor, " n_systems"]
