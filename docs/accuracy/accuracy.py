@@ -3,7 +3,8 @@
 ::
 
     python docs/accuracy/accuracy.py train DATA [--sets ...] [--kinds ...] [--seeds ...]    # adds what is missing
-    python docs/accuracy/accuracy.py curve DATA                                             # learning curves
+    python docs/accuracy/accuracy.py train DATA --longer 4 [...]                            # four times the epochs
+    python docs/accuracy/accuracy.py curve DATA [--sizes ...]                               # learning curves
     python docs/accuracy/accuracy.py page                                                   # tables and figures
 
 DATA is the folder with one folder for each set. A run that is in ``results.json`` is not repeated: remove its entry
@@ -171,18 +172,24 @@ def _n_training(folder: Path, data: DataSet) -> int:
     return len(ase.io.read(folder / data.name / "train.extxyz", index=":"))
 
 
-def run(folder: Path, data: DataSet, kind: str, seed: int, n_train: int | None = None) -> None:
-    """Train, test and keep one model, unless it is there."""
-    key = f"{'curve' if n_train else 'model'}/{data.name}/{kind}/{n_train or 'all'}/{seed}"
+def run(
+    folder: Path, data: DataSet, kind: str, seed: int, *, n_train: int | None = None, longer: int = 1
+) -> None:
+    """Train, test and keep one model, unless it is there.
+
+    A part of the training set gets as many steps as the whole; `longer` multiplies the epochs. Both are not kept.
+    """
+    group, case = ("curve", n_train) if n_train else ("long", longer) if longer > 1 else ("model", "all")
+    key = f"{group}/{data.name}/{kind}/{case}/{seed}"
     with results() as known:
         if key in known:
             return
         known[key] = None  # being made
     with tempfile.TemporaryDirectory() as scratch:
         files = data_files(folder, data, Path(scratch), moments=kind != "nomag", n_train=n_train)
-        n_epochs = (
-            data.epochs if n_train is None else round(data.epochs * _n_training(folder, data) / n_train)
-        )
+        n_epochs = data.epochs * longer
+        if n_train is not None:
+            n_epochs = round(n_epochs * _n_training(folder, data) / n_train)
         config = configuration(data, kind, seed, n_epochs, files)
         output = Path(scratch) / "run"
         output.mkdir()
@@ -197,7 +204,7 @@ def run(folder: Path, data: DataSet, kind: str, seed: int, n_train: int | None =
             "torch": torch.__version__,
             "machine": platform.machine(),
         }
-        if n_train is None:
+        if group == "model":
             MODELS.mkdir(exist_ok=True)
             save_model(
                 load_model(output / "model.safetensors").float(),
@@ -218,6 +225,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--sizes", nargs="+", type=int, default=[38, 75])
+    parser.add_argument("--longer", type=int, default=1)
     given = parser.parse_args()
     if given.command == "page":
         from page import write_page
@@ -230,11 +238,8 @@ def main() -> None:
     for seed in given.seeds:
         for name in given.sets:
             for kind in given.kinds:
-                if given.command == "train":
-                    run(given.data, SETS[name], kind, seed)
-                else:
-                    for size in given.sizes:
-                        run(given.data, SETS[name], kind, seed, size)
+                for size in given.sizes if given.command == "curve" else [None]:
+                    run(given.data, SETS[name], kind, seed, n_train=size, longer=given.longer)
 
 
 if __name__ == "__main__":

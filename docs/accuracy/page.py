@@ -20,8 +20,10 @@ def write_page(results: Results) -> None:
     text = page.read_text(encoding="utf-8")
     before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
     sets = list(dict.fromkeys(key.split("/")[1] for key in results if key.startswith("model/")))
-    parts = [_table(results, name) for name in sets]
-    parts += [_curve_table(results)] if _curve_sets(results) else []
+    parts = ["![Test errors of ours relative to the published architecture](accuracy/ratios.png)"]
+    parts += [_table(results, name) for name in sets]
+    parts += [_long_table(results)] if _sets_of(results, "long") else []
+    parts += [_curve_table(results)] if _sets_of(results, "curve") else []
     page.write_text("\n\n".join([before, *parts, after]), encoding="utf-8")
     _draw_bars(results, sets)
     _draw_curves(results)
@@ -73,19 +75,35 @@ def _table(results: Results, name: str) -> str:
     return "\n".join(rows)
 
 
-def _sizes(results: Results, name: str, kind: str) -> list[int]:
-    """Numbers of training structures of the curve of an architecture, beside all."""
-    found = [key for key in results if key.startswith(f"curve/{name}/{kind}/") and results[key]]
+def _cases(results: Results, group: str, name: str, kind: str) -> list[int]:
+    """Numbers of training structures (curve) or multiples of the epochs (long) that were run."""
+    found = [key for key in results if key.startswith(f"{group}/{name}/{kind}/") and results[key]]
     return sorted({int(key.split("/")[3]) for key in found})
 
 
-def _curve_sets(results: Results) -> list[str]:
-    return list(dict.fromkeys(key.split("/")[1] for key in results if key.startswith("curve/")))
+def _sets_of(results: Results, group: str) -> list[str]:
+    return list(dict.fromkeys(key.split("/")[1] for key in results if key.startswith(f"{group}/")))
+
+
+def _long_table(results: Results) -> str:
+    """The same training with more epochs."""
+    rows = [f"| set | architecture | epochs | {' | '.join(LABELS.values())} | CPU time (s) |"]
+    rows.append("|---|---|---|" + "---|" * (len(LABELS) + 1))
+    for name in _sets_of(results, "long"):
+        for kind, title in NAMES.items():
+            cases = [str(case) for case in _cases(results, "long", name, kind)]
+            for case in ["all", *cases] if cases else []:
+                entries = _entries(results, name, kind, case, "model" if case == "all" else "long")
+                cells = " | ".join(_cell(entries, label) for label in LABELS)
+                seconds = np.mean([entry["cpu_seconds"] for entry in entries])
+                rows.append(f"| {name} | {title} | {entries[0]['epochs']} | {cells} | {seconds:.0f} |")
+    return "\n".join(["## Longer training", "", *rows])
 
 
 def _points(results: Results, name: str, kind: str, label: str) -> list[tuple[int, float]]:
     """Number of training structures and mean test error."""
-    groups = [_entries(results, name, kind, str(size), "curve") for size in _sizes(results, name, kind)]
+    sizes = _cases(results, "curve", name, kind)
+    groups = [_entries(results, name, kind, str(size), "curve") for size in sizes]
     groups.append(_entries(results, name, kind))
     return [
         (group[0]["n_train"], float(np.mean(_errors(group, "test", label, "mae"))))
@@ -97,14 +115,16 @@ def _points(results: Results, name: str, kind: str, label: str) -> list[tuple[in
 def _curve_table(results: Results) -> str:
     rows = ["| set | architecture | training structures | " + " | ".join(LABELS.values()) + " |"]
     rows.append("|---|---|---|" + "---|" * len(LABELS))
-    for name in _curve_sets(results):
+    figures = []
+    for name in _sets_of(results, "curve"):
+        figures.append(f"![Learning curves, {name}](accuracy/curve_{name}.png)")
         for kind, title in NAMES.items():
-            sizes = _sizes(results, name, kind)
+            sizes = _cases(results, "curve", name, kind)
             for size in [*map(str, sizes), "all"] if sizes else []:
                 entries = _entries(results, name, kind, size, "model" if size == "all" else "curve")
                 cells = " | ".join(_cell(entries, label) for label in LABELS)
                 rows.append(f"| {name} | {title} | {entries[0]['n_train']} | {cells} |")
-    return "\n".join(["## Learning curves", "", *rows])
+    return "\n\n".join(["## Learning curves", "\n".join(rows), *figures])
 
 
 def _draw_bars(results: Results, sets: list[str]) -> None:
@@ -133,18 +153,23 @@ def _draw_bars(results: Results, sets: list[str]) -> None:
 
 def _draw_curves(results: Results) -> None:
     """Test errors against the number of training structures."""
-    for name in _curve_sets(results):
-        for label in LABELS:
-            figure, axes = new_figure()
-            for k, kind in enumerate(NAMES):
-                points = _points(results, name, kind, label)
-                if len(points) > 1:
-                    style = {"color": COLORS[k], "marker": MARKERS[k], "markersize": 4}
-                    axes.loglog(*zip(*points, strict=True), label=NAMES[kind], **style)
-            sizes = [n for n, _ in _points(results, name, "ours", label)]
+    for name in _sets_of(results, "curve"):
+        labels = [label for label in LABELS if _points(results, name, "ours", label)]
+        figure, axes = new_figure("page", aspect=0.4)
+        axes.remove()
+        for axes, label in zip(figure.subplots(1, len(labels)), labels, strict=True):
+            kinds = [kind for kind in NAMES if len(_points(results, name, kind, label)) > 1]
+            for kind in kinds:
+                k = list(NAMES).index(kind)
+                style = {"color": COLORS[k], "marker": MARKERS[k], "markersize": 4}
+                axes.loglog(
+                    *zip(*_points(results, name, kind, label), strict=True), label=NAMES[kind], **style
+                )
+            sizes = [n for n, _ in _points(results, name, kinds[0], label)]
             axes.set_xticks(sizes, [str(n) for n in sizes])
+            axes.tick_params(labelsize=7)
             axes.minorticks_off()
-            axes.set_xlabel("training structures")
-            axes.set_ylabel(f"test MAE, {LABELS[label]}")
-            add_legend(axes)
-            save_figure(figure, HERE / f"curve_{name}_{label}")
+            axes.set_xlabel("training structures", fontsize=8)
+            axes.set_ylabel(f"test MAE, {LABELS[label]}", fontsize=8)
+        add_legend(axes)
+        save_figure(figure, HERE / f"curve_{name}")

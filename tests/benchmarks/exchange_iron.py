@@ -17,10 +17,10 @@ CUTOFF = 6.0
 RUNS = (
     ("rigid", 10.0, ("derivatives", "four-state", "spirals")),
     ("rigid", 90.0, ("four-state", "spirals")),
-    ("relaxed", 10.0, ("derivatives", "spirals")),
-    ("relaxed", 90.0, ("spirals",)),
+    ("relaxed", 10.0, ("derivatives", "four-state", "spirals")),
+    ("relaxed", 90.0, ("four-state", "spirals")),
 )
-"""Lengths, tilt in degrees, and routes. Four states with relaxed lengths are large cells and many steps: left out."""
+"""Lengths, tilt in degrees, and routes."""
 
 
 def main() -> None:
