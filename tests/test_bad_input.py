@@ -12,7 +12,7 @@ from ase import Atoms
 from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
 
 from mmace_sim.cli.config import RelaxConfig
-from mmace_sim.cli.relax_run import prepare_structures
+from mmace_sim.cli.inputs import prepare_structures
 from mmace_sim.errors import (
     MissingMomentsError,
     MomentShapeError,

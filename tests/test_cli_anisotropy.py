@@ -6,7 +6,7 @@ import ase.io
 import pytest
 from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
 
-RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt"}
+RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl"}
 FILES = {
     "directions.csv", "anisotropy_planes.png", "anisotropy_planes.svg", "anisotropy_surface.png",
     "anisotropy_surface.svg",

@@ -6,7 +6,7 @@ import ase.io
 import pytest
 from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
 
-RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "iron"}
+RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl", "iron"}
 FILES = {
     "shells.csv", "pairs.csv", "magnons.csv", "exchange.png", "exchange.svg", "magnons.png", "magnons.svg",
     "vampire/exchange.ucf", "vampire/exchange.mat", "vampire/input", "uppasd/inpsd.dat", "uppasd/posfile",

@@ -97,6 +97,7 @@ def anisotropy(
     output: opt.Output = None,
     model: opt.Model = None,
     config: opt.Config = None,
+    resume: opt.Resume = False,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
     report: opt.Report = None,
@@ -142,4 +143,4 @@ def anisotropy(
         "max_steps": max_steps, "device": device, "threads": threads, "max_batch_atoms": max_batch_atoms,
     }  # fmt: skip
     merged = load_run_config(AnisotropyConfig, config, flags)
-    raise typer.Exit(run_anisotropy(merged, force=force, quiet=quiet))
+    raise typer.Exit(run_anisotropy(merged, resume=resume, force=force, quiet=quiet))

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig, split_list
-from mmace_sim.cli.runs import PropertyRun, open_run, prepare_structures, progress
+from mmace_sim.cli.inputs import prepare_structures
+from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.plots import save_figure
 from mmace_sim.workflows.anisotropy import Anisotropy, AnisotropyResult
@@ -23,8 +24,7 @@ from mmace_sim.workflows.anisotropy.output import (
     sensitivity_entry,
     write_anisotropy,
 )
-from mmace_sim.workflows.anisotropy.sensitivity import Sensitivity
-from mmace_sim.workflows.output import file_names
+from mmace_sim.workflows.anisotropy.sensitivity import Sensitivity, SensitivityResult
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
 _Vector = Annotated[list[float], Field(min_length=3, max_length=3)]
@@ -68,11 +68,12 @@ class AnisotropyConfig(RunConfig):
     """Draw energies in planes and on the sphere, and the ranking."""
 
 
-def run_anisotropy(config: AnisotropyConfig, *, force: bool, quiet: bool) -> int:
+def run_anisotropy(config: AnisotropyConfig, *, resume: bool, force: bool, quiet: bool) -> int:
     """Compute the anisotropy of everything that a configuration names, or the map of a data set.
 
     Args:
         config: The merged configuration.
+        resume: Go on with an earlier run in the same folder.
         force: Overwrite an earlier run.
         quiet: Show nothing but errors.
 
@@ -90,12 +91,12 @@ def run_anisotropy(config: AnisotropyConfig, *, force: bool, quiet: bool) -> int
         spin_orbit_host(model, None)  # refuses before anything is written
         return prepare_structures(config, model.elements)
 
-    with open_run("anisotropy", config, force=force, build=build) as run:
+    with open_run("anisotropy", config, resume=resume, force=force, build=build) as run:
         compute = _map if config.map else _anisotropy
         entries, code, names = compute(run, quiet=quiet)
     if not quiet:
         table = _map_table if config.map else _table
-        print_run(table(entries[:MAX_ROWS]), entries, run.folder, names)
+        print_run(table(entries[:MAX_ROWS]), entries, run.folder, names, n_resumed=run.n_resumed)
     return code
 
 
@@ -107,17 +108,19 @@ def _anisotropy(run: PropertyRun, *, quiet: bool) -> tuple[list[dict[str, Any]],
     )  # fmt: skip
     config = run.config
     workflow = Anisotropy(run.model, **{name: getattr(config, name) for name in fields})
-    folders = file_names([item.name for item in run.structures])
-    with progress("Turning", len(run.structures), "structures", quiet=quiet) as advance:
+    pending, folders = run.pending, run.folders
+    with progress("Turning", len(pending), "structures", quiet=quiet) as advance:
 
-        def finish(index: int, result: AnisotropyResult) -> None:
-            write_anisotropy(result, run.folder / folders[index], figures=config.figures)
+        def store(index: int, result: AnisotropyResult) -> None:
+            item = pending[index]
+            write_anisotropy(result, folders[item.name], figures=config.figures)
+            run.store(item, anisotropy_entry(item, result))
             advance()
 
-        results = workflow.run([item.atoms for item in run.structures], on_finished=finish)
-    entries = run.entries(results, anisotropy_entry)
+        workflow.run([item.atoms for item in pending], on_finished=store)
+    entries = run.stored_entries()
     rows = ranked(entries, "mae")
-    names = [f"{name}/" for name in folders[:3]]
+    names = [f"{folder.name}/" for folder in list(folders.values())[:3]]
     if config.figures and sum("rank" in row for row in rows) > 1:
         from mmace_sim.workflows.anisotropy.plots import ranking_figure
 
@@ -134,9 +137,15 @@ def _map(run: PropertyRun, *, quiet: bool) -> tuple[list[dict[str, Any]], int, l
     workflow = Sensitivity(
         run.model, rotations=config.rotations, seed=config.seed, max_batch_atoms=config.max_batch_atoms
     )
-    with progress("Rotating", len(run.structures), "structures", quiet=quiet) as advance:
-        results = workflow.run([item.atoms for item in run.structures], on_finished=lambda *_: advance())
-    entries = run.entries(results, sensitivity_entry)
+    pending = run.pending
+    with progress("Rotating", len(pending), "structures", quiet=quiet) as advance:
+
+        def store(index: int, result: SensitivityResult) -> None:
+            run.store(pending[index], sensitivity_entry(pending[index], result))
+            advance()
+
+        workflow.run([item.atoms for item in pending], on_finished=store)
+    entries = run.stored_entries()
     rows = ranked(entries, "sensitivity")
     names = []
     if config.figures and any("rank" in row for row in rows):

@@ -12,9 +12,10 @@ from rich.table import Table
 from mmace_sim.cli.config import ModelRunConfig, dump_config, split_list
 from mmace_sim.cli.data_run import parse_keys
 from mmace_sim.cli.evaluate import error_table
+from mmace_sim.cli.inputs import load_run_model
 from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.run_dir import log_to, now, prepare_folder
-from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, load_run_model, progress
+from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
 from mmace_sim.workflows.output import versions, write_csv, write_text
 from mmace_sim.workflows.report import write_report
 

@@ -49,6 +49,7 @@ def exchange(
     output: opt.Output = None,
     model: opt.Model = None,
     config: opt.Config = None,
+    resume: opt.Resume = False,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
     report: opt.Report = None,
@@ -89,4 +90,4 @@ def exchange(
         "max_batch_atoms": max_batch_atoms,
     }  # fmt: skip
     merged = load_run_config(ExchangeConfig, config, flags)
-    raise typer.Exit(run_exchange(merged, force=force, quiet=quiet))
+    raise typer.Exit(run_exchange(merged, resume=resume, force=force, quiet=quiet))

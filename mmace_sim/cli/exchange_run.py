@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig, split_list
-from mmace_sim.cli.runs import open_run, progress
+from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.workflows.exchange import Exchange
+from mmace_sim.workflows.exchange import Exchange, ExchangeResult
 from mmace_sim.workflows.exchange_output import (
     EXCHANGE_COLUMNS,
     EXCHANGE_UNITS,
@@ -18,7 +18,6 @@ from mmace_sim.workflows.exchange_output import (
     exchange_entry,
     write_exchange,
 )
-from mmace_sim.workflows.output import file_names
 
 _MAX_SHELLS = 8
 
@@ -53,11 +52,12 @@ class ExchangeConfig(RunConfig):
         return split_list(value)
 
 
-def run_exchange(config: ExchangeConfig, *, force: bool, quiet: bool) -> int:
+def run_exchange(config: ExchangeConfig, *, resume: bool, force: bool, quiet: bool) -> int:
     """Compute the exchange constants of everything that a configuration names.
 
     Args:
         config: The merged configuration.
+        resume: Go on with an earlier run in the same folder.
         force: Overwrite an earlier run.
         quiet: Show nothing but errors.
 
@@ -70,28 +70,32 @@ def run_exchange(config: ExchangeConfig, *, force: bool, quiet: bool) -> int:
         ModelFileError: If the model cannot be loaded.
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
-    with open_run("exchange", config, force=force) as run:
-        fields = (
-            "cutoff",
-            "routes",
-            "magmoms",
-            "lengths",
-            "angle",
-            "magforce_tol",
-            "max_steps",
-            "max_batch_atoms",
-        )
-        workflow = Exchange(run.model, **{name: getattr(config, name) for name in fields})
-        with progress("Computing", len(run.structures), "structures", quiet=quiet) as advance:
-            results = workflow.run([item.atoms for item in run.structures], on_finished=lambda *_: advance())
-        folders = file_names([item.name for item in run.structures])
-        for item, name, result in zip(run.structures, folders, results, strict=True):
-            item.notes += write_exchange(result, run.folder / name, figures=config.figures)
-        entries = run.entries(results, exchange_entry)
+    with open_run("exchange", config, resume=resume, force=force) as run:
+        _compute(run, config, quiet=quiet)
+        entries = run.stored_entries()
         code = run.finish(entries, columns=EXCHANGE_COLUMNS, units=EXCHANGE_UNITS)
     if not quiet:
-        print_run(_table(entries[:MAX_ROWS]), entries, run.folder, [f"{name}/" for name in folders[:3]])
+        names = [f"{folder.name}/" for folder in run.folders.values()]
+        print_run(_table(entries[:MAX_ROWS]), entries, run.folder, names[:3], n_resumed=run.n_resumed)
     return code
+
+
+def _compute(run: PropertyRun, config: ExchangeConfig, *, quiet: bool) -> None:
+    """Exchange of what is not finished; each structure is on disk as soon as it is finished."""
+    fields = (
+        "cutoff", "routes", "magmoms", "lengths", "angle", "magforce_tol", "max_steps", "max_batch_atoms",
+    )  # fmt: skip
+    workflow = Exchange(run.model, **{name: getattr(config, name) for name in fields})
+    pending, folders = run.pending, run.folders
+    with progress("Computing", len(pending), "structures", quiet=quiet) as advance:
+
+        def store(index: int, result: ExchangeResult) -> None:
+            item = pending[index]
+            item.notes += write_exchange(result, folders[item.name], figures=config.figures)
+            run.store(item, exchange_entry(item, result))
+            advance()
+
+        workflow.run([item.atoms for item in pending], on_finished=store)
 
 
 def _table(entries: list[dict[str, Any]]) -> Table:

@@ -72,6 +72,7 @@ def phonons(
     write: _Write = None,
     plots: _Plots = True,
     config: opt.Config = None,
+    resume: opt.Resume = False,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
     report: opt.Report = None,
@@ -116,4 +117,4 @@ def phonons(
     merged = load_run_config(PhononsConfig, config, flags)
     with opt.quiet_imports():
         from mmace_sim.cli.phonons_run import run_phonons
-    raise typer.Exit(run_phonons(merged, plots=plots, force=force, quiet=quiet))
+    raise typer.Exit(run_phonons(merged, plots=plots, resume=resume, force=force, quiet=quiet))

@@ -4,7 +4,6 @@ import logging
 from typing import Any
 
 import torch
-from ase import Atoms
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +11,7 @@ from rich.text import Text
 from mmace_sim.cli.phonons_config import PhononsConfig
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.workflows.output import GOOD, file_names, output_atoms, write_structures
+from mmace_sim.workflows.output import GOOD, output_atoms, write_structures
 from mmace_sim.workflows.phonon_output import (
     PHONON_COLUMNS,
     PHONON_UNITS,
@@ -31,12 +30,13 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
-def run_phonons(config: PhononsConfig, *, plots: bool, force: bool, quiet: bool) -> int:
+def run_phonons(config: PhononsConfig, *, plots: bool, resume: bool, force: bool, quiet: bool) -> int:
     """Compute the phonons of everything that a configuration names.
 
     Args:
         config: The merged configuration.
         plots: Draw bands and density of states.
+        resume: Go on with an earlier run in the same folder.
         force: Overwrite an earlier run.
         quiet: Show nothing but errors.
 
@@ -49,29 +49,34 @@ def run_phonons(config: PhononsConfig, *, plots: bool, force: bool, quiet: bool)
         ModelFileError: If the model cannot be loaded.
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
-    with open_run("phonons", config, force=force) as run:
-        results = _compute(run, config, plots=plots, quiet=quiet)
-        entries = run.entries(results, phonon_entry)
-        crystals = _crystals(run, results)
-        for note in write_structures(run.folder, crystals):
+    with open_run("phonons", config, resume=resume, force=force) as run:
+        _compute(run, config, plots=plots, quiet=quiet)
+        entries = run.stored_entries()
+        for note in write_structures(run.folder, run.stored_atoms()):
             _log.warning("%s", note)
         code = run.finish(entries, columns=PHONON_COLUMNS, units=PHONON_UNITS)
     if not quiet:
         print_run(
-            phonons_table(entries[:MAX_ROWS]), entries, run.folder, ("relaxed.extxyz", "NAME/band.yaml, ...")
+            phonons_table(entries[:MAX_ROWS]),
+            entries,
+            run.folder,
+            ("relaxed.extxyz", "NAME/band.yaml, ..."),
+            n_resumed=run.n_resumed,
         )
     return code
 
 
-def _compute(run: PropertyRun, config: PhononsConfig, *, plots: bool, quiet: bool) -> list[PhononResult]:
-    """Phonons of all structures; the files of each are written as soon as it is finished."""
-    names = file_names([item.name for item in run.structures])
-    with progress("Phonons", len(names), "structures", quiet=quiet) as advance:
+def _compute(run: PropertyRun, config: PhononsConfig, *, plots: bool, quiet: bool) -> None:
+    """Phonons of what is not finished; each structure is on disk as soon as it is finished."""
+    pending, folders = run.pending, run.folders
+    with progress("Phonons", len(pending), "structures", quiet=quiet) as advance:
 
         def store(index: int, result: PhononResult) -> None:
+            item, crystal = pending[index], None
             if result.path is not None:
-                write_phonons(run.folder / names[index], result, plots=plots, formats=config.write)
-            _log.info("%s: %s %s", run.structures[index].name, result.status, result.message)
+                write_phonons(folders[item.name], result, plots=plots, formats=config.write)
+                crystal = output_atoms(item, result.crystal)
+            run.store(item, phonon_entry(item, result), crystal)
             advance()
 
         workflow = Phonons(
@@ -92,13 +97,7 @@ def _compute(run: PropertyRun, config: PhononsConfig, *, plots: bool, quiet: boo
             dtype=getattr(torch, config.dtype),
             max_batch_atoms=config.max_batch_atoms,
         )
-        return workflow.run([item.atoms for item in run.structures], on_finished=store)
-
-
-def _crystals(run: PropertyRun, results: list[PhononResult]) -> list[Atoms]:
-    """The crystals whose phonons were computed."""
-    pairs = zip(run.structures, results, strict=True)
-    return [output_atoms(item, result.crystal) for item, result in pairs if result.path is not None]
+        workflow.run([item.atoms for item in pending], on_finished=store)
 
 
 def phonons_table(entries: list[dict[str, Any]]) -> Table:

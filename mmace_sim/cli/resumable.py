@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmace_sim.cli.config import NOT_PHYSICS, dump_config
-from mmace_sim.cli.run_dir import finished_records, log_to, prepare_folder
-from mmace_sim.cli.runs import log_start
+from mmace_sim.cli.run_dir import finished_records, log_start, log_to, prepare_folder
 from mmace_sim.workflows.journal import FILE_NAME, Journal, fingerprint
 from mmace_sim.workflows.output import versions, write_text
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure

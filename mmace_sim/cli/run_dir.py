@@ -3,15 +3,17 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mmace_sim.cli.config import ModelRunConfig
 from mmace_sim.errors import OutputError
 from mmace_sim.workflows.journal import FILE_NAME, Journal, read_journal
-from mmace_sim.workflows.structures import is_run_folder
+from mmace_sim.workflows.output import versions
+from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, is_run_folder
 
 OWN_FILES: tuple[str, ...] = (
     "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", FILE_NAME, "structures/*.cif",
@@ -211,3 +213,22 @@ def log_to(path: Path) -> Iterator[None]:
             for logger in (ours, python):
                 logger.removeHandler(handler)
             handler.close()
+
+
+def log_start(
+    command: str, config: ModelRunConfig, items: Sequence[LoadedStructure | FailedStructure]
+) -> None:
+    """Write to the log what runs, with which versions, and what is wrong with structures.
+
+    Args:
+        command: Name of the command.
+        config: The merged configuration.
+        items: Structures and failures.
+    """
+    _log.info("mmace-sim %s, %d structures, model %s", command, len(items), config.model)
+    _log.info("versions: %s", ", ".join(f"{name} {number}" for name, number in versions().items()))
+    for item in items:
+        if isinstance(item, FailedStructure):
+            _log.error("%s", item.message)
+        for note in getattr(item, "notes", ()):
+            _log.info("%s: %s", item.name, note)

@@ -15,23 +15,24 @@ which loads the model, reads and checks the structures, prepares the folder, and
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import typer
+from ase import Atoms
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mmace_sim.cli.config import ModelRunConfig, RunConfig, dump_config
-from mmace_sim.cli.options import pick_device, quiet_imports
-from mmace_sim.cli.run_dir import log_to, now, prepare_folder
-from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
-from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.workflows.checks import check_geometry
-from mmace_sim.workflows.initial_moments import initial_magmoms
-from mmace_sim.workflows.output import GOOD, entry_head, versions, write_summary, write_text
+from mmace_sim.cli.config import RunConfig, dump_config
+from mmace_sim.cli.inputs import load_run_model, prepare_structures
+from mmace_sim.cli.options import quiet_imports
+from mmace_sim.cli.resumable import item_key, open_resumable
+from mmace_sim.cli.run_dir import log_start, log_to, now, prepare_folder
+from mmace_sim.workflows.journal import Journal, atoms_from_record, atoms_to_record
+from mmace_sim.workflows.output import GOOD, entry_head, file_names, versions, write_summary, write_text
 from mmace_sim.workflows.report import write_report
-from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, load_structures
+from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
 EXIT_OK = 0
 EXIT_INCOMPLETE = 3
@@ -51,6 +52,9 @@ class PropertyRun:
         model: The model on its device.
         items: Structures and failures in the order of the files.
         created: When the run began.
+        records: What is finished, by `item_key`, if the run can be resumed.
+        n_resumed: How many of them an earlier run had finished.
+        journal: Where they are written, if the run can be resumed.
     """
 
     command: str
@@ -59,11 +63,67 @@ class PropertyRun:
     model: Any
     items: list[LoadedStructure | FailedStructure]
     created: str
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    n_resumed: int = 0
+    journal: Journal | None = None
 
     @property
     def structures(self) -> list[LoadedStructure]:
         """Structures that can be computed."""
         return [item for item in self.items if isinstance(item, LoadedStructure)]
+
+    @property
+    def pending(self) -> list[LoadedStructure]:
+        """Those of them that are not finished."""
+        return [item for item in self.structures if item_key(item) not in self.records]
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Folder of each structure, by its name, for a command that writes one each."""
+        names = [item.name for item in self.structures]
+        return {name: self.folder / file for name, file in zip(names, file_names(names), strict=True)}
+
+    def store(self, item: LoadedStructure, entry: dict[str, Any], atoms: Atoms | None = None) -> None:
+        """Keep what was computed for a structure, so that a killed run does not lose it.
+
+        Args:
+            item: The structure.
+            entry: Its entry of the summary.
+            atoms: What it has become.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        record = {
+            "key": item_key(item),
+            "entry": entry,
+            "atoms": None if atoms is None else atoms_to_record(atoms),
+        }
+        if self.journal is not None:
+            self.journal.append(record)
+        self.records[record["key"]] = record
+        _log.info("%s: %s %s", item.name, entry["status"], entry["message"])
+
+    def stored_entries(
+        self, failed: Callable[[FailedStructure], dict[str, Any]] = entry_head
+    ) -> list[dict[str, Any]]:
+        """Entries of the summary in the order of the input.
+
+        Args:
+            failed: Makes the entry of a structure that cannot be used.
+
+        Returns:
+            One entry for each item: what was given to `store`, by this run or the one that it goes on with.
+        """
+        return [
+            failed(item) if isinstance(item, FailedStructure) else self.records[item_key(item)]["entry"]
+            for item in self.items
+        ]
+
+    def stored_atoms(self) -> list[Atoms]:
+        """Structures that were given to `store`, in the order of the input."""
+        records = (self.records[item_key(item)]["atoms"] for item in self.structures)
+        return [atoms_from_record(record) for record in records if record is not None]
 
     def entries(
         self, results: Sequence[Any], entry_of: Callable[[LoadedStructure, Any], dict[str, Any]]
@@ -138,7 +198,8 @@ def open_run(
     config: RunConfig,
     *,
     force: bool,
-    build: Callable[[Any], list[LoadedStructure]] | None = None,
+    resume: bool | None = None,
+    build: Callable[[Any], list[LoadedStructure | FailedStructure]] | None = None,
 ) -> Iterator[PropertyRun]:
     """Load the model, read the structures, prepare the folder and log to it.
 
@@ -146,6 +207,7 @@ def open_run(
         command: Name of the command.
         config: The merged configuration.
         force: Overwrite an earlier run in the same folder.
+        resume: Go on with an earlier run in the same folder; None for a command that does not `store` what it finishes.
         build: Makes the structures from the model, for a command that needs no files.
 
     Yields:
@@ -156,101 +218,42 @@ def open_run(
         OutputError: If the folder cannot be used.
         ModelFileError: If the model cannot be loaded.
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
+        typer.Exit: 130 if a run that can be resumed is interrupted from the keyboard.
     """
     with quiet_imports():
         model = load_run_model(config)
     items = build(model) if build is not None else prepare_structures(config, model.elements)
-    folder = Path(config.output)
-    prepare_folder(folder, resume=None, force=force)
-    run = PropertyRun(command, config, folder, model, items, now())
-    with log_to(folder / "log.txt"):
-        write_text(folder / "config.yaml", dump_config(config))
-        write_summary(folder, run.summary([], {}), ())  # marks the folder as ours if the run is interrupted
+    run = PropertyRun(command, config, Path(config.output), model, items, now())
+    if resume is not None:
+        with open_resumable(run, resume=resume, force=force) as (run.journal, run.records):
+            run.n_resumed = len(run.records)
+            with _interruptible(run):
+                yield run
+        return
+    prepare_folder(run.folder, resume=None, force=force)
+    with log_to(run.folder / "log.txt"):
+        write_text(run.folder / "config.yaml", dump_config(config))
+        write_summary(
+            run.folder, run.summary([], {}), ()
+        )  # marks the folder as ours if the run is interrupted
         log_start(command, config, items)
         yield run
 
 
-def load_run_model(config: ModelRunConfig) -> Any:
-    """The model on its device, after checking that it can do what is asked for.
-
-    Args:
-        config: The merged configuration.
-
-    Returns:
-        The energy model.
-
-    Raises:
-        ModelFileError: If it cannot be loaded.
-        UnsupportedOptionError: If the model or the machine lacks what an option asks for.
-    """
-    import torch
-
-    from mmace_sim.model.checkpoint import load_model
-
-    device = pick_device(config.device, config.threads)
-    model = load_model(config.model, device=device, dtype=getattr(torch, config.dtype))
-    if isinstance(config, RunConfig) and config.spin_orbit and not model.spin_orbit:
-        raise UnsupportedOptionError(
-            f"--spin-orbit: model {config.model!r} has no spin–orbit term. Choose another model "
-            "(`mmace-sim models` shows which have one), or leave the option out."
-        )
-    return model
-
-
-def prepare_structures(config: RunConfig, elements: list[int]) -> list[LoadedStructure | FailedStructure]:
-    """Read, initialise the moments of, and check every structure.
-
-    Args:
-        config: The merged configuration.
-        elements: Atomic numbers that the model knows.
-
-    Returns:
-        Structures that can be computed and those that cannot, in the order of the files.
-
-    Raises:
-        ConfigError: If there is nothing at all.
-    """
-    missing = [path for path in config.paths if not Path(path).exists()]
-    if missing:
-        raise ConfigError(f"{', '.join(missing)}: no such file or folder. Check the path.")
-    items = load_structures(config.paths)
-    if not items:
-        raise ConfigError(
-            f"no structures in {', '.join(config.paths)}. Name files, or folders with CIF, mCIF, POSCAR, extxyz or "
-            "JSON files."
-        )
-    return [_prepare(item, config, elements) if isinstance(item, LoadedStructure) else item for item in items]
-
-
-def _prepare(
-    item: LoadedStructure, config: RunConfig, elements: list[int]
-) -> LoadedStructure | FailedStructure:
+@contextmanager
+def _interruptible(run: PropertyRun) -> Iterator[None]:
+    """Say what an interrupted run has finished, and how to go on."""
+    if run.n_resumed:
+        _log.info("resumed: %d structures were finished before", run.n_resumed)
     try:
-        check = check_geometry(item.atoms, elements)
-        moments, note = initial_magmoms(item.atoms, config.initial_magmoms)
-        set_magmoms(item.atoms, moments)
-    except StructureError as error:
-        return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
-    item.notes += [note] if note else []
-    item.notes += [check.note] if check.note and getattr(config, "relax_cell", False) else []
-    return item
-
-
-def log_start(command: str, config: RunConfig, items: Sequence[LoadedStructure | FailedStructure]) -> None:
-    """Write to the log what runs, with which versions, and what is wrong with structures.
-
-    Args:
-        command: Name of the command.
-        config: The merged configuration.
-        items: Structures and failures.
-    """
-    _log.info("mmace-sim %s, %d structures, model %s", command, len(items), config.model)
-    _log.info("versions: %s", ", ".join(f"{name} {number}" for name, number in versions().items()))
-    for item in items:
-        if isinstance(item, FailedStructure):
-            _log.error("%s", item.message)
-        for note in getattr(item, "notes", ()):
-            _log.info("%s: %s", item.name, note)
+        yield
+    except KeyboardInterrupt as interrupt:
+        typer.echo(
+            f"Interrupted. {len(run.records)} of {len(run.structures)} structures are finished and safe in "
+            f"{run.folder}: run the same command with --resume to go on.",
+            err=True,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from interrupt
 
 
 @contextmanager

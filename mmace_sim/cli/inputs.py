@@ -1,0 +1,78 @@
+"""What a command starts from: the model on its device, and the structures, read and checked."""
+
+from pathlib import Path
+from typing import Any
+
+from mmace_sim.cli.config import ModelRunConfig, RunConfig
+from mmace_sim.cli.options import pick_device
+from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.workflows.checks import check_geometry
+from mmace_sim.workflows.initial_moments import initial_magmoms
+from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, load_structures
+
+
+def load_run_model(config: ModelRunConfig) -> Any:
+    """The model on its device, after checking that it can do what is asked for.
+
+    Args:
+        config: The merged configuration.
+
+    Returns:
+        The energy model.
+
+    Raises:
+        ModelFileError: If it cannot be loaded.
+        UnsupportedOptionError: If the model or the machine lacks what an option asks for.
+    """
+    import torch
+
+    from mmace_sim.model.checkpoint import load_model
+
+    device = pick_device(config.device, config.threads)
+    model = load_model(config.model, device=device, dtype=getattr(torch, config.dtype))
+    if isinstance(config, RunConfig) and config.spin_orbit and not model.spin_orbit:
+        raise UnsupportedOptionError(
+            f"--spin-orbit: model {config.model!r} has no spin–orbit term. Choose another model "
+            "(`mmace-sim models` shows which have one), or leave the option out."
+        )
+    return model
+
+
+def prepare_structures(config: RunConfig, elements: list[int]) -> list[LoadedStructure | FailedStructure]:
+    """Read, initialise the moments of, and check every structure.
+
+    Args:
+        config: The merged configuration.
+        elements: Atomic numbers that the model knows.
+
+    Returns:
+        Structures that can be computed and those that cannot, in the order of the files.
+
+    Raises:
+        ConfigError: If there is nothing at all.
+    """
+    missing = [path for path in config.paths if not Path(path).exists()]
+    if missing:
+        raise ConfigError(f"{', '.join(missing)}: no such file or folder. Check the path.")
+    items = load_structures(config.paths)
+    if not items:
+        raise ConfigError(
+            f"no structures in {', '.join(config.paths)}. Name files, or folders with CIF, mCIF, POSCAR, extxyz or "
+            "JSON files."
+        )
+    return [_prepare(item, config, elements) if isinstance(item, LoadedStructure) else item for item in items]
+
+
+def _prepare(
+    item: LoadedStructure, config: RunConfig, elements: list[int]
+) -> LoadedStructure | FailedStructure:
+    try:
+        check = check_geometry(item.atoms, elements)
+        moments, note = initial_magmoms(item.atoms, config.initial_magmoms)
+        set_magmoms(item.atoms, moments)
+    except StructureError as error:
+        return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
+    item.notes += [note] if note else []
+    item.notes += [check.note] if check.note and getattr(config, "relax_cell", False) else []
+    return item

@@ -1,0 +1,63 @@
+"""Commands that compute one structure after another lose nothing when they are interrupted."""
+
+import ase.io
+import pytest
+from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
+
+from mmace_sim.cli.runs import PropertyRun
+
+COMMANDS = {
+    "phonons": ("--no-relax", "--supercell", "2", "--magmoms", "fixed", "--no-plots"),
+    "exchange": ("--cutoff", "3", "--magmoms", "fixed", "--routes", "derivatives", "--no-figures"),
+    "anisotropy": ("--magmoms", "fixed", "--directions", "12", "--no-figures"),
+    "anisotropy --map": ("--rotations", "4", "--no-figures"),
+}
+OWN = {"phonons": "band.yaml", "exchange": "pairs.csv", "anisotropy": "directions.csv"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", spin_orbit=True)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for a in (2.80, 2.83, 2.86):
+        ase.io.write(folder / f"{a:.2f}.extxyz", bcc(a=a))
+    (folder / "4-empty.extxyz").write_text("no structure\n")
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_interrupted_and_resumed(command, model, inputs, tmp_path, monkeypatch):
+    def arguments(folder):
+        return (*command.split(), inputs, "-m", model, "-o", tmp_path / folder, *COMMANDS[command])
+
+    result = mmace_sim(*arguments("whole"))
+    assert result.exit_code == 3, result.output  # the empty one
+    store = PropertyRun.store
+
+    def interrupted(run, *given):
+        store(run, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PropertyRun, "store", interrupted)
+    result = mmace_sim(*arguments("parts"))
+    assert result.exit_code == 130
+    assert "1 of 3 structures are finished" in result.output
+    done = []
+    monkeypatch.setattr(
+        PropertyRun, "store", lambda run, item, *rest: done.append(item.name) or store(run, item, *rest)
+    )
+    result = mmace_sim(*arguments("parts"), "--resume")
+    assert result.exit_code == 3, result.output
+    assert "1 from the earlier run" in result.output
+    assert len(done) == 2
+    whole, parts = (summary_of(tmp_path / name)["structures"] for name in ("whole", "parts"))
+    assert parts == whole
+    if command in OWN:
+        files = {name: sorted((tmp_path / name).glob(f"*/{OWN[command]}")) for name in ("whole", "parts")}
+        assert len(files["whole"]) == 3
+        assert [f.read_bytes() for f in files["parts"]] == [f.read_bytes() for f in files["whole"]]
