@@ -15,7 +15,7 @@ from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel, initialize_state
 from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.elastic import ElasticStatus, ElasticTensorCalculation
-from mmace_sim.workflows.elastic_symmetry import (
+from mmace_sim.workflows.elastic.symmetry import (
     VOIGT,
     elastic_rotations,
     fit_constants,

@@ -10,9 +10,9 @@ from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.eos import EosStatus, EquationOfState
-from mmace_sim.workflows.eos_analysis import branches, crossings, fit_birch_murnaghan, moment_jumps
-from mmace_sim.workflows.eos_plots import save_eos_figures
+from mmace_sim.workflows.eos import EquationOfState
+from mmace_sim.workflows.eos.analysis import EosStatus, branches, crossings, fit_birch_murnaghan, moment_jumps
+from mmace_sim.workflows.eos.plots import save_eos_figures
 
 MAGNETOVOLUME = {"exchange": 0.005, "exchange_decay": 2.5, "landau": (-0.02, 0.004)}
 

@@ -18,10 +18,10 @@ from mmace_sim.torchsim.state import initialize_state
 from mmace_sim.torchsim.zeeman import ZeemanModel
 from mmace_sim.units import BOHR_MAGNETON_EV_PER_T
 from mmace_sim.workflows.moments import MomentSearch, minimize_moments
-from mmace_sim.workflows.moments_plots import save_moment_figures
-from mmace_sim.workflows.moments_relax import MomentRelaxation
-from mmace_sim.workflows.moments_stability import curvatures
-from mmace_sim.workflows.moments_starts import free_moments, random_moments, random_starts
+from mmace_sim.workflows.moments.plots import save_moment_figures
+from mmace_sim.workflows.moments.relax import MomentRelaxation
+from mmace_sim.workflows.moments.stability import curvatures
+from mmace_sim.workflows.moments.starts import free_moments, random_moments, random_starts
 from mmace_sim.workflows.order import OrderStatus
 from mmace_sim.workflows.relax import Status
 

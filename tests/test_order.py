@@ -11,9 +11,9 @@ from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.workflows.magnetic_order import MagneticOrder
 from mmace_sim.workflows.order import OrderSearch, OrderStatus
-from mmace_sim.workflows.order_axes import best_rotation, magnetic_primitive
-from mmace_sim.workflows.order_plots import save_order_figure
-from mmace_sim.workflows.order_states import keeps_order, same_state, state_fingerprint
+from mmace_sim.workflows.order.axes import best_rotation, magnetic_primitive
+from mmace_sim.workflows.order.plots import save_order_figure
+from mmace_sim.workflows.order.states import keeps_order, same_state, state_fingerprint
 
 D = 2.5
 """Distance between nearest neighbours, in Å."""

@@ -17,10 +17,10 @@ from mmace_sim.errors import MissingMomentsError, StructureError, UnsupportedOpt
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.testing import HeisenbergModel
-from mmace_sim.workflows import phonons as phonons_module
-from mmace_sim.workflows.phonon_bands import band_path
-from mmace_sim.workflows.phonon_cells import collinear_or_vectors, make_phonopy, supercells
 from mmace_sim.workflows.phonons import Phonons, force_constants, phonopy_forces
+from mmace_sim.workflows.phonons import workflow as phonons_module
+from mmace_sim.workflows.phonons.bands import band_path
+from mmace_sim.workflows.phonons.cells import collinear_or_vectors, make_phonopy, supercells
 from mmace_sim.workflows.relax import Status
 from mmace_sim.workflows.supercells import choose_supercell, parse_supercell
 

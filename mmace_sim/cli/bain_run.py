@@ -217,7 +217,7 @@ def _write(folder: Path, config: BainConfig, computed: list[tuple[LoadedStructur
     write_csv(folder / "curves.csv", POINT_COLUMNS, rows)
     if not config.figures:
         return ["curves.csv"]
-    from mmace_sim.workflows.bain_plots import save_bain_figures
+    from mmace_sim.workflows.bain.plots import save_bain_figures
 
     (folder / "figures").mkdir(exist_ok=True)
     for stem, (_, result) in zip(file_names([item.name for item, _ in computed]), computed, strict=True):

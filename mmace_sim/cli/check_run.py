@@ -93,8 +93,8 @@ def run_check(config: CheckConfig, *, force: bool, quiet: bool) -> int:
         import torch
 
         from mmace_sim.workflows.check import CHECKS, check_model
-        from mmace_sim.workflows.check_curves import save_check_plots
-        from mmace_sim.workflows.check_target import load_target, make_probe
+        from mmace_sim.workflows.check.curves import save_check_plots
+        from mmace_sim.workflows.check.target import load_target, make_probe
     structures, notes = read_check_structures(config.structures)
     device = pick_device(config.device, config.threads)
     with quiet_imports():

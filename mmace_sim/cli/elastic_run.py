@@ -235,7 +235,7 @@ def _write(
     write_extxyz(folder / "relaxed.extxyz", images)
     if not config.figures:
         return ["relaxed.extxyz"]
-    from mmace_sim.workflows.elastic_plots import save_young_figure
+    from mmace_sim.workflows.elastic.plots import save_young_figure
 
     (folder / "figures").mkdir(exist_ok=True)
     for stem, (_, result) in zip(file_names([item.name for item, _ in computed]), computed, strict=True):

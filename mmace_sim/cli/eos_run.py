@@ -228,7 +228,7 @@ def _write(folder: Path, config: EosConfig, computed: list[tuple[LoadedStructure
     names = ["curves.csv", "points.extxyz"]
     if not config.figures:
         return names
-    from mmace_sim.workflows.eos_plots import save_eos_figures
+    from mmace_sim.workflows.eos.plots import save_eos_figures
 
     (folder / "figures").mkdir(exist_ok=True)
     stems = file_names([item.name for item, _ in computed])

@@ -213,7 +213,7 @@ def _write(
     names = ["starts.csv", "minima.extxyz", "structures/"]
     if not config.figures:
         return names
-    from mmace_sim.workflows.moments_plots import save_moment_figures
+    from mmace_sim.workflows.moments.plots import save_moment_figures
 
     (folder / "figures").mkdir(exist_ok=True)
     for stem, (_, result) in zip(stems, computed, strict=True):

@@ -222,7 +222,7 @@ def _write(
                 _log.warning("%s: no mCIF: %s", item.name, error)
     if not config.figures:
         return ["relaxed.extxyz", "structures/"]
-    from mmace_sim.workflows.order_plots import save_order_figure
+    from mmace_sim.workflows.order.plots import save_order_figure
 
     (folder / "figures").mkdir(exist_ok=True)
     for stem, (_, result) in zip(stems, computed, strict=True):

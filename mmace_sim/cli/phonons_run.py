@@ -12,13 +12,13 @@ from mmace_sim.cli.phonons_config import PhononsConfig
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.workflows.output import GOOD, output_atoms, write_structures
-from mmace_sim.workflows.phonon_output import (
+from mmace_sim.workflows.phonons import PhononResult, Phonons
+from mmace_sim.workflows.phonons.output import (
     PHONON_COLUMNS,
     PHONON_UNITS,
     phonon_entry,
     write_phonons,
 )
-from mmace_sim.workflows.phonons import PhononResult, Phonons
 from mmace_sim.workflows.relax import Status
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from jaxtyping import Complex, Float, Int
 
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.workflows.exchange_lattice import Pairs, SpinLattice
-from mmace_sim.workflows.order_lattices import cell_numbers
+from mmace_sim.workflows.order.lattices import cell_numbers
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from matscipy.neighbours import neighbour_list
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.workflows.magnetic_order import INDUCED_TOL, MOMENT_TOL, MagneticOrder, classify_order
-from mmace_sim.workflows.order_lattices import cell_points
-from mmace_sim.workflows.order_parent import operation_images
+from mmace_sim.workflows.order.lattices import cell_points
+from mmace_sim.workflows.order.parent import operation_images
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxtyping import Complex, Float
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.exchange_hessian import transverse_frame
 from mmace_sim.workflows.exchange_lattice import Pairs, SpinLattice
-from mmace_sim.workflows.phonon_bands import pretty
+from mmace_sim.workflows.phonons.bands import pretty
 
 
 @dataclass(frozen=True)

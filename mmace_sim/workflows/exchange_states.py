@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmace_sim.workflows.exchange_hessian import transverse_frame
 from mmace_sim.workflows.exchange_lattice import Pairs, SpinLattice
-from mmace_sim.workflows.order_lattices import (
+from mmace_sim.workflows.order.lattices import (
     cell_numbers,
     cell_points,
     hermite_normal_forms,

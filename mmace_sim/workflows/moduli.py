@@ -7,7 +7,7 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 
-from mmace_sim.workflows.elastic_symmetry import MANDEL_WEIGHTS
+from mmace_sim.workflows.elastic.symmetry import MANDEL_WEIGHTS
 
 
 @dataclass

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
-from mmace_sim.workflows.elastic_symmetry import elastic_rotations
+from mmace_sim.workflows.elastic.symmetry import elastic_rotations
 from mmace_sim.workflows.magnetic_order import MagneticOrder, classify_order
 
 FORMS: tuple[str, ...] = ("uniaxial", "cubic", "general")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
-from mmace_sim.workflows.eos import EosCurve, EosResult
+from mmace_sim.workflows.eos.workflow import EosCurve, EosResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from ase.geometry import minkowski_reduce
 from jaxtyping import Bool, Float, Int
 
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.workflows.order_parent import MagneticParent
+from mmace_sim.workflows.order.parent import MagneticParent
 
 
 def hermite_normal_forms(n_cells: int) -> Iterator[Int[np.ndarray, "3 3"]]:

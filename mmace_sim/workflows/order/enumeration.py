@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.workflows.magnetic_order import MagneticOrder, classify_order
-from mmace_sim.workflows.order_lattices import (
+from mmace_sim.workflows.order.lattices import (
     build_supercell,
     cell_points,
     conventional_wave,
@@ -27,7 +27,7 @@ from mmace_sim.workflows.order_lattices import (
     site_permutations,
     superlattice_waves,
 )
-from mmace_sim.workflows.order_parent import MagneticParent, magnetic_parent, rotation_axes
+from mmace_sim.workflows.order.parent import MagneticParent, magnetic_parent, rotation_axes
 
 MAX_SITES: int = 16
 """With more magnetic sites in a supercell only whole sets of equivalent atoms and whole cells are flipped."""

@@ -18,9 +18,9 @@ from mmace_sim.workflows.magnetic_order import (
     MagneticSymmetry,
     classify_order,
 )
-from mmace_sim.workflows.order_axes import symmetry_of_moments
-from mmace_sim.workflows.order_starts import OrderStart, order_starts
-from mmace_sim.workflows.order_states import cluster_states, keeps_order, state_fingerprint
+from mmace_sim.workflows.order.axes import symmetry_of_moments
+from mmace_sim.workflows.order.starts import OrderStart, order_starts
+from mmace_sim.workflows.order.states import cluster_states, keeps_order, state_fingerprint
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult
 
 _SYMPREC_FACTORS = (3.0, 1.0, 6.0)
@@ -132,7 +132,7 @@ class OrderSearch:
     """Looks for the lowest magnetic order: settings here, structures in :meth:`run`.
 
     Every structure is reduced to its primitive cell; collinear orders are enumerated, see
-    `mmace_sim.workflows.enumeration.enumerate_collinear`. All starts of all structures are relaxed in one batch.
+    `mmace_sim.workflows.order.enumeration.enumerate_collinear`. All starts of all structures are relaxed in one batch.
 
     A collinear order keeps its symmetry while it relaxes: it ends at the best state of this symmetry, which need not be
     stable. With `tilt`, what is unstable leaves it. Without spin–orbit coupling, relaxed moments are turned together to

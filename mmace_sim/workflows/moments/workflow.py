@@ -17,12 +17,12 @@ from mmace_sim.workflows.magnetic_order import (
     MagneticSymmetry,
     classify_order,
 )
-from mmace_sim.workflows.moments_relax import Descent, MomentRelaxation
-from mmace_sim.workflows.moments_stability import Curvature, curvatures
-from mmace_sim.workflows.moments_starts import free_moments, random_starts
+from mmace_sim.workflows.moments.relax import Descent, MomentRelaxation
+from mmace_sim.workflows.moments.stability import Curvature, curvatures
+from mmace_sim.workflows.moments.starts import free_moments, random_starts
 from mmace_sim.workflows.order import OrderStatus
-from mmace_sim.workflows.order_axes import symmetry_of_moments
-from mmace_sim.workflows.order_states import cluster_states, state_fingerprint
+from mmace_sim.workflows.order.axes import symmetry_of_moments
+from mmace_sim.workflows.order.states import cluster_states, state_fingerprint
 from mmace_sim.workflows.relax import ModelLike, Status, StructureResult, as_atoms
 
 MAX_MINIMA: int = 20

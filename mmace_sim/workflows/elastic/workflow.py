@@ -15,7 +15,7 @@ from scipy.linalg import sqrtm
 from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.elastic_symmetry import (
+from mmace_sim.workflows.elastic.symmetry import (
     elastic_rotations,
     fit_constants,
     from_mandel,

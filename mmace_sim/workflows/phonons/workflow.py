@@ -12,14 +12,14 @@ from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.workflows.batching import Outcomes
-from mmace_sim.workflows.phonon_bands import (
+from mmace_sim.workflows.phonons.bands import (
     BandPath,
     ImaginaryMode,
     band_path,
     commensurate_points,
     imaginary_modes,
 )
-from mmace_sim.workflows.phonon_cells import make_phonopy, restoring_forces, supercells
+from mmace_sim.workflows.phonons.cells import make_phonopy, restoring_forces, supercells
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult, as_atoms
 from mmace_sim.workflows.singlepoint import PointResult, SinglePoint, check_point_mode
 from mmace_sim.workflows.supercells import choose_supercell, parse_supercell

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
-from mmace_sim.workflows.bain import BainMap, BainResult, lowest_along_path
+from mmace_sim.workflows.bain.workflow import BainMap, BainResult, lowest_along_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from mmace_sim.testing.identities import IDENTITIES, Identity
 from mmace_sim.testing.prediction import Violation
 from mmace_sim.testing.probe import Probe, with_magmoms
 from mmace_sim.testing.structures import random_vectors, standard_structures
-from mmace_sim.workflows.check_target import load_target, make_probe
+from mmace_sim.workflows.check.target import load_target, make_probe
 
 _log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def check_model(
         device: Where to load a model that is given by name.
         dtype: Precision of a model that is given by name.
         on_finished: Called with each result.
-        **about: What a calculator does not say by itself, see `mmace_sim.workflows.check_target.make_probe`.
+        **about: What a calculator does not say by itself, see `mmace_sim.workflows.check.target.make_probe`.
 
     Returns:
         Result of each check; failures are no exceptions.

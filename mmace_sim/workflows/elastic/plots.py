@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmace_sim.plots import COLORS, add_legend, new_figure, save_figure
-from mmace_sim.workflows.elastic import ElasticResult
+from mmace_sim.workflows.elastic.workflow import ElasticResult
 from mmace_sim.workflows.moduli import ElasticConstants
 
 if TYPE_CHECKING:

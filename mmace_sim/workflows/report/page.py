@@ -17,11 +17,11 @@ from ase.geometry import cell_to_cellpar
 
 from mmace_sim.errors import OutputError
 from mmace_sim.workflows.output import GOOD, write_text
-from mmace_sim.workflows.report_evaluation import render_evaluation
-from mmace_sim.workflows.report_frame import page_frame
-from mmace_sim.workflows.report_images import Figure, Images, Picture, collect_images
-from mmace_sim.workflows.report_template import STYLE, TEMPLATE
-from mmace_sim.workflows.report_values import Table, heading, make_table, nested_tables, show, show_text
+from mmace_sim.workflows.report.evaluation import render_evaluation
+from mmace_sim.workflows.report.frame import page_frame
+from mmace_sim.workflows.report.images import Figure, Images, Picture, collect_images
+from mmace_sim.workflows.report.template import STYLE, TEMPLATE
+from mmace_sim.workflows.report.values import Table, heading, make_table, nested_tables, show, show_text
 
 FILE_NAME = "report.html"
 

@@ -21,7 +21,7 @@ from mmace_sim.workflows.magnetic_order import (
     classify_order,
     magnetic_symmetry,
 )
-from mmace_sim.workflows.order_parent import operation_images, rotation_axes
+from mmace_sim.workflows.order.parent import operation_images, rotation_axes
 
 
 def best_rotation(

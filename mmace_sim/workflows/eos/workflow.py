@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.eos_analysis import (
+from mmace_sim.workflows.eos.analysis import (
     BirchMurnaghanFit,
     Crossing,
     EosStatus,

@@ -7,7 +7,7 @@ import numpy as np
 
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
 from mmace_sim.workflows.magnetic_order import MagneticOrder
-from mmace_sim.workflows.order import OrderResult
+from mmace_sim.workflows.order.workflow import OrderResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmace_sim.workflows.report_frame import page_frame
-from mmace_sim.workflows.report_images import collect_images
-from mmace_sim.workflows.report_template import HEAD, MACROS, RUN
-from mmace_sim.workflows.report_values import Table
+from mmace_sim.workflows.report.frame import page_frame
+from mmace_sim.workflows.report.images import collect_images
+from mmace_sim.workflows.report.template import HEAD, MACROS, RUN
+from mmace_sim.workflows.report.values import Table
 
 MAX_ROWS: int = 30
 """Longer tables show their first lines."""

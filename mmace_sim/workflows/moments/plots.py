@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmace_sim.plots import COLORS, REFERENCE, add_legend, new_figure, save_figure
-from mmace_sim.workflows.moments import MomentResult, MomentStart
+from mmace_sim.workflows.moments.workflow import MomentResult, MomentStart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
-from mmace_sim.workflows.order_parent import operation_images
+from mmace_sim.workflows.order.parent import operation_images
 
 VOIGT: tuple[tuple[int, int], ...] = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 """Indices of the components in Voigt's order."""

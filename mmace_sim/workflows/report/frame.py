@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mmace_sim.workflows.output import versions
-from mmace_sim.workflows.report_template import STYLE
-from mmace_sim.workflows.report_values import Table
+from mmace_sim.workflows.report.template import STYLE
+from mmace_sim.workflows.report.values import Table
 
 
 def page_frame(folder: Path, summary: Mapping[str, Any], title: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.torchsim.freedom import FREE_MOMENTS
-from mmace_sim.workflows.moments_relax import MomentRelaxation
+from mmace_sim.workflows.moments.relax import MomentRelaxation
 from mmace_sim.workflows.relax import Status
 
 MAX_DIRECTIONS: int = 150

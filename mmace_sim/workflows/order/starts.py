@@ -10,9 +10,9 @@ from ase import Atoms
 from jaxtyping import Float, Int
 
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
-from mmace_sim.workflows.enumeration import enumerate_collinear
 from mmace_sim.workflows.magnetic_order import MagneticOrder, classify_order
-from mmace_sim.workflows.order_lattices import (
+from mmace_sim.workflows.order.enumeration import enumerate_collinear
+from mmace_sim.workflows.order.lattices import (
     build_supercell,
     cell_points,
     conventional_wave,
@@ -20,7 +20,7 @@ from mmace_sim.workflows.order_lattices import (
     keeps_superlattice,
     superlattice_waves,
 )
-from mmace_sim.workflows.order_parent import MagneticParent
+from mmace_sim.workflows.order.parent import MagneticParent
 
 _SIMPLE = (MagneticOrder.FM, MagneticOrder.NON_MAGNETIC)
 

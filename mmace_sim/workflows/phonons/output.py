@@ -9,8 +9,8 @@ from ase import units
 
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.output import UNITS, cannot_write, entry_head, finite_or_none, summary_entry
-from mmace_sim.workflows.phonon_bands import IMAGINARY_TOL
-from mmace_sim.workflows.phonons import PhononResult
+from mmace_sim.workflows.phonons.bands import IMAGINARY_TOL
+from mmace_sim.workflows.phonons.workflow import PhononResult
 from mmace_sim.workflows.structures import LoadedStructure
 
 if TYPE_CHECKING:
