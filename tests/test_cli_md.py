@@ -82,6 +82,13 @@ def test_an_exploding_structure_leaves_the_other_running(tmp_path, model):
     [
         (["--ensemble", "nve", "--damping", "0.1"], "damping"),
         (["--spins", "ising"], "frozen"),
+        (["--ensemble", "nve", "--friction", "10"], "--friction: has no effect with --ensemble nve"),
+        (["--pressure", "0"], "npt"),
+        (["--damping", "0.1"], "--spins llg"),
+        (["--spins", "adiabatic", "--g-factor", "2.1", "--solver", "sib"], "--solver: has no effect"),
+        (["--spins", "llg", "--magforce-tol", "1e-4"], "adiabatic"),
+        (["--spins", "llg", "--length-friction", "0.1"], "--lengths langevin"),
+        (["--field", "0,0,10"], "moments that move"),
         (["--g-factor", "Fe:many"], "g-factor"),
         (["--supercell", "0"], "supercell"),
     ],
@@ -91,3 +98,16 @@ def test_wrong_options_are_explained(tmp_path, model, options, said):
     result = mmace_sim("md", tmp_path / "iron.extxyz", "-m", model, "-o", tmp_path / "run", *options)
     assert result.exit_code == 2
     assert said in result.output
+
+
+def test_a_file_may_name_options_without_effect_as_long_as_they_are_the_defaults(tmp_path, model):
+    ase.io.write(tmp_path / "iron.extxyz", bcc())
+    start = ["md", tmp_path / "iron.extxyz", "-m", model, "--steps", "1", "--ensemble", "nve", "--no-figures"]
+    assert mmace_sim(*start, "-o", tmp_path / "one").exit_code == 0
+    result = mmace_sim("md", "--config", tmp_path / "one" / "config.yaml", "-o", tmp_path / "two")
+    assert result.exit_code == 0, result.output
+    (tmp_path / "idle.yaml").write_text("pressure_time: 0.1\n")
+    result = mmace_sim(*start, "--config", tmp_path / "idle.yaml", "-o", tmp_path / "three")
+    assert result.exit_code == 2
+    assert "pressure_time: has no effect" in result.output
+    assert not (tmp_path / "three").exists()

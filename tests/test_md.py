@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.constraints import FixAtoms
 
 from mmace_sim.errors import OutputError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.testing import HeisenbergModel
+from mmace_sim.torchsim import MagneticMaceModel
+from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.md import MDStatus, MolecularDynamics
 from mmace_sim.workflows.md.averages import averages, energy_drift
 from mmace_sim.workflows.md.files import SimulationFiles
@@ -72,7 +75,7 @@ def test_what_the_model_cannot_take_fails_alone():
     assert good.status is MDStatus.FINISHED
 
 
-@pytest.mark.parametrize("spins", ["frozen", "llg"])
+@pytest.mark.parametrize("spins", ["frozen", "adiabatic", "llg"])
 def test_going_on_from_a_checkpoint_is_going_on(tmp_path, spins):
     settings = {"spins": spins, "record_every": 4, "seed": 1, "ensemble": "npt"}
     (whole,) = MolecularDynamics(TOY, n_steps=8, **settings).run(crystal())
@@ -88,10 +91,9 @@ def test_going_on_from_a_checkpoint_is_going_on(tmp_path, spins):
         crystal(), checkpoints=[checkpoint], on_frame=lambda _, frame: files.append(frame)
     )
     assert rest.column("step").tolist() == [8]
-    np.testing.assert_allclose(rest.atoms.positions, whole.atoms.positions, atol=1e-12)
-    np.testing.assert_allclose(
-        rest.atoms.arrays["initial_magmoms"], whole.atoms.arrays["initial_magmoms"], atol=1e-12
-    )
+    np.testing.assert_array_equal(rest.atoms.positions, whole.atoms.positions)
+    np.testing.assert_array_equal(rest.atoms.arrays["initial_magmoms"], whole.atoms.arrays["initial_magmoms"])
+    assert rest.frames[-1] == whole.frames[-1]
     rows = files.rows()
     assert [row["step"] for row in rows] == [0, 4, 8]
     assert rows[-1]["energy_total"] == pytest.approx(whole.frames[-1]["energy_total"], abs=1e-10)
@@ -100,6 +102,91 @@ def test_going_on_from_a_checkpoint_is_going_on(tmp_path, spins):
     np.testing.assert_allclose(
         last.arrays["initial_magmoms"], whole.atoms.arrays["initial_magmoms"], atol=1e-7
     )
+
+
+def test_a_checkpoint_without_everything_is_named(tmp_path):
+    files = SimulationFiles(tmp_path)
+    MolecularDynamics(TOY, n_steps=0).run(crystal(), on_frame=lambda _, frame: files.append(frame))
+    with np.load(tmp_path / "checkpoint.npz") as arrays:
+        kept = {name: arrays[name] for name in arrays.files if name != "forces"}
+    np.savez(tmp_path / "checkpoint.npz", **kept)
+    with pytest.raises(OutputError, match="without forces"):
+        files.resume()
+
+
+@pytest.mark.parametrize("lengths", ["fixed", "langevin"])
+@pytest.mark.parametrize("spins", ["frozen", "adiabatic", "llg"])
+@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+def test_every_ensemble_takes_moments_of_every_kind(ensemble, spins, lengths):
+    if lengths == "langevin" and (spins != "llg" or ensemble == "nve"):
+        return  # refused, see test_contradictions_are_refused
+    settings = {"ensemble": ensemble, "spins": spins, "lengths": lengths, "record_every": 3}
+    (result,) = MolecularDynamics(TOY, n_steps=3, temperature=200, **settings).run(crystal())
+    assert (result.status, result.message) == (MDStatus.FINISHED, "")
+    start, end = result.initial_atoms, result.atoms
+    assert (abs(end.get_volume() / start.get_volume() - 1) > 1e-6) == (ensemble == "npt")
+    moved = np.abs(end.arrays["initial_magmoms"] - start.arrays["initial_magmoms"]).max()
+    assert (moved > 1e-3) == (spins != "frozen")
+    longer = np.linalg.norm(end.arrays["initial_magmoms"], axis=1) - 1.9
+    assert (np.abs(longer).max() > 1e-6) == (spins == "adiabatic" or lengths == "langevin")
+    assert (result.column("max_magforce").max() <= 1e-3) == (spins == "adiabatic")
+
+
+def test_moments_that_follow_do_so_in_any_batch_as_alone():
+    """Also when another structure of the batch comes to an end."""
+    late = crystal(3)
+    late.set_velocities(np.array([[0.04, 0, 0], [-0.04, 0, 0], [0, 0, 0], [0, 0, 0]]) * 250)
+    settings = {"ensemble": "nve", "spins": "adiabatic", "n_steps": 8, "record_every": 8, "timestep": 2.0}
+    dynamics = MolecularDynamics(TOY, **settings)
+    bad, good = dynamics.run([late, crystal()])
+    assert bad.status is MDStatus.EXPLODED
+    (alone,) = dynamics.run(crystal())
+    np.testing.assert_allclose(good.atoms.positions, alone.atoms.positions, atol=1e-12)
+    moments = [r.atoms.arrays["initial_magmoms"] for r in (good, alone)]
+    np.testing.assert_allclose(*moments, atol=1e-10)
+
+
+def test_a_model_without_stress_runs_goes_on_and_refuses_pressure():
+    bare = MagneticMaceModel(TOY, compute_stress=False)
+    kept = []
+    MolecularDynamics(bare, n_steps=2).run(crystal(), on_frame=lambda _, frame: kept.append(frame.checkpoint))
+    (rest,) = MolecularDynamics(bare, n_steps=4).run(crystal(), checkpoints=kept[-1:])
+    assert (rest.status, rest.n_steps) == (MDStatus.FINISHED, 4)
+    for settings in ({"ensemble": "npt"}, {"spins": "adiabatic"}):
+        with pytest.raises(UnsupportedOptionError, match="stress"):
+            MolecularDynamics(bare, **settings)
+
+
+def test_the_spin_temperature_is_that_of_the_structure_alone():
+    dynamics = MolecularDynamics(TOY, spins="llg", ensemble="nve", n_steps=0)
+    _, second = dynamics.run([crystal(1), crystal()])
+    (alone,) = dynamics.run(crystal())
+    for name in ("spin_curvature", "spin_torque"):
+        np.testing.assert_allclose(second.column(name), alone.column(name), rtol=1e-9)
+
+
+def test_the_temperature_counts_what_moves():
+    """Without a bath total momentum is conserved and no part of it; fixed atoms do not count."""
+    velocities = np.random.default_rng(0).normal(size=(4, 3)) * 0.01
+    velocities -= velocities.mean(axis=0)
+    kinetic = 0.5 * 55.845 * (velocities**2).sum(axis=1)  # ASE's units: amu (Å/time)²= eV
+
+    def temperature(speed, ensemble, fixed=()):
+        atoms = crystal()
+        atoms.set_constraint(FixAtoms(list(fixed)))
+        atoms.set_velocities(speed)
+        (result,) = MolecularDynamics(TOY, ensemble=ensemble, n_steps=0).run(atoms)
+        return result.column("temperature")[0]
+
+    expected = 2 * kinetic.sum() / (9 * BOLTZMANN_EV_PER_K)
+    drifting = velocities + np.array([0.02, 0, 0])
+    assert temperature(velocities, "nve") == pytest.approx(expected)
+    assert temperature(drifting, "nve") == pytest.approx(expected)
+    assert temperature(velocities, "nvt") == pytest.approx(expected * 9 / 12)
+    assert temperature(drifting, "nvt") > 1.5 * expected
+    held = np.concatenate([np.zeros((1, 3)), velocities[1:]])
+    assert temperature(held, "nve", [0]) == pytest.approx(2 * kinetic[1:].sum() / (9 * BOLTZMANN_EV_PER_K))
+    assert np.isnan(temperature(0 * held, "nve", range(4)))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
@@ -153,4 +240,8 @@ def test_seeds_belong_to_structures():
     first, second, copy = dynamics.seeds([crystal(), crystal(1), crystal()])
     assert len({first, second, copy}) == 3
     assert dynamics.seeds([crystal(1)]) == [second]
+    moving, held = crystal(), crystal()
+    moving.set_velocities(np.ones((4, 3)))
+    held.set_constraint(FixAtoms([0]))
+    assert len({first, copy, *dynamics.seeds([moving, held])}) == 4
     assert torch.tensor([first]).dtype == torch.int64

@@ -1,26 +1,22 @@
-"""Equations of motion of moments and atoms against answers known on paper."""
+"""Equations of motion of moments at fixed atoms against answers known on paper."""
 
 import numpy as np
 import pytest
 import torch
-import torch_sim as ts
 from ase import Atoms
-from ase.build import bulk
-from torch_sim.models.interface import ModelInterface
 
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel, initialize_state
-from mmace_sim.torchsim.langevin_spins import ELECTRON_G, MomentDynamics, gyromagnetic_ratio, moment_step
-from mmace_sim.torchsim.spin_dynamics import (
-    FS_PER_TIME,
-    kinetic_energy,
-    spin_lattice_init,
-    spin_lattice_step,
+from mmace_sim.torchsim.langevin_spins import (
+    ELECTRON_G,
+    NOISE_COLUMNS,
+    MomentDynamics,
+    gyromagnetic_ratio,
+    moment_step,
 )
-from mmace_sim.torchsim.spin_temperature import spin_temperature
-from mmace_sim.units import BOHR_MAGNETON_EV_PER_T, BOLTZMANN_EV_PER_K
+from mmace_sim.units import BOHR_MAGNETON_EV_PER_T
 
 GAMMA = gyromagnetic_ratio(ELECTRON_G)
 TIGHT = MomentDynamics(tolerance=1e-11, max_iterations=30)
@@ -38,7 +34,7 @@ def evolve(m, fields, dynamics, n_steps, dt=1.0, kT=0.0, gamma=GAMMA, seed=0, wa
     n, generator = len(m), np.random.default_rng(seed)
     kT = torch.as_tensor(kT, dtype=m.dtype).expand(n)
     for k in range(n_steps):
-        noise = torch.as_tensor(generator.normal(size=(n, 9)))
+        noise = torch.as_tensor(generator.normal(size=(n, NOISE_COLUMNS)))
         m = moment_step(
             m,
             fields,
@@ -182,199 +178,94 @@ def test_lengths_sample_the_boltzmann_distribution_in_three_dimensions(damping):
     assert np.std(lengths) == pytest.approx(spread, rel=0.04)
 
 
+def one_step(m, fields, dynamics, noise, *, dt, kT):
+    n = len(m)
+    return moment_step(
+        m,
+        fields,
+        dynamics,
+        dt=dt,
+        kT=m.new_full((n,), kT),
+        gamma=m.new_full((n,), GAMMA),
+        noise=noise,
+        system_idx=torch.arange(n),
+        n_systems=n,
+    ).magmoms
+
+
+def test_noise_of_lengths_acts_in_two_equal_halves_around_the_step_without_noise():
+    def fields(m):
+        return (0.8 - 0.2 * (m * m).sum(dim=1, keepdim=True)) * m + m.new_tensor([0.0, 0.02, 0.05])
+
+    dynamics = MomentDynamics(damping=0.1, length_friction=0.08, tolerance=1e-12, max_iterations=50)
+    m, noise = random_moments(5, length=2.0), torch.zeros(5, NOISE_COLUMNS, dtype=torch.float64)
+    noise[:, 3:9] = torch.as_tensor(np.random.default_rng(1).normal(size=(5, 6)))
+    spread = np.sqrt(0.08 * 0.04 * 2.0)  # √(η k_BT dt): half of 2 η k_BT dt
+    there = m + spread * noise[:, 3:6]
+    expected = one_step(there, fields, dynamics, 0 * noise, dt=2.0, kT=0.0) + spread * noise[:, 6:9]
+    found = one_step(m, fields, dynamics, noise, dt=2.0, kT=0.04)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
+def test_the_distribution_of_lengths_is_of_second_order_in_the_time_step():
+    """Landau energy a m² + b m⁴: the stationary distribution of the step itself, by quadrature instead of samples.
+
+    A kick in three dimensions takes a length r to r' with the density r'/(r s √2π) [exp(−(r−r')²/2s²) − exp(−(r+r')²/2s²)].
+    """
+    a, b, kT, eta = -0.4, 0.05, 0.04, 0.08
+    toy = MagneticMaceModel(HeisenbergModel(exchange=0.0, landau=(a, b)))
+    grid = np.linspace(0.005, 4.0, 400)
+    weight = grid**2 * np.exp(-(a * grid**2 + b * grid**4 - a * 4 - b * 16) / kT)
+    exact = (weight @ grid) / weight.sum()
+    lonely = [Atoms("Fe", cell=[20.0] * 3, pbc=True) for _ in grid]
+    for atoms, length in zip(lonely, grid, strict=True):
+        set_magmoms(atoms, np.array([[0.0, 0.0, length]]))
+    state = initialize_state(lonely)
+
+    def fields(m):
+        state.magnetic_moments = m
+        return toy(state)["magforces"]
+
+    dynamics = MomentDynamics(length_friction=eta, tolerance=1e-10, max_iterations=50)
+    error = {}
+    for dt in (4.0, 2.0):
+        start = torch.as_tensor(np.stack([0 * grid, 0 * grid, grid], axis=1))
+        still = one_step(start, fields, dynamics, torch.zeros(400, NOISE_COLUMNS).double(), dt=dt, kT=0.0)
+        spread = np.sqrt(eta * kT * dt)
+
+        def kicked(lengths, s=spread):
+            r, new = lengths[:, None], grid[None]
+            near, far = np.exp(-((r - new) ** 2) / (2 * s * s)), np.exp(-((r + new) ** 2) / (2 * s * s))
+            return new / (r * s * np.sqrt(2 * np.pi)) * (near - far) * (grid[1] - grid[0])
+
+        step = kicked(grid) @ kicked(still.norm(dim=1).numpy())
+        density = weight / weight.sum()
+        for _ in range(60):
+            density = density @ step
+            density /= density.sum()
+        error[dt] = density @ grid - exact
+    assert abs(error[4.0]) < 0.02
+    assert 3.4 < error[4.0] / error[2.0] < 4.6
+
+
+def test_random_rotations_spread_directions_as_diffusion_does():
+    """⟨cos θ⟩ = exp(−s) with the variance s per component, to s³; noise from the nodes of a quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(12)
+    noise = np.stack(np.meshgrid(nodes, nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 3)
+    weight = np.einsum("i,j,k->ijk", weights, weights, weights).ravel() / weights.sum() ** 3
+    numbers = torch.zeros(len(noise), NOISE_COLUMNS, dtype=torch.float64)
+    numbers[:, :3] = torch.as_tensor(noise)
+    alpha, length, kT, dt = 0.5, 2.0, 0.1, 2.0
+    s = GAMMA / (1 + alpha**2) * alpha / length * kT * dt  # half a step
+    m = torch.tensor([[0.0, 0.0, length]], dtype=torch.float64).repeat(len(noise), 1)
+    turned = one_step(m, torch.zeros_like, MomentDynamics(damping=alpha), numbers, dt=dt, kT=kT)
+    assert 0.1 < s < 0.15
+    assert weight @ turned[:, 2].numpy() / length == pytest.approx(np.exp(-s), abs=0.1 * s**2 / 12)
+
+
 @pytest.mark.parametrize(
     "settings", [{"solver": "euler"}, {"damping": -0.1}, {"tolerance": 0.0}, {"length_friction": -1.0}]
 )
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(UnsupportedOptionError, match="solver"):
         MomentDynamics(**settings)
-
-
-# atoms and moments
-
-
-class Nothing(ModelInterface):
-    """Atoms and moments without any energy."""
-
-    def __init__(self):
-        super().__init__()
-        self._device, self._dtype = torch.device("cpu"), torch.float64
-        self._compute_forces = self._compute_stress = True
-        self._memory_scales_with = "n_atoms"
-
-    def forward(self, state, **_kwargs):
-        zeros = torch.zeros_like(state.positions)
-        return {
-            "energy": zeros.new_zeros(state.n_systems),
-            "forces": zeros,
-            "stress": torch.zeros_like(state.cell),
-            "magforces": zeros.clone(),
-        }
-
-
-@pytest.fixture(scope="module")
-def toy():
-    return MagneticMaceModel(HeisenbergModel(exchange=0.004, exchange_decay=1.5, landau=(-0.3, 0.05)))
-
-
-def crystal(seed=0, tilt=0.4, repeat=1, length=2.0):
-    atoms = bulk("Fe", "fcc", a=3.5355, cubic=True) * (repeat, repeat, repeat)
-    rng = np.random.default_rng(seed)
-    m = np.tile([0.0, 0.0, 1.0], (len(atoms), 1)) + tilt * rng.normal(size=(len(atoms), 3))
-    set_magmoms(atoms, length * m / np.linalg.norm(m, axis=1, keepdims=True))
-    return atoms
-
-
-def simulate(state, model, n_steps, *, dt=1.0, kT=0.0, watch=None, **settings):
-    for _ in range(n_steps):
-        state = spin_lattice_step(state, model, dt=dt / FS_PER_TIME, kT=kT, **settings)
-        if watch is not None:
-            watch(state)
-    return state
-
-
-def test_energy_error_of_spins_and_lattice_is_of_second_order(toy):
-    spread = {}
-    for dt in (1.0, 0.5):
-        energies = []
-        state = spin_lattice_init(initialize_state([crystal()]), toy, kT=0.03)
-        total = state.magnetic_moments.sum(dim=0)
-        end = simulate(
-            state,
-            toy,
-            int(30 / dt),
-            dt=dt,
-            moments=TIGHT,
-            watch=lambda s, e=energies: e.append(float(s.energy + kinetic_energy(s))),
-        )
-        spread[dt] = np.std(energies)
-        assert float((end.magnetic_moments.norm(dim=1) - 2.0).abs().max()) < 1e-12
-        # 60 steps at most, each solved to 1e-11 μB
-        torch.testing.assert_close(end.magnetic_moments.sum(dim=0), total, atol=1e-9, rtol=0)
-        assert float((end.magnetic_moments - state.magnetic_moments).abs().max()) > 0.5
-    assert 3.0 < spread[1.0] / spread[0.5] < 5.0
-
-
-def test_energy_of_spins_and_lattice_does_not_drift(toy):
-    energies = []
-    state = spin_lattice_init(initialize_state([crystal()]), toy, kT=0.03)
-    simulate(
-        state,
-        toy,
-        240,
-        moments=MomentDynamics(),
-        watch=lambda s: energies.append(float(s.energy + kinetic_energy(s))),
-    )
-    late = np.array(energies[80:])
-    assert abs(late[:80].mean() - late[80:].mean()) < late.std()
-    assert 1000 * late.std() / 4 < 0.1  # meV/atom
-
-
-def test_without_moments_and_bath_it_is_velocity_verlet(toy):
-    ours = spin_lattice_init(initialize_state([crystal(), crystal(1)]), toy, kT=0.03)
-    theirs = ts.nve_init(initialize_state(ours), toy, kT=0.03)
-    torch.testing.assert_close(theirs.momenta, ours.momenta, atol=0, rtol=0)
-    ours = simulate(ours, toy, 10)
-    for _ in range(10):
-        theirs = ts.nve_step(theirs, toy, dt=1.0 / FS_PER_TIME)
-    torch.testing.assert_close(ours.positions, theirs.positions, atol=1e-12, rtol=0)
-
-
-def test_a_system_has_the_same_noise_in_any_batch(toy):
-    settings = {"kT": 0.03, "friction": 0.02, "moments": MomentDynamics(damping=0.2, tolerance=1e-12)}
-    seeds = torch.tensor([11, 12])
-    both = spin_lattice_init(initialize_state([crystal(), crystal(1)]), toy, kT=0.03, seed=seeds)
-    alone = spin_lattice_init(initialize_state([crystal(1)]), toy, kT=0.03, seed=seeds[1:])
-    both, alone = simulate(both, toy, 8, **settings), simulate(alone, toy, 8, **settings)
-    torch.testing.assert_close(both[[1]].positions, alone.positions, atol=1e-11, rtol=0)
-    torch.testing.assert_close(both[[1]].magnetic_moments, alone.magnetic_moments, atol=1e-10, rtol=0)
-    assert float((both.positions[:4] - both.positions[4:]).abs().max()) > 1e-3
-
-
-def test_torchsim_integrates_it_as_a_pair(toy):
-    moments = MomentDynamics(damping=0.2)
-    final = ts.integrate(
-        system=initialize_state([crystal()]),
-        model=toy,
-        integrator=(spin_lattice_init, spin_lattice_step),
-        n_steps=5,
-        temperature=300.0,
-        timestep=0.001,
-        init_kwargs={"seed": 3},
-        friction=0.01,
-        moments=moments,
-    )
-    kT = 300.0 * ts.units.MetalUnits.temperature
-    ours = spin_lattice_init(initialize_state([crystal()]), toy, kT=kT, seed=3)
-    ours = simulate(ours, toy, 5, kT=kT, friction=0.01, moments=moments)
-    torch.testing.assert_close(final.magnetic_moments, ours.magnetic_moments, atol=1e-9, rtol=0)
-    assert int(final.n_steps) == 5
-
-
-def test_g_factors_belong_to_elements():
-    atoms = Atoms("FeCo", [[0, 0, 0], [2, 0, 0]])
-    set_magmoms(atoms, np.ones((2, 3)))
-    state = spin_lattice_init(initialize_state([atoms]), Nothing(), kT=0.0, g_factor={27: 2 * ELECTRON_G})
-    assert state.gyromagnetic.tolist() == pytest.approx([GAMMA, 2 * GAMMA])
-
-
-def test_volume_of_an_ideal_gas_fluctuates_as_it_must():
-    """p(V) ∝ V^N exp(−PV/k_BT): ⟨V⟩ = (N + 1) k_BT/P, and a standard deviation of √(N + 1) k_BT/P."""
-    n, n_systems, kT, volume = 8, 48, 0.03, 512.0
-    gas = Atoms(f"Fe{n}", np.random.default_rng(0).uniform(0, 8, size=(n, 3)), cell=[8.0] * 3, pbc=True)
-    set_magmoms(gas, np.ones((n, 3)))
-    pressure = (n + 1) * kT / volume
-    state = spin_lattice_init(initialize_state([gas] * n_systems), Nothing(), kT=kT)
-    volumes = []
-    simulate(
-        state,
-        Nothing(),
-        500,
-        dt=2.0,
-        kT=kT,
-        friction=0.05,
-        pressure=pressure,
-        pressure_time=40.0,
-        compressibility=1.0 / pressure,
-        watch=lambda s: volumes.append(torch.linalg.det(s.cell).numpy()),
-    )
-    late = np.array(volumes[100:])
-    assert late.mean() == pytest.approx(volume, rel=0.05)
-    assert late.std() == pytest.approx(volume / np.sqrt(n + 1), rel=0.12)
-
-
-def test_curvature_over_directions_is_what_nurdin_and_schotte_have(toy):
-    """For E linear in each direction, Σ∇²E = 2 Σ m·B without what depends on lengths."""
-    atoms = crystal(tilt=0.8)
-    state = initialize_state([atoms])
-    rng = np.random.default_rng(0)
-    samples = [
-        float(spin_temperature(state, toy, noise=torch.as_tensor(rng.normal(size=(4, 3)))).curvature)
-        for _ in range(200)
-    ]
-    m, a, b = state.magnetic_moments, -0.3, 0.05
-    exchange = toy(state)["magforces"] + (2 * a + 4 * b * (m * m).sum(dim=1, keepdim=True)) * m
-    error = np.std(samples) / np.sqrt(len(samples))
-    assert error < 0.1 * abs(np.mean(samples))
-    assert abs(np.mean(samples) - 2 * float((m * exchange).sum())) < 4 * error
-
-
-def test_atoms_and_moments_come_to_the_temperature_of_the_bath(toy):
-    kT = 300 * BOLTZMANN_EV_PER_K
-    state = spin_lattice_init(initialize_state([crystal(k, repeat=2) for k in range(2)]), toy, kT=2 * kT)
-    field_model = MagneticMaceModel(toy.model, compute_forces=False, compute_stress=False)
-    settings = {
-        "kT": kT,
-        "friction": 0.05,
-        "moments": MomentDynamics(damping=0.5, tolerance=1e-3),
-        "field_model": field_model,
-    }
-    state = simulate(state, toy, 80, **settings)
-    rng, kinetic, torque, curvature = np.random.default_rng(0), [], 0.0, 0.0
-    for _ in range(30):
-        state = simulate(state, toy, 6, **settings)
-        kinetic.append(float(kinetic_energy(state).sum()))
-        spin = spin_temperature(state, field_model, noise=torch.as_tensor(rng.normal(size=(64, 3))))
-        torque, curvature = torque + float(spin.torque.sum()), curvature + float(spin.curvature.sum())
-    assert 2 * np.mean(kinetic) / (3 * 64) == pytest.approx(kT, rel=0.12)
-    assert torque / curvature == pytest.approx(kT, rel=0.12)

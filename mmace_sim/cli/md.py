@@ -177,7 +177,7 @@ def md(
     from mmace_sim.cli.config import load_run_config
 
     with opt.quiet_imports():
-        from mmace_sim.cli.md_run import MDConfig, run_md
+        from mmace_sim.cli.md_run import MDConfig, refuse_idle, run_md
 
     flags = {
         "paths": paths or None, "output": output, "model": model, "report": report, "figures": figures,
@@ -189,4 +189,5 @@ def md(
         "threads": threads, "max_batch_atoms": max_batch_atoms,
     }  # fmt: skip
     merged = load_run_config(MDConfig, config, flags)
+    refuse_idle(merged, {name for name, value in flags.items() if value is not None})
     raise typer.Exit(run_md(merged, resume=resume, force=force, quiet=quiet))

@@ -1,6 +1,7 @@
 """One run of ``mmace-sim md``: read, simulate, write as it goes, show."""
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from mmace_sim.cli.runs import (
     progress,
 )
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
+from mmace_sim.errors import ConfigError
 from mmace_sim.torchsim.langevin_spins import ELECTRON_G
 from mmace_sim.workflows.md import Frame, MDResult, MDStatus, MolecularDynamics
 from mmace_sim.workflows.md import frames as md_frames
@@ -44,6 +46,20 @@ COLUMNS: tuple[str, ...] = (
 
 MAY_DIFFER: frozenset[str] = NOT_PHYSICS | {"n_steps", "figures"}
 """Fields that may differ when a run is resumed."""
+
+NEEDS: dict[str, tuple[str, str, frozenset[str]]] = {
+    "friction": ("ensemble", "a heat bath", frozenset({"nvt", "npt"})),
+    "pressure": ("ensemble", "a barostat", frozenset({"npt"})),
+    "pressure_time": ("ensemble", "a barostat", frozenset({"npt"})),
+    "damping": ("spins", "precessing moments", frozenset({"llg"})),
+    "lengths": ("spins", "precessing moments", frozenset({"llg"})),
+    "g_factor": ("spins", "precessing moments", frozenset({"llg"})),
+    "solver": ("spins", "precessing moments", frozenset({"llg"})),
+    "magforce_tol": ("spins", "moments that follow", frozenset({"adiabatic"})),
+    "field": ("spins", "moments that move", frozenset({"adiabatic", "llg"})),
+    "length_friction": ("lengths", "fluctuating lengths", frozenset({"langevin"})),
+}
+"""Options without effect unless another option has one of these values."""
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +121,31 @@ class MDConfig(RunConfig):
         if isinstance(value, str) and ":" in value:
             return dict(part.strip().split(":", 1) for part in value.split(","))
         return value
+
+
+def refuse_idle(config: MDConfig, flags: Collection[str]) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        config: The merged configuration.
+        flags: Options given on the command line; what only a file names counts if it differs from the default, because
+            the `config.yaml` of a run names everything.
+
+    Raises:
+        ConfigError: If there are any.
+    """
+    lines = []
+    for name, (switch, what, values) in NEEDS.items():
+        given = name in flags or getattr(config, name) != type(config).model_fields[name].default
+        chosen = getattr(config, switch)
+        if given and chosen not in values:
+            label = f"--{name.replace('_', '-')}" if name in flags else name
+            lines.append(
+                f"{label}: has no effect with --{switch} {chosen}; it is for {what} "
+                f"(--{switch} {' or '.join(sorted(values))}). Leave it out, or choose that."
+            )
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:

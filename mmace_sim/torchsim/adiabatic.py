@@ -8,6 +8,7 @@ from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
+from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.fire import (
     DegreesOfFreedom,
@@ -21,6 +22,10 @@ from mmace_sim.torchsim.quasi_newton import MEMORY, dot_per_system, newton_step,
 FOLLOW_STEPS: int = 12
 """Quasi-Newton steps along a trajectory before FIRE takes over."""
 
+MEMORY_EXTRAS: tuple[str, str, str] = ("moment_path", "moment_changes", "moment_responses")
+"""Atom extras of a state in which the model keeps what it knows of each system: the relaxed moments of the last two
+evaluations, and the last changes of the moments with what these took from the magforces."""
+
 MAX_FOLLOW: float = 0.1
 """Largest change of a moment in one quasi-Newton step or extrapolation, in μB."""
 
@@ -31,10 +36,11 @@ class AdiabaticModel(ModelInterface):
     By the Hellmann–Feynman theorem those are the derivatives of the adiabatic energy min_m E(r, m). The relaxed
     moments are an output, which TorchSim's optimisers and integrators write back into the state.
 
-    A state whose moments are those of the last output continues a trajectory. Its moments are then extrapolated from
+    A system whose moments are those of its last output continues a trajectory. Its moments are then extrapolated from
     the last two steps and corrected by quasi-Newton steps, with the stiffnesses that earlier steps have measured: in
-    molecular dynamics about two evaluations of the model for each step. Any other state starts from its own moments,
-    by FIRE. The result is the same within `magforce_tol`.
+    molecular dynamics about two evaluations of the model for each step. Any other system starts from its own moments,
+    by FIRE. The result is the same within `magforce_tol`. What a system remembers is an output too (`MEMORY_EXTRAS`),
+    so that it moves with the system from batch to batch and can be stored; the model itself has no memory.
 
     Args:
         model: A model that gives magforces.
@@ -42,6 +48,9 @@ class AdiabaticModel(ModelInterface):
         max_steps: Steps after which the moments are taken as they are; the magforces, which are an output, tell.
         collinear: Moments keep their axis.
         fix_magnitude: Moments keep their length.
+
+    Raises:
+        UnsupportedOptionError: If the model gives no stress.
     """
 
     def __init__(
@@ -54,6 +63,10 @@ class AdiabaticModel(ModelInterface):
         fix_magnitude: bool = False,
     ) -> None:
         super().__init__()
+        if not model.compute_stress:
+            raise UnsupportedOptionError(
+                f"{type(model).__name__} gives no stress, which is relaxed along with the moments: set compute_stress."
+            )
         self.model = model
         self.magforce_tol = magforce_tol
         self.max_steps = max_steps
@@ -65,41 +78,28 @@ class AdiabaticModel(ModelInterface):
         self._compute_forces = True
         self._compute_stress = True
         self._memory_scales_with = model.memory_scales_with
-        self._path: list[Tensor] = []
-        self._curvature: _Curvature | None = None
 
     def forward(self, state: SimState, **_kwargs: Any) -> dict[str, Tensor]:
-        """Energy, forces, stress, remaining magforces and the relaxed "magnetic_moments"."""
-        magmoms = getattr(state, TORCHSIM_MAGMOMS)
-        follows = self._continues(state)
-        if not follows:
-            self._path, self._curvature = [], _Curvature(state)
-        fire = self._start(state, self._extrapolated() if follows else magmoms)
-        steps = self._follow(fire) if follows else 0
+        """Energy, forces, stress, remaining magforces, the relaxed "magnetic_moments", and `MEMORY_EXTRAS`."""
+        memory = _Memory(state)
+        fire = self._start(state, memory.extrapolated(keep_lengths=self.freedom.fix_magnitude))
+        steps = self._follow(fire, memory)
         for _ in range(steps, self.max_steps):
             active = self._active(fire)
             if not bool(active.any()):
                 break
             before = getattr(fire, TORCHSIM_MAGMOMS), fire.moment_forces()
             fire = magnetic_fire_step(fire, self.model, active=active)
-            self._learn(fire, before, active)
+            _learn(memory, fire, before, active)
         relaxed = getattr(fire, TORCHSIM_MAGMOMS)
-        self._path = [*self._path[-1:], relaxed.clone()]
         return {
             "energy": fire.energy,
             "forces": fire.forces,
             "stress": fire.stress,
             TORCHSIM_MAGFORCES: fire.moment_forces(),
             TORCHSIM_MAGMOMS: relaxed,
+            **memory.extras(relaxed),
         }
-
-    def _continues(self, state: SimState) -> bool:
-        """Whether a state is the next step of what was evaluated last."""
-        return (
-            bool(self._path)
-            and torch.equal(getattr(state, TORCHSIM_MAGMOMS), self._path[-1])
-            and torch.equal(state.system_idx, self._curvature.system_idx)
-        )
 
     def _start(self, state: SimState, magmoms: Float[Tensor, "n_atoms 3"]) -> MagneticFireState:
         """Evaluate the model at given moments; constraints and momenta are no business of the moments."""
@@ -114,51 +114,58 @@ class AdiabaticModel(ModelInterface):
         )
         return magnetic_fire_init(plain, self.model, freedom=self.freedom, dt_start=0.5)
 
-    def _extrapolated(self) -> Float[Tensor, "n_atoms 3"]:
-        """Moments after as long a step as the last one."""
-        last = self._path[-1]
-        if len(self._path) < 2:
-            return last
-        guess = last + _limited(last - self._path[0])
-        if self.freedom.fix_magnitude:
-            length = torch.linalg.norm(last, dim=1, keepdim=True)
-            guess = guess * (length / torch.linalg.norm(guess, dim=1, keepdim=True).clamp(min=1e-30))
-        return guess
-
     def _active(self, fire: MagneticFireState) -> Bool[Tensor, " n_systems"]:
         return largest_per_system(fire.moment_forces(), fire) > self.magforce_tol
 
-    def _follow(self, fire: MagneticFireState) -> int:
-        """Quasi-Newton steps of the systems that need them, in place; returns their number."""
+    def _follow(self, fire: MagneticFireState, memory: "_Memory") -> int:
+        """Quasi-Newton steps of the systems that continue and need them, in place; returns their number."""
         for step in range(min(FOLLOW_STEPS, self.max_steps)):
-            active = self._active(fire)
+            active = self._active(fire) & memory.follows
             if not bool(active.any()):
                 return step
             magmoms, magforces = getattr(fire, TORCHSIM_MAGMOMS), fire.moment_forces()
-            change = _limited(self._curvature.newton_step(magforces))
+            change = _limited(memory.newton_step(magforces))
             moved = fire.moved_moments(torch.where(active[fire.system_idx, None], change, 0.0))
             setattr(fire, TORCHSIM_MAGMOMS, moved)
             out = self.model(fire)
             fire.energy, fire.forces, fire.stress = out["energy"], out["forces"], out["stress"]
             fire.store_model_extras(out)
-            self._learn(fire, (magmoms, magforces), active)
+            _learn(memory, fire, (magmoms, magforces), active)
         return min(FOLLOW_STEPS, self.max_steps)
 
-    def _learn(
-        self, fire: MagneticFireState, before: tuple[Tensor, Tensor], active: Bool[Tensor, " n_systems"]
-    ) -> None:
-        change = getattr(fire, TORCHSIM_MAGMOMS) - before[0]
-        self._curvature.learn(change, before[1] - fire.moment_forces(), active)
 
-
-class _Curvature:
-    """What the last steps tell about ∂²E/∂m∂m of each system."""
+class _Memory:
+    """What the last evaluations tell about each system of a batch: where its moments go, and ∂²E/∂m∂m."""
 
     def __init__(self, state: SimState) -> None:
-        self.system_idx: Int[Tensor, " n_atoms"] = state.system_idx.clone()
+        self.system_idx: Int[Tensor, " n_atoms"] = state.system_idx
         self.n_systems = state.n_systems
-        zeros = state.positions.new_zeros(state.n_atoms, MEMORY, 3)
-        self.changes, self.responses = zeros, zeros.clone()
+        self.magmoms: Float[Tensor, "n_atoms 3"] = getattr(state, TORCHSIM_MAGMOMS)
+        nothing = self.magmoms.new_zeros(state.n_atoms, MEMORY, 3)
+        path, changes, responses = (state.atom_extras.get(name) for name in MEMORY_EXTRAS)
+        if path is None:
+            path, changes, responses = torch.full_like(nothing[:, :2], float("nan")), nothing, nothing
+        moved = (path[:, 1] != self.magmoms).any(dim=1)
+        n_moved = torch.zeros_like(state.n_atoms_per_system).index_add(0, self.system_idx, moved.long())
+        self.follows: Bool[Tensor, " n_systems"] = n_moved == 0
+        known = self.follows[self.system_idx, None, None]
+        self.before: Float[Tensor, "n_atoms 3"] = path[:, 0]
+        self.changes, self.responses = torch.where(known, changes, 0.0), torch.where(known, responses, 0.0)
+
+    def extras(self, relaxed: Float[Tensor, "n_atoms 3"]) -> dict[str, Tensor]:
+        """What to keep of an evaluation."""
+        before = torch.where(self.follows[self.system_idx, None], self.magmoms, float("nan"))
+        path = torch.stack([before, relaxed], dim=1)
+        return dict(zip(MEMORY_EXTRAS, (path, self.changes, self.responses), strict=True))
+
+    def extrapolated(self, *, keep_lengths: bool) -> Float[Tensor, "n_atoms 3"]:
+        """Moments after as long a step as the last one, of the systems that continue."""
+        guess = self.magmoms + _limited(self.magmoms - self.before)
+        if keep_lengths:
+            length = torch.linalg.norm(self.magmoms, dim=1, keepdim=True)
+            guess = guess * (length / torch.linalg.norm(guess, dim=1, keepdim=True).clamp(min=1e-30))
+        known = self.follows[self.system_idx, None] & self.before.isfinite()
+        return torch.where(known, guess, self.magmoms)
 
     def learn(
         self,
@@ -180,6 +187,16 @@ class _Curvature:
         self, a: Float[Tensor, "n_atoms 3"], b: Float[Tensor, "n_atoms 3"]
     ) -> Float[Tensor, " n_systems"]:
         return dot_per_system(a, b, self.system_idx, self.n_systems)
+
+
+def _learn(
+    memory: _Memory,
+    fire: MagneticFireState,
+    before: tuple[Tensor, Tensor],
+    active: Bool[Tensor, " n_systems"],
+) -> None:
+    change = getattr(fire, TORCHSIM_MAGMOMS) - before[0]
+    memory.learn(change, before[1] - fire.moment_forces(), active)
 
 
 def _limited(change: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:

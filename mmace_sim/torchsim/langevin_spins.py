@@ -37,6 +37,9 @@ SMALL_MOMENT: float = 0.05
 PASSES: int = 3
 """Passes over the implicit equation between two evaluations of the magforces."""
 
+NOISE_COLUMNS: int = 12
+"""Normal numbers that a step takes for each moment: turns before, kicks before, kicks after, turns after."""
+
 Fields = Callable[[Float[Tensor, "n_atoms 3"]], Float[Tensor, "n_atoms 3"]]
 """Magforces at given moments."""
 
@@ -106,7 +109,7 @@ def moment_step(
     dt: Any,
     kT: Float[Tensor, " n_atoms"],
     gamma: Float[Tensor, " n_atoms"],
-    noise: Float[Tensor, "n_atoms 9"],
+    noise: Float[Tensor, "n_atoms 12"],
     system_idx: Int[Tensor, " n_atoms"],
     n_systems: int,
     guess: Float[Tensor, "n_atoms 3"] | None = None,
@@ -117,8 +120,8 @@ def moment_step(
     are conserved to rounding even where the iteration is cut short. While lengths are fixed the field is taken at the
     midpoint on the sphere, |m| (m + m')/|m + m'|, which makes the converged step symplectic; total moment is conserved
     wherever the energy does not change when all moments turn together and all g are alike. Otherwise it is taken at
-    (m + m')/2, which samples a harmonic energy exactly. The random field turns moments by half of its rotation before
-    and half after.
+    (m + m')/2. All noise acts outside of this, half of it before and the mirror image after: the random field turns
+    moments, the noise of the lengths shifts them. Averages are therefore of second order in the time step.
 
     Args:
         magmoms: Moments, in μB.
@@ -127,7 +130,7 @@ def moment_step(
         dt: Time step, in fs; a number or one for each atom.
         kT: Temperature of the bath of each atom, in eV.
         gamma: γ of each atom, in rad/fs per eV/μB.
-        noise: Standard normal numbers: three for directions before and three after, three for lengths.
+        noise: Standard normal numbers, see `NOISE_COLUMNS`.
         system_idx: System of each atom.
         n_systems: Number of systems.
         guess: Magforces expected at the midpoint; without, those at `magmoms` are evaluated. Not used by "sib".
@@ -139,10 +142,9 @@ def moment_step(
         McLachlan, Modin, Verdier, 10.1103/PhysRevE.89.061301 (midpoint on the sphere); Mentink et al.,
         10.1088/0953-8984/22/17/176001 (predictor and corrector); Ma, Dudarev, 10.1103/PhysRevB.86.054416 (lengths).
     """
-    jolt = _jolts(magmoms, dynamics, dt=dt, kT=kT, gamma=gamma)
-    if dynamics.damping > 0:
-        magmoms = _rotated(magmoms, jolt * noise[:, :3])
-    turn = _Turn(magmoms, dynamics, dt=dt, kT=kT, gamma=gamma, noise=noise[:, 6:])
+    bath = _HalfBath(dynamics, dt=dt, kT=kT, gamma=gamma)
+    magmoms = bath.shifted(bath.turned(magmoms, noise[:, :3]), noise[:, 3:6])
+    turn = _Turn(magmoms, dynamics, dt=dt, gamma=gamma)
     converge = dynamics.solver == "midpoint"
     n_evaluations = int(guess is None or not converge)
     field = turn.relevant(fields(magmoms), magmoms) if n_evaluations else guess
@@ -167,8 +169,7 @@ def moment_step(
         field, new = _where(rows, found, field), _where(rows, better, new)
         if not bool(active.any()):
             break
-    if dynamics.damping > 0:
-        new = _rotated(new, jolt * noise[:, 3:6])
+    new = bath.turned(bath.shifted(new, noise[:, 6:9]), noise[:, 9:])
     return MomentStep(new, field, residual, n_evaluations)
 
 
@@ -215,19 +216,14 @@ class _Turn:
         dynamics: MomentDynamics,
         *,
         dt: Any,
-        kT: Tensor,
         gamma: Tensor,
-        noise: Tensor,
     ) -> None:
         self.magmoms = magmoms
         self.lengths = torch.linalg.norm(magmoms, dim=1, keepdim=True)
         self.fixed = dynamics.length_friction == 0.0
-        dt, gamma, kT = torch.as_tensor(dt).to(magmoms).reshape(-1, 1), gamma[:, None], kT[:, None]
-        floor = self.lengths.clamp(min=SMALL_MOMENT)
-        self.damping = dynamics.damping / floor
-        self.half_angle = 0.5 * dt * gamma / (1.0 + (self.damping * self.lengths) ** 2)
-        self.mobility = dynamics.length_friction * dt
-        self.kick = (2.0 * self.mobility * kT).sqrt() * noise
+        self.alpha, self.gamma = dynamics.damping, gamma[:, None]
+        self.dt = torch.as_tensor(dt).to(magmoms).reshape(-1, 1)
+        self.mobility = dynamics.length_friction * self.dt
 
     def midpoint(self, new: Tensor) -> Tensor:
         """Where fields are taken between the old moments and the new ones."""
@@ -246,17 +242,19 @@ class _Turn:
     def __call__(self, new: Tensor, field: Tensor) -> Tensor:
         """New moments from the field at the midpoint of the old ones and of an estimate of the new ones.
 
-        m' − m = (m + m') × w + η B dt + ζ, solved for m' exactly; w follows from the estimate. A field along the
+        m' − m = (m + m') × w + η B dt, solved for m' exactly; w follows from the estimate. A field along the
         midpoint turns nothing and is left out: what holds a length (eV/μB) then does not slow down the iteration.
         """
         middle = 0.5 * (self.magmoms + new)
         stretch = self._stretch(middle) if self.fixed else 1.0
         across = stretch * (field if self.fixed else perpendicular(field, middle))
         turned = torch.linalg.cross(stretch * middle, across)
-        w = -self.half_angle * (across + self.damping * turned)
+        lengths = self.lengths if self.fixed else torch.linalg.norm(middle, dim=1, keepdim=True)
+        rate, damping = _damped(lengths, self.alpha, self.gamma)
+        w = -0.5 * self.dt * rate * (across + damping * turned)
         right = self.magmoms + torch.linalg.cross(self.magmoms, w)
         if not self.fixed:
-            right = right + self.mobility * field + self.kick
+            right = right + self.mobility * field
         along = (w * right).sum(dim=1, keepdim=True) * w
         square = (w * w).sum(dim=1, keepdim=True)
         return (right - torch.linalg.cross(w, right) + along) / (1.0 + square)
@@ -271,12 +269,36 @@ class _Turn:
         return torch.where(chord > 1e-3 * self.lengths, self.lengths / chord.clamp(min=1e-30), 1.0)
 
 
-def _jolts(magmoms: Tensor, dynamics: MomentDynamics, *, dt: Any, kT: Tensor, gamma: Tensor) -> Tensor:
-    """Standard deviation of the rotation by the random field in half a step, in rad."""
-    lengths = torch.linalg.norm(magmoms, dim=1)
-    damping = dynamics.damping / lengths.clamp(min=SMALL_MOMENT)
-    rate = gamma / (1.0 + (damping * lengths) ** 2)
-    return (rate * damping * kT * torch.as_tensor(dt).to(magmoms)).sqrt()[:, None]
+class _HalfBath:
+    """The noise of half a step, in which the magforces have no part."""
+
+    def __init__(self, dynamics: MomentDynamics, *, dt: Any, kT: Tensor, gamma: Tensor) -> None:
+        self.alpha, self.gamma, self.kT = dynamics.damping, gamma[:, None], kT[:, None]
+        self.dt = torch.as_tensor(dt).to(kT).reshape(-1, 1)
+        self.mobility = dynamics.length_friction * self.dt
+
+    def turned(self, magmoms: Tensor, noise: Tensor) -> Tensor:
+        """Moments turned by the random field.
+
+        A rotation about a normal vector with variance s per component spreads directions as diffusion with the variance
+        s + s²/12 does, to this order, and is made smaller by as much.
+        """
+        if self.alpha == 0.0:
+            return magmoms
+        lengths = torch.linalg.norm(magmoms, dim=1, keepdim=True)
+        rate, damping = _damped(lengths, self.alpha, self.gamma)
+        variance = rate * damping * self.kT * self.dt
+        return _rotated(magmoms, (variance / (1.0 + variance / 12.0)).sqrt() * noise)
+
+    def shifted(self, magmoms: Tensor, noise: Tensor) -> Tensor:
+        """Moments with the noise that belongs to the friction of lengths."""
+        return magmoms + (self.mobility * self.kT).sqrt() * noise
+
+
+def _damped(lengths: Tensor, alpha: float, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """γ' and α/|m|, which below `SMALL_MOMENT` stops growing."""
+    damping = alpha / lengths.clamp(min=SMALL_MOMENT)
+    return gamma / (1.0 + (damping * lengths) ** 2), damping
 
 
 def _rotated(vectors: Tensor, rotations: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ from torch import Tensor
 FIRST_DRAW: int = 0
 """Step under which initial velocities are drawn; steps of a simulation count from 1."""
 
+DYNAMICS, MEASUREMENT = 0, 1
+"""Streams of numbers: what moves atoms and moments, and what chooses directions to measure along."""
+
 
 def normal_numbers(
     seeds: Int[Tensor, " n_systems"],
@@ -15,6 +18,8 @@ def normal_numbers(
     counts: Int[Tensor, " n_systems"],
     n_columns: int,
     like: Tensor,
+    *,
+    stream: int = DYNAMICS,
 ) -> tuple[Float[Tensor, "n_atoms n_columns"], Float[Tensor, " n_systems"]]:
     """Standard normal numbers for every atom, and one for every system.
 
@@ -27,6 +32,7 @@ def normal_numbers(
         counts: Number of atoms of each system.
         n_columns: How many numbers each atom needs.
         like: Tensor whose type and device the result has.
+        stream: Streams are independent of each other.
 
     Returns:
         Numbers of the atoms and of the systems.
@@ -36,7 +42,7 @@ def normal_numbers(
     """
     atoms, systems = [], []
     for seed, step, count in zip(seeds.tolist(), steps.tolist(), counts.tolist(), strict=True):
-        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, step]))
+        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, stream, step]))
         atoms.append(generator.standard_normal((count, n_columns)))
         systems.append(generator.standard_normal())
     to = {"dtype": like.dtype, "device": like.device}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch_sim.integrators.md import MDState, momentum_step, position_step
 from torch_sim.models.interface import ModelInterface
@@ -19,15 +19,21 @@ from torch_sim.state import SimState
 from torch_sim.units import MetalUnits
 
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
-from mmace_sim.torchsim.langevin_spins import ELECTRON_G, MomentDynamics, gyromagnetic_ratio, moment_step
+from mmace_sim.torchsim.langevin_spins import (
+    ELECTRON_G,
+    NOISE_COLUMNS,
+    MomentDynamics,
+    gyromagnetic_ratio,
+    moment_step,
+)
 from mmace_sim.torchsim.noise import FIRST_DRAW, normal_numbers
 from mmace_sim.torchsim.state import MOMENTA, state_magmoms
 
 FS_PER_TIME: float = 1000.0 / MetalUnits.time
 """TorchSim's unit of time, Å (amu/eV)^½, in fs (10.18)."""
 
-_NOISE_COLUMNS = 12
-"""Momenta, directions of moments before and after, lengths."""
+_NOISE_COLUMNS = 3 + NOISE_COLUMNS
+"""Momenta and moments."""
 
 
 @dataclass(kw_only=True)
@@ -185,19 +191,38 @@ def kinetic_energy(state: MDState) -> Float[Tensor, " n_systems"]:
     return calc_kinetic_energy(masses=state.masses, momenta=state.momenta, system_idx=state.system_idx)
 
 
+def drifts(state: SimState) -> Bool[Tensor, " n_systems"]:
+    """Whether the total momentum of each system is free, and no temperature of an isolated system has a part in it.
+
+    Args:
+        state: State with or without constraints; an atom alone has nothing but its total momentum.
+    """
+    return (state.n_atoms_per_system > 1) & (removed_degrees(state) == 0)
+
+
+def removed_degrees(state: SimState) -> Int[Tensor, " n_systems"]:
+    """Degrees of freedom of the atoms that constraints take from each system.
+
+    Args:
+        state: State with or without constraints.
+    """
+    removed = torch.zeros_like(state.n_atoms_per_system)
+    for constraint in state.constraints:
+        removed = removed + constraint.get_removed_dof(state)
+    return removed
+
+
 def _thermal_momenta(state: SimState, kT: Any, seed: Tensor) -> Float[Tensor, "n_atoms 3"]:
-    """Maxwell's distribution without total momentum (an atom alone keeps it)."""
+    """Maxwell's distribution, without total momentum where that is free."""
     counts, like, idx = state.n_atoms_per_system, state.positions, state.system_idx
     noise, _ = normal_numbers(seed, torch.full_like(counts, FIRST_DRAW), counts, _NOISE_COLUMNS, like)
     kT = torch.as_tensor(kT, dtype=like.dtype, device=like.device).expand(state.n_systems)
     momenta = (state.masses * kT[idx]).sqrt()[:, None] * noise[:, :3]
     for constraint in state.constraints:
         constraint.adjust_momenta(state, momenta)
-    if state.constraints:
-        return momenta
     total = like.new_zeros(state.n_systems, 3).index_add(0, idx, momenta)
     mass = like.new_zeros(state.n_systems).index_add(0, idx, state.masses)
-    shift = torch.where((counts > 1)[:, None], total / mass[:, None], 0.0)
+    shift = torch.where(drifts(state)[:, None], total / mass[:, None], 0.0)
     return momenta - state.masses[:, None] * shift[idx]
 
 
@@ -237,7 +262,7 @@ def _move_moments(
     moments: MomentDynamics,
     dt: Tensor,
     kT: Float[Tensor, " n_atoms"],
-    noise: Float[Tensor, "n_atoms 9"],
+    noise: Float[Tensor, "n_atoms 12"],
 ) -> None:
     """A step of the moments at the atoms of the moment."""
 

@@ -175,7 +175,7 @@ def atoms_from_record(record: dict[str, Any]) -> Atoms:
 
 
 def fingerprint(atoms: Atoms) -> str:
-    """A hash of elements, positions, cell, periodicity and moments.
+    """A hash of elements, positions, cell, periodicity and moments, and of velocities and constraints if there are any.
 
     Args:
         atoms: Structure with moments.
@@ -185,8 +185,12 @@ def fingerprint(atoms: Atoms) -> str:
     """
     digest = hashlib.sha256()
     parts = (atoms.numbers.astype("int64"), atoms.positions, atoms.cell.array, atoms.pbc, get_magmoms(atoms))
+    if atoms.has("momenta"):
+        parts += (atoms.get_momenta(),)
     for part in parts:
         digest.update(np.ascontiguousarray(part).tobytes())
+    for constraint in atoms.constraints:
+        digest.update(json.dumps(constraint.todict(), default=str, sort_keys=True).encode())
     return digest.hexdigest()
 
 

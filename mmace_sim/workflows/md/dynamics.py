@@ -17,6 +17,7 @@ from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.freedom import largest_per_system
 from mmace_sim.torchsim.langevin_spins import ELECTRON_G, MomentDynamics
 from mmace_sim.torchsim.model import MagneticMaceModel
+from mmace_sim.torchsim.noise import MEASUREMENT, normal_numbers
 from mmace_sim.torchsim.spin_dynamics import (
     FS_PER_TIME,
     SpinLatticeState,
@@ -124,6 +125,10 @@ class MolecularDynamics:
         if not isinstance(model, ts.models.interface.ModelInterface):
             model = MagneticMaceModel(model, device=device, dtype=dtype)
         self.bare_model = model
+        if self.rescales and not model.compute_stress:
+            raise UnsupportedOptionError(
+                f"{type(model).__name__} gives no stress, without which there is no pressure: set compute_stress."
+            )
         field_model = model
         if isinstance(model, MagneticMaceModel):
             field_model = MagneticMaceModel(model.model, compute_forces=False, compute_stress=False)
@@ -211,9 +216,6 @@ class MolecularDynamics:
         state = spin_lattice_init(plain, self.model, kT=kT, seed=seeds, g_factor=self.g_factor)
         if checkpoint is not None:
             checkpoint.restore(state)
-            out = self.model(state)
-            state.energy, state.forces, state.stress = out["energy"], out["forces"], out["stress"]
-            state.store_model_extras(out)
         return state
 
     def spin_temperature(self, state: SpinLatticeState) -> SpinTemperature | None:
@@ -224,9 +226,10 @@ class MolecularDynamics:
         """
         if self.spins != "llg":
             return None
-        generator = np.random.default_rng([self.seed, int(state.n_steps.sum())])
-        noise = torch.as_tensor(generator.standard_normal(tuple(state.positions.shape)))
-        return spin_temperature(state, self.field_model, noise=noise.to(state.positions))
+        noise, _ = normal_numbers(
+            state.seed, state.n_steps, state.n_atoms_per_system, 3, state.positions, stream=MEASUREMENT
+        )
+        return spin_temperature(state, self.field_model, noise=noise)
 
     def seeds(self, images: Sequence[Atoms]) -> list[int]:
         """Seeds of structures: the same in any batch, different for copies.

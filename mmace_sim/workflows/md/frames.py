@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
-from mmace_sim.torchsim.spin_dynamics import SpinLatticeState, kinetic_energy
+from mmace_sim.torchsim.spin_dynamics import SpinLatticeState, drifts, kinetic_energy, removed_degrees
 from mmace_sim.torchsim.spin_temperature import SpinTemperature
 from mmace_sim.torchsim.state import state_to_atoms
 from mmace_sim.units import BOLTZMANN_EV_PER_K, EV_PER_A3_IN_GPA
@@ -35,8 +35,10 @@ UNITS: dict[str, str] = {
 }
 """Columns of ``thermo.csv`` and their units."""
 
-_STATE = ("positions", "momenta", TORCHSIM_MAGMOMS, "fields", "cell")
-_COUNTS = ("seed", "n_steps", "moment_evaluations", "unsettled")
+_STATE = (
+    "positions", "momenta", "fields", "cell", "energy", "forces", "stress", "moment_residual",
+    "seed", "n_steps", "moment_evaluations", "unsettled",
+)  # fmt: skip
 
 
 @dataclass
@@ -44,10 +46,19 @@ class Checkpoint:
     """State of one system: what it takes to go on.
 
     Attributes:
-        arrays: Positions, momenta, moments, last fields and cell in TorchSim's layout; seed and counts.
+        arrays: Positions, momenta, cell, results of the model, last fields, seed and counts in TorchSim's layout, and
+            all extras of the atoms: moments, magforces, what adiabatic moments remember.
+
+    Raises:
+        ValueError: If something is missing.
     """
 
     arrays: dict[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        missing = [name for name in (*_STATE, TORCHSIM_MAGMOMS) if name not in self.arrays]
+        if missing:
+            raise ValueError(f"without {', '.join(missing)}")
 
     @classmethod
     def of(cls, state: SpinLatticeState) -> "Checkpoint":
@@ -56,10 +67,11 @@ class Checkpoint:
         Args:
             state: Its state.
         """
-        return cls({name: getattr(state, name).cpu().numpy().copy() for name in (*_STATE, *_COUNTS)})
+        values = {name: getattr(state, name) for name in _STATE} | dict(state.atom_extras)
+        return cls({name: value.cpu().numpy().copy() for name, value in values.items()})
 
     def restore(self, state: SpinLatticeState) -> None:
-        """Write into the state of the same system before its model is evaluated.
+        """Write into the state of the same system, which is then where it was left, to the last bit.
 
         Args:
             state: State of the structure that the simulation began with.
@@ -90,16 +102,23 @@ class Frame:
 
 
 def temperatures(state: SpinLatticeState, *, free_momentum: bool) -> Float[Tensor, " n_systems"]:
-    """Temperature of the atoms of each system, in K.
+    """Temperature of the atoms of each system, in K; NaN where no atom can move.
 
     Args:
         state: State with momenta.
-        free_momentum: Whether a bath acts on the total momentum too; without one it stays zero.
+        free_momentum: Whether a bath acts on the total momentum too. Without one it is conserved, and has no part in
+            the temperature.
     """
-    degrees = state.get_number_of_degrees_of_freedom().to(state.dtype)
-    if not free_momentum and not state.constraints:
-        degrees = torch.where(state.n_atoms_per_system > 1, degrees - 3, degrees)
-    return 2.0 * kinetic_energy(state) / (degrees * BOLTZMANN_EV_PER_K)
+    degrees = 3 * state.n_atoms_per_system - removed_degrees(state)
+    kinetic = kinetic_energy(state)
+    if not free_momentum:
+        idx = state.system_idx
+        momentum = torch.zeros_like(state.cell[:, 0]).index_add(0, idx, state.momenta)
+        mass = torch.zeros_like(kinetic).index_add(0, idx, state.masses)
+        apart = drifts(state)
+        degrees = torch.where(apart, degrees - 3, degrees)
+        kinetic = torch.where(apart, kinetic - 0.5 * momentum.square().sum(dim=1) / mass, kinetic)
+    return 2.0 * kinetic / (degrees * BOLTZMANN_EV_PER_K)
 
 
 def record(
