@@ -1,5 +1,7 @@
 """Monte Carlo on the energy of a model: local moves and hybrid moves against each other and against exact results."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,17 @@ from cli_tools import write_tiny_model
 from mmace_sim.errors import StructureError, UnsupportedElementError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.model.checkpoint import load_model
+from mmace_sim.model.config import ModelConfig
+from mmace_sim.model.magnetic_mace import MagneticMACE
+from mmace_sim.model.pair_sums import PairSums
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.curie.chains import Chain, replicas, run_blocks
 from mmace_sim.workflows.curie.heatbath import HeatBath
 from mmace_sim.workflows.curie.hmc import HybridMonteCarlo
 from mmace_sim.workflows.curie.lattice import SpinModel
-from mmace_sim.workflows.curie.local import LocalEnergy, LocalMoves, find_colors, reach, sweep_cost
+from mmace_sim.workflows.curie.local import LocalMoves
+from mmace_sim.workflows.curie.local_energy import KeptSums, local_energies, reach, sweep_cost
 from mmace_sim.workflows.curie.statistics import points
 from mmace_sim.workflows.curie.surface import Supercells, reference_signs
 from mmace_sim.workflows.curie.workflow import Curie
@@ -153,40 +159,138 @@ def test_volume_moves_sample_an_ideal_gas():
     assert logs.var() == pytest.approx(kt / stiff, rel=0.3)
 
 
-@pytest.mark.parametrize("n_layers", [1, 2])
-def test_local_changes_are_those_of_the_whole(n_layers, tmp_path):
-    """Of a network with one and two layers, whose hidden spin vectors reach twice as far."""
-    model = two_layers() if n_layers == 2 else load_model(write_tiny_model(tmp_path / "m.safetensors"))
-    rng = np.random.default_rng(0)
-    atoms = cubic(1, name="bcc", a=2.87).repeat((7, 2, 2) if n_layers == 1 else (16, 2, 2))
+def network(kind):
+    """The default model, one with a spin–orbit term and two elements, one with two layers, which keeps no sums."""
+    if kind == "default":
+        return load_model("default")
+    torch.manual_seed(0)
+    shared = {"radial_mlp": [8], "max_ell": 2, "MLP_irreps": "4x0e", "spin_channels": 2, "spin_max_ell": 1}
+    if kind == "two layers":
+        return MagneticMACE(
+            ModelConfig(atomic_numbers=[26], max_moment={26: 3.0}, r_max=2.7, hidden_irreps="4x0e",
+                        num_interactions=2, correlation=2, **shared)
+        )  # fmt: skip
+    config = ModelConfig(atomic_numbers=[24, 26], max_moment={24: 2.0, 26: 3.0}, r_max=4.2, num_interactions=1,
+                         hidden_irreps="4x0e+4x1o", spin_orbit=True, spin_orbit_channels=2, **shared)  # fmt: skip
+    model = MagneticMACE(config)
+    torch.nn.init.normal_(model.spin_orbit_term.readout)
+    return model
+
+
+def supercell(model, repeat, *, seed=0):
+    """Shaken bcc crystal with moments in all directions; thin enough that atoms are neighbours of their own images."""
+    rng = np.random.default_rng(seed)
+    atoms = cubic(1, name="bcc", a=2.87).repeat(repeat)
     atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)
-    set_magmoms(atoms, rng.normal(size=(len(atoms), 3)))
+    if len(model.elements) > 1:
+        atoms.numbers[::3] = model.elements[0]
     cells = Supercells(model, [aligned(atoms)], [Chain(300.0)])
     graph = cells.single_graph(0)
-    graph.magmoms = torch.as_tensor(atoms.arrays["initial_magmoms"])
-    assert reach(model) == n_layers
-    colors = find_colors(graph, n_layers)
-    assert sorted(torch.cat([c.atoms for c in colors]).tolist()) == list(range(len(atoms)))
-    assert max(len(c.atoms) for c in colors) > 1
-    local = LocalEnergy(model, graph)
+    graph.magmoms = torch.as_tensor(rng.normal(size=(len(atoms), 3)))
+    return graph
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "repeat"), [("default", (11, 1, 1)), ("spin-orbit", (11, 1, 1)), ("two layers", (17, 1, 1))]
+)
+def test_local_changes_are_those_of_the_whole(kind, repeat, fixed):
+    """With kept sums over neighbours and without, for moments that turn and that change in every way."""
+    model = network(kind)
+    graph = supercell(model, repeat)
+    (local,) = local_energies(model, [graph], fixed_lengths=fixed)
+    assert isinstance(local, KeptSums) == (kind != "two layers")
+    assert sorted(torch.cat([c.atoms for c in local.colors]).tolist()) == list(range(graph.n_atoms))
+    assert max(len(c.atoms) for c in local.colors) > 1
     generator = torch.Generator().manual_seed(0)
-    for color in sorted(colors, key=lambda c: -len(c.atoms))[:2]:
-        assert len(color.centres) <= len(atoms)
+    whole = graph.magmoms.clone()
+    for k in sorted(range(len(local.colors)), key=lambda k: -len(local.colors[k].atoms))[:3]:
+        color = local.colors[k]
         moments = torch.randn(len(color.atoms), 3, generator=generator, dtype=torch.float64)
-        changes, node_energy = local.propose(color, moments)
-        for k, atom in enumerate(color.atoms.tolist()):
-            trial = LocalEnergy(model, graph)
-            trial.graph.magmoms[:] = local.graph.magmoms
-            trial.graph.magmoms[atom] = moments[k]
-            before = local.node_energy.sum()
-            trial.refresh()
-            assert float(trial.node_energy.sum() - before) == pytest.approx(float(changes[k]), abs=1e-10)
+        if fixed:
+            moments *= (whole[color.atoms].norm(dim=1) / moments.norm(dim=1))[:, None]
+        proposal = local.propose(k, moments)
+        with torch.no_grad():
+            before = model(replace(graph, magmoms=whole))["energy"]
+            for change, atom, moment in zip(proposal.changes, color.atoms, moments, strict=True):
+                trial = whole.clone()
+                trial[atom] = moment
+                exact = float(model(replace(graph, magmoms=trial))["energy"] - before)
+                assert abs(exact) > 1e-6
+                assert float(change) == pytest.approx(exact, abs=1e-10)
         flags = torch.arange(len(color.atoms)) % 2 == 0
-        local.accept(color, moments, flags, node_energy)
+        local.accept(k, moments, flags, proposal)
+        whole[color.atoms[flags]] = moments[flags]
+        assert torch.equal(local.graph.magmoms, whole)
         kept = local.node_energy.clone()
         local.refresh()
         assert (kept - local.node_energy).abs().max() < 1e-10
-    assert sweep_cost(colors) > 1
+    assert sweep_cost(local.colors) > 1
+
+
+def tiny_chain(model, temperatures, *, lengths="fixed"):
+    atoms = cubic(1, name="bcc", a=2.87).repeat(2)
+    return LocalMoves(Supercells(model, [atoms], replicas(temperatures, 0, 1, "x")), lengths=lengths)
+
+
+@pytest.mark.parametrize("lengths", ["fixed", "variable"])
+def test_kept_sums_make_the_same_chain(lengths, tmp_path, monkeypatch):
+    """The same moves are accepted as by energies of the atoms within reach, so that all averages are the same."""
+    model = load_model(write_tiny_model(tmp_path / "m.safetensors"))
+    kept = tiny_chain(model, [3.0, 12.0], lengths=lengths)
+    assert isinstance(kept.local[0], KeptSums)
+    monkeypatch.setattr(PairSums, "offered_by", lambda _: False)
+    plain = tiny_chain(model, [3.0, 12.0], lengths=lengths)
+    assert not isinstance(plain.local[0], KeptSums)
+    found, expected = (sampler.advance(0, 4) for sampler in (kept, plain))
+    assert 0.1 < expected["acceptance"].mean() < 0.9
+    for key, values in expected.items():
+        assert np.allclose(found[key], values, rtol=0, atol=1e-9)
+
+
+def test_each_block_sums_afresh_what_rounding_left(tmp_path):
+    """Errors of kept sums are small in single precision, and none outlives a block."""
+    model = load_model(write_tiny_model(tmp_path / "m.safetensors"), dtype=torch.float32)
+    sampler = tiny_chain(model, [400.0], lengths="variable")
+    sampler.advance(0, 20)
+    (local,) = sampler.local
+    kept, energies = [values.clone() for values in local.sums], local.node_energy.clone()
+    local.refresh()
+    for old, new in zip(kept, local.sums, strict=True):
+        assert 0 < (old - new).abs().max() < 2e-5 * new.abs().max()
+    assert (energies - local.node_energy).abs().max() < 1e-5
+    for values in local.sums:
+        values += 0.1  # whatever went wrong before
+    energy = sampler.advance(1, 1)["energy"][0, 0, 0]
+    whole, _, _ = sampler.cells.evaluate(sampler.cells.moments, gradients=False)
+    assert energy == pytest.approx(float(whole) / 8, abs=1e-6)
+
+
+def test_reach_of_models_that_do_not_tell():
+    graph = supercell(toy(), (5, 5, 5))
+
+    class Bare(torch.nn.Module):
+        """What `config` told is hidden."""
+
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, graph):
+            return self.model(graph)
+
+    class Everywhere(torch.nn.Module):
+        def forward(self, graph):
+            return {"node_energy": graph.magmoms.sum().expand(graph.n_atoms)}
+
+    assert reach(network("two layers"), graph) == 2
+    layered = network("two layers")
+    wide = supercell(layered, (17, 1, 1))
+    assert reach(Bare(layered), wide) == 2
+    assert reach(Bare(network("default")), supercell(network("default"), (9, 1, 1))) == 1
+    assert reach(Bare(toy()), graph) == 1
+    with pytest.raises(UnsupportedOptionError, match="hybrid"):
+        reach(Everywhere(), wide)
 
 
 def aligned(atoms):
@@ -194,18 +298,6 @@ def aligned(atoms):
     reference = atoms.copy()
     set_magmoms(reference, [1.0] * len(atoms))
     return reference
-
-
-def two_layers():
-    from mmace_sim.model.config import ModelConfig
-    from mmace_sim.model.magnetic_mace import MagneticMACE
-
-    torch.manual_seed(0)
-    config = ModelConfig(
-        atomic_numbers=[26], r_max=2.7, hidden_irreps="4x0e", MLP_irreps="4x0e", radial_mlp=[8], max_ell=2,
-        num_interactions=2, correlation=2, spin_channels=2, spin_max_ell=1, max_moment={26: 3.0},
-    )  # fmt: skip
-    return MagneticMACE(config)
 
 
 @pytest.mark.parametrize("engine", [HybridMonteCarlo, LocalMoves])

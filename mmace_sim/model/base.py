@@ -105,6 +105,21 @@ class MagneticModel(nn.Module):
         rows = species
         if graph.head_idx is not None:
             rows = species + len(self.elements) * graph.head_idx[graph.system_idx]
-        node_energy = self.scale.double() * interaction.double() + self.reference(graph.magmoms, rows)
+        node_energy = self.node_energies(interaction, graph.magmoms, rows)
         energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
         return {"energy": energy, "node_energy": node_energy}
+
+    def node_energies(
+        self,
+        interaction: Float[Tensor, " n_atoms"],
+        magmoms: Float[Tensor, "n_atoms 3"],
+        species: Int[Tensor, " n_atoms"],
+    ) -> Float[Tensor, " n_atoms"]:
+        """Energy of each atom, in eV and float64: the scaled output of the network and the reference energy.
+
+        Args:
+            interaction: Output of the network for each atom.
+            magmoms: Moments, in μB.
+            species: Row of each atom in the tables of the reference.
+        """
+        return self.scale.double() * interaction.double() + self.reference(magmoms, species)

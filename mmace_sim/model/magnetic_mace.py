@@ -11,7 +11,7 @@ from mmace_sim.model.spin_space import SpinSpaceModel, make_spin_orbit_term
 from mmace_sim.nn.angular import spherical_harmonics
 from mmace_sim.nn.interaction import Edges, Hidden, SpinSpaceInteraction
 from mmace_sim.nn.moments import MomentGate
-from mmace_sim.nn.ops import ChannelLinear, NeighborLayout, SpeciesLinear
+from mmace_sim.nn.ops import ChannelLinear, NeighborLayout, PairScatter, SpeciesLinear
 from mmace_sim.nn.product import ProductBasis
 from mmace_sim.nn.radial import RadialBasis
 from mmace_sim.nn.readout import LinearReadout, NonLinearReadout
@@ -118,9 +118,23 @@ class MagneticMACE(SpinSpaceModel):
         sender, receiver = graph.edge_index
         layout = NeighborLayout.build(receiver, graph.n_atoms, vectors.dtype)
         vectors, sender = layout.arrange(vectors, sender)
+        return self.edges(vectors, sender, layout), self.embedding.new_zeros(len(species))
+
+    def edges(
+        self,
+        vectors: Float[Tensor, "n_pairs 3"],
+        sender: Int[Tensor, " n_pairs"],
+        layout: NeighborLayout | PairScatter,
+    ) -> Edges:
+        """Radial and angular basis of pairs.
+
+        Args:
+            vectors: From the centre to the neighbour, in Å, in the order of the layout.
+            sender: Atom that each pair brings in.
+            layout: How they are grouped by centre.
+        """
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         max_ell = self.config.max_ell if self.spin_orbit_term is None else FIELD_MAX_ELL
         norm = self.config.avg_num_neighbors**-0.5
         harmonics = spherical_harmonics(vectors, lengths, max_ell) * (norm * layout.mask)
-        edges = Edges(sender=sender, radial=self.radial_basis(lengths), harmonics=harmonics, layout=layout)
-        return edges, self.embedding.new_zeros(len(species))
+        return Edges(sender=sender, radial=self.radial_basis(lengths), harmonics=harmonics, layout=layout)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmace_sim.nn.angular import clebsch_gordan, split_degrees
-from mmace_sim.nn.ops import ChannelLinear, NeighborLayout
+from mmace_sim.nn.ops import ChannelLinear, NeighborLayout, PairScatter
 from mmace_sim.nn.radial import RadialNetwork
 
 
@@ -27,7 +27,7 @@ class Edges:
     sender: Int[Tensor, " n_edges"]
     radial: Float[Tensor, "n_edges n_radial"]
     harmonics: Float[Tensor, "n_edges n_harmonics"]
-    layout: NeighborLayout
+    layout: NeighborLayout | PairScatter
 
 
 @dataclass
@@ -132,11 +132,11 @@ class SpinConvolution(nn.Module):
         moments: Float[Tensor, "n_atoms 3"],
         weights: Float[Tensor, "n_edges n_weights"],
         edges: Edges,
-    ) -> Float[Tensor, "n_atoms n_spin_channels n_harmonics 3"]:
+    ) -> Float[Tensor, "n_centres n_spin_channels n_harmonics 3"]:
         """Spin vectors of each channel and component; the last axis is the spin direction."""
         K = self.n_channels
         sender, layout = edges.sender, edges.layout
-        n = hidden.scalars[0].shape[0]
+        n = layout.n_atoms
         factors = self.linear_moment(hidden.scalars[0])[:, :, 0].index_select(0, sender)
         sent_moments = moments.index_select(0, sender)
         spins = None
@@ -201,9 +201,7 @@ class SpinSpaceInteraction(nn.Module):
         self, hidden: Hidden, moments: Float[Tensor, "n_atoms 3"], edges: Edges
     ) -> tuple[Float[Tensor, "n_atoms n_channels n_harmonics"], Float[Tensor, "n_atoms n_spin_channels 3"]]:
         """Features of degrees 0 … max_ell, and the spatially scalar spin vectors Σ_j R m_j."""
-        for_space, for_spin = self.radial(edges.radial).split(
-            [self.space.n_weights, self.spin.n_weights], dim=1
-        )
+        for_space, for_spin = self.pair_weights(edges)
         space = self.space(hidden.scalars, for_space, edges)
         spin = self.spin(hidden, moments, for_spin, edges)
         spin_scalar = spin[:, :, 0]
@@ -217,6 +215,13 @@ class SpinSpaceInteraction(nn.Module):
                 parts += [centre_degrees[ell], pair_degrees[ell]]
             features.append(mix(torch.cat(parts, dim=1)))
         return torch.cat(features, dim=2), spin_scalar
+
+    def pair_weights(self, edges: Edges) -> tuple[Float[Tensor, "n_edges _n"], Float[Tensor, "n_edges _m"]]:
+        """Weights of the pairs in the space and in the spin convolution: they depend on distances only."""
+        for_space, for_spin = self.radial(edges.radial).split(
+            [self.space.n_weights, self.spin.n_weights], dim=1
+        )
+        return for_space, for_spin
 
 
 def spin_products(

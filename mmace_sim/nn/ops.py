@@ -97,6 +97,11 @@ class NeighborLayout:
     groups: list[tuple[int, int]]
     order: Int[Tensor, " n_atoms"] | None
 
+    @property
+    def n_atoms(self) -> int:
+        """Number of centres."""
+        return sum(n for n, _ in self.groups)
+
     @classmethod
     def build(cls, receiver: Int[Tensor, " n_edges"], n_atoms: int, dtype: torch.dtype) -> "NeighborLayout":
         """Group the atoms of a pair list that is sorted by receiver."""
@@ -135,6 +140,28 @@ class NeighborLayout:
             start = stop
         total = torch.cat(sums) if len(sums) > 1 else sums[0]
         return total if self.order is None else total.index_select(0, self.order)
+
+
+@dataclass
+class PairScatter:
+    """Pairs that stand anyhow: in place of a `NeighborLayout` where atoms have a pair or two.
+
+    Attributes:
+        receiver: Centre of each pair.
+        n_atoms: Number of centres.
+        mask: There is no filling.
+    """
+
+    receiver: Int[Tensor, " n_pairs"]
+    n_atoms: int
+    mask: float = 1.0
+
+    def sum_neighbors(
+        self, weights: Float[Tensor, "n_pairs n_channels"], basis: Float[Tensor, "n_pairs n_comp"]
+    ) -> Float[Tensor, "n_atoms n_channels n_comp"]:
+        """Σ_j weights_ij ⊗ basis_ij for every centre i."""
+        products = weights[:, :, None] * basis[:, None, :]
+        return products.new_zeros(self.n_atoms, *products.shape[1:]).index_add(0, self.receiver, products)
 
 
 def _group_bounds(counts: list[int]) -> list[tuple[int, int]]:

@@ -86,6 +86,15 @@ class SpinOrbitTerm(nn.Module):
             moments: Saturated moments, in units of the largest moment of the data.
             edges: Neighbour pairs with harmonics up to degree 4.
         """
+        return self.energies(*self.sums(scalars, moments, edges), moments)
+
+    def sums(
+        self,
+        scalars: Float[Tensor, "n_senders n_node_channels"],
+        moments: Float[Tensor, "n_senders 3"],
+        edges: Edges,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Crystal fields G_L and spin fields V_l of each centre, of shapes (n_atoms, n_channels, …)."""
         K = self.n_channels
         radial = self.radial(edges.radial).split(K, dim=1)
         sent = self.linear_up(scalars[..., None])[:, :, 0].index_select(0, edges.sender)
@@ -99,6 +108,12 @@ class SpinOrbitTerm(nn.Module):
         for ell, weights in enumerate(radial[FIELD_MAX_ELL + 1 :]):
             basis = (degrees[ell][:, :, None] * sent_moments[:, None, :]).flatten(1)
             spin.append(edges.layout.sum_neighbors(weights * sent, basis))
+        return field, spin
+
+    def energies(
+        self, field: list[Tensor], spin: list[Tensor], moments: Float[Tensor, "n_atoms 3"]
+    ) -> Float[Tensor, " n_atoms"]:
+        """Energy of each atom from its fields and its own moment, before the scale."""
         return torch.cat(self._invariants(field, spin, moments), dim=1) @ self.readout
 
     def _invariants(self, field: list[Tensor], spin: list[Tensor], moments: Tensor) -> list[Tensor]:
