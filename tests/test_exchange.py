@@ -11,8 +11,8 @@ from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.testing import HeisenbergModel, TensorExchangeModel
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.exchange import Exchange
-from mmace_sim.workflows.exchange_lattice import find_pairs, spin_lattice
-from mmace_sim.workflows.exchange_magnons import spin_stiffness, spin_waves
+from mmace_sim.workflows.exchange.lattice import find_pairs, spin_lattice
+from mmace_sim.workflows.exchange.magnons import spin_stiffness, spin_waves
 from mmace_sim.workflows.relax import Status
 
 A = 2.87

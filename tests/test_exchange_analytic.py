@@ -13,7 +13,7 @@ from mmace_sim.model.derivatives import evaluate
 from mmace_sim.testing import HeisenbergModel, SpinModel
 from mmace_sim.testing.toys import shell_sum
 from mmace_sim.workflows.exchange import Exchange
-from mmace_sim.workflows.exchange_hessian import transverse_frame
+from mmace_sim.workflows.exchange.hessian import transverse_frame
 from mmace_sim.workflows.order.lattices import cell_points
 from mmace_sim.workflows.relax import Status
 

@@ -8,7 +8,7 @@ from test_exchange import SHELLS, A, crystal_without_symmetry, iron
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.testing import HeisenbergModel, TensorExchangeModel
 from mmace_sim.workflows.exchange import Exchange
-from mmace_sim.workflows.exchange_files import (
+from mmace_sim.workflows.exchange.files import (
     orthogonal_cell,
     spirit_files,
     tb2j_text,

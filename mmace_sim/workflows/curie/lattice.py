@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from mmace_sim.errors import StructureError
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.exchange import ExchangeResult
-from mmace_sim.workflows.exchange_lattice import find_pairs, spin_lattice
+from mmace_sim.workflows.exchange.lattice import find_pairs, spin_lattice
 
 _SHELL_TOL = 0.05
 """Distances of shells may differ from those of pairs by this much, in Å."""

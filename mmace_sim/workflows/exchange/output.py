@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mmace_sim.workflows.exchange import CONVENTION, ExchangeResult
-from mmace_sim.workflows.exchange_files import write_exchange_files
+from mmace_sim.workflows.exchange.files import write_exchange_files
+from mmace_sim.workflows.exchange.workflow import CONVENTION, ExchangeResult
 from mmace_sim.workflows.magnetic_order import classify_order
 from mmace_sim.workflows.output import entry_head, finite_or_none, write_csv
 from mmace_sim.workflows.structures import LoadedStructure
@@ -158,7 +158,7 @@ def write_exchange(result: ExchangeResult, folder: Path, *, figures: bool) -> li
     write_csv(folder / "magnons.csv", tuple(waves[0]), waves)
     _, notes = write_exchange_files(result, folder)
     if figures:
-        from mmace_sim.workflows.exchange_plots import save_exchange_figures
+        from mmace_sim.workflows.exchange.plots import save_exchange_figures
 
         save_exchange_figures(result, folder)
     return notes

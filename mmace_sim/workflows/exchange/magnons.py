@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Complex, Float
 
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.exchange_hessian import transverse_frame
-from mmace_sim.workflows.exchange_lattice import Pairs, SpinLattice
+from mmace_sim.workflows.exchange.hessian import transverse_frame
+from mmace_sim.workflows.exchange.lattice import Pairs, SpinLattice
 from mmace_sim.workflows.phonons.bands import pretty
 
 

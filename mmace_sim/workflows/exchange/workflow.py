@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from mmace_sim.errors import MmaceError, StructureError, UnsupportedOptionError
 from mmace_sim.workflows.batching import Outcomes
-from mmace_sim.workflows.exchange_hessian import (
+from mmace_sim.workflows.exchange.hessian import (
     beyond,
     exchange_from_hessians,
     relax_lengths,
@@ -19,14 +19,14 @@ from mmace_sim.workflows.exchange_hessian import (
     spin_hessian,
     sum_rule_error,
 )
-from mmace_sim.workflows.exchange_lattice import Pairs, SpinLattice, find_pairs, spin_lattice
-from mmace_sim.workflows.exchange_magnons import (
+from mmace_sim.workflows.exchange.lattice import Pairs, SpinLattice, find_pairs, spin_lattice
+from mmace_sim.workflows.exchange.magnons import (
     MagnonPath,
     magnon_path,
     mean_field_temperature,
     spin_stiffness,
 )
-from mmace_sim.workflows.exchange_states import FourStates, Spirals, four_states, spin_spirals
+from mmace_sim.workflows.exchange.states import FourStates, Spirals, four_states, spin_spirals
 from mmace_sim.workflows.relax import ModelLike, Status, as_atoms
 from mmace_sim.workflows.singlepoint import (
     PointResult,

@@ -20,7 +20,7 @@ from ase.units import Rydberg, _e
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from mmace_sim.workflows.exchange import CONVENTION, ExchangeResult
+from mmace_sim.workflows.exchange.workflow import CONVENTION, ExchangeResult
 from mmace_sim.workflows.output import write_text
 
 _MRY = 1e-3 * Rydberg

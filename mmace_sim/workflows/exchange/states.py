@@ -9,8 +9,8 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Bool, Float, Int
 
-from mmace_sim.workflows.exchange_hessian import transverse_frame
-from mmace_sim.workflows.exchange_lattice import Pairs, SpinLattice
+from mmace_sim.workflows.exchange.hessian import transverse_frame
+from mmace_sim.workflows.exchange.lattice import Pairs, SpinLattice
 from mmace_sim.workflows.order.lattices import (
     cell_numbers,
     cell_points,

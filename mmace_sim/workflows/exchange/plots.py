@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
-from mmace_sim.workflows.exchange import ExchangeResult
+from mmace_sim.workflows.exchange.workflow import ExchangeResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

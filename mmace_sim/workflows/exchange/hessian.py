@@ -10,7 +10,7 @@ from ase import Atoms
 from jaxtyping import Complex, Float, Int
 
 from mmace_sim.graph.batch import graph_from_atoms
-from mmace_sim.workflows.exchange_lattice import Pairs, SpinLattice
+from mmace_sim.workflows.exchange.lattice import Pairs, SpinLattice
 from mmace_sim.workflows.order.lattices import cell_numbers
 
 
