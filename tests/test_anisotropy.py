@@ -238,6 +238,29 @@ def test_energies_are_means_of_both_signs_if_the_model_breaks_time_reversal():
     assert result.energies[4] == pytest.approx(np.mean(energies), abs=1e-12)
 
 
+class OddModel(SingleIonModel):
+    """One of ours by its looks, but with a term that is odd in the moments."""
+
+    def forward(self, graph, edge_vectors=None):
+        out = super().forward(graph, edge_vectors)
+        odd = 1e-5 * graph.magmoms[:, 2]
+        return {name: value + _summed(odd, value, graph) for name, value in out.items()}
+
+
+def _summed(values, like, graph):
+    return (
+        values if len(like) == len(values) else torch.zeros_like(like).index_add(0, graph.system_idx, values)
+    )
+
+
+def test_a_model_of_ours_that_breaks_time_reversal_is_not_said_to_be_averaged():
+    (result,) = Anisotropy(OddModel(uniaxial=(1e-4, 0.0)), **QUICK).run([iron(c=3.0)])
+    assert "taken for granted" in result.message
+    assert "are means" not in result.message
+    (even,) = Anisotropy(SingleIonModel(uniaxial=(1e-4, 0.0)), **QUICK).run([iron(c=3.0)])
+    assert even.message == ""
+
+
 def test_one_bad_structure_does_not_stop_the_others():
     flat = iron(magmoms=(0.0, 0.0))
     strange = bulk("Au", a=4.0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmace_sim.plots import COLORS, MARKERS, REFERENCE, WIDTHS, add_legend, new_figure, save_figure
+from mmace_sim.plots import COLORS, MARKERS, REFERENCE, new_figure, save_figure
 from mmace_sim.workflows.anisotropy.symmetry import crystal_direction
 from mmace_sim.workflows.anisotropy.workflow import AnisotropyResult
 
@@ -159,9 +159,8 @@ def sensitivity_figure(entries: Sequence[dict[str, Any]]) -> "Figure":
         axes.set_xscale("log")
     axes.set_yticks(np.arange(len(names)), [f"{name} ({len(groups[name])})" for name in names], fontsize=6)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlabel("rms change of energy by rotations of all moments (μeV/atom)")
-    axes.xaxis.label.set_size(7 if WIDTHS[width] < 4 else 8)
-    add_legend(axes)
+    axes.set_xlabel("rms change by rotations (μeV/atom)")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=6, frameon=False)
     return figure
 
 

@@ -87,7 +87,8 @@ class AnisotropyResult:
         directions: Cartesian unit vectors.
         energies: E(n), in eV per cell.
         curves: Energies in planes; harmonics and constants are not fitted to them.
-        time_reversal_error: Largest |E(n) − E(−n)|, in eV per cell.
+        time_reversal_error: Largest |E(m) − E(−m)| of the directions where both were computed, in eV per cell: all if
+            the model may break time reversal, else a few.
         surface: E(n) in harmonics.
         constants: Constants of the form; None for "general", or if the directions do not determine them.
         easy: Direction of lowest energy, of the equivalent ones that nearest to z.
@@ -134,8 +135,9 @@ class Anisotropy:
     """Energy against the direction of the moments for many magnets: settings here, structures in :meth:`run`.
 
     The moments of each structure are turned as a body so that their reference axis points along each direction of a
-    grid. All directions of all structures are one batch, always in float64. Where the model may break time reversal,
-    every energy is the mean of m and −m.
+    grid. All directions of all structures are one batch, always in float64. Time reversal, E(−m) = E(m), halves the
+    directions of collinear orders and is checked in a few of them. Of a model that is not built to obey it, every
+    energy is the mean of m and −m.
 
     Args:
         model: Energy model with spin–orbit coupling, its name or path, or any TorchSim model that gives magforces.
@@ -327,9 +329,14 @@ class Anisotropy:
                 "--directions."
             )
         if result.time_reversal_error > max(_MISFIT * span, rounding):
+            consequence = (
+                "E(−m) = E(m) was taken for granted, and energies are not means of both: look at `mmace-sim check`."
+                if self.reversible
+                else "energies are means of m and −m."
+            )
             notes.append(
-                f"the model breaks time reversal by up to {micro * result.time_reversal_error:.2g} μeV/atom; energies "
-                "are means of m and −m."
+                f"the model breaks time reversal by up to {micro * result.time_reversal_error:.2g} μeV/atom; "
+                f"{consequence}"
             )
         if not result.collinear:
             notes.append(
