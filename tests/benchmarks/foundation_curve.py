@@ -10,36 +10,38 @@ DATA_FOLDER holds fe_snap_npj2021 and fe_fcc_deltaspin; the results go to docs/b
 """
 
 import argparse
+import functools
+import itertools
 import json
 import time
 import warnings
 from pathlib import Path
 
+import curves
 import mace  # noqa: F401  (before e3nn)
 import numpy as np
 import record
 import torch
-from ase.io import read, write
+from ase.io import read
 from e3nn import o3
 
-from mmace_sim import plots
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.evaluate import evaluate_files
 from mmace_sim.training.trainer import train
 
-RESULTS = record.FOLDER / "foundation_curve.json"
+NAME = "foundation_curve"
+TOLD = "pretraining.json"
 FOUNDATION = "snap.model"
-SIZES = (25, 50, 100, 200, 405)
+SIZES = (3, 6, 12, 25, 100, 405)
 SIZE = {"num_interactions": 2, "max_ell": 2, "correlation": 3, "radial_mlp": [64, 64, 64], "num_bessel": 8}
 R_MAX = 4.0
 MAGNETIC = {"spin_channels": 8, "spin_max_ell": 1}
-PRETRAINING = {"two_atoms": 240, "more_atoms": 120, "cpu_seconds": 100.0, "batch_size": 4, "lr": 0.01}
+PRETRAINING = {"two_atoms": 240, "more_atoms": 120, "cpu_seconds": 300.0, "batch_size": 4, "lr": 0.01}
 METHODS = {
     "from the foundation": {"lr": 0.005},
     "same model from scratch": {"lr": 0.01},
     "MagneticMACE from scratch": {"lr": 0.01},
 }
-STEPS, BATCH = 150, 4
+STEPS, BATCH, WARMUP = 300, 1, 20
 
 
 def pretrain(data: Path, path: Path) -> dict:
@@ -180,61 +182,33 @@ def model_section(method: str, work: Path) -> dict:
 def run(data: Path, work: Path, method: str, n: int, seed: int) -> dict:
     """Train on n structures and test on others."""
     source = data / "fe_fcc_deltaspin"
-    frames = read(source / "train.extxyz", ":")
-    order = np.random.default_rng(seed).permutation(len(frames))[:n]
     folder = work / f"{method.replace(' ', '_')}_{n}_{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "train.extxyz", [frames[k] for k in order], format="extxyz")
+    epochs, warmup = curves.schedule(n, BATCH, STEPS, WARMUP)
+    part = curves.write_part(source / "train.extxyz", n, seed, folder / "train.extxyz")
     config = load_train_config(
         None,
         {
-            "data": {"train_file": str(folder / "train.extxyz"), "valid_fraction": 0.0},
+            "data": {"train_file": str(part), "valid_fraction": 0.0},
             "model": model_section(method, work),
-            "optimizer": {"lr": METHODS[method]["lr"]},
+            "optimizer": {"lr": METHODS[method]["lr"], "warmup_epochs": warmup},
             "trainer": {
-                "max_epochs": max(round(STEPS / np.ceil(n / BATCH)), 1),
+                "max_epochs": epochs,
                 "batch_size": BATCH,
                 "keep": "last",
                 "seed": seed,
                 "device": "cpu",
                 "num_threads": 1,
+                "figures": False,
             },
         },
     )
-    start = time.process_time()
-    result = train(config, folder)
-    seconds = time.process_time() - start
-    test = evaluate_files(result.model, [source / "test.extxyz"])
+    model = train(config, folder).model
     return {
-        "method": method,
-        "n": n,
-        "seed": seed,
         "lr": METHODS[method]["lr"],
-        "cpu_seconds": round(seconds, 1),
-        "test": {label: {"mae": e.mae, "rmse": e.rmse, "unit": e.unit} for label, e in test.overall.items()},
+        "test": curves.errors(model, [source / "test.extxyz"]),
+        "train": curves.errors(model, [part]),
     }
-
-
-def figure() -> None:
-    """Errors against the number of structures."""
-    results = json.loads(RESULTS.read_text())["runs"]
-    for label in ("energy", "forces", "magforces"):
-        drawn, axes = plots.new_figure()
-        unit = results[0]["test"][label]["unit"]
-        for method, marker in zip(METHODS, plots.MARKERS, strict=False):
-            own = [r for r in results if r["method"] == method]
-            if not own:
-                continue
-            sizes = sorted({r["n"] for r in own})
-            means = [np.mean([r["test"][label]["mae"] for r in own if r["n"] == n]) for n in sizes]
-            axes.plot(sizes, means, marker=marker, markersize=4, label=method)
-        axes.set(
-            xscale="log", yscale="log", xlabel="structures with moments", ylabel=f"{label}, test MAE ({unit})"
-        )
-        axes.set_xticks(SIZES, [str(n) for n in SIZES])
-        axes.minorticks_off()
-        plots.add_legend(axes)
-        plots.save_figure(drawn, record.FOLDER / f"foundation_curve_{label}")
 
 
 def main() -> None:
@@ -244,29 +218,28 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    options.work.mkdir(parents=True, exist_ok=True)
-    done = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"runs": []}
-    told = options.work / "pretraining.json"
-    if not told.is_file():
-        told.write_text(json.dumps(PRETRAINING | pretrain(options.data, options.work / FOUNDATION)))
-    done["pretraining"] = json.loads(told.read_text())
-    if not (options.work / f"untrained_{FOUNDATION}").is_file():
-        frames = select(options.data / "fe_snap_npj2021" / "train.extxyz", SHARES["train"])
-        torch.save(untrained(frames), options.work / f"untrained_{FOUNDATION}")
-    for seed in options.seeds:
-        for n in options.sizes:
-            for method in options.methods:
-                if any((r["method"], r["n"], r["seed"]) == (method, n, seed) for r in done["runs"]):
-                    continue
-                done["runs"].append(run(options.data, options.work, method, n, seed))
-                settings = {"steps": STEPS, "batch_size": BATCH, "magnetic": MAGNETIC, "r_max": R_MAX}
-                record.write("foundation_curve", done | {"settings": settings})
-                figure()
+    prepare(options.data, options.work)
+    pretraining = json.loads((options.work / TOLD).read_text())
+    settings = {"steps": STEPS, "batch_size": BATCH, "magnetic": MAGNETIC, "r_max": R_MAX}
+    results = curves.Results(NAME, settings | {"pretraining": pretraining})
+    wanted = itertools.product(options.methods, options.sizes, options.seeds)
+    results.add_missing(wanted, functools.partial(run, options.data, options.work))
+    curves.draw(results.runs, list(METHODS), record.FOLDER / NAME)
+
+
+def prepare(data: Path, work: Path) -> None:
+    """Pre-train the foundation if that is not done, and write the same network with random weights."""
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / TOLD).is_file():
+        (work / TOLD).write_text(json.dumps(PRETRAINING | pretrain(data, work / FOUNDATION)))
+    if not (work / f"untrained_{FOUNDATION}").is_file():
+        frames = select(data / "fe_snap_npj2021" / "train.extxyz", SHARES["train"])
+        torch.save(untrained(frames), work / f"untrained_{FOUNDATION}")
 
 
 if __name__ == "__main__":
