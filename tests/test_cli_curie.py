@@ -67,14 +67,19 @@ def test_earlier_exchange_from_file_to_files_and_resumed(model, iron, tmp_path):
     assert {path.name for path in folder.iterdir()} == FIGURES | {"points.csv", "samples-1.npz"}
     table = (folder / "points.csv").read_bytes()
 
-    assert mmace_sim(*arguments).exit_code == 2
+    refused = mmace_sim(*arguments)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.output
     samples = (folder / "samples-1.npz").stat().st_mtime_ns
     assert mmace_sim(*arguments, "--resume", "-q").exit_code == result.exit_code
     assert (folder / "samples-1.npz").stat().st_mtime_ns == samples  # all was there
     assert (folder / "points.csv").read_bytes() == table
     other = mmace_sim(*arguments, "--seed", 1, "--resume")
     assert other.exit_code == 2
-    assert "seed was 0, now 1" in other.output
+    assert "config differs: seed" in other.output
+    other = mmace_sim(*arguments, "-m", write_tiny_model(tmp_path / "other.safetensors", seed=1), "--resume")
+    assert other.exit_code == 2
+    assert "config differs" in other.output
     assert (folder / "points.csv").read_bytes() == table  # nothing was touched
     again = mmace_sim("curie", "-c", out / "config.yaml", "--force", "--no-figures", "-q")
     assert again.exit_code == result.exit_code

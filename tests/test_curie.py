@@ -10,7 +10,7 @@ from mmace_sim.errors import OutputError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.curie.chains import Chain, replicas, run_blocks
+from mmace_sim.workflows.curie.chains import Chain, Series, block_generator, replicas, run_blocks
 from mmace_sim.workflows.curie.estimators import crossing, estimate, peak, power_law
 from mmace_sim.workflows.curie.heatbath import HeatBath, draw_spins
 from mmace_sim.workflows.curie.lattice import SpinModel, SpinNetwork, color_greedily
@@ -102,6 +102,34 @@ def test_drawn_spins_have_the_right_moments():
         assert float(mean) == pytest.approx(langevin(60 * strength), abs=4e-3)
     across = drawn[0].mean(dim=1) - drawn[0].mean(dim=1) @ field[0, :, 0] * field[0, :, 0] / 0.001394
     assert across.abs().max() < 5e-3
+
+
+def test_spins_without_a_field_are_uniform_on_the_sphere():
+    """The field of neighbours may cancel, or a site may have none."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = draw_spins(
+        torch.zeros(1, 3, 100_000),
+        torch.full((100_000,), 60.0),
+        torch.rand(2, 1, 100_000, generator=generator),
+    )
+    assert torch.linalg.norm(drawn, dim=1).sub(1).abs().max() < 1e-5
+    assert drawn.mean(dim=2).abs().max() < 0.01
+    second = torch.einsum("xan,xbn->ab", drawn, drawn) / 100_000
+    assert (second - torch.eye(3) / 3).abs().max() < 0.01
+    lone = SpinNetwork.build(np.arange(50)[:, None], np.zeros((50, 1)), np.ones(50), np.ones(50))
+    ((point,),) = sampled([lone], [UNIT], 60)
+    assert point.values["order"].mean == pytest.approx((8 / (3 * np.pi * 50)) ** 0.5, rel=0.1)
+
+
+def test_replicas_of_a_seed_are_no_chains_of_the_next():
+    """Nor does any other part of what a chain is stand for another."""
+    chains = [*replicas([100.0, 100.001], 0, 3, "a"), *replicas([100.0], 1, 3, "a"), Chain(100.0, 0, "b")]
+    cpu = torch.device("cpu")
+    words = {block_generator(chain, n, block, cpu).initial_seed()
+             for chain in chains for n in (8, 27) for block in (0, 1)}  # fmt: skip
+    assert len(words) == len(chains) * 4
+    again = block_generator(chains[1], 8, 0, cpu).initial_seed()
+    assert again == block_generator(replicas([100.0], 0, 2, "a")[1], 8, 0, cpu).initial_seed()
 
 
 def test_over_relaxation_costs_no_energy():
@@ -207,7 +235,9 @@ def test_short_and_drifting_chains_are_told():
     chains = replicas([1.44 * UNIT], 0, 1, "x")
     sampler = HeatBath([model.network(8)], chains, n_over=0)
     series = run_blocks(sampler, 0, 60)
-    ((point,),) = points(series, chains, sampler.sizes)
+    short = Series({key: values[:20] for key, values in series.values.items()}, 0)
+    ((point,),) = points(short, chains, sampler.sizes)
+    assert point.autocorrelation > 1
     assert point.status is CurieStatus.NOT_EQUILIBRATED
     series.values["order"][:] = np.random.default_rng(0).normal(size=(60, 1, 1)) * 0.01 + 0.5
     series.values["energy"][:] = series.values["order"]

@@ -8,7 +8,7 @@ import torch
 from ase.build import bulk
 from cli_tools import write_tiny_model
 
-from mmace_sim.errors import StructureError, UnsupportedElementError, UnsupportedOptionError
+from mmace_sim.errors import OutputError, StructureError, UnsupportedElementError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.config import ModelConfig
@@ -327,6 +327,36 @@ def test_impossible_structures_and_options_are_refused():
         reference_signs(cell)
     with pytest.raises(UnsupportedOptionError, match="lengths"):
         HybridMonteCarlo(Supercells(toy(), [cubic(2)], [Chain(1.0)]), lengths="long")
+
+
+def test_observables_are_per_magnetic_atom(tmp_path):
+    """Al without a moment beside Fe: energies, magnetisation and fluctuations count spins, as with exchange."""
+    model = load_model(write_tiny_model(tmp_path / "m.safetensors"))
+    cell = bulk("FeAl", "cesiumchloride", a=2.9)
+    set_magmoms(cell, [2.0, 0.0])
+    cells = Supercells(model, [cell.repeat(2)], [Chain(50.0)])
+    assert (cells.n_atoms, cells.n_spins) == ([16], [8])
+    energies = torch.tensor([-4.0], dtype=torch.float64)
+    names = HybridMonteCarlo.records
+    values = dict(zip(names, cells.observe(energies, torch.ones(1))[:, 0, 0], strict=True))
+    assert values["energy"] == pytest.approx(-0.5)
+    assert values["magnetization"] == values["length"] == pytest.approx(2.0)
+    assert values["volume"] == pytest.approx(2.9**3 / 2)
+
+    settings = {"temperatures": [50.0], "sizes": [2], "n_sweeps": 12, "magmoms": "fixed", "moves": "local"}
+    workflow = Curie(model, method="direct", **settings)
+    (result,) = workflow.run([cell], folder=tmp_path, names=["feal"])
+    ((point,),) = result.points
+    assert point.n_spins == 8
+    with np.load(tmp_path / "feal" / "samples-1.npz") as file:
+        order, energy = (file[f"value_{key}"][2:, 0, 0] for key in ("order", "energy"))
+    kt = BOLTZMANN_EV_PER_K * 50.0
+    assert point.values["susceptibility"].mean == pytest.approx(8 * order.var() / kt)
+    assert point.values["heat_capacity"].mean == pytest.approx(8 * energy.var() / kt**2)
+    with torch.no_grad():
+        model.scale *= 1.5
+    with pytest.raises(OutputError, match="another run"):
+        workflow.run([cell], folder=tmp_path, names=["feal"])
 
 
 @pytest.mark.parametrize("moves", ["hybrid", "local"])

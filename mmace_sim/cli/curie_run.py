@@ -1,6 +1,5 @@
 """One run of ``mmace-sim curie``: read, sample, write, show."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,17 +9,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mmace_sim.cli.config import NOT_PHYSICS, RunConfig, load_config
+from mmace_sim.cli.config import RunConfig
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.errors import ConfigError, OutputError
+from mmace_sim.errors import ConfigError
 from mmace_sim.workflows.curie.exchange_run import read_exchange_run
 from mmace_sim.workflows.curie.lattice import SpinModel
 from mmace_sim.workflows.curie.output import CURIE_COLUMNS, CURIE_UNITS, curie_entry, write_curie
-from mmace_sim.workflows.curie.workflow import Curie, planned_sweeps
-from mmace_sim.workflows.output import file_names
-
-_SAMPLES = "*/samples-*.npz"
+from mmace_sim.workflows.curie.workflow import Curie, CurieResult, planned_sweeps
 
 
 class CurieConfig(RunConfig):
@@ -113,70 +109,47 @@ def run_curie(config: CurieConfig, *, resume: bool, force: bool, quiet: bool) ->
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
     known = None if config.exchange_run is None else read_exchange_run(Path(config.exchange_run))
-    _settle(config, resume=resume, force=force)
-    with open_run("curie", config, force=force or resume) as run:
-        workflow = Curie(
-            run.model,
-            method=config.method,
-            temperatures=config.temperatures,
-            sizes=config.sizes,
-            n_sweeps=config.sweeps,
-            n_equilibration=config.equilibration,
-            n_over=config.over_relaxation,
-            seed=config.seed,
-            n_replicas=config.replicas,
-            magmoms=config.magmoms,
-            cutoff=config.cutoff,
-            lengths=config.lengths,
-            lattice=config.lattice,
-            moves=config.moves,
-            n_steps=config.n_steps,
-        )
-        names = file_names([item.name for item in run.structures])
-        with progress("Sampling", planned_sweeps(workflow, len(names)), "sweeps", quiet=quiet) as advance:
-            results = workflow.run(
-                [item.atoms for item in run.structures],
-                names=names,
-                spin_models=None if known is None else _models_of(run, known),
-                folder=run.folder,
-                on_sweeps=advance,
-            )
-        for name, result in zip(names, results, strict=True):
-            write_curie(result, run.folder / name, figures=config.figures)
-        entries = run.entries(results, curie_entry)
+    with open_run("curie", config, resume=resume, force=force) as run:
+        _sample(run, config, known, quiet=quiet)
+        entries = run.stored_entries()
         code = run.finish(entries, columns=CURIE_COLUMNS, units=CURIE_UNITS)
     if not quiet:
-        print_run(_table(entries[:MAX_ROWS]), entries, run.folder, [f"{name}/" for name in names[:3]])
+        names = [f"{folder.name}/" for folder in run.folders.values()]
+        print_run(_table(entries[:MAX_ROWS]), entries, run.folder, names[:3], n_resumed=run.n_resumed)
     return code
 
 
-def _settle(config: CurieConfig, *, resume: bool, force: bool) -> None:
-    """Make sure that an earlier run may be gone on with, before any of its files is touched.
+def _sample(
+    run: PropertyRun, config: CurieConfig, known: dict[str, SpinModel] | None, *, quiet: bool
+) -> None:
+    """Sample what is not finished; a structure that an earlier run began goes on from its last block of sweeps."""
+    fields = (
+        "method", "temperatures", "sizes", "seed", "magmoms", "cutoff", "lengths", "lattice", "moves", "n_steps"
+    )  # fmt: skip
+    workflow = Curie(
+        run.model,
+        n_sweeps=config.sweeps,
+        n_equilibration=config.equilibration,
+        n_over=config.over_relaxation,
+        n_replicas=config.replicas,
+        **{name: getattr(config, name) for name in fields},
+    )
+    pending, folders = run.pending, run.folders
 
-    Samples are not among the files that a new run in an old folder removes: they stay for --resume only.
-    """
-    folder = Path(config.output)
-    if resume and force:
-        raise OutputError(
-            "--resume and --force contradict each other: go on with the earlier run, or overwrite it?"
+    def store(index: int, result: CurieResult) -> None:
+        item = pending[index]
+        write_curie(result, folders[item.name], figures=config.figures)
+        run.store(item, curie_entry(item, result))
+
+    with progress("Sampling", planned_sweeps(workflow, len(pending)), "sweeps", quiet=quiet) as advance:
+        workflow.run(
+            [item.atoms for item in pending],
+            names=[folders[item.name].name for item in pending],
+            spin_models=None if known is None else _models_of(run, known),
+            folder=run.folder,
+            on_sweeps=advance,
+            on_finished=store,
         )
-    summary = folder / "summary.json"
-    if not summary.is_file():
-        return
-    if force:
-        for path in folder.glob(_SAMPLES):
-            path.unlink()
-    if resume:
-        if json.loads(summary.read_text(encoding="utf-8"))["command"] != "curie":
-            raise OutputError(f"{folder}: holds no run of mmace-sim curie. Choose another --output.")
-        earlier = load_config(CurieConfig, folder / "config.yaml", {})
-        for key in CurieConfig.model_fields.keys() - NOT_PHYSICS - {"figures"}:
-            was, now = getattr(earlier, key), getattr(config, key)
-            if was != now:
-                raise OutputError(
-                    f"{folder}: cannot be resumed, {key} was {was}, now {now}. Use the same settings, overwrite "
-                    "the run (--force), or choose another folder (--output DIR)."
-                )
 
 
 def _models_of(run: PropertyRun, known: dict[str, SpinModel]) -> list[SpinModel]:
@@ -185,7 +158,7 @@ def _models_of(run: PropertyRun, known: dict[str, SpinModel]) -> list[SpinModel]
         raise ConfigError(
             f"{run.config.exchange_run}: no exchange of {', '.join(missing)}; it has {', '.join(known) or 'none'}."
         )
-    return [known[item.name] for item in run.structures]
+    return [known[item.name] for item in run.pending]
 
 
 def _table(entries: list[dict[str, Any]]) -> Table:

@@ -1,13 +1,12 @@
 """Runs that can be resumed: a journal that says what the run is, and what of it is finished."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from mmace_sim.cli.config import NOT_PHYSICS, dump_config
 from mmace_sim.cli.run_dir import finished_records, log_start, log_to, prepare_folder
-from mmace_sim.workflows.journal import FILE_NAME, Journal, fingerprint
+from mmace_sim.workflows.journal import FILE_NAME, Journal, fingerprint, weights_hash
 from mmace_sim.workflows.output import versions, write_text
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
@@ -55,7 +54,7 @@ def _header(run: Any, may_differ: frozenset[str]) -> dict[str, Any]:
     config = {
         key: value for key, value in run.config.model_dump(mode="json").items() if key not in may_differ
     }
-    config["weights of the model"] = _weights_hash(run.model)
+    config["weights of the model"] = weights_hash(run.model)
     inputs = {
         item_key(item): fingerprint(item.atoms) if isinstance(item, LoadedStructure) else "unusable"
         for item in run.items
@@ -67,11 +66,3 @@ def _header(run: Any, may_differ: frozenset[str]) -> dict[str, Any]:
         "config": config,
         "inputs": inputs,
     }
-
-
-def _weights_hash(model: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -22,7 +22,7 @@ OWN_FILES: tuple[str, ...] = (
     "*/shells.csv", "*/pairs.csv", "*/magnons.csv", "*/exchange.png", "*/exchange.svg", "*/magnons.png",
     "*/directions.csv", "*/anisotropy_*.png", "*/anisotropy_*.svg",
     "*/points.csv", "*/order.png", "*/order.svg", "*/susceptibility.png", "*/susceptibility.svg", "*/binder.png",
-    "*/binder.svg", "*/heat_capacity.png", "*/heat_capacity.svg",
+    "*/binder.svg", "*/heat_capacity.png", "*/heat_capacity.svg", "*/samples-*.npz",
     "*/trajectory.extxyz", "*/thermo.csv", "*/checkpoint.npz", "*/energies.png", "*/energies.svg", "final.extxyz",
     "*/temperatures.png", "*/temperatures.svg", "*/moments.png", "*/moments.svg",
     "*/magnons.svg", "*/vampire/*", "*/uppasd/*", "*/spirit/*", "*/tb2j/exchange.out",

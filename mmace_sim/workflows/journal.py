@@ -174,6 +174,19 @@ def atoms_from_record(record: dict[str, Any]) -> Atoms:
     return atoms
 
 
+def weights_hash(model: Any) -> str:
+    """A short hash of the weights of a model: what a resumed run must agree with.
+
+    Args:
+        model: A torch module.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def fingerprint(atoms: Atoms) -> str:
     """A hash of elements, positions, cell, periodicity and moments, and of velocities and constraints if there are any.
 

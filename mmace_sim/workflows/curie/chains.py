@@ -1,8 +1,9 @@
 """Chains of samples: who they are, their random numbers, blocks of sweeps that survive a killed process."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,13 +22,15 @@ class Chain:
 
     Attributes:
         temperature: In K.
-        seed: Of the random numbers; replicas have different ones.
+        seed: Of the random numbers.
+        replica: Number among chains at the same temperature; each has random numbers of its own.
         name: Of the system, so that two systems with the same seed have different random numbers.
     """
 
     temperature: float
     seed: int = 0
     name: str = ""
+    replica: int = 0
 
 
 def block_generator(chain: Chain, n_atoms: int, block: int, device: torch.device) -> torch.Generator:
@@ -43,10 +46,9 @@ def block_generator(chain: Chain, n_atoms: int, block: int, device: torch.device
         A generator.
     """
     milli = round(1000 * chain.temperature)
-    entropy = [chain.seed, n_atoms, milli, block, *chain.name.encode()]
-    (word,) = np.random.SeedSequence(entropy).generate_state(1, dtype=np.uint64)
-    generator = torch.Generator(device=device)
-    return generator.manual_seed(int(word >> np.uint64(1)))
+    identity = repr((chain.seed, chain.replica, chain.name, n_atoms, milli, block))
+    word = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "little")
+    return torch.Generator(device=device).manual_seed(word >> 1)
 
 
 def by_record(
@@ -178,14 +180,11 @@ def replicas(temperatures: Sequence[float], seed: int, n_replicas: int, name: st
 
     Args:
         temperatures: In K.
-        seed: Of the first replica; the next ones follow.
+        seed: Of the random numbers; those of a replica are no others' of another seed.
         n_replicas: Chains of each temperature.
         name: Of the system.
 
     Returns:
         All replicas of the first temperature, then of the second, ….
     """
-    first = Chain(0.0, seed, name)
-    return [
-        replace(first, temperature=float(t), seed=seed + k) for t in temperatures for k in range(n_replicas)
-    ]
+    return [Chain(float(t), seed, name, k) for t in temperatures for k in range(n_replicas)]

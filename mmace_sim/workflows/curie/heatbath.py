@@ -16,6 +16,8 @@ from mmace_sim.workflows.curie.lattice import SpinNetwork
 
 _VECTOR = 64
 """A multiple of the numbers that a vector instruction takes."""
+_NO_FIELD = 1e-20
+"""eV; weaker fields count as none."""
 
 
 class HeatBath:
@@ -195,15 +197,17 @@ def draw_spins(
         uniform: Uniform numbers in [0, 1).
 
     Returns:
-        cos θ = 1 + ln(1 − u (1 − e^{−2βH}))/(βH) by inversion, and a uniform azimuth about H.
+        cos θ = 1 + ln(1 − u (1 − e^{−2βH}))/(βH) by inversion, and a uniform azimuth about H; uniform on the sphere
+        without a field.
     """
-    strength = torch.sqrt(_dot(fields, fields)).clamp(min=1e-20)
+    strength = torch.sqrt(_dot(fields, fields)).clamp(min=_NO_FIELD)
     a = (beta * strength).clamp(min=1e-6)
     cosine = (1 + _full(torch.log1p, uniform[0] * _full(torch.expm1, -2 * a)) / a).clamp(-1, 1)
     sine = torch.sqrt((1 - cosine) * (1 + cosine))
     azimuth = (2 * torch.pi) * uniform[1]
     x, y = sine * _full(torch.cos, azimuth), sine * _full(torch.sin, azimuth)
     nx, ny, nz = (fields / strength[:, None]).unbind(dim=1)
+    nz = torch.where(strength > _NO_FIELD, nz, 1.0)  # any axis will do
     # branchless frame about the field: Duff et al., J. Comput. Graph. Tech. 6, 1 (2017)
     sign = torch.copysign(torch.ones_like(nz), nz)
     c = -1 / (sign + nz)

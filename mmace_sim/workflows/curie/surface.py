@@ -32,6 +32,10 @@ class Supercells:
         supercells: One for each size, with moments in a collinear reference order.
         chains: Temperature and replica of each chain.
 
+    Attributes:
+        n_atoms: Atoms of each size.
+        n_spins: Those of them that have a moment in the reference order.
+
     Raises:
         StructureError: If the order is not collinear.
         UnsupportedElementError: If the model does not know an element.
@@ -51,6 +55,7 @@ class Supercells:
         self.cells = [self._tensor(atoms.cell.array) for atoms in images]
         self.moments = [self._tensor(get_magmoms(atoms)) for atoms in images]
         self._signs = [reference_signs(atoms) for atoms in supercells for _ in chains]
+        self.n_spins = [int(np.count_nonzero(reference_signs(atoms))) for atoms in supercells]
         temperatures = torch.tensor([chain.temperature for chain in chains], dtype=torch.float64)
         self.beta = (1 / (BOLTZMANN_EV_PER_K * temperatures)).repeat(len(supercells)).to(model.device)
         self._graphs: dict[tuple[int, ...], MagneticGraph] = {}
@@ -160,20 +165,21 @@ class Supercells:
             acceptance: Fraction of accepted moves.
 
         Returns:
-            Per atom: "energy" in eV; of magnetic atoms: "order" |Σ s_i m̂_i|/n, "length" mean |m| in μB; per atom:
-            "magnetization" |Σ m_i| in μB, "volume" in Å³; "acceptance".
+            Of the n atoms with a moment in the reference order: "order" |Σ s_i m̂_i|/n, "length" mean |m| in μB; the
+            whole divided by n: "energy" in eV, "magnetization" |Σ m_i| in μB. "volume" in Å³ per atom, "acceptance".
         """
         rows = []
         for k, (moments, signs, n) in enumerate(zip(self.moments, self._signs, self.sizes, strict=True)):
             m = moments.double().cpu().numpy()
             lengths = np.linalg.norm(m, axis=1)
             magnetic = signs != 0
+            n_spins = magnetic.sum()
             unit = m[magnetic] / lengths[magnetic, None].clip(min=1e-12)
-            order = np.linalg.norm((signs[magnetic, None] * unit).sum(axis=0)) / magnetic.sum()
-            total = np.linalg.norm(m.sum(axis=0)) / n
+            order = np.linalg.norm((signs[magnetic, None] * unit).sum(axis=0)) / n_spins
+            total = np.linalg.norm(m.sum(axis=0)) / n_spins
             volume = float(torch.linalg.det(self.cells[k].double()).abs()) / n
             mean = lengths[magnetic].mean()
-            rows.append([float(energies[k]) / n, order, total, mean, float(acceptance[k]), volume])
+            rows.append([float(energies[k]) / n_spins, order, total, mean, float(acceptance[k]), volume])
         return np.array(rows).T.reshape(len(RECORDS), len(self.n_atoms), len(self.chains))
 
     def state(self) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from mmace_sim.workflows.curie.local import LocalMoves
 from mmace_sim.workflows.curie.statistics import CurieStatus, Point, points
 from mmace_sim.workflows.curie.surface import Supercells
 from mmace_sim.workflows.exchange import Exchange
-from mmace_sim.workflows.journal import fingerprint
+from mmace_sim.workflows.journal import fingerprint, weights_hash
 from mmace_sim.workflows.relax import Status, as_atoms
 from mmace_sim.workflows.singlepoint import SinglePoint
 
@@ -138,6 +138,7 @@ class Curie:
         spin_models: Sequence[SpinModel] | None = None,
         folder: Path | None = None,
         on_sweeps: Callable[[int], None] | None = None,
+        on_finished: Callable[[int, CurieResult], None] | None = None,
     ) -> list[CurieResult]:
         """Sample each crystal; one that fails does not stop the others.
 
@@ -147,6 +148,7 @@ class Curie:
             spin_models: Heisenberg models to use instead of computing exchange.
             folder: Where samples are kept in ``NAME/samples-*.npz``; a killed run goes on from these.
             on_sweeps: Called with how many sweeps are done.
+            on_finished: Called with the number of a structure and its result.
 
         Returns:
             One result for each structure, in the same order.
@@ -164,6 +166,8 @@ class Curie:
                     results.append(self._heisenberg(atoms, spins, name, where, on_sweeps))
             except (StructureError, RuntimeError, np.linalg.LinAlgError) as error:  # must not stop the others
                 results.append(CurieResult(atoms, self.method, CurieStatus.FAILED, str(error)))
+            if on_finished is not None:
+                on_finished(k, results[-1])
         return results
 
     def _spin_model(self, atoms: Atoms) -> SpinModel:
@@ -218,7 +222,7 @@ class Curie:
                 n_adapt=self.n_equilibration,
             )
         found = self._sample(sampler, chains, "1", folder, on_sweeps, fingerprint(atoms).encode())
-        return self._result(atoms, points(found, chains, cells.n_atoms), None)
+        return self._result(atoms, points(found, chains, cells.n_spins), None)
 
     def _sample(
         self,
@@ -232,9 +236,8 @@ class Curie:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         settings = {key: value for key, value in vars(self).items() if key not in ("model", "device")}
-        identity = hashlib.sha256(repr((sorted(settings.items()), chains)).encode() + content).hexdigest()[
-            :16
-        ]
+        parts = repr((sorted(settings.items()), chains, weights_hash(self.model)))
+        identity = hashlib.sha256(parts.encode() + content).hexdigest()[:16]
         return run_blocks(
             sampler,
             self.n_equilibration,
