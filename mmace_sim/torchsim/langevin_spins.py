@@ -61,7 +61,7 @@ class MomentDynamics:
     length_friction: float = 0.0
     solver: str = "midpoint"
     tolerance: float = 1e-5
-    max_iterations: int = 20
+    max_iterations: int = 40
 
     def __post_init__(self) -> None:
         positive = self.damping >= 0 and self.length_friction >= 0 and self.tolerance > 0
@@ -162,7 +162,7 @@ def moment_step(
         residual = torch.where(active, latest, residual)
         rows, active = active[system_idx], active & (latest > dynamics.tolerance)
         if converge and bool(active.any()):
-            mixed = mixing(found - field, found)
+            mixed = mixing(better - new, found)
             going = active[system_idx]
             found = _where(going, mixed, found)
             better = _where(going, turn.solve(new, mixed), better)
@@ -180,7 +180,7 @@ class _Mixing:
         Walker, Ni, 10.1137/10078356X.
     """
 
-    depth = 3
+    depth = 6
 
     def __init__(self, system_idx: Tensor, n_systems: int) -> None:
         self.system_idx, self.n_systems = system_idx, n_systems
