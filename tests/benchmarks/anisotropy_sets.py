@@ -80,8 +80,7 @@ def compare_with_labels(name, images):
 def maps(runs, key):
     """Spreads of all structures for both seeds, in μeV/atom."""
     tables = [rows(runs / f"{key}_map_{seed}") for seed in SEEDS]
-    values = np.array([[float(row["spread"]) for row in table.values()] for table in tables])
-    assert list(tables[0]) == list(tables[1])
+    values = np.array([[float(table[name]["spread"]) for name in tables[0]] for table in tables])
     ranks = values.argsort(axis=1).argsort(axis=1)
     return values, {
         "median_spread": np.median(values, axis=1).tolist(), "largest_spread": values.max(axis=1).tolist(),
