@@ -21,7 +21,7 @@ from mmace_sim.workflows.curie.heatbath import HeatBath
 from mmace_sim.workflows.curie.hmc import HybridMonteCarlo
 from mmace_sim.workflows.curie.lattice import SpinModel
 from mmace_sim.workflows.curie.local import LocalMoves
-from mmace_sim.workflows.curie.local_energy import KeptSums, local_energies, reach, sweep_cost
+from mmace_sim.workflows.curie.local_energy import KeptSums, find_colors, local_energies, reach, sweep_cost
 from mmace_sim.workflows.curie.statistics import points
 from mmace_sim.workflows.curie.surface import Supercells, reference_signs
 from mmace_sim.workflows.curie.workflow import Curie
@@ -185,7 +185,7 @@ def supercell(model, repeat, *, seed=0):
     if len(model.elements) > 1:
         atoms.numbers[::3] = model.elements[0]
     cells = Supercells(model, [aligned(atoms)], [Chain(300.0)])
-    graph = cells.single_graph(0)
+    graph = cells.batch_graph((0,))
     graph.magmoms = torch.as_tensor(rng.normal(size=(len(atoms), 3)))
     return graph
 
@@ -198,7 +198,8 @@ def test_local_changes_are_those_of_the_whole(kind, repeat, fixed):
     """With kept sums over neighbours and without, for moments that turn and that change in every way."""
     model = network(kind)
     graph = supercell(model, repeat)
-    (local,) = local_energies(model, [graph], fixed_lengths=fixed)
+    colors = find_colors(graph, reach(model, graph))
+    (local,) = local_energies(model, [graph], colors, fixed_lengths=fixed)
     assert isinstance(local, KeptSums) == (kind != "two layers")
     assert sorted(torch.cat([c.atoms for c in local.colors]).tolist()) == list(range(graph.n_atoms))
     assert max(len(c.atoms) for c in local.colors) > 1
@@ -264,6 +265,23 @@ def test_each_block_sums_afresh_what_rounding_left(tmp_path):
     energy = sampler.advance(1, 1)["energy"][0, 0, 0]
     whole, _, _ = sampler.cells.evaluate(sampler.cells.moments, gradients=False)
     assert energy == pytest.approx(float(whole) / 8, abs=1e-6)
+
+
+def test_chains_in_one_batch_are_those_alone(tmp_path, monkeypatch):
+    """Chains of the same size move in one call of the model; three in batches of two leave one alone."""
+    model = load_model(write_tiny_model(tmp_path / "m.safetensors"))
+    temperatures = [3.0, 6.0, 12.0]
+    together = tiny_chain(model, temperatures)
+    assert together.members == [(0, 1, 2)]
+    found = together.advance(0, 4)
+    monkeypatch.setattr("mmace_sim.workflows.curie.local._BATCH", 16)
+    pairs = tiny_chain(model, temperatures)
+    assert pairs.members == [(0, 1), (2,)]
+    expected = pairs.advance(0, 4)
+    for key, values in expected.items():
+        assert np.allclose(found[key], values, rtol=0, atol=1e-9)
+        alone = tiny_chain(model, temperatures[1:2]).advance(0, 4)
+        assert np.allclose(found[key][:, 0, 1], alone[key][:, 0, 0], rtol=0, atol=1e-9)
 
 
 def test_reach_of_models_that_do_not_tell():

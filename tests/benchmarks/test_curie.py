@@ -1,9 +1,15 @@
-"""Ordering temperatures of Heisenberg lattices against the literature, cost of sweeps, iron with the default model."""
+"""Ordering temperatures of Heisenberg lattices against the literature, cost of sweeps, iron with the default model.
+
+Run it with JAXTYPING_DISABLE=1: checks of annotations cost more than small tensors.
+"""
 
 import os
+import statistics
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ase.build import bulk
@@ -11,15 +17,17 @@ from record import write
 
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.model.derivatives import evaluate
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.curie.chains import replicas, run_blocks
 from mmace_sim.workflows.curie.estimators import estimate
 from mmace_sim.workflows.curie.heatbath import HeatBath
 from mmace_sim.workflows.curie.hmc import HybridMonteCarlo
 from mmace_sim.workflows.curie.lattice import SpinModel
-from mmace_sim.workflows.curie.local import LocalEnergy, find_colors, reach, sweep_cost
+from mmace_sim.workflows.curie.local import LocalMoves
+from mmace_sim.workflows.curie.local_energy import sweep_cost
 from mmace_sim.workflows.curie.output import point_row
-from mmace_sim.workflows.curie.statistics import points
+from mmace_sim.workflows.curie.statistics import autocorrelation_time, points
 from mmace_sim.workflows.curie.surface import Supercells
 
 SWEEPS = int(os.environ.get("MMACE_BENCHMARK_SWEEPS", "2500"))
@@ -86,43 +94,121 @@ def iron(repeat):
     return atoms.repeat(repeat)
 
 
-def timed(function, n=2):
-    times = []
-    for _ in range(n):
-        start = time.process_time()
-        function()
-        times.append(time.process_time() - start)
-    return min(times)
+def seconds(function):
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def local_moves(local, n_sampled=10):
+    """A few colors, evenly taken, and the factor that makes them one move of every atom of one supercell."""
+    chosen = range(0, len(local.colors), max(len(local.colors) // n_sampled, 1))
+    generator = torch.Generator().manual_seed(0)
+
+    def moves():
+        for k in chosen:
+            old = local.graph.magmoms[local.colors[k].atoms]
+            new = torch.randn(old.shape, generator=generator, dtype=torch.float64).to(old)
+            new *= torch.linalg.norm(old, dim=1, keepdim=True) / torch.linalg.norm(new, dim=1, keepdim=True)
+            local.accept(k, new, torch.rand(len(new), generator=generator) < 0.5, local.propose(k, new))
+
+    n_moved = sum(len(local.colors[k].atoms) for k in chosen)
+    return moves, local.graph.n_atoms / local.graph.n_systems / n_moved
+
+
+def sweep_costs(model, repeat, n_chains, n_rounds):
+    """Medians of interleaved rounds, so that what else the machine does hits all alike."""
+    chains = replicas([900.0 + 100 * k for k in range(n_chains)], 0, 1, "iron")
+    parts = {}
+    for lengths in ("fixed", "variable"):
+        sampler = LocalMoves(Supercells(model, [iron(repeat)], chains), lengths=lengths)
+        parts[f"local sweep, {lengths} lengths"] = local_moves(sampler.local[0])
+    cells, colors = sampler.cells, sampler.local[0].colors
+    graph = cells.batch_graph((0,))
+    one = Supercells(model, [iron(repeat)], chains[:1])
+    parts |= {
+        "energy": (lambda: one.evaluate(one.moments, gradients=False), 1.0),
+        "energy and magforces": (lambda: one.evaluate(one.moments), 1.0),
+        "energy, forces, stress, magforces": (lambda: evaluate(model, graph), 1.0),
+    }
+    times = {name: [] for name in parts}
+    for _ in range(n_rounds):
+        for name, (function, factor) in parts.items():
+            times[name].append(factor * seconds(function))
+    median = {name: statistics.median(values) for name, values in times.items()}
+    energy, full = median["energy"], median["energy, forces, stress, magforces"]
+    return {
+        "n_atoms": graph.n_atoms,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "chains_in_one_batch": len(sampler.members[0]),
+        "n_colors": len(colors),
+        "atoms_per_color": graph.n_atoms / len(colors),
+        "energies_of_atoms_without_kept_sums": sweep_cost(colors),
+        "seconds": median,
+        "in_energies": {name: value / energy for name, value in median.items()},
+        "in_full_evaluations": {name: value / full for name, value in median.items()},
+        "rounds": n_rounds,
+    }
 
 
 def test_cost_of_sweeps():
-    """What moves cost in energies of the whole cell of 3456 atoms, for the default model."""
+    """What moves of every atom cost, in energies and in full evaluations of the whole cell, for the default model."""
+    n_rounds = int(os.environ.get("MMACE_BENCHMARK_ROUNDS", "5"))
+    rows = []
+    for repeat, n_chains in ((12, 1), (6, 6), (6, 1)):
+        for dtype in (torch.float32, torch.float64):
+            rows.append(sweep_costs(mmace_sim.load_model("default", dtype=dtype), repeat, n_chains, n_rounds))
+            write("curie_cost", {"model": "default (one interaction, 5 Å)", "rows": rows})
+
+
+def test_cost_of_independent_samples():
+    """Cost of a sweep of one chain times its autocorrelation time: four chains of 128 atoms at 900 K, kinds in turn."""
+    n_sweeps, n_chains = int(os.environ.get("MMACE_BENCHMARK_SWEEPS", "240")), 4
     model = mmace_sim.load_model("default", dtype=torch.float32)
-    cells = Supercells(model, [iron(12)], replicas([1000.0], 0, 1, "iron"))
-    graph = cells.single_graph(0)
-    local = LocalEnergy(model, graph)
-    colors = find_colors(graph, reach(model))
-    energy = timed(local.refresh)
-    gradient = timed(lambda: cells.evaluate(cells.moments))
-    color = colors[0]
-    turned = torch.randn(len(color.atoms), 3)
-    one = timed(lambda: local.propose(color, turned))
-    per_atom = one / len(color.atoms)
-    write(
-        "curie_cost",
-        {
-            "model": "default (one interaction, 5 Å), float32",
-            "n_atoms": graph.n_atoms,
-            "energy_s": energy,
-            "energy_and_magforces_s": gradient,
-            "gradient_in_energies": gradient / energy,
-            "n_colors": len(colors),
-            "atoms_of_first_color": len(color.atoms),
-            "local_sweep_in_energies_counted": sweep_cost(colors),
-            "local_sweep_in_energies_measured": per_atom * graph.n_atoms / energy,
-            "hybrid_trajectory_of_10_steps_in_energies": 10 * gradient / energy,
-        },
+    kinds = {"local": (LocalMoves, {"step": 0.7}), "hybrid, 6 steps": (HybridMonteCarlo, {"n_steps": 6}),
+             "hybrid, 10 steps": (HybridMonteCarlo, {"n_steps": 10})}  # fmt: skip
+    chains = replicas([900.0], 0, n_chains, "iron")
+    samplers = {name: engine(Supercells(model, [iron(4)], chains), n_adapt=n_sweeps // 6, **settings)
+                for name, (engine, settings) in kinds.items()}  # fmt: skip
+    cells = Supercells(model, [iron(4)], chains)
+    times, parts, energies = {name: [] for name in kinds}, {name: [] for name in kinds}, []
+
+    def advance(name, block):
+        parts[name].append(samplers[name].advance(block, 5))
+
+    for block in range(n_sweeps // 5):
+        energies.append(seconds(lambda: cells.evaluate(cells.moments, gradients=False)))
+        for name in kinds:
+            times[name].append(seconds(partial(advance, name, block)) / 5)
+        if block % 4 == 3:
+            rows = {
+                name: sample_cost(parts[name], times[name], energies, (block + 1) * 5 // 6) for name in kinds
+            }
+            record = {
+                "model": "default, float32",
+                "n_atoms": 128,
+                "temperature": 900.0,
+                "sweeps": 5 * (block + 1),
+            }
+            write("curie_samples", record | {"chains": n_chains, "rows": rows})
+
+
+def sample_cost(parts, times, energies, n_equilibration):
+    """What a sweep and an independent sample of one chain cost, in energies of the cell."""
+    order, energy, acceptance = (
+        np.concatenate([part[key][:, 0] for part in parts])[n_equilibration:]
+        for key in ("order", "energy", "acceptance")
     )
+    tau = max(np.mean([autocorrelation_time(chain) for chain in values.T]) for values in (order, energy))
+    cost = statistics.median(times) / statistics.median(energies)
+    return {
+        "sweep_in_energies": cost,
+        "autocorrelation_in_sweeps": tau,
+        "independent_sample_in_energies": cost * tau,
+        "order": order.mean(),
+        "energy": energy.mean(),
+        "acceptance": acceptance.mean(),
+    }
 
 
 @pytest.mark.parametrize("lengths", ["fixed", "variable"])
@@ -138,7 +224,7 @@ def test_iron(lengths):
     start = time.process_time()
     name = f"iron-{lengths}"
     series = run_blocks(sampler, n_eq, n, block_sweeps=5, checkpoint=checkpoint(name), identity=name)
-    rows = points(series, chains, cells.n_atoms)
+    rows = points(series, chains, cells.n_spins)
     found = estimate(rows)
     write(
         f"curie_iron_{lengths}",

@@ -1,14 +1,18 @@
 """Metropolis moves of single moments on the energy of a model: only atoms within its reach are evaluated again."""
 
+from itertools import groupby
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmace_sim.workflows.curie.chains import by_record
-from mmace_sim.workflows.curie.local_energy import LocalEnergy, local_energies
+from mmace_sim.workflows.curie.local_energy import LocalEnergy, find_colors, local_energies, reach
 from mmace_sim.workflows.curie.surface import RECORDS, Supercells
 
+_BATCH = 1024
+"""Atoms that are evaluated at once, of several chains of the same size if those of one are fewer."""
 _TARGET = 0.45
 _GAIN = 0.2
 
@@ -36,12 +40,20 @@ class LocalMoves:
         self._set_up()
 
     def _set_up(self) -> None:
-        model, n_chains = self.cells.model, len(self.cells.chains)
-        graphs = [self.cells.single_graph(k) for k in range(len(self.cells))]
-        self.local: list[LocalEnergy] = []
-        for first in range(0, len(graphs), n_chains):
-            same = graphs[first : first + n_chains]
-            self.local += local_energies(model, same, fixed_lengths=self.on_sphere)
+        """Chains of each size in batches of equal numbers, and one of those that are left."""
+        cells, self.local, self.members = self.cells, [], []
+        n_chains = len(cells.chains)
+        for first in range(0, len(cells), n_chains):
+            graph = cells.batch_graph((first,))
+            colors = find_colors(graph, reach(cells.model, graph))
+            width = max(_BATCH // max(len(color.affected) for color in colors), 1)
+            rows = [range(k, min(k + width, first + n_chains)) for k in range(first, first + n_chains, width)]
+            for n, group in groupby([tuple(row) for row in rows], len):
+                members = list(group)
+                graphs = [cells.batch_graph(row) for row in members]
+                copies = [color.repeated(n, graph.n_atoms) for color in colors]
+                self.local += local_energies(cells.model, graphs, copies, fixed_lengths=self.on_sphere)
+                self.members += members
 
     def advance(self, block: int, n_sweeps: int) -> dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]:
         """Run sweeps, each moving every magnetic atom once, and observe after each.
@@ -58,28 +70,42 @@ class LocalMoves:
             part.refresh()
         observed = []
         for _ in range(n_sweeps):
-            rates = torch.tensor([self._sweep(k, g) for k, g in enumerate(generators)])
+            parts = zip(self.local, self.members, strict=True)
+            rates = torch.cat([self._sweep(part, members, generators) for part, members in parts])
             if self.n_done < self.n_adapt:
                 self.log_step += _GAIN * (rates - _TARGET)
-            self.cells.moments = [part.graph.magmoms for part in self.local]
-            energies = torch.stack([part.node_energy.double().sum() for part in self.local])
+            sizes = self.cells.sizes
+            self.cells.moments = list(torch.cat([part.graph.magmoms for part in self.local]).split(sizes))
+            node_energies = torch.cat([part.node_energy for part in self.local]).double().split(sizes)
+            energies = torch.stack([values.sum() for values in node_energies])
             observed.append(self.cells.observe(energies, rates))
             self.n_done += 1
         return by_record(self.records, np.array(observed))
 
-    def _sweep(self, k: int, generator: torch.Generator) -> float:
-        local, accepted = self.local[k], 0
-        step, beta = float(torch.exp(self.log_step[k])), float(self.cells.beta[k])
+    def _sweep(
+        self, local: LocalEnergy, members: tuple[int, ...], generators: list[torch.Generator]
+    ) -> Float[Tensor, " n_members"]:
+        """One move of every atom of some supercells of the same size, and the fraction that was accepted in each."""
+        n, own = len(members), [generators[k] for k in members]
+        steps, beta = torch.exp(self.log_step[list(members)]), self.cells.beta[list(members)]
+        accepted = torch.zeros(n, dtype=torch.float64)
         for c, color in enumerate(local.colors):
             old = local.graph.magmoms[color.atoms]
-            noise = torch.randn(old.shape, generator=generator, dtype=torch.float64).to(old)
-            uniform = torch.rand(len(old), generator=generator, dtype=torch.float64).to(old.device)
-            new = self._moved(old, step * noise)
+            shape = (len(old) // n, 3)
+            noise = [
+                s * torch.randn(shape, generator=g, dtype=torch.float64)
+                for s, g in zip(steps, own, strict=True)
+            ]
+            uniform = torch.cat([torch.rand(shape[0], generator=g, dtype=torch.float64) for g in own])
+            new = self._moved(old, torch.cat(noise).to(old))
             proposal = local.propose(c, new)
-            flags = uniform < torch.exp(-beta * proposal.changes.nan_to_num(nan=torch.inf))
+            weights = torch.exp(
+                -beta.repeat_interleave(shape[0]) * proposal.changes.nan_to_num(nan=torch.inf)
+            )
+            flags = uniform.to(old.device) < weights
             local.accept(c, new, flags, proposal)
-            accepted += int(flags.sum())
-        return accepted / local.graph.n_atoms
+            accepted += flags.view(n, -1).sum(dim=1).cpu()
+        return accepted * n / local.graph.n_atoms
 
     def _moved(self, old: Float[Tensor, "n 3"], noise: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         if not self.on_sphere:

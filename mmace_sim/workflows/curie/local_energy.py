@@ -85,6 +85,17 @@ class Color:
     owners: Int[Tensor, " n_affected"]
     centres: Int[Tensor, " n_centres"]
 
+    def repeated(self, n_copies: int, n_atoms: int) -> "Color":
+        """The same atoms of several copies of a supercell that stand one after another.
+
+        Args:
+            n_copies: Number of copies.
+            n_atoms: Atoms of each.
+        """
+        sizes = (n_atoms, n_atoms, len(self.atoms), n_atoms)
+        parts = zip((self.atoms, self.affected, self.owners, self.centres), sizes, strict=True)
+        return Color(*[torch.cat([part + k * size for k in range(n_copies)]) for part, size in parts])
+
 
 def find_colors(graph: MagneticGraph, n_steps: int) -> list[Color]:
     """Split the atoms of a supercell into as few sets as a greedy rule finds.
@@ -142,11 +153,11 @@ class Proposal:
 
 
 class LocalEnergy:
-    """Energy of one supercell, of which only the affected part is computed when moments change: for every model.
+    """Energies of supercells, of which only the affected part is computed when moments change: for every model.
 
     Args:
         model: An energy model.
-        graph: The supercell; its moments change in place.
+        graph: One supercell or several; their moments change in place.
         colors: From `find_colors`.
 
     Attributes:
@@ -202,7 +213,7 @@ class LocalEnergy:
             cell=graph.cell,
             magmoms=graph.magmoms[nodes],
             atomic_numbers=graph.atomic_numbers[nodes],
-            system_idx=torch.zeros(len(nodes), dtype=torch.long, device=core.device),
+            system_idx=graph.system_idx[nodes],
             edge_index=torch.searchsorted(nodes, pairs),
             edge_shifts=graph.edge_shifts[edges],
         )
@@ -230,7 +241,7 @@ class KeptSums(LocalEnergy):
 
     Args:
         terms: The model in two parts.
-        graph: The supercell; its moments change in place.
+        graph: One supercell or several; their moments change in place.
         colors: From `find_colors`.
         tables: Pairs of each color, from `moved_pairs`.
         fixed_lengths: Whether proposed moments are as long as the old ones.
@@ -312,19 +323,16 @@ def moved_pairs(terms: PairSums, graph: MagneticGraph, colors: list[Color]) -> l
 
 
 def local_energies(
-    model: nn.Module, graphs: Sequence[MagneticGraph], *, fixed_lengths: bool
+    model: nn.Module, graphs: Sequence[MagneticGraph], colors: list[Color], *, fixed_lengths: bool
 ) -> list[LocalEnergy]:
-    """Energies of supercells with the same atoms, by the fastest way that the model offers.
+    """Energies of supercells by the fastest way that the model offers.
 
     Args:
         model: An energy model.
-        graphs: Supercells that differ in their moments only.
+        graphs: Graphs that differ in their moments only, each of one supercell or several.
+        colors: Of all atoms of one of them.
         fixed_lengths: Whether lengths of moments stay as they are.
-
-    Raises:
-        UnsupportedOptionError: If the moments of the model reach too far.
     """
-    colors = find_colors(graphs[0], reach(model, graphs[0]))
     if not PairSums.offered_by(model):
         return [LocalEnergy(model, graph, colors) for graph in graphs]
     terms = PairSums(model)

@@ -109,13 +109,13 @@ class Supercells:
             forces += out["forces"].split(sizes) if moving and gradients else ()
         return torch.cat(energies), magforces, forces
 
-    def single_graph(self, k: int) -> MagneticGraph:
-        """The graph of one supercell.
+    def batch_graph(self, members: tuple[int, ...]) -> MagneticGraph:
+        """Some supercells as one graph.
 
         Args:
-            k: Its number.
+            members: Their numbers.
         """
-        return self._graph((k,), self.moments, None, None)
+        return self._graph(members, self.moments, None, None)
 
     def _graph(
         self,
