@@ -64,15 +64,27 @@ def test_train_resumes(trained):
 def test_an_interrupted_run_says_how_to_go_on(trained, tmp_path, monkeypatch):
     folder, _ = trained
 
-    def interrupted(*_, **__):
+    run = tmp_path / "run"
+    command = ["train", "--train-file", str(folder / "toys.extxyz"), "-o", str(run)]
+
+    def interrupted(_config, output, **_):
+        if (tmp_path / "far").exists():
+            (output / "checkpoints").mkdir()
+            for name in ("checkpoints/last.ckpt", "metrics.csv"):
+                (output / name).write_text("")
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mmace_sim.training.trainer.train", interrupted)
-    result = runner.invoke(
-        app, ["train", "--train-file", str(folder / "toys.extxyz"), "-o", str(tmp_path / "run")]
-    )
-    assert result.exit_code == 130
-    assert f"mmace-sim train --resume -o {tmp_path / 'run'}" in result.output
+    early = runner.invoke(app, command)  # while the data are being read
+    assert early.exit_code == 130
+    assert "no checkpoint" in early.output
+    assert "--resume" not in early.output
+    assert not run.exists()
+    (tmp_path / "far").touch()
+    late = runner.invoke(app, command)
+    assert late.exit_code == 130
+    assert f"mmace-sim train --resume -o {run}" in late.output
+    assert (run / "log.txt").is_file()
 
 
 def test_a_dry_run_tells_what_would_happen_and_writes_nothing(trained, tmp_path):
@@ -152,6 +164,41 @@ def test_train_refuses_bad_usage(tmp_path):
     assert result.exit_code == 2
     assert "trainer.epochs" in result.output
     assert not (tmp_path / "a").exists()
+
+
+def test_a_refused_run_leaves_nothing_behind(trained, tmp_path):
+    folder, _ = trained
+    run = tmp_path / "run"
+    (tmp_path / "bad.extxyz").write_text("1\nREF_energy=1\nFe 0 0 0\n")
+    command = ["train", str(folder / "config.yaml"), "-o", str(run), "--train-file"]
+    assert runner.invoke(app, [*command, str(tmp_path / "bad.extxyz")]).exit_code != 0  # no moments
+    assert not run.exists()
+    run.mkdir()
+    empty = runner.invoke(app, [*command, str(folder / "toys.extxyz"), "--valid-fraction", "1e-9"])
+    text = " ".join(empty.output.split())
+    assert "validation set is empty" in text
+    assert "valid_fraction: 0" in text
+    assert list(run.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["train", "finetune"])
+def test_resuming_where_nothing_is(tmp_path, command):
+    result = runner.invoke(app, [command, "--resume", "-o", str(tmp_path / "none")])
+    assert result.exit_code != 0
+    assert "there is no such folder" in result.output
+    assert not (tmp_path / "none").exists()
+    result = runner.invoke(app, [command, "--resume", "-o", str(tmp_path)])
+    assert "holds no checkpoints/last.ckpt" in result.output
+
+
+def test_errors_of_a_model_with_heads_are_listed():
+    from mmace_sim.cli.models import format_errors
+
+    one = {"energy": {"mae": 2.0, "unit": "meV/atom"}}
+    assert format_errors({"train/a": one, "test/a": one, "test/b": one}) == (
+        "a:\nenergy 2 meV/atom\nb:\nenergy 2 meV/atom"
+    )
+    assert format_errors({"valid": one}) == "(valid set)\nenergy 2 meV/atom"
 
 
 def test_force_removes_nothing_that_is_read_or_before_the_data_exist(tmp_path):

@@ -14,7 +14,7 @@ from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.foundation_mmace import FoundationMMACE
 from mmace_sim.training.config import load_train_config
 from mmace_sim.training.setup import build_model, complete_model_config, cutoff_of, read_split
-from mmace_sim.training.trainer import train
+from mmace_sim.training.trainer import prepare, train
 
 MAGNETIC = {"spin_channels": 2, "spin_max_ell": 1}
 
@@ -58,6 +58,23 @@ def test_before_the_first_step_only_energies_of_atoms_are_fitted(foundation, tmp
     assert np.ptp(residuals) < 1e-9 * max(np.abs(theirs["energy"]).max(), 1.0)
     shift = float(model.reference.atomic_energies[0]) + residuals[0] / 2
     assert abs(shift - E0) < abs(E0) * 0.01
+
+
+def test_the_file_is_read_once_and_given_energies_of_atoms_are_held(foundation, tmp_path, monkeypatch):
+    from mmace_sim.model import foundation as module
+
+    path, _ = foundation
+    reads = []
+    read = module.read_pickled_module
+    monkeypatch.setattr(module, "read_pickled_module", lambda file: reads.append(file) or read(file))
+    copy = tmp_path / "copy.model"
+    copy.write_bytes(path.read_bytes())
+    config = configuration(tmp_path, {"foundation": str(copy), **MAGNETIC})
+    config.data.atomic_energies = {"Fe": -3384.0}
+    model = prepare(config).model
+    assert len(reads) == 1
+    assert model.reference.atomic_energies.tolist() == [-3384.0]
+    assert float(model.reference.one_body.abs().max()) > 0.0
 
 
 def test_training_writes_a_model_that_others_can_start_from(foundation, tmp_path):

@@ -35,6 +35,21 @@ def test_the_curve_is_the_energy_the_data_were_made_with(frames):
     assert energy == pytest.approx(0.01 * (lengths**2 - 4) ** 2 - 0.16, abs=0.03)
 
 
+def test_the_one_body_energy_is_fitted_with_given_energies_of_atoms_held(frames):
+    """The toys have E0 + 0.16 eV at m = 0. With more, E1 must fall as far as magnetic forces and its penalty let it."""
+    curves, lengths = [], np.linspace(1.4, 2.5, 20)
+    for shift in (0.16, 0.36):
+        energies = {"Fe": -3385.0 + shift}
+        config = load_train_config(
+            None, {"data": {"train_file": "x", "atomic_energies": energies}, "model": TINY_MODEL}
+        )
+        model = build_model(config, complete_model_config(config, frames, 10.0), frames)
+        assert model.reference.atomic_energies.item() == energies["Fe"]
+        curves.append(one_body_curve(model, 0, 0, lengths)[:, 0])
+    assert curves[0] == pytest.approx(0.01 * (lengths**2 - 4) ** 2 - 0.16, abs=0.04)
+    assert curves[1] - curves[0] == pytest.approx(-0.17, abs=0.03)
+
+
 def test_the_force_is_the_slope_of_the_energy_in_the_wall_too():
     model = MagneticMACE(ModelConfig(atomic_numbers=[26], max_moment={26: 2.0}, **TINY_MODEL))
     with torch.no_grad():

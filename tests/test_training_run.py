@@ -82,6 +82,30 @@ def test_last_checkpoint_is_written_after_every_epoch(tmp_path, folder):
     assert train(config, folder).best_epoch == 2
 
 
+def test_without_a_validation_the_last_weights_become_the_model(tmp_path, folder, caplog):
+    config = tiny_config(tmp_path, max_epochs=2, valid_every=5)
+    result = train(config, folder)
+    assert (result.best_epoch, result.is_best) == (1, False)
+    assert "the last ones become the model" in caplog.text
+    assert json.loads((folder / "summary.json").read_text())["weights"] == "last"
+    config.trainer.max_time = 1e-9  # over within the first epoch
+    stopped = train(config, folder)
+    assert (stopped.n_epochs, stopped.best_epoch, stopped.is_best) == (0, 0, False)
+
+
+def test_names_in_the_loss_must_exist(tmp_path, folder, caplog):
+    with pytest.raises(ConfigError, match=r"loss\.magforce_elements: .*'Iron' is no chemical symbol"):
+        load_train_config(None, {"loss": {"magforce_elements": ["Iron"]}, "data": {"train_file": "x"}})
+    config = tiny_config(tmp_path, max_epochs=1)
+    config.loss.config_type_weights = {"evn": 0.1}
+    with pytest.raises(ConfigError, match="names evn; the config_types of the data are even, odd"):
+        train(config, folder)
+    config.loss.config_type_weights = {}
+    config.loss.magforce_elements = ["Ni"]
+    train(config, folder)
+    assert "names Ni, which no training structure has" in caplog.text
+
+
 def test_nothing_to_resume_from(tmp_path, folder):
     with pytest.raises(ConfigError, match=r"last\.ckpt"):
         train(tiny_config(tmp_path), folder, resume=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mmace_sim.cli import options as opt
+from mmace_sim.cli.train_options import FORMATS
 
 SPLITS = "Splits"
 
@@ -20,7 +21,7 @@ _Files = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="FILES",
-        help="Files with labelled structures: extxyz, ASE databases, DeePMD folders, MLIP .cfg, OUTCAR, .abo, ...",
+        help=f"Files with labelled structures: {FORMATS}.",
         show_default=False,
     ),
 ]

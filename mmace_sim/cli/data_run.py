@@ -180,4 +180,6 @@ def _print(report: "PreflightReport", folder: Path) -> None:
     sizes = ", ".join(f"{n} {role}" for role, n in report.n_frames.items())
     text = ", ".join(f"{count} {level}" for level, count in counts.items() if count)
     console.print(f"Structures: {sizes}. Findings: {text}.", highlight=False)
-    console.print(f"Results: {folder}/summary.json, config.yaml, log.txt, figures/", highlight=False)
+    console.print(
+        f"Results: {folder}/summary.json, config.yaml, log.txt, figures/", highlight=False, markup=False
+    )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmace_sim.cli import options
+from mmace_sim.cli.train_options import FORMATS
 
 if TYPE_CHECKING:
     from mmace_sim.training.evaluate import Evaluation
@@ -22,7 +23,7 @@ _Data = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="DATA...",
-        help="Files with moments REF_magmom and labels REF_energy, REF_forces, REF_stress, REF_magforces.",
+        help=f"Files with moments and labels, REF_magmom, REF_energy, ... in extended XYZ: {FORMATS}.",
         show_default=False,
     ),
 ]
@@ -127,6 +128,7 @@ def error_table(result: "Evaluation", *, by: str = "config_type") -> Any:
     Returns:
         The table.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from mmace_sim.training.metrics import UNITS
@@ -140,5 +142,7 @@ def error_table(result: "Evaluation", *, by: str = "config_type") -> Any:
     rows = [*getattr(result, f"by_{by}").items(), ("all", result.overall | result.derived)]
     for k, (name, errors) in enumerate(rows):
         cells = [f"{errors[x].mae:.1f} / {errors[x].rmse:.1f}" if x in errors else "–" for x in labels]
-        table.add_row(name, *cells, style="bold" if name == "all" else None, end_section=k == len(rows) - 2)
+        table.add_row(
+            escape(name), *cells, style="bold" if name == "all" else None, end_section=k == len(rows) - 2
+        )
     return table

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mmace_sim.cli.config import ModelRunConfig, dump_config, split_list
 from mmace_sim.cli.data_run import parse_keys
@@ -16,6 +17,7 @@ from mmace_sim.cli.inputs import load_run_model
 from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.run_dir import log_to, now, prepare_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
+from mmace_sim.training.config_loss import check_symbols
 from mmace_sim.workflows.output import versions, write_csv, write_text
 from mmace_sim.workflows.report import write_report
 
@@ -74,8 +76,9 @@ class EvaluateConfig(ModelRunConfig):
     @field_validator("magforce_elements", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """``Ni,Fe`` is a list."""
-        return split_list(value)
+        """``Ni,Fe`` is a list of symbols."""
+        symbols = split_list(value)
+        return symbols and check_symbols(symbols)
 
 
 def run_evaluate(config: EvaluateConfig, *, force: bool, quiet: bool) -> int:
@@ -185,10 +188,15 @@ def _print(result: "Evaluation", ranking: "Ranking", folder: Path) -> None:
             highlight=False,
         )
     for problem in result.problems[:MAX_PROBLEMS]:
-        console.print(f"[yellow]skipped[/yellow] {problem}", highlight=False)
+        console.print(Text.assemble(("skipped", "yellow"), f" {problem}"))
     if len(result.problems) > MAX_PROBLEMS:
-        console.print(f"... and {len(result.problems) - MAX_PROBLEMS} more, see {folder / 'log.txt'}")
-    console.print(f"{result.n_structures} structures evaluated, {len(result.problems)} skipped; see {folder}")
+        console.print(
+            f"... and {len(result.problems) - MAX_PROBLEMS} more, see {folder / 'log.txt'}", markup=False
+        )
+    console.print(
+        f"{result.n_structures} structures evaluated, {len(result.problems)} skipped; see {folder}",
+        markup=False,
+    )
 
 
 def derived_table(result: "Evaluation") -> Table:

@@ -7,7 +7,14 @@ import typer
 
 from mmace_sim.cli import options
 from mmace_sim.cli import train_options as opt
-from mmace_sim.cli.train_run import OWN_FILES, data_files, model_files, open_training
+from mmace_sim.cli.train_run import (
+    OWN_FILES,
+    data_files,
+    model_files,
+    open_training,
+    print_outcome,
+    require_run,
+)
 from mmace_sim.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +39,7 @@ def finetune(
         typer.Argument(
             metavar="[MODEL] DATA...",
             help="Model to fine-tune (a name or a file, `#HEAD` behind it if it has several heads; not with "
-            "`--foundation`), and files to train on.",
+            f"`--foundation`), and files to train on: {opt.FORMATS}.",
             show_default=False,
         ),
     ] = None,
@@ -163,8 +170,9 @@ def finetune(
             "num_threads": threads,
         },
     }
-    if resume and config is None and (folder / "finetune.yaml").is_file():
-        config = folder / "finetune.yaml"
+    if resume:
+        require_run(folder)
+        config = config or folder / "finetune.yaml"
     settings, result = _run(config, opt.given_flags(flags), folder, resume=resume, force=force, quiet=quiet)
     if not quiet:
         _report(settings, result, folder)
@@ -233,14 +241,14 @@ def _report(settings: "FinetuneConfig", result: "FinetuneResult", folder: Path) 
     console = Console()
     console.print(table)
     run = result.training
-    console.print(
-        f"{run.n_epochs} epochs in {run.seconds:.0f} s, best epoch {run.best_epoch}; model: {run.path}",
-        soft_wrap=True,  # paths stay in one piece
-    )
+    print_outcome(run, console)
     if settings.replay is not None:
-        console.print(f"The old data's energies: {run.path}#replay", highlight=False, soft_wrap=True)
+        console.print(
+            f"The old data's energies: {run.path}#replay", highlight=False, soft_wrap=True, markup=False
+        )
     console.print(
         f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}",
         highlight=False,
         soft_wrap=True,
+        markup=False,
     )

@@ -99,12 +99,23 @@ def format_errors(errors: Any) -> str:
     """
     if not isinstance(errors, dict) or not errors:
         return str(errors) if errors else "not stated"
-    name = next((name for name in ("test", "valid", "train") if name in errors), None)
-    labels = errors if name is None else errors[name]
-    lines = [] if name in (None, "test") else [f"({name} set)"]
+    sets = {key.partition("/")[0] for key in errors}  # "test", or "test/HEAD" of a model with several heads
+    name = next((name for name in ("test", "valid", "train") if name in sets), None)
+    if name is None:
+        return "\n".join(_error_lines(errors)) or "not stated"
+    lines = [] if name == "test" else [f"({name} set)"]
+    for key, labels in errors.items():
+        which, _, head = key.partition("/")
+        if which == name:
+            lines += ([f"{head}:"] if head else []) + _error_lines(labels)
+    return "\n".join(lines) or "not stated"
+
+
+def _error_lines(labels: dict[str, Any]) -> list[str]:
+    lines = []
     for label, value in labels.items():
         if isinstance(value, dict) and "mae" in value:
             lines.append(f"{label} {value['mae']:.3g} {value.get('unit', '')}".rstrip())
         elif not isinstance(value, dict):
             lines.append(f"{label} {value:.3g}" if isinstance(value, float) else f"{label} {value}")
-    return "\n".join(lines) or "not stated"
+    return lines

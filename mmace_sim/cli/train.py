@@ -8,7 +8,7 @@ import typer
 
 from mmace_sim.cli import options
 from mmace_sim.cli import train_options as opt
-from mmace_sim.cli.train_run import data_files, model_files, open_training
+from mmace_sim.cli.train_run import data_files, model_files, open_training, print_outcome, require_run
 
 if TYPE_CHECKING:
     from mmace_sim.training.config import TrainConfig
@@ -24,7 +24,8 @@ def train(
     train_file: Annotated[
         opt.Files,
         typer.Option(
-            help="Structures to train on (extxyz, extxyz.xz); may be repeated.", rich_help_panel=opt.DATA
+            help=f"Structures to train on: {opt.FORMATS}; may be repeated.",
+            rich_help_panel=opt.DATA,
         ),
     ] = None,
     valid_file: opt.ValidFile = None,
@@ -66,8 +67,10 @@ def train(
 ) -> None:
     """Train a magnetic model on structures with reference energies, forces, stresses and magnetic forces.
 
-    The files are extended XYZ with moments `REF_magmom` and any of the labels `REF_energy`, `REF_forces`, `REF_stress`
-    and `REF_magforces`; a label that a structure does not have is left out of the loss.
+    Reads extended XYZ with moments `REF_magmom` and any of the labels `REF_energy`, `REF_forces`, `REF_stress` and
+    `REF_magforces` (other names: `data.keys`), ASE databases (LMDB or SQLite, larger than memory too), DeePMD-kit spin
+    folders, MLIP `.cfg`, VASP and ABINIT outputs, and other files of ASE, several formats beside each other. A label
+    that a structure does not have is left out of the loss.
 
     Writes `model.safetensors`, `metrics.csv` (one row per epoch), `config.yaml` (everything that was chosen),
     `summary.json` (errors per config_type), `log.txt` and `checkpoints/` to one folder.
@@ -85,8 +88,9 @@ def train(
     }
     model = {"r_max": r_max, "hidden_irreps": hidden_irreps}
     flags = {"name": name, "data": data, "model": model, "optimizer": {"lr": lr}, "trainer": trainer}
-    if resume and config is None and (folder / "config.yaml").is_file():
-        config = folder / "config.yaml"
+    if resume:
+        require_run(folder)
+        config = config or folder / "config.yaml"
     with options.quiet_imports():
         from mmace_sim.training.config import load_train_config
         from mmace_sim.training.distributed import is_main
@@ -150,13 +154,11 @@ def _report(result: "TrainResult", folder: Path) -> None:
         table = error_table(result.errors[shown])
         table.title = f"{shown} set, MAE / RMSE"
         console.print(table)
-    console.print(
-        f"{result.n_epochs} epochs in {result.seconds:.0f} s, best epoch {result.best_epoch}; model: {result.path}",
-        soft_wrap=True,  # paths stay in one piece
-    )
+    print_outcome(result, console)
     head = "#HEAD" if len(result.model.heads) > 1 else ""
     console.print(
         f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}{head}",
         highlight=False,
         soft_wrap=True,
+        markup=False,
     )

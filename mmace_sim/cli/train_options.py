@@ -10,6 +10,11 @@ from mmace_sim.cli import options
 DATA = "Data"
 FIT = "Optimisation"
 
+FORMATS = (
+    "extended XYZ, ASE databases (LMDB, SQLite), DeePMD-kit folders, MLIP .cfg, VASP and ABINIT outputs, ..."
+)
+"""What the commands read that take labelled structures."""
+
 Files = list[Path] | None
 
 ValidFile = Annotated[

@@ -11,11 +11,12 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mmace_sim.errors import DataError, OutputError
+from mmace_sim.errors import DataError, MmaceError, OutputError
 
 if TYPE_CHECKING:
     from mmace_sim.training.callbacks import StepReport
     from mmace_sim.training.config import DataConfig
+    from mmace_sim.training.trainer import TrainResult
 
 OWN_FILES: tuple[str, ...] = (
     "config.yaml", "log.txt", "metrics.csv", "model.safetensors", "summary.json", "one_body*.png", "one_body*.svg",
@@ -23,6 +24,10 @@ OWN_FILES: tuple[str, ...] = (
 """Patterns of what a run writes, beside the folders of `OWN_FOLDERS`; what ``--force`` removes."""
 
 LOG_FILE = "log.txt"
+BEGUN_FILE = "metrics.csv"
+"""Written just before the first step: a folder without it holds no training."""
+
+RESUME_FILE = Path("checkpoints", "last.ckpt")
 
 OWN_FOLDERS: tuple[str, ...] = ("checkpoints", "tensorboard", "wandb")
 
@@ -62,6 +67,7 @@ def open_training(
     from mmace_sim.cli.runs import EXIT_INTERRUPTED
     from mmace_sim.training.distributed import is_main
 
+    existed = folder.exists()
     try:
         if not is_main():
             yield {}
@@ -73,13 +79,51 @@ def open_training(
             force=force,
             use_existing=lambda path, **how: _use_existing(path, own_files, **how),
         )
-        with log_to(folder / LOG_FILE), TrainingProgress(max_epochs, quiet=quiet) as progress:
+        with (
+            _nothing_left(folder, own_files, existed=existed, resume=resume),
+            log_to(folder / LOG_FILE),
+            TrainingProgress(max_epochs, quiet=quiet) as progress,
+        ):
             yield {} if quiet else {"on_epoch": progress, "on_step": progress.step}
     except KeyboardInterrupt:
         if is_main():
-            hint = f"mmace-sim {command} --resume -o {folder}"
-            typer.echo(f"Interrupted. This goes on where it stopped: {hint}", err=True)
+            can_resume = (folder / RESUME_FILE).is_file()
+            text = f"This goes on where it stopped: mmace-sim {command} --resume -o {folder}"
+            typer.echo(
+                f"Interrupted. {text if can_resume else 'There is no checkpoint to go on from yet.'}",
+                err=True,
+            )
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@contextmanager
+def _nothing_left(folder: Path, own_files: Sequence[str], *, existed: bool, resume: bool) -> Iterator[None]:
+    """Remove what a run wrote that was refused, or interrupted, before its first step: the next try finds no run."""
+    try:
+        yield
+    except (MmaceError, KeyboardInterrupt):
+        if not resume and not (folder / BEGUN_FILE).is_file():
+            _remove_run(folder, own_files)
+            if not existed and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def require_run(folder: Path) -> None:
+    """Refuse to resume where there is nothing to go on with.
+
+    Args:
+        folder: Folder of the run.
+
+    Raises:
+        OutputError: If there is no checkpoint in it.
+    """
+    if not (folder / RESUME_FILE).is_file():
+        what = f"holds no {RESUME_FILE}" if folder.is_dir() else "there is no such folder"
+        raise OutputError(
+            f"{folder}: {what}, so there is no run to go on with. Name its folder with --output DIR, or leave out "
+            "--resume to start one."
+        )
 
 
 def _check_inputs(inputs: Sequence[Path], folder: Path, *, force: bool) -> None:
@@ -117,14 +161,32 @@ def _use_existing(folder: Path, own_files: Sequence[str], *, resume: bool, force
     """Go on with the run that is in a folder, or remove its files."""
     ran = (folder / LOG_FILE).is_file()  # every run begins with it: without it, nothing here is ours
     if force and ran:
-        for path in [found for name in own_files for found in folder.glob(name)]:
-            path.unlink()
-        for name in OWN_FOLDERS:
-            shutil.rmtree(folder / name, ignore_errors=True)
+        _remove_run(folder, own_files)
     elif not resume:
         remedy = "Go on with it (--resume), overwrite it (--force), or choose" if ran else "Choose"
         raise OutputError(f"{folder}: is not empty. {remedy} another folder (--output DIR).")
     return resume
+
+
+def _remove_run(folder: Path, own_files: Sequence[str]) -> None:
+    for path in [found for name in own_files for found in folder.glob(name)]:
+        path.unlink()
+    for name in OWN_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def print_outcome(result: "TrainResult", console: Console) -> None:
+    """Say how long a training took and where its model is.
+
+    Args:
+        result: What came out of it.
+        console: Where to say it.
+    """
+    chosen = (
+        f"best epoch {result.best_epoch}" if result.is_best else f"last weights (epoch {result.best_epoch})"
+    )
+    text = f"{result.n_epochs} epochs in {result.seconds:.0f} s, {chosen}; model: {result.path}"
+    console.print(text, soft_wrap=True, markup=False)  # paths stay in one piece
 
 
 class _Bars(Progress):

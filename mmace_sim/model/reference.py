@@ -1,6 +1,6 @@
 """Energies that depend on one atom alone: E0 of each element and E1 of its moment, fitted before training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +102,7 @@ def fit_reference(
     *,
     head: int = 0,
     curvature: float = 1e-3,
+    atomic_energies: Mapping[int, float] | None = None,
 ) -> dict[str, float]:
     """Fit E0 and E1 of one head to energies per atom and longitudinal magforces by penalised least squares.
 
@@ -115,46 +116,61 @@ def fit_reference(
         samples: Training structures of that head.
         head: Which one; the others are left as they are.
         curvature: Weight of the penalty, in eV.
+        atomic_energies: E0 of elements for which it is known and not fitted, in eV, by atomic number.
 
     Returns:
         Root mean square errors left over: "energy" (eV/atom) and "magforces" (eV/μB, longitudinal).
     """
     n_z, n_b = len(elements), reference.num_basis
-    index = {z: k for k, z in enumerate(elements)}
-    mean = float(np.mean([s.energy / len(s.atomic_numbers) for s in samples]))
-    rows_e, rhs_e, rows_t, rhs_t = [], [], [], []
-    for sample in samples:
-        species = torch.tensor([index[int(z)] for z in sample.atomic_numbers])
-        values, slopes = _basis_and_slopes(reference, sample.magmoms, species + head * n_z)
-        row = np.zeros(n_z * (1 + n_b))
-        for k, z in enumerate(species.tolist()):
-            row[z] += 1.0
-            row[n_z + z * n_b : n_z + (z + 1) * n_b] += values[k]
-        rows_e.append(row / len(species))
-        rhs_e.append(sample.energy / len(species) - mean)
-        if sample.magforces is None:
-            continue
-        length = np.linalg.norm(sample.magmoms, axis=1)
-        for k in np.flatnonzero((length > 0.05) & np.isfinite(sample.magforces).all(axis=1)):
-            row = np.zeros(n_z * (1 + n_b))
-            z = int(species[k])
-            row[n_z + z * n_b : n_z + (z + 1) * n_b] = -slopes[k]
-            rows_t.append(row)
-            rhs_t.append(sample.magforces[k] @ sample.magmoms[k] / length[k])
-    A_e, b_e = np.array(rows_e), np.array(rhs_e)
-    A_t, b_t = np.array(rows_t).reshape(-1, n_z * (1 + n_b)), np.array(rhs_t)
-    weight_t = np.sqrt(len(b_e) / max(len(b_t), 1))
-    penalty = _curvature_rows(n_z, n_b) * curvature * np.sqrt(len(b_e))
+    sizes = np.array([len(s.atomic_numbers) for s in samples])
+    energies = np.array([s.energy for s in samples]) / sizes
+    mean = float(energies.mean())
+    A_e, A_t, b_t = _equations(reference, elements, samples, head)
+    weight_t = np.sqrt(len(samples) / max(len(b_t), 1))
+    penalty = _curvature_rows(n_z, n_b) * curvature * np.sqrt(len(samples))
     A = np.concatenate([A_e, A_t * weight_t, penalty])
-    b = np.concatenate([b_e, b_t * weight_t, np.zeros(len(penalty))])
-    solution = np.linalg.lstsq(A, b, rcond=1e-10)[0]
+    b = np.concatenate([energies - mean, b_t * weight_t, np.zeros(len(penalty))])
+    known = {list(elements).index(z): energy - mean for z, energy in (atomic_energies or {}).items()}
+    solution = np.zeros(A.shape[1])
+    solution[list(known)] = list(known.values())
+    free = np.setdiff1d(np.arange(len(solution)), list(known))
+    solution[free] = np.linalg.lstsq(A[:, free], b - A @ solution, rcond=1e-10)[0]
     own = slice(head * n_z, (head + 1) * n_z)
     reference.atomic_energies[own] = torch.from_numpy(solution[:n_z] + mean)
     reference.one_body[own] = torch.from_numpy(solution[n_z:].reshape(n_z, n_b))
     return {
-        "energy": float(np.sqrt(np.mean((A_e @ solution - b_e) ** 2))),
+        "energy": float(np.sqrt(np.mean((A_e @ solution + mean - energies) ** 2))),
         "magforces": float(np.sqrt(np.mean((A_t @ solution - b_t) ** 2))) if len(b_t) else float("nan"),
     }
+
+
+def _equations(
+    reference: ReferenceEnergy, elements: Sequence[int], samples: Sequence[ReferenceSample], head: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the energies per atom (unknowns: E0 − mean, then E1 of each element), and rows and values of T·m̂."""
+    n_z, n_b = len(elements), reference.num_basis
+    sizes = np.array([len(s.atomic_numbers) for s in samples])
+    numbers = np.concatenate([s.atomic_numbers for s in samples])
+    magmoms = np.concatenate([s.magmoms for s in samples])
+    unknown = np.full((1, 3), np.nan)
+    magforces = np.concatenate(
+        [
+            unknown.repeat(n, 0) if s.magforces is None else s.magforces
+            for s, n in zip(samples, sizes, strict=True)
+        ]
+    )
+    species = np.array([list(elements).index(z) for z in numbers.tolist()])
+    values, slopes = _basis_and_slopes(reference, magmoms, torch.from_numpy(species) + head * n_z)
+    columns = n_z + species[:, None] * n_b + np.arange(n_b)
+    A_e = np.zeros((len(samples), n_z * (1 + n_b)))
+    owner = np.repeat(np.arange(len(samples)), sizes)
+    np.add.at(A_e, (owner, species), 1.0)
+    np.add.at(A_e, (owner[:, None], columns), values)
+    length = np.linalg.norm(magmoms, axis=1)
+    told = np.flatnonzero((length > 0.05) & np.isfinite(magforces).all(axis=1))
+    A_t = np.zeros((len(told), n_z * (1 + n_b)))
+    A_t[np.arange(len(told))[:, None], columns[told]] = -slopes[told]
+    return A_e / sizes[:, None], A_t, (magforces[told] * magmoms[told]).sum(axis=1) / length[told]
 
 
 def _basis_and_slopes(

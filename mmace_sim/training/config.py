@@ -57,7 +57,8 @@ class DataSource(Section):
     """Names of the labels."""
 
     atomic_energies: dict[str, float] | None = None
-    """Energy of the non-magnetic isolated atom per element symbol (eV); default: least squares on the training set."""
+    """Energy of the non-magnetic isolated atom per element symbol (eV); default: least squares on the training set. The
+    one-body energies E1(m·m) are fitted with these values held."""
 
     @field_validator("train_file", "valid_file", "test_file", mode="before")
     @classmethod

@@ -1,8 +1,18 @@
 """The parts of a training configuration that say what is minimised: the loss, its second stage, and augmentation."""
 
+from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from ase.data import atomic_numbers
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 
 class Section(BaseModel):
@@ -44,6 +54,29 @@ class LossConfig(Section):
 
     config_type_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Weight of all labels of the structures of a config_type, whatever else is in their batch; 1 where not given."""
+
+    @field_validator("magforce_elements")
+    @classmethod
+    def _symbols(cls, value: list[str] | None) -> list[str] | None:
+        return value and check_symbols(value)
+
+
+def check_symbols(symbols: Sequence[str]) -> list[str]:
+    """Refuse what is no chemical symbol.
+
+    Args:
+        symbols: Symbols of elements.
+
+    Returns:
+        The same symbols.
+
+    Raises:
+        ValueError: If one of them is none.
+    """
+    unknown = [repr(symbol) for symbol in symbols if not atomic_numbers.get(symbol)]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)} is no chemical symbol; write them as in [Fe, Ni]")
+    return list(symbols)
 
 
 class StageTwoConfig(Section):

@@ -2,18 +2,35 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mmace_sim.model.foundation import FoundationFile
+from mmace_sim.model.foundation import FoundationFile, find_foundation
 from mmace_sim.model.foundation_mmace import MAGNETIC_FIELDS, FoundationConfig, FoundationMMACE
 from mmace_sim.training.dataset import GraphDataset, make_loader
 from mmace_sim.training.frames import Frame
 
 FOUNDATION_KEYS: tuple[str, ...] = ("foundation", "head", "freeze_backbone")
 """Keys of the model section that say what to start from and what to train."""
+
+
+def foundation_file(name: str) -> FoundationFile:
+    """The file of a foundation, read only once in a run.
+
+    Args:
+        name: File or name.
+    """
+    path = find_foundation(name).resolve()
+    return _read_foundation(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read_foundation(path: Path, _changed: int) -> FoundationFile:
+    return FoundationFile(path)
 
 
 def foundation_config(section: Mapping[str, Any], derived: Mapping[str, Any]) -> FoundationConfig:
@@ -26,7 +43,7 @@ def foundation_config(section: Mapping[str, Any], derived: Mapping[str, Any]) ->
     free = {k: v for k, v in derived.items() if k in (*MAGNETIC_FIELDS, "heads")}
     fields = free | {k: v for k, v in section.items() if k not in FOUNDATION_KEYS}
     elements = fields.pop("atomic_numbers")
-    return FoundationFile(section["foundation"]).config(elements=elements, **fields)
+    return foundation_file(section["foundation"]).config(elements=elements, **fields)
 
 
 def resolved_section(section: Mapping[str, Any], complete: FoundationConfig) -> dict[str, Any]:
@@ -47,7 +64,7 @@ def foundation_model(section: Mapping[str, Any], config: FoundationConfig) -> Fo
         section: Model section of the configuration.
         config: Complete hyper-parameters.
     """
-    model = FoundationFile(section["foundation"]).model(config, section.get("head")).train()
+    model = foundation_file(section["foundation"]).model(config, section.get("head")).train()
     if section.get("freeze_backbone"):
         for parameter in model.backbone_parameters():
             parameter.requires_grad_(requires_grad=False)

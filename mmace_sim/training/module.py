@@ -89,11 +89,15 @@ class MagneticTraining(LightningModule):
         second = self.config.stage_two
         return self.losses[second is not None and self.current_epoch >= second.start_epoch]
 
+    @property
+    def n_steps(self) -> int:
+        """Steps of an epoch."""
+        return len(self._sampler())
+
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimiser and schedule (called by Lightning)."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
-        steps = len(self._sampler())
-        return {"optimizer": optimizer, "lr_scheduler": build_scheduler(optimizer, self.config, steps)}
+        return {"optimizer": optimizer, "lr_scheduler": build_scheduler(optimizer, self.config, self.n_steps)}
 
     def lr_scheduler_step(self, scheduler: LRScheduler | ReduceLROnPlateau, metric: Any) -> None:
         """Step a schedule, but not a plateau: Lightning would do it after the epoch's checkpoint is written."""

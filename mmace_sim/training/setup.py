@@ -15,7 +15,6 @@ from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.model.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE, AnyModel, Architecture
 from mmace_sim.model.checkpoint import load_all_heads, load_model
 from mmace_sim.model.config import DEFAULT_HEAD, SMALL_MOMENT, ArchitectureConfig
-from mmace_sim.model.foundation import FoundationFile
 from mmace_sim.model.foundation_mmace import FoundationConfig, FoundationMMACE
 from mmace_sim.model.heads import with_heads
 from mmace_sim.model.paper_mmace import PaperConfig
@@ -24,6 +23,7 @@ from mmace_sim.model.registry import split_head
 from mmace_sim.training.config import DataConfig, DataSource, TrainConfig
 from mmace_sim.training.foundation import (
     foundation_config,
+    foundation_file,
     foundation_model,
     left_of_energies,
     resolved_section,
@@ -79,12 +79,23 @@ def _read_source(source: DataSource, head: str) -> DataSplit:
     train, valid, test = (open_frames(paths, source.keys, head, stream=source.stream) for paths in files)
     valid_fraction = 0.0 if valid else source.valid_fraction
     test_fraction = 0.0 if test else source.test_fraction
+    n_files = len(train)
     train, more_valid, more_test = split_frames(train, valid_fraction, test_fraction)
     which = "" if head == DEFAULT_HEAD else f"{head} "
+    valid = valid or more_valid
+    validates = bool(source.valid_file) or valid_fraction > 0.0
+    if not len(train) or (validates and not len(valid)):
+        empty = "validation" if len(train) else "training"
+        raise DataError(
+            f"the {which}{empty} set is empty: a hash of each structure's identity decides where it falls, and of "
+            f"{n_files} structures none came there with valid_fraction {valid_fraction:g} and test_fraction "
+            f"{test_fraction:g}. Choose {'larger' if len(train) else 'smaller'} fractions, give a valid_file, or set "
+            "valid_fraction: 0 to train without validation (the last weights then become the model)."
+        )
     require_labels(train, f"{which}training")
-    if source.valid_file or valid_fraction > 0.0:
-        require_labels(valid or more_valid, f"{which}validation")
-    return DataSplit(train, valid or more_valid, test or more_test)
+    if validates:
+        require_labels(valid, f"{which}validation")
+    return DataSplit(train, valid, test or more_test)
 
 
 def describe_split(split: DataSplit) -> str:
@@ -96,6 +107,32 @@ def describe_split(split: DataSplit) -> str:
         n_atoms = int(summary.n_atoms.sum())
         lines.append(f"{name}: {len(summary)} structures, {n_atoms} atoms; with {counts}")
     return "\n".join(lines)
+
+
+def check_names(config: TrainConfig, split: DataSplit) -> None:
+    """Refuse config_types in the loss that nothing in the data has: they would be ignored; warn of such elements.
+
+    Args:
+        config: The run.
+        split: Its data.
+
+    Raises:
+        ConfigError: If a config_type is mistyped.
+    """
+    kinds = sorted(summarize(split.train).kinds | summarize(split.valid).kinds)
+    wrong = sorted(set(config.loss.config_type_weights) - set(kinds))
+    if wrong:
+        raise ConfigError(
+            f"loss.config_type_weights names {', '.join(wrong)}; the config_types of the data are {', '.join(kinds)}"
+        )
+    elements = [chemical_symbols[z] for z in elements_of(split.train)]
+    wrong = [symbol for symbol in config.loss.magforce_elements or () if symbol not in elements]
+    if wrong:
+        logger.warning(
+            "loss.magforce_elements names %s, which no training structure has (they have %s)",
+            ", ".join(wrong),
+            ", ".join(elements),
+        )
 
 
 def complete_model_config(
@@ -154,7 +191,7 @@ def cutoff_of(config: TrainConfig) -> float:
     if "start_from" in config.model:
         return _start_config(config).r_max
     if "foundation" in config.model:
-        return FoundationFile(config.model["foundation"]).r_max
+        return foundation_file(config.model["foundation"]).r_max
     return _model_config(config, {"atomic_numbers": [1]}, only=("r_max",)).r_max
 
 
@@ -200,11 +237,12 @@ def build_model(config: TrainConfig, model_config: ArchitectureConfig, frames: S
     if isinstance(model_config, FoundationConfig) and "foundation" in config.model:
         model = foundation_model(config.model, model_config)
         _fit_above(model, frames, config)
-        _set_atomic_energies(model, config.data)
         return model.to(dtype)
     model = _architecture(config).model(model_config)
-    left = [_fit_head(model, k, name, frames, config) for k, name in enumerate(model.heads)]
-    _set_atomic_energies(model, config.data)
+    left = [
+        _fit_head(model, k, frames, config, given_energies(model, source))
+        for k, source in enumerate(config.data.sources().values())
+    ]
     some = sample(select(frames, summarize(frames).has("forces")), FIT_SAMPLE)
     forces = np.concatenate([f.labels["forces"].ravel() for f in some] or [[0.0]])
     scale = max(float(np.sqrt(np.mean(forces**2))), *left, 1e-3)
@@ -244,18 +282,22 @@ def _fit_above(model: FoundationMMACE, frames: Sequence[Frame], config: TrainCon
     """Fit the reference energies to what a foundation leaves of the energies, and put up the wall."""
     energies = model.reference.atomic_energies.clone()
     left = left_of_energies(model, sample(frames, FIT_SAMPLE))
-    for k, name in enumerate(model.heads):
-        _fit_head(model, k, name, left, config)
+    for k, source in enumerate(config.data.sources().values()):
+        own = dict(zip(model.elements, energies[k * len(model.elements) :].tolist(), strict=False))
+        given = {z: energy - own[z] for z, energy in given_energies(model, source).items()}
+        _fit_head(model, k, left, config, given)
     model.reference.atomic_energies += energies
     model.reference.wall_on.fill_(1.0)
 
 
-def _fit_head(model: AnyModel, head: int, name: str, frames: Sequence[Frame], config: TrainConfig) -> float:
-    """Fit the reference energies of one head; returns what they leave of the energies, in eV/atom."""
-    summary = summarize(frames)
+def _fit_head(
+    model: AnyModel, head: int, frames: Sequence[Frame], config: TrainConfig, given: dict[int, float]
+) -> float:
+    """Fit the reference energies of one head but those given; returns what they leave of the energies, in eV/atom."""
+    summary, name = summarize(frames), model.heads[head]
     own = sample(select(frames, (summary.heads == name) & summary.has("energy")), FIT_SAMPLE)
     samples = [reference_sample(frame, config.loss.magforce_elements) for frame in own]
-    left = fit_reference(model.reference, model.elements, samples, head=head)
+    left = fit_reference(model.reference, model.elements, samples, head=head, atomic_energies=given)
     logger.info(
         "one-body fit%s leaves %.1f meV/atom, %.1f meV/μB (longitudinal)",
         f" of head {name}" if config.data.heads else "",
@@ -299,13 +341,29 @@ def reference_sample(frame: Frame, magforce_elements: Sequence[str] | None) -> R
     return ReferenceSample(frame.atoms.numbers, frame.magmoms, float(frame.labels["energy"]), magforces)
 
 
+def given_energies(model: AnyModel, source: DataSource) -> dict[int, float]:
+    """Energies of isolated atoms that a configuration gives, by atomic number, in eV.
+
+    Args:
+        model: Model with the elements of the data.
+        source: Data set.
+
+    Raises:
+        ConfigError: If an element is none of the model's.
+    """
+    given = {}
+    for symbol, energy in (source.atomic_energies or {}).items():
+        z = number_of_symbol.get(symbol)
+        if z not in model.elements:
+            raise ConfigError(
+                f"data.atomic_energies names {symbol!r}, which is no element of the training structures"
+            )
+        given[z] = energy
+    return given
+
+
 def _set_atomic_energies(model: AnyModel, data: DataConfig) -> None:
     """Put in what the configuration gives."""
     for head, source in enumerate(data.sources().values()):
-        for symbol, energy in (source.atomic_energies or {}).items():
-            z = number_of_symbol.get(symbol)
-            if z not in model.elements:
-                raise ConfigError(
-                    f"data.atomic_energies names {symbol!r}, which is no element of the training structures"
-                )
+        for z, energy in given_energies(model, source).items():
             model.reference.atomic_energies[head * len(model.elements) + model.elements.index(z)] = energy

@@ -38,6 +38,7 @@ from mmace_sim.training.sampling import ShareSampler, share_loader
 from mmace_sim.training.setup import (
     DataSplit,
     build_model,
+    check_names,
     complete_model_config,
     cutoff_of,
     describe_split,
@@ -73,6 +74,7 @@ class TrainResult:
             `train/HEAD`, ... of each.
         n_epochs: Epochs trained.
         best_epoch: Epoch whose averaged weights were kept.
+        is_best: Whether validations chose it; else it is the last one.
         seconds: Duration of the training proper.
     """
 
@@ -81,6 +83,7 @@ class TrainResult:
     errors: dict[str, Evaluation]
     n_epochs: int
     best_epoch: int
+    is_best: bool
     seconds: float
 
 
@@ -119,6 +122,7 @@ def prepare(config: TrainConfig, split: DataSplit | None = None) -> Prepared:
         torch.set_num_threads(config.trainer.num_threads)
     split = split or read_split(config.data)
     logger.info(describe_split(split))
+    check_names(config, split)
     train_set, valid_set = _datasets(config, split)
     model_config = complete_model_config(config, split.train, train_set.mean_neighbors)
     resolved = config.model_copy(update={"model": resolved_model_section(config, model_config)})
@@ -171,13 +175,13 @@ def train(
     with _quiet_lightning():
         trainer, module = _fit(run, output, last if resume else None, on_epoch, on_step)
     seconds = time.perf_counter() - started
-    best_epoch = _load_best(trainer, module, output / CHECKPOINTS / BEST_FILE)
+    best_epoch, is_best = _load_best(trainer, module, output / CHECKPOINTS / BEST_FILE)
     model = module.validated.cpu().double().eval()
     merge_adapters(model)
     errors = final_errors(model, run.split, run.config)
     model.metadata = model_metadata(run.config, model, errors, best_epoch)
     path = output / MODEL_FILE
-    result = TrainResult(model, path, errors, trainer.current_epoch, best_epoch, seconds)
+    result = TrainResult(model, path, errors, trainer.current_epoch, best_epoch, is_best, seconds)
     if is_main():
         save_model(model, path)
         _save_summary(result, run.split, output / SUMMARY_FILE)
@@ -256,9 +260,10 @@ _PATHS = _FILES | {"heads": {"__all__": _FILES}}
 
 
 def _datasets(config: TrainConfig, split: DataSplit) -> tuple[GraphDataset, GraphDataset]:
+    kinds = sorted(summarize(split.train).kinds | summarize(split.valid).kinds)
     options: dict[str, Any] = {
         "dtype": getattr(torch, config.trainer.dtype),
-        "config_types": sorted(summarize(split.train).kinds | summarize(split.valid).kinds),
+        "config_types": kinds,
         "config_type_weights": config.loss.config_type_weights,
         "magforce_elements": config.loss.magforce_elements,
         "heads": {name: head.weight for name, head in config.data.heads.items()} or None,
@@ -342,14 +347,16 @@ def training_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _load_best(trainer: Trainer, module: MagneticTraining, path: Path) -> int:
-    """Put the best weights into the module; returns their epoch."""
+def _load_best(trainer: Trainer, module: MagneticTraining, path: Path) -> tuple[int, bool]:
+    """Put the best weights into the module; returns their epoch, and whether a validation chose it (else: the last)."""
     keeper: Any = trainer.checkpoint_callback
     if module.config.trainer.keep == "last" or keeper.best_epoch < 0 or not path.is_file():
-        return trainer.current_epoch - 1
+        if module.config.trainer.keep == "best":
+            logger.warning("no validation chose among the weights: the last ones become the model")
+        return max(trainer.global_step - 1, 0) // module.n_steps, False
     saved = torch.load(path, map_location=module.device, weights_only=True)
     module.load_state_dict(saved["state_dict"])
-    return int(saved["epoch"])
+    return int(saved["epoch"]), True
 
 
 def _save_summary(result: TrainResult, split: DataSplit, path: Path) -> None:
@@ -358,6 +365,7 @@ def _save_summary(result: TrainResult, split: DataSplit, path: Path) -> None:
         "model": result.path.name,
         "n_epochs": result.n_epochs,
         "best_epoch": result.best_epoch,
+        "weights": "best of the validations" if result.is_best else "last",
         "seconds": round(result.seconds, 1),
         "n_weights": sum(p.numel() for p in result.model.parameters()),
         "config_types": _count_types(split),

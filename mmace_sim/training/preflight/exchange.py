@@ -2,7 +2,9 @@
 
 For spins far apart the work test fails, as no two structures are close. On a fixed lattice this one helps: the
 constants J of E = E0 − ½ Σ_ij J_ij e_i·e_j (one per shell of neighbours, e = m/|m|) are fitted to the torques
-m_i × (−∂E/∂m_i) alone; the slope of the energies against what these J predict must be 1.
+m_i × (−∂E/∂m_i) alone; the slope of the energies against what these J predict must be 1. Where there are forces, the
+energy of the displacements u from the mean structure, −½ Σ F·u to second order, is taken out of the energies first:
+small as they are, they may cost as much as the tilts of the moments, and go with them.
 """
 
 from collections.abc import Sequence
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from mmace_sim.training.frames import Frame
 from mmace_sim.training.preflight.distances import neighbors
@@ -76,7 +79,7 @@ def fit_exchange(frames: Sequence[Frame], name: str) -> ExchangeFit | None:
         return None
     lengths = np.mean([np.linalg.norm(f.magmoms, axis=1) for f in alike], axis=0)
     magnetic = lengths > _MIN_MOMENT
-    energies = np.array([float(f.labels["energy"]) for f in alike])
+    energies = np.array([float(f.labels["energy"]) for f in alike]) - _elastic_energies(alike)
     if not magnetic.any() or np.ptp(energies) == 0.0:
         return None
     fits = [_fit(alike, magnetic, energies, cutoff, name) for cutoff in _CUTOFFS]
@@ -93,12 +96,27 @@ def _on_one_lattice(frames: Sequence[Frame]) -> list[Frame]:
         atoms = frame.atoms
         if len(atoms) != len(first) or (atoms.numbers != first.numbers).any():
             continue
-        shift = atoms.get_scaled_positions(wrap=False) - first.get_scaled_positions(wrap=False)
-        shift = (shift - np.round(shift)) @ first.cell.array
+        shift = _shift(atoms, first)
         same_cell = np.abs(atoms.cell.array - first.cell.array).max() < 1e-3
         if same_cell and np.sqrt((shift**2).sum(axis=1).mean()) < _MAX_DISPLACEMENT:
             alike.append(frame)
     return alike
+
+
+def _shift(atoms: Atoms, first: Atoms) -> np.ndarray:
+    """Way of each atom from one structure to another of the same cell, in Å."""
+    shift = atoms.get_scaled_positions(wrap=False) - first.get_scaled_positions(wrap=False)
+    return (shift - np.round(shift)) @ first.cell.array
+
+
+def _elastic_energies(frames: Sequence[Frame]) -> np.ndarray:
+    """Energy of the displacements from the mean structure by the forces, in eV; zero if a structure has none."""
+    if not all("forces" in frame.labels for frame in frames):
+        return np.zeros(len(frames))
+    ways = np.array([_shift(frame.atoms, frames[0].atoms) for frame in frames])
+    displacements = ways - ways.mean(axis=1, keepdims=True)
+    displacements -= displacements.mean(axis=0)
+    return -0.5 * (np.array([frame.labels["forces"] for frame in frames]) * displacements).sum(axis=(1, 2))
 
 
 def _fit(

@@ -26,8 +26,9 @@ MAX_FRAMES = 1500
 SCALES = {"position": 0.1, "moment": 0.3, "strain": 0.02}
 """Displacement (Å), change of moment (μB) and strain that count as equally far, for the order of neighbours."""
 
-LIMITS = {"position": 0.25, "moment": 0.8, "strain": 0.06}
-"""Pairs farther apart than this (root mean square over atoms) are not close: the trapezoidal rule fails."""
+LIMITS = {"position": 0.25, "moment": 0.8, "strain": 0.06, "turn": 0.3}
+"""Pairs farther apart than this (root mean square over atoms; angles in rad) are not close: the trapezoidal rule fails.
+Of a Heisenberg antiferromagnet it loses 2 % of the work at 0.3 rad, 10 % at 0.55 rad."""
 
 TINY = {"position": 1e-3, "moment": 1e-3, "strain": 1e-5}
 """Below this a missing label does not matter, as next to no work is done."""
@@ -97,6 +98,7 @@ class _Separation:
     strain: np.ndarray
     position: np.ndarray
     moment: np.ndarray
+    turn: np.ndarray
     aligned: np.ndarray
 
     @property
@@ -111,6 +113,7 @@ class _Separation:
         return (
             (self.position < LIMITS["position"])
             & (self.moment < LIMITS["moment"])
+            & (self.turn < LIMITS["turn"])
             & (strain < LIMITS["strain"])
         )
 
@@ -247,11 +250,15 @@ def _separation(stack: _Stack, a: int, others: np.ndarray) -> _Separation:
     aligned = (
         rotated < 0.5 * plain - 1e-6
     )  # a common rotation costs the anisotropy at most: only where it helps
+    moment = np.where(aligned, rotated, plain)
+    lengths = np.linalg.norm(stack.magmoms[others], axis=2), np.linalg.norm(stack.magmoms[a], axis=1)
+    across = moment**2 - ((lengths[0] - lengths[1]) ** 2).mean(axis=1)  # what does not change lengths
     return _Separation(
         displacement=displacement,
         strain=gradient,
         position=np.sqrt((displacement**2).sum(axis=2).mean(axis=1)),
-        moment=np.where(aligned, rotated, plain),
+        moment=moment,
+        turn=np.sqrt(np.maximum(across, 0.0) / np.maximum((lengths[0] * lengths[1]).mean(axis=1), 1e-6)),
         aligned=aligned,
     )
 
