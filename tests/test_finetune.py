@@ -76,6 +76,13 @@ def test_the_zero_of_the_new_data_is_found(place, tmp_path):
     assert header["started_from"]["name"] == "mmace"
 
 
+@pytest.mark.parametrize(("lr", "warned"), [(5e-4, True), (0.2, False)])
+def test_few_steps_are_warned_of(place, tmp_path, caplog, lr, warned):
+    with caplog.at_level("WARNING", logger="mmace_sim"):
+        finetune(settings(place, optimizer={"lr": lr}), tmp_path)
+    assert ("steps at a learning rate of 0.0005 hardly move" in caplog.text) is warned
+
+
 @pytest.mark.parametrize(("e0", "expected"), [("keep", 0.0), ({"Fe": -3000.0}, None)])
 def test_the_zero_can_be_kept_or_given(place, tmp_path, e0, expected):
     base = load_model(place / "base" / "model.safetensors").reference.atomic_energies.item()

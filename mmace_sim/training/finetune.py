@@ -52,6 +52,9 @@ REPLAY_VALID_FILE = "replay_valid.extxyz"
 ZERO_SAMPLE: int = 2000
 """Structures that the zero of energy is fitted to, drawn from larger sets."""
 
+FEW_STEPS: float = 0.3
+"""Learning rate times number of steps below which a model has hardly moved (docs/finetune.md)."""
+
 _FOUNDATION_LR = 0.005
 _SHARED = ("name", "description", "loss", "optimizer", "stage_two", "augment", "trainer")
 
@@ -195,6 +198,7 @@ def finetune(
         if not resume:
             write_start(config, output)
         split = read_split(training.data)
+        _warn_of_few_steps(training, len(split.train))
         before = _errors_before(load_all_heads(output / START_FILE), training, split)
     result = train(training, output, resume=resume, on_epoch=on_epoch, on_step=on_step, split=split)
     _extend_summary(output / SUMMARY_FILE, config, before)
@@ -368,6 +372,16 @@ def _warn_of_large_moments(base: AnyModel, frames: Sequence[Frame]) -> None:
             len(frames),
             limits,
         )
+
+
+def _warn_of_few_steps(training: TrainConfig, n: int) -> None:
+    steps = training.trainer.max_epochs * -(-n // training.trainer.batch_size)
+    lr = training.optimizer.lr
+    if lr * steps < FEW_STEPS:
+        told = (
+            "only %d steps at a learning rate of %g hardly move a model: take %d (more epochs) or --lr 0.002"
+        )
+        logger.warning(told, steps, lr, round(FEW_STEPS / lr))
 
 
 def _errors_before(start: AnyModel, training: TrainConfig, split: DataSplit) -> dict[str, Evaluation]:

@@ -16,9 +16,11 @@ import warnings
 from pathlib import Path
 
 import curves
+import numpy as np
 import record
 from ase.io import read
 
+from mmace_sim import plots
 from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.training.config import load_train_config, merge
@@ -44,7 +46,7 @@ METHODS = {
     "fine-tuned, lr 0.0005": {},
     "fine-tuned, lr 0.002": {"optimizer": FASTER},
     "fine-tuned, lr 0.005": {"optimizer": {"lr": 0.005}},
-    "one-body": {"optimizer": FASTER, "e0": "one-body"},
+    "lr 0.002, one-body": {"optimizer": FASTER, "e0": "one-body"},
     "LoRA 4, lr 0.005": {"optimizer": {"lora": 4, "lr": 0.005}},
     "embedding and radial frozen": {"optimizer": FASTER | {"freeze": ["embedding", "radial"]}},
     "replay of old data": {"optimizer": FASTER, "replay": {"source": "file"}},
@@ -114,6 +116,28 @@ def before(data: Path) -> dict:
     return curves.errors(load_model(BASE), [data / OLD / "test.extxyz"])
 
 
+def draw_forgetting(runs: list[dict], base: dict, n: int = 10) -> None:
+    """What each method learned of n new structures against what it forgot."""
+    figure, axes = plots.new_figure("page", aspect=0.5)
+    for k, method in enumerate(METHODS):
+        own = [r for r in runs if r["method"] == method and r["n"] == n and "old" in r]
+        if own:
+            x, y = (np.mean([r[of]["magforces"]["mae"] for r in own]) for of in ("old", "test"))
+            style = {"color": plots.COLORS[k % 4], "marker": plots.MARKERS[k % len(plots.MARKERS)]}
+            axes.plot(x, y, linestyle="none", label=method, **style)
+    scratch = [r["test"]["magforces"]["mae"] for r in runs if r["method"] == SCRATCH and r["n"] == n]
+    axes.axhline(np.mean(scratch), color=plots.REFERENCE, linestyle=":", label=SCRATCH)
+    axes.axvline(
+        base["magforces"]["mae"], color=plots.REFERENCE, linestyle="--", label="the base on its own data"
+    )
+    unit = base["magforces"]["unit"]
+    axes.set(
+        xlabel=f"old data: magforces, test MAE ({unit})", ylabel=f"new data: magforces, test MAE ({unit})"
+    )
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    plots.save_figure(figure, record.FOLDER / "finetune_forgetting")
+
+
 def main() -> None:
     """Do what is not done yet."""
     parser = argparse.ArgumentParser(
@@ -134,6 +158,7 @@ def main() -> None:
     results.add_missing(wanted, functools.partial(run, options.data, options.work))
     draw = functools.partial(curves.draw, results.runs, CURVES, xlabel="structures of the new data")
     draw(record.FOLDER / NAME, labels=("energy", "magforces"))
+    draw_forgetting(results.runs, settings["old_errors_of_base"])
 
 
 if __name__ == "__main__":

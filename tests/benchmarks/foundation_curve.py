@@ -35,7 +35,7 @@ SIZES = (3, 6, 12, 25, 100, 405)
 SIZE = {"num_interactions": 2, "max_ell": 2, "correlation": 3, "radial_mlp": [64, 64, 64], "num_bessel": 8}
 R_MAX = 4.0
 MAGNETIC = {"spin_channels": 8, "spin_max_ell": 1}
-PRETRAINING = {"two_atoms": 240, "more_atoms": 120, "cpu_seconds": 300.0, "batch_size": 4, "lr": 0.01}
+PRETRAINING = {"two_atoms": 240, "more_atoms": 120, "cpu_seconds": 100.0, "batch_size": 4, "lr": 0.01}
 METHODS = {
     "from the foundation": {"lr": 0.005},
     "same model from scratch": {"lr": 0.01},
