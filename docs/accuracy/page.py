@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from mmace_sim.plots import COLORS, MARKERS, add_legend, new_figure, save_figure
 
@@ -169,6 +170,8 @@ def _draw_curves(results: Results) -> None:
             axes.set_xticks(sizes, [str(n) for n in sizes])
             axes.tick_params(labelsize=7)
             axes.minorticks_off()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+            axes.yaxis.set_major_formatter("{x:g}")
             axes.set_xlabel("training structures", fontsize=8)
             axes.set_ylabel(f"test MAE, {LABELS[label]}", fontsize=8)
         add_legend(axes)
