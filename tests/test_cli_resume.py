@@ -61,3 +61,18 @@ def test_interrupted_and_resumed(command, model, inputs, tmp_path, monkeypatch):
         files = {name: sorted((tmp_path / name).glob(f"*/{OWN[command]}")) for name in ("whole", "parts")}
         assert len(files["whole"]) == 3
         assert [f.read_bytes() for f in files["parts"]] == [f.read_bytes() for f in files["whole"]]
+
+
+def test_figures_may_be_asked_for_later(model, inputs, tmp_path):
+    arguments = (
+        "exchange",
+        inputs / "2.80.extxyz",
+        "-m",
+        model,
+        "-o",
+        tmp_path / "out",
+        *COMMANDS["exchange"][:-1],
+    )
+    assert mmace_sim(*arguments, "--no-figures").exit_code == 0
+    result = mmace_sim(*arguments, "--figures", "--resume")
+    assert result.exit_code == 0, result.output

@@ -86,7 +86,7 @@ class RelaxConfig(RunConfig):
 
 
 NOT_PHYSICS: frozenset[str] = frozenset(
-    {"paths", "output", "device", "threads", "max_batch_atoms", "write", "report"}
+    {"paths", "output", "device", "threads", "max_batch_atoms", "write", "figures", "report"}
 )
 """Fields that may differ when a run is resumed: they do not change the result of a structure."""
 

@@ -44,7 +44,7 @@ COLUMNS: tuple[str, ...] = (
 )  # fmt: skip
 """Columns of ``summary.csv``."""
 
-MAY_DIFFER: frozenset[str] = NOT_PHYSICS | {"n_steps", "figures"}
+MAY_DIFFER: frozenset[str] = NOT_PHYSICS | {"n_steps"}
 """Fields that may differ when a run is resumed."""
 
 NEEDS: dict[str, tuple[str, str, frozenset[str]]] = {

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,11 @@ class DataSplit:
     train: Frames
     valid: Frames
     test: Frames
+
+    @cached_property
+    def config_types(self) -> list[str]:
+        """Those of the training and validation structures."""
+        return sorted(summarize(self.train).kinds | summarize(self.valid).kinds)
 
 
 def read_split(config: DataConfig) -> DataSplit:
@@ -119,11 +125,11 @@ def check_names(config: TrainConfig, split: DataSplit) -> None:
     Raises:
         ConfigError: If a config_type is mistyped.
     """
-    kinds = sorted(summarize(split.train).kinds | summarize(split.valid).kinds)
-    wrong = sorted(set(config.loss.config_type_weights) - set(kinds))
+    wrong = sorted(set(config.loss.config_type_weights) - set(split.config_types))
     if wrong:
         raise ConfigError(
-            f"loss.config_type_weights names {', '.join(wrong)}; the config_types of the data are {', '.join(kinds)}"
+            f"loss.config_type_weights names {', '.join(wrong)}; the config_types of the data are "
+            f"{', '.join(split.config_types)}"
         )
     elements = [chemical_symbols[z] for z in elements_of(split.train)]
     wrong = [symbol for symbol in config.loss.magforce_elements or () if symbol not in elements]

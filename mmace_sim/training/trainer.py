@@ -260,10 +260,9 @@ _PATHS = _FILES | {"heads": {"__all__": _FILES}}
 
 
 def _datasets(config: TrainConfig, split: DataSplit) -> tuple[GraphDataset, GraphDataset]:
-    kinds = sorted(summarize(split.train).kinds | summarize(split.valid).kinds)
     options: dict[str, Any] = {
         "dtype": getattr(torch, config.trainer.dtype),
-        "config_types": kinds,
+        "config_types": split.config_types,
         "config_type_weights": config.loss.config_type_weights,
         "magforce_elements": config.loss.magforce_elements,
         "heads": {name: head.weight for name, head in config.data.heads.items()} or None,

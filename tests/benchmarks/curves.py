@@ -1,5 +1,6 @@
 """Learning curves: parts of data sets, errors on test structures, results that are kept run by run, and figures."""
 
+import argparse
 import json
 import math
 import time
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LABELS = ("energy", "forces", "magforces")
+
+
+def options(description: str, sizes: Sequence[int], methods: Sequence[str]) -> argparse.Namespace:
+    """Data and work folder of a script, and which of its sizes, seeds and methods to run."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="*", default=list(sizes))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--methods", nargs="+", default=list(methods))
+    return parser.parse_args()
 
 
 def write_part(source: Path, n: int, seed: int, path: Path) -> Path:

@@ -9,7 +9,6 @@ the new data per step. Every finished run is kept, so that an interrupted script
 DATA_FOLDER holds fe_fcc_deltaspin and fe_bcc_nc_fixedlattice; the results go to docs/benchmarks/finetune_curve.json.
 """
 
-import argparse
 import functools
 import itertools
 import warnings
@@ -140,15 +139,7 @@ def draw_forgetting(runs: list[dict], base: dict, n: int = 10) -> None:
 
 def main() -> None:
     """Do what is not done yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--methods", nargs="+", default=CURVES)
-    options = parser.parse_args()
+    options = curves.options(__doc__, SIZES, CURVES)
     warnings.simplefilter("ignore")
     n_test = sum(len(read(options.data / NEW / f"{part}.extxyz", ":")) for part in ("valid", "test"))
     settings = {"base": BASE.name, "steps": STEPS, "new_per_step": BATCH, "model_from_scratch": MODEL}

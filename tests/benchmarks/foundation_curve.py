@@ -9,7 +9,6 @@ steps. Every finished run is kept, so that an interrupted script goes on where i
 DATA_FOLDER holds fe_snap_npj2021 and fe_fcc_deltaspin; the results go to docs/benchmarks/foundation_curve.json.
 """
 
-import argparse
 import functools
 import itertools
 import json
@@ -213,15 +212,7 @@ def run(data: Path, work: Path, method: str, n: int, seed: int) -> dict:
 
 def main() -> None:
     """Do what is not done yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    options = parser.parse_args()
+    options = curves.options(__doc__, SIZES, list(METHODS))
     warnings.simplefilter("ignore")
     prepare(options.data, options.work)
     pretraining = json.loads((options.work / TOLD).read_text())
