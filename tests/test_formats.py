@@ -27,9 +27,9 @@ from format_files import (
 from training_toys import toy_frames, write_toys
 
 from mmace_sim.errors import DataError
-from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.formats import database
-from mmace_sim.training.formats.vasp import spin_axes
+from mmace_sim.io import database
+from mmace_sim.io.labels import LabelKeys
+from mmace_sim.io.vasp import spin_axes
 from mmace_sim.training.frames import file_sha256, frame_identity, read_frames
 
 

@@ -16,14 +16,15 @@ MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "nn": BASE,
     "graph": BASE,
+    "io": BASE | {"graph"},
     "model": BASE | {"nn", "graph"},
-    "torchsim": BASE | {"nn", "graph", "model"},
+    "torchsim": BASE | {"nn", "graph", "model", "io"},
     "calculator": BASE | {"nn", "graph", "model"},
     "ase_plugin": BASE,
     "testing": BASE | {"nn", "graph", "model", "torchsim", "calculator"},
-    "workflows": BASE | {"nn", "graph", "model", "torchsim", "calculator", "testing"},
-    "training": BASE | {"nn", "graph", "model"},
-    "cli": BASE | {"nn", "graph", "model", "torchsim", "calculator", "workflows", "training"},
+    "workflows": BASE | {"nn", "graph", "io", "model", "torchsim", "calculator", "testing"},
+    "training": BASE | {"nn", "graph", "io", "model"},
+    "cli": BASE | {"nn", "graph", "io", "model", "torchsim", "calculator", "workflows", "training"},
 }
 """Layer: the layers below it (each layer may import itself)."""
 

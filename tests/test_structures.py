@@ -11,8 +11,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from mmace_sim.errors import ConfigError, MissingMomentsError, StructureError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.io.mcif import parse_operation, read_mcif, write_mcif
 from mmace_sim.workflows.initial_moments import HIGH_SPIN, initial_magmoms, two_colouring
-from mmace_sim.workflows.mcif import parse_operation, read_mcif, write_mcif
 from mmace_sim.workflows.structures import (
     FailedStructure,
     find_structures,

@@ -19,7 +19,7 @@ from mmace_sim.errors import ConfigError, OutputError
 from mmace_sim.workflows.output import versions, write_text
 
 if TYPE_CHECKING:
-    from mmace_sim.training.config import LabelKeys
+    from mmace_sim.io.labels import LabelKeys
     from mmace_sim.training.preflight import PreflightReport
 
 _log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def parse_keys(text: str | None) -> "LabelKeys":
     Raises:
         ConfigError: If a label is unknown or the text has another form.
     """
-    from mmace_sim.training.config import LabelKeys
+    from mmace_sim.io.labels import LabelKeys
 
     parts = [part.split("=", 1) for part in (text or "").split(",") if part.strip()]
     known = ", ".join(LabelKeys.model_fields)

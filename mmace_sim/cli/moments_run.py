@@ -13,7 +13,7 @@ from rich.text import Text
 from mmace_sim.cli.config import RunConfig, split_list
 from mmace_sim.cli.runs import open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.workflows.mcif import write_mcif
+from mmace_sim.io.mcif import write_mcif
 from mmace_sim.workflows.moments import MomentMinimum, MomentResult, MomentSearch
 from mmace_sim.workflows.output import (
     cannot_write,

@@ -14,7 +14,7 @@ from mmace_sim.cli.config import RunConfig
 from mmace_sim.cli.runs import open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.errors import StructureError
-from mmace_sim.workflows.mcif import write_mcif
+from mmace_sim.io.mcif import write_mcif
 from mmace_sim.workflows.order import OrderResult, OrderSearch, RelaxedOrder
 from mmace_sim.workflows.output import entry_head, file_names, finite_or_none, mean_moments, write_extxyz
 from mmace_sim.workflows.structures import LoadedStructure

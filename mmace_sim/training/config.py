@@ -17,19 +17,9 @@ from pydantic import (
 )
 
 from mmace_sim.errors import ConfigError
+from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.config import DEFAULT_HEAD, check_head
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
-
-
-class LabelKeys(Section):
-    """Names of the labels in extended XYZ files and databases."""
-
-    energy: str = "REF_energy"
-    forces: str = "REF_forces"
-    stress: str = "REF_stress"
-    magmoms: str = "REF_magmom"
-    magforces: str = "REF_magforces"
-    config_type: str = "config_type"
 
 
 class DataSource(Section):

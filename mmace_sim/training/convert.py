@@ -11,11 +11,11 @@ from ase.io.extxyz import write_xyz
 from ase.io.formats import open_with_compression
 
 from mmace_sim.errors import DataError, StructureError
-from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.formats import expand_folders, read_structures
-from mmace_sim.training.formats.ase_files import is_extxyz
-from mmace_sim.training.formats.base import PER_ATOM
-from mmace_sim.training.formats.database import LMDB_ENDINGS, atoms_to_row, write_database
+from mmace_sim.io import expand_folders, read_structures
+from mmace_sim.io.ase_files import is_extxyz
+from mmace_sim.io.base import PER_ATOM
+from mmace_sim.io.database import LMDB_ENDINGS, atoms_to_row, write_database
+from mmace_sim.io.labels import LabelKeys
 from mmace_sim.training.frames import Frame, frame_of
 
 OUR_KEYS = LabelKeys()

@@ -10,10 +10,10 @@ from ase import Atoms
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import check_magmoms, get_magmoms, has_magmoms
+from mmace_sim.io import expand_folders, read_structures
+from mmace_sim.io.base import Item
+from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.config import DEFAULT_HEAD
-from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.formats import expand_folders, read_structures
-from mmace_sim.training.formats.base import Item
 
 LABELS: tuple[str, ...] = ("energy", "forces", "stress", "magforces")
 """The labels a model can be trained on, in the order of every table."""
@@ -60,7 +60,7 @@ def read_frames(paths: Sequence[Path], keys: LabelKeys | None = None) -> FrameSe
     """Read every structure of the files; those without moments or with broken labels become problems.
 
     Args:
-        paths: Files or folders of any of `mmace_sim.training.formats`, several formats beside each other.
+        paths: Files or folders of any of `mmace_sim.io`, several formats beside each other.
         keys: Names of the labels.
 
     Returns:

@@ -7,9 +7,9 @@ from typing import overload
 import numpy as np
 
 from mmace_sim.errors import DataError, StructureError
-from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.formats import expand_folders
-from mmace_sim.training.formats.database import Rows, is_database, open_rows, row_to_atoms
+from mmace_sim.io import expand_folders
+from mmace_sim.io.database import Rows, is_database, open_rows, row_to_atoms
+from mmace_sim.io.labels import LabelKeys
 from mmace_sim.training.frames import Frame, FrameSet, frame_of, read_frames
 from mmace_sim.training.stream_summary import FrameSummary, SummaryBuilder, summarize
 

@@ -291,7 +291,7 @@ def _write_crystal(path: Path, atoms: Atoms, form: str) -> list[str]:
     """Write one structure; returns why it was not written, if so."""
     from ase.io import write
 
-    from mmace_sim.workflows.mcif import write_mcif
+    from mmace_sim.io.mcif import write_mcif
 
     if not atoms.pbc.all():
         return [f"{atoms.info['name']} is not periodic and was not written as {form}"]

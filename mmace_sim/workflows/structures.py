@@ -13,9 +13,9 @@ from ase import Atoms
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms, set_magmoms
+from mmace_sim.io.mcif import is_magnetic_cif, read_mcif
 from mmace_sim.workflows.checks import StructureCheck, check_structure
 from mmace_sim.workflows.initial_moments import initial_magmoms
-from mmace_sim.workflows.mcif import is_magnetic_cif, read_mcif
 
 __all__ = [
     "FailedStructure",

@@ -17,8 +17,8 @@ from ase.io import iread
 from ase.io.formats import open_with_compression
 
 from mmace_sim.errors import DataError, StructureError
-from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.formats.base import Format, Item, put_labels, results_as_labels
+from mmace_sim.io.base import Format, Item, put_labels, results_as_labels
+from mmace_sim.io.labels import LabelKeys
 
 _NAME = re.compile(r"OUTCAR|vasprun.*\.xml", re.IGNORECASE)
 

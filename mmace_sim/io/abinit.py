@@ -16,8 +16,8 @@ from ase.io.formats import open_with_compression
 from ase.units import Bohr, Hartree
 
 from mmace_sim.errors import StructureError
-from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.formats.base import Format, Item, put_labels, read_text
+from mmace_sim.io.base import Format, Item, put_labels, read_text
+from mmace_sim.io.labels import LabelKeys
 
 _SPHERES = "Integrated electronic and magnetization densities in atomic spheres"
 

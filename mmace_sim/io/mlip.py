@@ -13,8 +13,8 @@ from ase import Atoms
 from ase.io.formats import open_with_compression
 
 from mmace_sim.errors import StructureError
-from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.formats.base import Format, Item, put_labels, symbols_of, type_map_beside
+from mmace_sim.io.base import Format, Item, put_labels, symbols_of, type_map_beside
+from mmace_sim.io.labels import LabelKeys
 
 _COLUMNS = {
     "forces": ("fx", "fy", "fz"),

@@ -9,8 +9,8 @@ from ase import Atoms
 from ase.io import iread
 from ase.io.extxyz import key_val_str_to_dict
 
-from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.formats.base import Format, Item, put_labels, results_as_labels
+from mmace_sim.io.base import Format, Item, put_labels, results_as_labels
+from mmace_sim.io.labels import LabelKeys
 
 _NAME = re.compile(r"\.(ext)?xyz(\.(gz|bz2|xz))?$", re.IGNORECASE)
 

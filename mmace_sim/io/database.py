@@ -22,8 +22,8 @@ from ase.db.core import Database as AseDatabase
 from ase.db.row import AtomsRow
 
 from mmace_sim.errors import DataError, StructureError
-from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.formats.base import PER_ATOM, PER_STRUCTURE, Format, Item, put_labels
+from mmace_sim.io.base import PER_ATOM, PER_STRUCTURE, Format, Item, put_labels
+from mmace_sim.io.labels import LabelKeys
 
 LMDB_ENDINGS: tuple[str, ...] = (".aselmdb", ".lmdb")
 

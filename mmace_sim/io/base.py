@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.io.formats import open_with_compression
 
 from mmace_sim.errors import DataError, StructureError
-from mmace_sim.training.config import LabelKeys
+from mmace_sim.io.labels import LabelKeys
 
 Item = Atoms | StructureError
 """A structure with its labels, or why it cannot be used (the structures after it may be)."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmace_sim.errors import DataError
-from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.formats import abinit, ase_files, database, deepmd, mlip, vasp
-from mmace_sim.training.formats.base import Format, Item
+from mmace_sim.io import abinit, ase_files, database, deepmd, mlip, vasp
+from mmace_sim.io.base import Format, Item
+from mmace_sim.io.labels import LabelKeys
 
 FORMATS: tuple[Format, ...] = (
     deepmd.FORMAT,

@@ -12,8 +12,8 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.errors import DataError, StructureError
-from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.formats.base import Format, Item, put_labels, symbols_of
+from mmace_sim.io.base import Format, Item, put_labels, symbols_of
+from mmace_sim.io.labels import LabelKeys
 
 VIRTUAL_ATOMS = (
     "no spin.npy. In the older layout of the TensorFlow backend spins are virtual atoms in coord.npy, and the unit of "
