@@ -286,7 +286,7 @@ def test_models(model, monkeypatch, tmp_path):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"nonsense")
     found = {"default": model, "tiny": model, "broken": broken, "gone": tmp_path / "gone.safetensors"}
-    monkeypatch.setattr("mmace_sim.model.registry.list_models", lambda: found)
+    monkeypatch.setattr("mmace_sim.cli.model_tables.list_models", lambda: found)
     rows = json.loads(mmace_sim("models", "--json").output)
     assert rows[0]["names"] == ["default", "tiny"]
     assert rows[0]["elements"] == ["Al", "Fe"]
@@ -296,5 +296,6 @@ def test_models(model, monkeypatch, tmp_path):
     text = mmace_sim("models").output
     assert "Al Fe" in text
     assert "energy 2.5 meV/atom" in text
-    monkeypatch.setattr("mmace_sim.model.registry.list_models", dict)
+    monkeypatch.setattr("mmace_sim.cli.model_tables.list_models", dict)
+    monkeypatch.setattr("mmace_sim.cli.model_tables.read_catalogue", dict)
     assert "mmace-sim train" in mmace_sim("models").output

@@ -192,7 +192,7 @@ def test_resuming_where_nothing_is(tmp_path, command):
 
 
 def test_errors_of_a_model_with_heads_are_listed():
-    from mmace_sim.cli.models import format_errors
+    from mmace_sim.cli.model_tables import format_errors
 
     one = {"energy": {"mae": 2.0, "unit": "meV/atom"}}
     assert format_errors({"train/a": one, "test/a": one, "test/b": one}) == (

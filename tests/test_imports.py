@@ -17,14 +17,15 @@ MAY_IMPORT = {
     "nn": BASE,
     "graph": BASE,
     "io": BASE | {"graph"},
-    "model": BASE | {"nn", "graph"},
+    "hub": BASE,
+    "model": BASE | {"nn", "graph", "hub"},
     "torchsim": BASE | {"nn", "graph", "model", "io"},
     "calculator": BASE | {"nn", "graph", "model"},
     "ase_plugin": BASE,
     "testing": BASE | {"nn", "graph", "model", "torchsim", "calculator"},
-    "workflows": BASE | {"nn", "graph", "io", "model", "torchsim", "calculator", "testing"},
+    "workflows": BASE | {"nn", "graph", "hub", "io", "model", "torchsim", "calculator", "testing"},
     "training": BASE | {"nn", "graph", "io", "model"},
-    "cli": BASE | {"nn", "graph", "io", "model", "torchsim", "calculator", "workflows", "training"},
+    "cli": BASE | {"nn", "graph", "hub", "io", "model", "torchsim", "calculator", "workflows", "training"},
 }
 """Layer: the layers below it (each layer may import itself)."""
 

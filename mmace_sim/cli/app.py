@@ -83,7 +83,7 @@ def _main(
 
 
 app.command()(relax)
-app.command()(models)
+app.add_typer(models)
 app.command()(train)
 app.command()(finetune)
 app.command()(evaluate)

@@ -1,121 +1,159 @@
-"""``mmace-sim models``: what is installed."""
+"""``mmace-sim models``: what is installed, what can be fetched, and the commands that do it."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from mmace_sim.cli import options
 
 
-def models(
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
-) -> None:
-    """List the models that `--model` knows by name: elements, size, errors, licence, citation."""
-    from mmace_sim.cli.options import quiet_imports
+class _ListAlone(TyperGroup):
+    """Without a command: the list."""
 
-    with quiet_imports():
-        rows = _collect()
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["list", *args] if not args or args[0] == "--json" else args)
+
+
+models = typer.Typer(name="models", cls=_ListAlone, rich_markup_mode="markdown")
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.", show_default=False)]
+_Force = Annotated[bool, typer.Option("--force", help="Replace a model of this name in the cache.")]
+
+
+@models.callback()
+def overview() -> None:
+    """List, fetch, add and remove models; `mmace-sim models` alone lists them.
+
+    Further models: files and folders that the environment variable `MMACE_SIM_MODELS` names. Fetched ones are kept in
+    the user's cache (another folder with `MMACE_SIM_CACHE`).
+    """
+
+
+@models.command(name="list")
+def list_models(json_output: _Json = False) -> None:
+    """List the models at hand and those that can be fetched: elements, size, licence, errors on their test sets."""
+    with options.quiet_imports():
+        from mmace_sim.cli.model_tables import collect_models, print_models
+
+        rows = collect_models()
     if json_output:
-        import json
-
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-        return
-    if not rows:
+        _echo_json(rows)
+    elif not rows:
         typer.echo("No model is installed. Train one with `mmace-sim train`, and use it with --model FILE.")
-        return
-    _print_table(rows)
+    else:
+        print_models(rows)
 
 
-def _collect() -> list[dict[str, Any]]:
-    """One row for each model file; an alias shares the row of its file."""
+@models.command()
+def info(name: _Name, json_output: _Json = False) -> None:
+    """Everything that is known of one model: elements, training data, errors, what it violates, citation."""
     from mmace_sim.errors import ModelFileError
-    from mmace_sim.model.checkpoint import read_metadata
-    from mmace_sim.model.registry import list_models
 
-    rows: dict[str, dict[str, Any]] = {}
-    for name, path in list_models().items():
-        if not path.is_file():
-            continue
-        key = str(path.resolve())
-        if key in rows:
-            rows[key]["names"].append(name)
-            continue
-        row: dict[str, Any] = {
-            "names": [name],
-            "path": str(path),
-            "megabytes": round(path.stat().st_size / 1e6, 2),
-        }
-        try:
-            row |= _describe(read_metadata(path))
-        except ModelFileError as error:
-            row["problem"] = str(error)
-        rows[key] = row
-    return list(rows.values())
+    with options.quiet_imports():
+        from mmace_sim.cli.model_tables import collect_models, print_model
+
+        rows = collect_models(Path(name) if Path(name).is_file() else None)
+    row = next((row for row in rows if name in row["names"]), None)
+    if row is None:
+        known = ", ".join(dict.fromkeys(each for row in rows for each in row["names"]))
+        raise ModelFileError(f"no model '{name}'; there are {known}.")
+    if json_output:
+        _echo_json(row)
+    else:
+        print_model(row)
 
 
-def _describe(metadata: dict[str, Any]) -> dict[str, Any]:
-    from ase.data import chemical_symbols
+@models.command()
+def get(name: _Name, force: _Force = False, quiet: options.Quiet = False) -> None:
+    """Fetch a model from the web, check its size and sha256, and install it in the user's cache.
 
-    config = metadata.get("config", {})
-    return {
-        "elements": [chemical_symbols[int(number)] for number in config.get("atomic_numbers", [])],
-        "spin_orbit": config.get("spin_orbit"),
-        "r_max": config.get("r_max"),
-        "errors": metadata.get("errors"),
-        "licence": metadata.get("licence") or metadata.get("license"),
-        "citation": metadata.get("citation"),
-        "description": metadata.get("description"),
-    }
+    A transfer that breaks off goes on where it was. The published checkpoints are pickles: they are read by a reader
+    that runs nothing of them, turned into a model file, and deleted.
 
+    Example: `mmace-sim models get mmace-matpes-pbe`.
+    """
+    from mmace_sim.hub.catalogue import remote_model
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    remote = remote_model(name)
+    if not quiet:
+        typer.echo(f"{name}: {remote.megabytes:.1f} MB, licence {remote.license}. Cite {remote.citation}.")
+    with options.quiet_imports():
+        from mmace_sim.workflows.install import get_model
 
-    table = Table("name", "elements", "size", "spin–orbit", "test MAE", "licence", "citation")
-    for row in rows:
-        if "problem" in row:
-            table.add_row(", ".join(row["names"]), "", f"{row['megabytes']} MB", "", row["problem"], "", "")
-            continue
-        table.add_row(
-            ", ".join(row["names"]),
-            " ".join(row["elements"]),
-            f"{row['megabytes']} MB",
-            "yes" if row["spin_orbit"] else "no",
-            format_errors(row["errors"]),
-            row["licence"] or "not stated",
-            row["citation"] or "not stated",
-        )
-    Console().print(table)
+        with transfer_bar(remote.size, quiet=quiet) as advance:
+            path, fetched = get_model(name, advance=advance, force=force)
+    if not quiet:
+        typer.echo(f"{'Installed' if fetched else 'Is installed already'}: {path}")
+        typer.echo(f"Use it with --model {name}; `mmace-sim models info {name}` shows what it can do.")
 
 
-def format_errors(errors: Any) -> str:
-    """Mean absolute errors of a model in words, one label per line.
+@models.command()
+def add(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Model file, or checkpoint of the published code, such as one that was fetched by hand.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the model.", show_default="by its hash in the catalogue, else of the file"
+        ),
+    ] = None,
+    force: _Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Install a file under a name. The file itself stays where it is.
+
+    Example: `mmace-sim models add train/model.safetensors --name my-nickel`.
+    """
+    with options.quiet_imports():
+        from mmace_sim.workflows.install import add_model
+
+        path = add_model(file, name=name, force=force)
+    if not quiet:
+        typer.echo(f"Installed: {path}. Use it with --model {path.stem}.")
+
+
+@models.command()
+def remove(name: _Name, quiet: options.Quiet = False) -> None:
+    """Delete a model from the user's cache. Models of the package and of plugins cannot be removed."""
+    from mmace_sim.hub.store import remove_model
+
+    path = remove_model(name)
+    if not quiet:
+        typer.echo(f"Deleted: {path}")
+
+
+def _echo_json(value: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+@contextmanager
+def transfer_bar(size: int | None, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar of bytes on stderr.
 
     Args:
-        errors: What the metadata says: for each set, for each label, "mae" and "unit".
+        size: How many bytes there will be; None if that is not known.
+        quiet: Show nothing.
 
-    Returns:
-        Errors on the test set, or on the set nearest to one, such as ``energy 2.1 meV/atom``; "not stated" if there
-        are none.
+    Yields:
+        What to call with how many there are.
     """
-    if not isinstance(errors, dict) or not errors:
-        return str(errors) if errors else "not stated"
-    sets = {key.partition("/")[0] for key in errors}  # "test", or "test/HEAD" of a model with several heads
-    name = next((name for name in ("test", "valid", "train") if name in sets), None)
-    if name is None:
-        return "\n".join(_error_lines(errors)) or "not stated"
-    lines = [] if name == "test" else [f"({name} set)"]
-    for key, labels in errors.items():
-        which, _, head = key.partition("/")
-        if which == name:
-            lines += ([f"{head}:"] if head else []) + _error_lines(labels)
-    return "\n".join(lines) or "not stated"
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-
-def _error_lines(labels: dict[str, Any]) -> list[str]:
-    lines = []
-    for label, value in labels.items():
-        if isinstance(value, dict) and "mae" in value:
-            lines.append(f"{label} {value['mae']:.3g} {value.get('unit', '')}".rstrip())
-        elif not isinstance(value, dict):
-            lines.append(f"{label} {value:.3g}" if isinstance(value, float) else f"{label} {value}")
-    return lines
+    columns = (TextColumn("Fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        task = progress.add_task("", total=size)
+        yield lambda there: progress.update(task, completed=there)

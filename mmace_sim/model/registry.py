@@ -4,6 +4,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from mmace_sim.errors import ModelFileError
+from mmace_sim.hub.catalogue import listed_files, read_catalogue
+from mmace_sim.hub.store import installed_models
 
 ENTRY_POINT_GROUP: str = "mmace_sim.models"
 """Entry points of this group are functions without arguments that return the path of a model file."""
@@ -20,6 +22,9 @@ def embedded_default() -> Path:
 def list_models() -> dict[str, Path]:
     """Names and files of all models at hand, the default first.
 
+    Those of the package and of plugins, then files that ``MMACE_SIM_MODELS`` names, then the user's cache; a name is
+    that of the first that has it.
+
     Raises:
         ModelFileError: If the entry point of a plugin fails.
     """
@@ -33,6 +38,8 @@ def list_models() -> dict[str, Path]:
                 f"model '{entry.name}' of {entry.dist.name if entry.dist else 'a plugin'} cannot be loaded: {error}. "
                 "Reinstall or remove that package."
             ) from error
+    for further in (listed_files(), installed_models()):
+        models = models | {name: path for name, path in further.items() if name not in models}
     return models
 
 
@@ -57,7 +64,19 @@ def resolve_model(name_or_path: str | Path) -> Path:
     models = list_models()
     if name in models and models[name].is_file():
         return models[name]
+    if name in read_catalogue():
+        raise ModelFileError(f"model '{name}' is not installed. Fetch it: {fetch_command(name)}")
     raise ModelFileError(
         f"no model '{name}': neither a file nor one of the names {', '.join(models)} "
         "(see `mmace-sim models`)."
     )
+
+
+def fetch_command(name: str) -> str:
+    """The line that fetches a model of the catalogue, with its size and licence.
+
+    Args:
+        name: Its name.
+    """
+    remote = read_catalogue()[name]
+    return f"`mmace-sim models get {name}` ({remote.megabytes:.0f} MB, {remote.license})"

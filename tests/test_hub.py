@@ -1,0 +1,328 @@
+"""Models from the web, by a server on this machine: redirects, broken transfers, wrong bytes, two processes at once."""
+
+import hashlib
+import json
+import multiprocessing
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import yaml
+from cli_tools import mmace_sim, write_tiny_model
+
+from mmace_sim.errors import ModelFileError, OutputError
+from mmace_sim.hub import download as transfer
+from mmace_sim.hub.catalogue import BUILT_IN, RemoteModel, read_catalogue, read_catalogue_file
+from mmace_sim.hub.store import installed_models, model_folder
+from mmace_sim.model.checkpoint import load_model, read_metadata
+from mmace_sim.model.registry import resolve_model
+from mmace_sim.workflows.install import add_model, get_model
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `body` at /file and redirects to it from /model; misbehaves as the attributes say."""
+
+    body = b""
+    drop_after = 0  # close the connection after so many bytes, for this many requests
+    n_drops = 0
+    ranges = True
+    status = 200
+    extra = b""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests = []
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/model"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        if self.path == "/model":
+            self.send_response(302)
+            self.send_header("Location", "/file?signature=short-lived")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        wanted = self.headers.get("Range")
+        server.requests.append(wanted)
+        if server.status != 200:
+            self.send_error(server.status)
+            return
+        start = int(wanted[6:-1]) if wanted and server.ranges else 0
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
+        rest = server.body[start:] + server.extra
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        if server.n_drops:
+            server.n_drops -= 1
+            self.wfile.write(rest[: server.drop_after])
+            self.wfile.flush()
+            self.connection.close()
+        else:
+            self.wfile.write(rest)
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMACE_SIM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(transfer, "PAUSE", 0.001)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def model_bytes(tmp_path):
+    return write_tiny_model(tmp_path / "source.safetensors").read_bytes()
+
+
+@pytest.fixture
+def catalogue(tmp_path, server, model_bytes, monkeypatch, cache):  # noqa: ARG001 - sets the cache
+    """A catalogue with one model, `tiny`, on the server; returns how to change its fields."""
+    server.body = model_bytes
+
+    def write(**changes):
+        fields = {
+            "url": server.url,
+            "filename": "tiny.model",
+            "size": len(model_bytes),
+            "sha256": hashlib.sha256(model_bytes).hexdigest(),
+            "license": "CC-BY-4.0",
+            "citation": "nobody",
+            "elements": "Al Fe",
+        } | changes
+        file = tmp_path / "catalogue.yaml"
+        file.write_text(yaml.safe_dump({"tiny": fields}))
+        monkeypatch.setenv("MMACE_SIM_MODELS", str(file))
+
+    write()
+    return write
+
+
+def leftovers(cache):
+    return sorted(
+        p.name for p in cache.rglob("*") if p.is_file() and p.parent.name in ("downloads", "models")
+    )
+
+
+def test_the_catalogue_of_the_package():
+    published = read_catalogue()["mmace-matpes-pbe"]
+    assert published.size == 84_430_851
+    assert published.sha256.startswith("bdf6b8cc")
+    assert published.license == "CC-BY-4.0"
+    assert len(set(published.elements)) == 89
+    assert [model.name for model in read_catalogue_file(BUILT_IN)] == ["mmace-matpes-pbe"]
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_a_model_is_fetched_through_a_redirect_and_used_by_its_name(cache, server):
+    seen = []
+    path, fetched = get_model("tiny", advance=seen.append)
+    assert fetched
+    assert seen[-1] == len(server.body)
+    assert leftovers(cache) == ["tiny.safetensors"]
+    assert resolve_model("tiny") == path
+    metadata = read_metadata("tiny")
+    assert metadata["license"] == "CC-BY-4.0"
+    assert metadata["source"]["sha256"] == hashlib.sha256(server.body).hexdigest()
+    assert load_model("tiny").elements == [13, 26]
+    assert get_model("tiny") == (path, False)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_a_transfer_that_breaks_off_goes_on_where_it_was(server):
+    server.n_drops, server.drop_after = 3, 1000
+    assert get_model("tiny")[1]
+    assert server.requests == [None, "bytes=1000-", "bytes=2000-", "bytes=3000-"]
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_a_killed_transfer_is_resumed(server):
+    part = transfer.part_file(read_catalogue()["tiny"])
+    part.parent.mkdir(parents=True)
+    part.write_bytes(server.body[:5000])
+    get_model("tiny")
+    assert server.requests == ["bytes=5000-"]
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_a_server_that_cannot_resume_starts_anew(server):
+    server.ranges, server.n_drops, server.drop_after = False, 1, 700
+    get_model("tiny")
+    assert server.requests == [None, "bytes=700-"]
+    assert load_model("tiny").elements == [13, 26]
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_what_lay_there_from_something_else_is_fetched_anew(server):
+    part = transfer.part_file(read_catalogue()["tiny"])
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * 3000)
+    get_model("tiny")
+    assert server.requests == ["bytes=3000-", None]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sha256": "0" * 64}, "not what was announced"),
+        ({"size": 1000}, "more than the 1000 bytes"),
+        ({"size": 10**7}, "closed early"),
+    ],
+    ids=["hash", "too long", "too short"],
+)
+@pytest.mark.usefixtures("server")
+def test_wrong_bytes_are_never_used(catalogue, cache, changes, message):
+    catalogue(**changes)
+    with pytest.raises(ModelFileError, match=message):
+        get_model("tiny")
+    assert installed_models() == {}
+    assert [name for name in leftovers(cache) if not name.endswith(".part")] == []
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_bytes_changed_on_the_way(cache, server):
+    server.body = b"y" * len(server.body)
+    with pytest.raises(ModelFileError, match="not what was announced"):
+        get_model("tiny")
+    assert leftovers(cache) == []
+
+
+@pytest.mark.parametrize(("status", "n_requests"), [(404, 1), (403, 1), (503, 3)])
+@pytest.mark.usefixtures("catalogue")
+def test_the_server_says_no(server, status, n_requests):
+    server.status = status
+    with pytest.raises(ModelFileError, match=str(status)):
+        get_model("tiny")
+    assert len(server.requests) == n_requests
+
+
+@pytest.mark.usefixtures("cache")
+def test_without_a_connection_the_message_says_what_to_do_by_hand(catalogue, server, tmp_path):
+    digest = hashlib.sha256(server.body).hexdigest()
+    catalogue(url="http://127.0.0.1:1/model")
+    result = mmace_sim("models", "get", "tiny")
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    for part in ("http://127.0.0.1:1/model", digest, f"{len(server.body)} bytes", "models add tiny.model"):
+        assert part in said
+    by_hand = tmp_path / "fetched by hand.model"
+    by_hand.write_bytes(server.body)
+    assert mmace_sim("models", "add", by_hand).exit_code == 0  # known by its hash
+    assert read_metadata("tiny")["license"] == "CC-BY-4.0"
+    assert by_hand.exists()
+
+
+def _fetch(_):
+    path, fetched = get_model("tiny")
+    return str(path), fetched
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_two_processes_at_once_fetch_once(server):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        answers = pool.map(_fetch, range(2))
+    assert sorted(fetched for _, fetched in answers) == [False, True]
+    assert len(server.requests) == 1
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_add_list_info_and_remove(tmp_path):
+    file = write_tiny_model(tmp_path / "mine.safetensors", seed=5)
+    assert mmace_sim("models", "add", file).exit_code == 0
+    again = mmace_sim("models", "add", file)
+    assert again.exit_code == 2
+    assert "--force" in again.output
+    assert mmace_sim("models", "add", file, "--force").exit_code == 0
+    rows = json.loads(mmace_sim("models", "list", "--json").output)
+    where = {row["names"][0]: row["where"] for row in rows}
+    assert where == {
+        "default": "embedded",
+        "mine": "installed",
+        "mmace-matpes-pbe": "to fetch",
+        "tiny": "to fetch",
+    }
+    assert json.loads(mmace_sim("models", "info", "mine", "--json").output)["elements"] == ["Al", "Fe"]
+    assert "CC-BY-4.0" in mmace_sim("models", "info", "tiny").output
+    assert mmace_sim("models", "remove", "mine").exit_code == 0
+    assert installed_models() == {}
+    for name in ("mine", "default"):
+        result = mmace_sim("models", "remove", name)
+        assert result.exit_code == 2
+        assert "is installed in" in result.output
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_the_table_fits_into_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = mmace_sim("models").output.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("89 elements" in line and "CC-BY-4.0" in line for line in lines)
+
+
+@pytest.mark.usefixtures("cache")
+def test_embedded_models_are_not_shadowed(tmp_path):
+    file = write_tiny_model(tmp_path / "default.safetensors")
+    with pytest.raises(OutputError, match="of the package"):
+        add_model(file)
+    model_folder().mkdir(parents=True)
+    (model_folder() / "default.safetensors").write_bytes(file.read_bytes())
+    assert load_model("default").elements == [26]
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "x" * 200])
+@pytest.mark.usefixtures("cache")
+def test_names_that_are_paths(tmp_path, name):
+    with pytest.raises(ModelFileError):
+        add_model(write_tiny_model(tmp_path / "m.safetensors"), name=name or " ")
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_name_of_the_catalogue_that_is_not_installed():
+    with pytest.raises(ModelFileError, match=r"mmace-sim models get mmace-matpes-pbe.*84 MB, CC-BY-4\.0"):
+        load_model("mmace-matpes-pbe")
+
+
+@pytest.mark.usefixtures("cache")
+def test_files_of_the_environment_variable(tmp_path, monkeypatch):
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    write_tiny_model(folder / "ours.safetensors")
+    monkeypatch.setenv("MMACE_SIM_MODELS", str(folder))
+    assert load_model("ours").elements == [13, 26]
+    monkeypatch.setenv("MMACE_SIM_MODELS", str(tmp_path / "gone"))
+    with pytest.raises(ModelFileError, match="MMACE_SIM_MODELS"):
+        load_model("ours")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1, 2]", "tiny: 3", "tiny: {url: 'ftp://x/y'}", "tiny: {nonsense: 1}", "a: [", "'../x': {}", "\x00"],
+)
+def test_broken_catalogues(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ModelFileError, match=r"c\.yaml"):
+        read_catalogue_file(tmp_path / "c.yaml")
+
+
+def test_only_encrypted_addresses():
+    fields = {"name": "a", "filename": "a", "size": 1, "sha256": "0" * 64, "license": "x", "citation": "y"}
+    with pytest.raises(ValueError, match="https"):
+        RemoteModel(url="http://example.org/a", **fields)
