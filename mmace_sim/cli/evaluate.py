@@ -49,6 +49,16 @@ _Threshold = Annotated[
         rich_help_panel=COMPARISON,
     ),
 ]
+_RelaxMoments = Annotated[
+    bool | None,
+    typer.Option(
+        "--relax-moments",
+        help="Compare energies, forces and moments also at the model's own moments, relaxed at fixed atoms: for data "
+        "without constrained moments.",
+        show_default=False,
+        rich_help_panel=COMPARISON,
+    ),
+]
 _Tolerance = Annotated[
     float | None,
     typer.Option(
@@ -81,6 +91,7 @@ def evaluate(
     magforce_elements: _Elements = None,
     angle_threshold: _Threshold = None,
     geometry_tol: _Tolerance = None,
+    relax_moments: _RelaxMoments = None,
     batch_size: _BatchSize = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -90,8 +101,9 @@ def evaluate(
 
     Errors overall and by config_type, magnetic order and element; energies also without a constant for each
     composition; direction and length of magnetic forces, torques; the order of energies of the magnetic states of one
-    crystal; the time it took. In the folder of the run: `report.html`, `summary.json`, `structures.csv` (one line for
-    each structure), `figures/`, `config.yaml` and `log.txt`.
+    crystal; the time it took; with `--relax-moments` the errors at the moments that the model finds by itself. In the
+    folder of the run: `report.html`, `summary.json`, `structures.csv` (one line for each structure), `figures/`,
+    `config.yaml` and `log.txt`.
 
     Labels that a structure does not have are left out. Structures without moments or with elements that the model
     does not know are reported, and the exit code is 3.
@@ -107,7 +119,8 @@ def evaluate(
     flags = {
         "model": model, "data": [str(path) for path in data] if data else None, "output": output, "report": report,
         "figures": figures, "keys": keys, "magforce_elements": magforce_elements, "batch_size": batch_size,
-        "angle_threshold": angle_threshold, "geometry_tol": geometry_tol, "device": device, "dtype": dtype,
+        "angle_threshold": angle_threshold, "geometry_tol": geometry_tol,
+        "relax_moments": relax_moments, "device": device, "dtype": dtype,
         "threads": threads,
     }  # fmt: skip
     merged = load_config(EvaluateConfig, config, flags)

@@ -24,6 +24,8 @@ from mmace_sim.workflows.report import write_report
 if TYPE_CHECKING:
     from mmace_sim.training.evaluate import Evaluation
     from mmace_sim.training.evaluate_ranking import Ranking
+    from mmace_sim.training.evaluate_relaxed import RelaxedErrors
+    from mmace_sim.training.frames import Frame
 
 MAX_PROBLEMS = 10
 """Skipped structures that are shown; all are in the log."""
@@ -37,6 +39,8 @@ UNITS: dict[str, str] = {
     "magforce_transverse": "length of the error perpendicular to the moment",
     "torque": "components of m × H",
     "magforce_angle": "angle between predicted and reference H; weighted: by |H| of the reference",
+    "moment_length": "|m| relaxed by the model minus |m| of the reference",
+    "kept_order": "share of structures whose relaxed moments have the magnetic order of the reference",
     "spearman": "rank correlation of energies per atom, 1 is the right order",
     "reference, prediction": "meV/atom, above the mean of the geometry",
 }
@@ -66,6 +70,8 @@ class EvaluateConfig(ModelRunConfig):
     """Smallest magnetic force of the reference whose direction is compared, in eV/μB."""
     geometry_tol: float = Field(default=0.01, gt=0)
     """Structures whose cells and positions differ by less are one crystal in different magnetic states, in Å."""
+    relax_moments: bool = False
+    """Compare at moments that the model relaxes too."""
     batch_size: int = Field(default=16, ge=1)
     """Structures per batch."""
     figures: bool = True
@@ -121,14 +127,37 @@ def run_evaluate(config: EvaluateConfig, *, force: bool, quiet: bool) -> int:
         result.problems[:0] = found.problems
         require_result(result)
         ranking = rank_orders(found.frames, result.structures, geometry_tol=config.geometry_tol)
-        _write(folder, config, model, result, ranking, created)
+        relaxed = _relaxed(model, found.frames, result, quiet=quiet) if config.relax_moments else None
+        _write(folder, config, model, result, ranking, relaxed, created)
     if not quiet:
-        _print(result, ranking, folder)
-    return EXIT_INCOMPLETE if result.problems else EXIT_OK
+        _print(result, ranking, relaxed, folder)
+    return EXIT_INCOMPLETE if result.problems or (relaxed and relaxed.problems) else EXIT_OK
+
+
+def _relaxed(model: Any, frames: "list[Frame]", result: "Evaluation", *, quiet: bool) -> "RelaxedErrors":
+    """Errors at the moments that the model relaxes, of the structures that could be evaluated."""
+    from mmace_sim.graph.atoms import set_magmoms
+    from mmace_sim.training.evaluate_relaxed import compare_relaxed
+    from mmace_sim.workflows.singlepoint import SinglePoint
+
+    usable = [frames[record.index] for record in result.structures]
+    starts = [frame.atoms.copy() for frame in usable]
+    for atoms, frame in zip(starts, usable, strict=True):
+        set_magmoms(atoms, frame.magmoms)
+    point = SinglePoint(model, magmoms="relaxed", device=model.device, dtype=model.dtype)
+    with progress("Relaxing moments", len(usable), "structures", quiet=quiet) as advance:
+        points = point.run(starts, on_finished=lambda *_: advance())
+    return compare_relaxed(usable, points)
 
 
 def _write(
-    folder: Path, config: EvaluateConfig, model: Any, result: "Evaluation", ranking: "Ranking", created: str
+    folder: Path,
+    config: EvaluateConfig,
+    model: Any,
+    result: "Evaluation",
+    ranking: "Ranking",
+    relaxed: "RelaxedErrors | None",
+    created: str,
 ) -> None:
     from mmace_sim.training.frames import file_sha256
     from mmace_sim.training.metrics import error_line
@@ -155,6 +184,7 @@ def _write(
         "files": [{"file": path, "sha256": file_sha256(Path(path))} for path in config.data],
         **result.as_dict(),
         "ranking": ranking.as_dict(),
+        "relaxed_moments": relaxed and relaxed.as_dict(),
     }
     text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
     write_text(folder / "summary.json", text + "\n")
@@ -162,12 +192,13 @@ def _write(
         write_report(folder)
 
 
-def _print(result: "Evaluation", ranking: "Ranking", folder: Path) -> None:
+def _print(result: "Evaluation", ranking: "Ranking", relaxed: "RelaxedErrors | None", folder: Path) -> None:
     console = Console()
     tables = [error_table(result)]
     tables += [error_table(result, by="order")] if len(result.by_order) > 1 else []
     tables += [error_table(result, by="element")] if len(result.by_element) > 1 else []
     tables += [derived_table(result)] if "torque" in result.derived else []
+    tables += [relaxed_table(relaxed)] if relaxed else []
     if not console.is_terminal:
         console = Console(width=max(console.width, 140))
     for table in tables:
@@ -187,6 +218,12 @@ def _print(result: "Evaluation", ranking: "Ranking", folder: Path) -> None:
             + ("." if rho is None else f", Spearman {rho:.3f}."),
             highlight=False,
         )
+    if relaxed:
+        console.print(
+            f"Relaxed moments: {100 * relaxed.kept_share:.0f} % of {len(relaxed.kept_order)} structures keep their "
+            f"magnetic order, {len(relaxed.problems)} did not come to rest.",
+            highlight=False,
+        )
     for problem in result.problems[:MAX_PROBLEMS]:
         console.print(Text.assemble(("skipped", "yellow"), f" {problem}"))
     if len(result.problems) > MAX_PROBLEMS:
@@ -197,6 +234,26 @@ def _print(result: "Evaluation", ranking: "Ranking", folder: Path) -> None:
         f"{result.n_structures} structures evaluated, {len(result.problems)} skipped; see {folder}",
         markup=False,
     )
+
+
+def relaxed_table(relaxed: "RelaxedErrors") -> Table:
+    """Errors at relaxed moments, as a rich table.
+
+    Args:
+        relaxed: Errors of a model.
+
+    Returns:
+        The table, one line for each config_type.
+    """
+    from mmace_sim.training.evaluate_errors import UNITS as ERROR_UNITS
+
+    labels = list(relaxed.overall)
+    headings = [f"{label.replace('_', ' ')}\n{ERROR_UNITS[label]}" for label in labels]
+    table = Table("config_type", *headings, title="MAE / RMSE at relaxed moments")
+    for name, errors in [*relaxed.by_config_type.items(), ("all", relaxed.overall)]:
+        cells = [f"{errors[x].mae:.1f} / {errors[x].rmse:.1f}" if x in errors else "–" for x in labels]
+        table.add_row(Text(name), *cells, style="bold" if name == "all" else None)
+    return table
 
 
 def derived_table(result: "Evaluation") -> Table:

@@ -20,8 +20,9 @@ DERIVED_UNITS: dict[str, str] = {
     "torque": "meV",
     "magforce_angle": DEGREES,
     "magforce_angle_weighted": DEGREES,
+    "moment_length": "mμB",
 }
-"""Unit of what is derived from the labels; see `magforce_errors`."""
+"""Unit of what is derived from the labels, see `magforce_errors`, and of relaxed moments, see `evaluate_relaxed`."""
 
 UNITS: dict[str, str] = LABEL_UNITS | DERIVED_UNITS
 """Unit of every quantity of a table of errors."""
