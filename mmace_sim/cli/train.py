@@ -44,6 +44,14 @@ def train(
             rich_help_panel=options.RUN,
         ),
     ] = False,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fe|feal|crn|anisotropy|pretraining",
+            help="Hyper-parameters of the paper (arXiv 2604.08143); configuration and flags win over them.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     r_max: Annotated[
         float | None,
         typer.Option(help="Cutoff radius, Å.", show_default="5.0", rich_help_panel=MODEL),
@@ -96,7 +104,7 @@ def train(
         from mmace_sim.training.distributed import is_main
         from mmace_sim.training.trainer import train as run_training
 
-        settings = load_train_config(config, opt.given_flags(flags))
+        settings = load_train_config(config, opt.given_flags(flags), preset=preset)
         if dry_run:
             return _print_plan(settings)
     with open_training(

@@ -20,6 +20,7 @@ from mmace_sim.errors import ConfigError
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.config import DEFAULT_HEAD, check_head
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
+from mmace_sim.training.presets import preset as find_preset
 
 
 class DataSource(Section):
@@ -258,12 +259,15 @@ def merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def load_train_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> TrainConfig:
+def load_train_config(
+    path: Path | None = None, overrides: dict[str, Any] | None = None, *, preset: str | None = None
+) -> TrainConfig:
     """Read a configuration file, put `overrides` on top and check everything.
 
     Args:
         path: YAML file, or None to start from the defaults.
         overrides: Nested values that win over the file (the command line's flags).
+        preset: Hyper-parameters by name that both win over, see `mmace_sim.training.presets`.
 
     Returns:
         The checked configuration.
@@ -271,24 +275,31 @@ def load_train_config(path: Path | None = None, overrides: dict[str, Any] | None
     Raises:
         ConfigError: If the file is unreadable, a key is unknown or a value impossible.
     """
-    config = load_section(TrainConfig, path, overrides)
+    config = load_section(TrainConfig, path, overrides, base=find_preset(preset) if preset else {})
     if not config.data.train_file and not config.data.heads:
         raise ConfigError("no training data: give data.train_file in the configuration or --train-file")
     return config
 
 
-def load_section[S: Section](kind: type[S], path: Path | None, overrides: dict[str, Any] | None) -> S:
+def load_section[S: Section](
+    kind: type[S],
+    path: Path | None,
+    overrides: dict[str, Any] | None,
+    *,
+    base: dict[str, Any] | None = None,
+) -> S:
     """Read a configuration of any kind, put `overrides` on top and check everything.
 
     Args:
         kind: Class of the configuration.
         path: YAML file, or None to start from the defaults.
         overrides: Nested values that win over the file.
+        base: Nested values that the file wins over.
 
     Raises:
         ConfigError: If the file is unreadable, a key is unknown or a value impossible.
     """
-    content = {} if path is None else _read_yaml(path)
+    content = merge(base or {}, {} if path is None else _read_yaml(path))
     try:
         return kind.model_validate(merge(content, overrides or {}))
     except ValidationError as error:

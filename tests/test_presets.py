@@ -1,0 +1,57 @@
+"""The paper's hyper-parameters by name."""
+
+import pytest
+from cli_tools import mmace_sim
+from training_toys import write_toys
+
+from mmace_sim.errors import ConfigError
+from mmace_sim.model.paper_mmace import PaperConfig
+from mmace_sim.training.config import load_train_config
+from mmace_sim.training.presets import presets
+
+PAPER = {
+    "fe": ("64x0e", 1, 4.5, 3),
+    "feal": ("64x0e", 1, 5.0, 1),
+    "crn": ("64x0e", 1, 5.0, 1),
+    "anisotropy": ("64x0e+64x1o", 2, 6.0, 1),
+    "pretraining": ("128x0e+128x1o", 2, 6.0, 1),
+}
+DATA = {"data": {"train_file": ["x.extxyz"]}}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_hyper_parameters_are_those_of_the_paper(name):
+    config = load_train_config(None, DATA, preset=name)
+    model = PaperConfig.model_validate(
+        {k: v for k, v in config.model.items() if k != "architecture"} | {"atomic_numbers": [26]}
+    )
+    irreps, layers, r_max, degree = PAPER[name]
+    assert (model.hidden_irreps, model.num_interactions, model.r_max, model.max_m_ell) == (
+        irreps, layers, r_max, degree,
+    )  # fmt: skip
+    assert (model.correlation, model.max_ell, model.num_bessel, model.num_moment_basis) == (3, 3, 8, 8)
+    assert config.optimizer.gradient_clip == (100.0 if name == "pretraining" else 10.0)
+    assert set(presets()) == set(PAPER)
+
+
+def test_configuration_and_flags_win(tmp_path):
+    (tmp_path / "c.yaml").write_text("model: {hidden_irreps: 8x0e, max_m_ell: 2}\ntrainer: {max_epochs: 2}\n")
+    config = load_train_config(tmp_path / "c.yaml", DATA | {"model": {"r_max": 3.0}}, preset="fe")
+    assert config.model["hidden_irreps"] == "8x0e"
+    assert (config.model["max_m_ell"], config.model["r_max"]) == (2, 3.0)
+    assert config.model["architecture"] == "PaperMMACE"
+
+
+def test_a_preset_can_be_trained(tmp_path):
+    data = write_toys(tmp_path / "toys.extxyz", n=6)
+    result = mmace_sim(
+        "train", "--preset", "feal", "--hidden-irreps", "4x0e", "--train-file", data, "--max-epochs", "1",
+        "-o", tmp_path / "run", "--device", "cpu",
+    )  # fmt: skip
+    assert result.exit_code in (0, 3), result.output
+    assert "PaperMMACE" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_a_wrong_name_lists_all():
+    with pytest.raises(ConfigError, match=r"fe .*anisotropy .*pretraining"):
+        load_train_config(None, DATA, preset="nickel")

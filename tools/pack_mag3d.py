@@ -1,0 +1,78 @@
+"""Pack finished frames of the GPAW campaign into `examples/data`: without copies, in a split that stays as they grow.
+
+    python tools/pack_mag3d.py RAW.extxyz [--out examples/data]
+
+RAW is what the campaign's generator writes. Ids that are reserved for an independent test are refused.
+"""
+
+import argparse
+import hashlib
+import lzma
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+from ase.io import read, write
+
+VALID, TEST = 0.08, 0.12
+"""Parts for the choice of the best weights and for the errors of the card."""
+SAME_ENERGY, SAME_MOMENT = 5e-4, 0.02
+"""Two calculations of one crystal are the same state if energies (eV/atom) and moments (μB) differ by less."""
+KEPT = ("config_id", "config_type", "constrained", "constrained_species", "cpu_s")
+
+
+def reserved(config_id):
+    """A fifth of the plan is an independent test: never computed for training."""
+    return hashlib.sha256(config_id.encode()).digest()[0] % 5 == 0
+
+
+def role(config_id):
+    """Where a frame belongs, by its id alone."""
+    u = int.from_bytes(hashlib.sha256(f"split {config_id}".encode()).digest()[:8]) / 2**64
+    return "valid" if u < VALID else "test" if u < VALID + TEST else "train"
+
+
+def same_state(one, other):
+    """Whether two frames are one crystal in one magnetic state, all moments reversed or not."""
+    if one.get_chemical_formula() != other.get_chemical_formula() or len(one) != len(other):
+        return False
+    if not (
+        np.allclose(one.cell, other.cell, atol=1e-4)
+        and np.allclose(one.positions, other.positions, atol=1e-4)
+    ):
+        return False
+    if abs(one.info["REF_energy"] - other.info["REF_energy"]) > SAME_ENERGY * len(one):
+        return False
+    a, b = one.arrays["REF_magmom"], other.arrays["REF_magmom"]
+    return min(np.abs(a - b).max(), np.abs(a + b).max()) < SAME_MOMENT
+
+
+def pack(raw, out):
+    frames = read(raw, ":", format="extxyz")
+    held_back = [f.info["config_id"] for f in frames if reserved(f.info["config_id"])]
+    if held_back:
+        raise SystemExit(f"{raw}: holds reserved ids: {', '.join(held_back[:5])}")
+    kept, copies = [], []
+    for frame in sorted(frames, key=lambda f: f.info["config_id"]):
+        twin = next((other for other in kept if same_state(frame, other)), None)
+        (copies if twin is not None else kept).append(frame)
+    hours = sum(float(f.info.get("cpu_s", 0)) for f in frames) / 3600
+    parts = {"train": [], "valid": [], "test": []}
+    for frame in kept:
+        frame.info = {k: v for k, v in frame.info.items() if k in KEPT or k.startswith("REF_")}
+        parts[role(frame.info["config_id"])].append(frame)
+    for name, members in parts.items():
+        text = StringIO()
+        write(text, members, format="extxyz")
+        path = out / f"mag3d-gpaw-{name}.extxyz.xz"
+        path.write_bytes(lzma.compress(text.getvalue().encode(), preset=9))
+        print(f"{path}: {len(members)} frames, {path.stat().st_size / 1e3:.0f} kB")
+    print(f"{len(frames)} calculations, {len(copies)} copies left out, {hours:.2f} CPU hours")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("raw", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("examples/data"))
+    arguments = parser.parse_args()
+    pack(arguments.raw, arguments.out)
