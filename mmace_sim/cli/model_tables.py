@@ -5,6 +5,7 @@ from typing import Any
 
 from ase.data import chemical_symbols
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mmace_sim.errors import ModelFileError
@@ -101,16 +102,17 @@ def print_models(rows: list[dict[str, Any]]) -> None:
     table = Table("name", "where", "elements", "MB", "test MAE", "licence", box=None, pad_edge=False)
     for row in rows:
         if "problem" in row:
-            table.add_row("\n".join(row["names"]), row["where"], row["problem"])
-            continue
-        table.add_row(
-            "\n".join(row["names"]),
-            row["where"],
-            elements_in_words(row["elements"]),
-            f"{row['megabytes']:g}",
-            format_errors(row.get("errors")),
-            row["licence"] or "not stated",
-        )
+            cells = ["\n".join(row["names"]), row["where"], row["problem"]]
+        else:
+            cells = [
+                "\n".join(row["names"]),
+                row["where"],
+                elements_in_words(row["elements"]),
+                f"{row['megabytes']:g}",
+                format_errors(row.get("errors")),
+                str(row["licence"] or "not stated"),
+            ]
+        table.add_row(*map(escape, cells))  # what a file says is text, whatever brackets it has
     console = Console()
     console.print(table)
     to_fetch = [row["names"][0] for row in rows if row["where"] == "to fetch"]
@@ -127,7 +129,7 @@ def print_model(row: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in row.items():
         if value not in (None, [], {}):
-            table.add_row(key.replace("_", " "), _in_words(key, value))
+            table.add_row(key.replace("_", " "), escape(_in_words(key, value)))
     Console().print(table)
 
 
@@ -176,10 +178,12 @@ def format_errors(errors: Any) -> str:
     return "\n".join(lines) or "not stated"
 
 
-def _error_lines(labels: dict[str, Any]) -> list[str]:
+def _error_lines(labels: Any) -> list[str]:
+    if not isinstance(labels, dict):
+        return [str(labels)]
     lines = []
     for label, value in labels.items():
-        if isinstance(value, dict) and "mae" in value:
+        if isinstance(value, dict) and isinstance(value.get("mae"), int | float):
             lines.append(f"{label} {value['mae']:.3g} {value.get('unit', '')}".rstrip())
         elif not isinstance(value, dict):
             lines.append(f"{label} {value:.3g}" if isinstance(value, float) else f"{label} {value}")

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from mmace_sim import __version__
 from mmace_sim.errors import ModelFileError, PhysicsWarning
 from mmace_sim.model.architectures import ARCHITECTURES, AnyModel
-from mmace_sim.model.config import DEFAULT_HEAD
+from mmace_sim.model.config import DEFAULT_HEAD, ArchitectureConfig
+from mmace_sim.model.header import FORMAT_VERSION, read_header
 from mmace_sim.model.heads import choose_heads
 from mmace_sim.model.registry import resolve_model, split_head
 
-FORMAT_VERSION: int = 2
-"""Newest format; files with the one head "default" are still written as format 1, which older versions read."""
-
 _KEY = "mmace_sim"
+_DTYPES: dict[str, torch.dtype] = {"F64": torch.float64, "F32": torch.float32}
+"""Types that weights may have, by the names of safetensors."""
 
 
 def save_model(model: AnyModel, path: str | Path, metadata: dict[str, Any] | None = None) -> Path:
@@ -64,7 +64,10 @@ def read_metadata(name_or_path: str | Path) -> dict[str, Any]:
     Raises:
         ModelFileError: If there is no such model or the file cannot be used.
     """
-    return _read(resolve_model(name_or_path), tensors=False)[0]
+    path = resolve_model(name_or_path)
+    with _ModelFile(path) as file:
+        file.check_sizes()
+        return file.header
 
 
 def load_model(
@@ -96,9 +99,9 @@ def load_model(
             foreign or of a newer format.
     """
     path = resolve_model(name_or_path)
-    header, tensors = _read(path, tensors=True)
-    chosen = _choose_head(path, header, head or split_head(name_or_path)[1])
-    return _build(path, header, tensors, chosen).to(device=device, dtype=dtype)
+    with _ModelFile(path) as file:
+        model = file.model(_choose_head(path, file.config, head or split_head(name_or_path)[1]))
+    return model.to(device=device, dtype=dtype)
 
 
 def load_all_heads(name_or_path: str | Path) -> AnyModel:
@@ -110,13 +113,13 @@ def load_all_heads(name_or_path: str | Path) -> AnyModel:
     Raises:
         ModelFileError: As for :func:`load_model`.
     """
-    path = resolve_model(name_or_path)
-    return _build(path, *_read(path, tensors=True), head=None)
+    with _ModelFile(resolve_model(name_or_path)) as file:
+        return file.model(head=None)
 
 
-def _choose_head(path: Path, header: dict[str, Any], head: str | None) -> str | None:
+def _choose_head(path: Path, config: ArchitectureConfig, head: str | None) -> str | None:
     """Head to load; None if the file has only one and none was asked for."""
-    heads = list(header.get("config", {}).get("heads", {DEFAULT_HEAD: {}}))
+    heads = list(config.heads)
     chosen = head or DEFAULT_HEAD
     if len(heads) == 1 and head is None:
         return None
@@ -128,56 +131,84 @@ def _choose_head(path: Path, header: dict[str, Any], head: str | None) -> str | 
     return chosen
 
 
-def _build(
-    path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor], head: str | None
-) -> AnyModel:
-    """The model of a file that was read, with one of its heads or (None) with all of them."""
-    name = header.get("architecture")
-    if name not in ARCHITECTURES:
-        raise ModelFileError(
-            f"{path}: architecture '{name}' is unknown to mmace_sim {__version__}, which has "
-            f"{', '.join(ARCHITECTURES)}. Upgrade with `pip install -U mmace-sim`."
-        )
-    architecture = ARCHITECTURES[name]
-    try:
-        config = architecture.config.model_validate(header["config"])
+class _ModelFile:
+    """An open model file: first what it says, then the sizes of its weights, then the weights themselves.
+
+    Nothing is allocated for a file that does not hold what it claims to.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        header: Everything but the weights.
+        config: Hyper-parameters.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = safe_open(path, framework="pt")
+            raw = (self._file.metadata() or {}).get(_KEY)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelFileError(
+                f"{path}: not a readable safetensors file ({error}). It is truncated or not a model of mmace_sim; "
+                "copy it again, or convert other models first."
+            ) from error
+        if raw is None:
+            raise ModelFileError(
+                f"{path}: a safetensors file, but not one of mmace_sim (no '{_KEY}' entry in its header)."
+            )
+        self.header, self.config = read_header(path, raw)
+
+    def __enter__(self) -> "_ModelFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.__exit__(None, None, None)
+
+    def model(self, head: str | None) -> AnyModel:
+        """The model with one of its heads or (None) with all of them, frozen."""
+        self.check_sizes()
+        config, tensors = self.config, self._tensors()
         if head is not None:
             config, tensors = choose_heads(config, tensors, {head: head})
-        model = architecture.model(config)
+        model = ARCHITECTURES[self.header["architecture"]].model(config)
         model.load_state_dict(tensors)
-    except (KeyError, ValidationError, RuntimeError) as error:
-        raise ModelFileError(
-            f"{path}: weights and configuration do not fit together ({str(error).splitlines()[0]}). "
+        model.metadata = self.header
+        model.requires_grad_(requires_grad=False)
+        if self.header.get("violations"):
+            described = "; ".join(self.header["violations"].values())
+            warnings.warn(f"{self.path.name} violates: {described}.", PhysicsWarning, stacklevel=4)
+        return model.eval()
+
+    def check_sizes(self) -> None:
+        """Compare names, shapes and types of the weights with those of the model, built without memory."""
+        with torch.device("meta"):
+            model = ARCHITECTURES[self.header["architecture"]].model(self.config)
+        found = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
+        dtype = _DTYPES.get(found["scale"].get_dtype()) if "scale" in found else None
+        expected = model.to(dtype or torch.float64).state_dict()
+        if missing := sorted(expected.keys() - found.keys()):
+            raise self._misfit(f"it has no weight '{missing[0]}'")
+        if foreign := sorted(found.keys() - expected.keys()):
+            raise self._misfit(f"there is no place for its weight '{foreign[0]}'")
+        for name, tensor in expected.items():
+            shape, kind = tuple(found[name].get_shape()), found[name].get_dtype()
+            if shape != tuple(tensor.shape):
+                raise self._misfit(f"'{name}' has shape {shape}, expected {tuple(tensor.shape)}")
+            if _DTYPES.get(kind) != tensor.dtype:
+                wanted = str(tensor.dtype).removeprefix("torch.")
+                raise self._misfit(f"'{name}' holds numbers of type {kind}, expected {wanted}")
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {name: self._file.get_tensor(name) for name in self._file.keys()}  # noqa: SIM118
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise self._misfit(f"'{name}' holds numbers that are not finite")
+        return tensors
+
+    def _misfit(self, problem: str) -> ModelFileError:
+        return ModelFileError(
+            f"{self.path}: weights and configuration do not fit together ({problem}). "
             "The file is damaged or was not written by mmace_sim; download or train it again."
-        ) from error
-    model.metadata = header
-    model.requires_grad_(requires_grad=False)
-    if header.get("violations"):
-        described = "; ".join(header["violations"].values())
-        warnings.warn(f"{path.name} violates: {described}.", PhysicsWarning, stacklevel=3)
-    return model.eval()
-
-
-def _read(path: Path, *, tensors: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Header and weights of a file, both checked."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            raw = (file.metadata() or {}).get(_KEY)
-            values = {key: file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(
-            f"{path}: not a readable safetensors file ({error}). It is truncated or not a model of mmace_sim; "
-            "copy it again, or convert other models first."
-        ) from error
-    if raw is None:
-        raise ModelFileError(
-            f"{path}: a safetensors file, but not one of mmace_sim (no '{_KEY}' entry in its header)."
         )
-    header = json.loads(raw)
-    version = header.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path}: model format {version}, but mmace_sim {__version__} reads up to {FORMAT_VERSION}. "
-            "Upgrade with `pip install -U mmace-sim`."
-        )
-    return header, values

@@ -1,9 +1,17 @@
 """Hyper-parameters of a model."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from ase import data as ase_data
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 DEFAULT_HEAD: str = "default"
 """Name of the only head of a model that was trained on one data set."""
@@ -11,56 +19,89 @@ SMALL_MOMENT: float = 0.1
 """Largest moments up to this many μB set no scale: such an element counts as non-magnetic."""
 
 
+def atomic_number(value: Any) -> Any:
+    """The atomic number of a symbol or of digits; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return ase_data.atomic_numbers.get(value, value)
+
+
+def check_head(name: str) -> str:
+    """The name of a head, if it can stand after ``#`` behind the name of a model.
+
+    Args:
+        name: Name to check.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if not name or not all(c.isalnum() or c in "-_." for c in name):
+        raise ValueError(f"head {name!r} has a name that is not made of letters, digits, '-', '_' and '.'")
+    return name
+
+
+def _holds_boolean(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return any(map(_holds_boolean, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bool)
+
+
+# What a field may hold at most: far above any sensible model, and small enough for a file that is damaged or hostile.
+MAX_CHANNELS: int = 4096
+Element = Annotated[int, BeforeValidator(atomic_number), Field(ge=1, le=118)]
+Moment = Annotated[float, Field(ge=0, le=100)]
+Width = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
+Basis = Annotated[int, Field(ge=1, le=256)]
+Head = Annotated[str, Field(max_length=100), AfterValidator(check_head)]
+
+
 class ArchitectureConfig(BaseModel):
     """Hyper-parameters that every architecture has."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    atomic_numbers: list[int] = Field(min_length=1)
+    atomic_numbers: list[Element] = Field(min_length=1, max_length=118)
     """Elements, as atomic numbers or symbols; kept sorted."""
-    r_max: float = Field(default=5.0, gt=0)
+    r_max: float = Field(default=5.0, gt=0, le=30)
     """Cutoff radius, in Å."""
-    num_bessel: int = Field(default=8, ge=1)
+    num_bessel: Basis = 8
     """Number of radial Bessel functions."""
-    num_polynomial_cutoff: int = Field(default=5, ge=2)
+    num_polynomial_cutoff: int = Field(default=5, ge=2, le=100)
     """Order of the polynomial cutoff."""
     max_ell: int = Field(default=3, ge=0, le=4)
     """Highest degree of the spherical harmonics."""
-    hidden_irreps: str = "32x0e"
+    hidden_irreps: str = Field(default="32x0e", max_length=60)
     """Hidden features, the same number of channels for each degree: "Kx0e", "Kx0e+Kx1o"."""
-    num_interactions: int = Field(default=2, ge=1)
+    num_interactions: int = Field(default=2, ge=1, le=32)
     """Number of message-passing layers."""
     correlation: int = Field(default=3, ge=1, le=3)
     """Highest body order minus one of the symmetric product."""
-    radial_mlp: list[Annotated[int, Field(ge=1)]] = [64, 64]
+    radial_mlp: list[Width] = Field(default=[64, 64], min_length=1, max_length=16)
     """Widths of the radial network."""
-    MLP_irreps: str = "16x0e"
+    MLP_irreps: str = Field(default="16x0e", max_length=60)
     """Hidden features of the last readout, "Kx0e"."""
-    max_moment: dict[int, float] = {}
+    max_moment: dict[Element, Moment] = {}
     """Largest moment of the training data for each atomic number, in μB; moments saturate above."""
-    heads: dict[str, dict[int, float]] = Field(default={DEFAULT_HEAD: {}}, min_length=1)
+    heads: dict[Head, dict[Element, Moment]] = Field(
+        default={DEFAULT_HEAD: {}}, min_length=1, max_length=1000
+    )
     """Names of the data sets with isolated-atom and one-body energies of their own. Each with the largest moments, in
     μB, of the elements whose moments stay below `max_moment` in it: its wall stands there."""
 
-    @field_validator("atomic_numbers", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _numbers(cls, value: list[int | str]) -> list[int]:
-        return sorted(
-            {ase_data.atomic_numbers[v] if isinstance(v, str) and not v.isdigit() else int(v) for v in value}
-        )
+    def _no_booleans(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for name, value in values.items():
+                field = cls.model_fields.get(name)
+                if field is not None and field.annotation is not bool and _holds_boolean(value):
+                    raise ValueError(f"{name} is {value}, expected no true or false")
+        return values
 
-    @field_validator("max_moment", mode="before")
+    @field_validator("atomic_numbers")
     @classmethod
-    def _moments(cls, value: dict[int | str, float]) -> dict[int, float]:
-        return {
-            ase_data.atomic_numbers[k] if isinstance(k, str) and not k.isdigit() else int(k): float(v)
-            for k, v in value.items()
-        }
-
-    @field_validator("heads", mode="before")
-    @classmethod
-    def _heads(cls, value: dict[str, dict[int | str, float]]) -> dict[str, dict[int, float]]:
-        return {check_head(name): cls._moments(moments) for name, moments in value.items()}
+    def _ascending(cls, value: list[int]) -> list[int]:
+        return sorted(set(value))
 
     @field_validator("hidden_irreps", "MLP_irreps")
     @classmethod
@@ -71,6 +112,8 @@ class ArchitectureConfig(BaseModel):
         natural = [f"{terms[0][:-3]}x{ell}{'eo'[ell % 2]}" for ell in range(len(terms))]
         if terms != natural:
             raise ValueError(f'irreps are "{value}", expected "{"+".join(natural)}": one K for all degrees')
+        if int(terms[0][:-3]) > MAX_CHANNELS or len(terms) > 5:
+            raise ValueError(f'irreps are "{value}", expected at most {MAX_CHANNELS} channels and degree 4')
         return "+".join(terms)
 
     @model_validator(mode="after")
@@ -111,36 +154,22 @@ class ArchitectureConfig(BaseModel):
         ]
 
 
-def check_head(name: str) -> str:
-    """The name of a head, if it can stand after ``#`` behind the name of a model.
-
-    Args:
-        name: Name to check.
-
-    Raises:
-        ValueError: If it cannot.
-    """
-    if not name or not all(c.isalnum() or c in "-_." for c in name):
-        raise ValueError(f"head {name!r} has a name that is not made of letters, digits, '-', '_' and '.'")
-    return name
-
-
 class ModelConfig(ArchitectureConfig):
     """Everything that defines a :class:`~mmace_sim.model.magnetic_mace.MagneticMACE` apart from its weights."""
 
-    avg_num_neighbors: float = Field(default=50.0, gt=0)
+    avg_num_neighbors: float = Field(default=50.0, gt=0, le=1e6)
     """Typical number of neighbours; a constant that normalises their sums."""
-    num_moment_basis: int = Field(default=6, ge=1)
+    num_moment_basis: Basis = 6
     """Number of basis functions in m·m."""
-    num_one_body: int = Field(default=6, ge=1)
+    num_one_body: Basis = 6
     """Number of basis functions of the one-body energy."""
-    spin_channels: int = Field(default=16, ge=1)
+    spin_channels: Width = 16
     """Channels of the spin vectors."""
     spin_max_ell: int = Field(default=2, ge=0)
     """Highest degree at which spin vectors see their surroundings."""
     spin_orbit: bool = False
     """Whether the model has a spin–orbit term; without it anisotropies are zero by construction."""
-    spin_orbit_channels: int = Field(default=8, ge=1)
+    spin_orbit_channels: Width = 8
     """Channels of the spin–orbit term."""
 
     @model_validator(mode="after")

@@ -1,7 +1,9 @@
 """Weights of the published magnetic MACE code, put into a :class:`~mmace_sim.model.paper_mmace.PaperMMACE`."""
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +196,8 @@ def download_foundation(name: str) -> Path:
     Raises:
         ModelFileError: If there is no such name, or the download fails.
     """
-    from mace.calculators import foundations_models  # heavy, and only needed for names
+    with _torch_as_safe_as_before():
+        from mace.calculators import foundations_models  # heavy, and only needed for names
 
     if name not in foundations_models.mace_mp_urls:
         raise ModelFileError(
@@ -208,3 +211,17 @@ def download_foundation(name: str) -> Path:
             f"foundation '{name}' could not be downloaded ({error}). Without a connection, download "
             f"{foundations_models.mace_mp_urls[name]} elsewhere and give the file."
         ) from error
+
+
+@contextmanager
+def _torch_as_safe_as_before() -> Iterator[None]:
+    """Put back the switch with which mace-torch, when imported, lets `torch.load` run any code in the whole process."""
+    switch = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(switch)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(switch, None)
+        else:
+            os.environ[switch] = before

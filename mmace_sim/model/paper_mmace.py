@@ -1,7 +1,6 @@
 """The published magnetic MACE architecture, with its defects and the options that repair them."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.base import MagneticModel
-from mmace_sim.model.config import ArchitectureConfig
+from mmace_sim.model.config import ArchitectureConfig, Basis, Width
 from mmace_sim.model.reference import ReferenceEnergy
 from mmace_sim.nn.angular import spherical_harmonics, split_degrees
 from mmace_sim.nn.moments import chebyshev
@@ -29,13 +28,13 @@ FADING_ORDER: int = 5
 class PaperConfig(ArchitectureConfig):
     """Everything that defines a :class:`PaperMMACE` apart from its weights."""
 
-    radial_mlp: list[Annotated[int, Field(ge=1)]] = Field(default=[64, 64, 64], min_length=1)
+    radial_mlp: list[Width] = Field(default=[64, 64, 64], min_length=1, max_length=16)
     """Widths of the network that weighs the products with Y(r̂)."""
     max_m_ell: int = Field(default=1, ge=0, le=3)
     """Highest degree of the solid harmonics of the moments."""
-    num_moment_basis: int = Field(default=8, ge=1)
+    num_moment_basis: Basis = 8
     """Number of Chebyshev functions of a moment's length in the network."""
-    num_one_body: int = Field(default=9, ge=1)
+    num_one_body: Basis = 9
     """Number of Chebyshev functions of the one-body energy, not counting the constant."""
     time_reversal: bool = False
     """Repair: evaluate ½[E(m) + E(−m)]. The published function is neither even in m nor under inversion."""

@@ -9,9 +9,11 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from mmace_sim.errors import ModelFileError
 from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.distributed import is_main, max_over_processes
 from mmace_sim.training.module import MagneticTraining
@@ -20,6 +22,112 @@ logger = logging.getLogger(__name__)
 
 BEST_FILE = "best.ckpt"
 LAST_FILE = "last.ckpt"
+
+_HOLDS: dict[str, type] = {
+    "state_dict": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+    "epoch_sums": list,
+    "epoch": int,
+    "global_step": int,
+    "pytorch-lightning_version": str,
+}
+"""What a run needs to go on."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint as numbers and containers, without running anything that it names.
+
+    Args:
+        path: `best.ckpt` or `last.ckpt` of a run.
+
+    Raises:
+        ModelFileError: If it is truncated, empty, or no checkpoint of a training; with the advice to take `best.ckpt`
+            where that is whole.
+    """
+    problem = ""
+    saved: Any = None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail in any way
+        size = path.stat().st_size if path.is_file() else 0
+        problem = f"cannot be read ({type(error).__name__}; {size} bytes)"
+    if not problem and not isinstance(saved, dict):
+        problem = f"holds {type(saved).__name__}, expected the state of a run"
+    if not problem:
+        lacks = [name for name, kind in _HOLDS.items() if not isinstance(saved.get(name), kind)]
+        problem = f"lacks {', '.join(lacks)}" if lacks else ""
+    if problem:
+        raise ModelFileError(
+            f"{path}: {problem}. It was cut short, is empty, or is not of a training of mmace_sim; "
+            f"nothing that it names was run.{_advice(path)}"
+        )
+    return saved
+
+
+def check_fits(path: Path, saved: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Make sure that a checkpoint is of this run.
+
+    Args:
+        path: The file, for messages.
+        saved: What it holds.
+        expected: State of the untrained module.
+
+    Raises:
+        ModelFileError: If its weights have other names or shapes.
+    """
+    shapes = {name: getattr(tensor, "shape", None) for name, tensor in saved["state_dict"].items()}
+    wanted = {name: tensor.shape for name, tensor in expected.items()}
+    for name in (*wanted, *shapes):
+        if shapes.get(name) != wanted.get(name):
+            raise ModelFileError(
+                f"{path}: is of another run: its weight '{name}' has the shape {_shape(shapes.get(name))}, this run's "
+                f"{_shape(wanted.get(name))}.{_advice(path)}"
+            )
+
+
+def load_best(trainer: Trainer, module: MagneticTraining, path: Path) -> tuple[int, bool]:
+    """Put the best weights into the module, or leave the last ones if there are no others.
+
+    Args:
+        trainer: Its run, ended.
+        module: The module.
+        path: `best.ckpt`.
+
+    Returns:
+        Epoch of the weights, and whether a validation chose it.
+    """
+    keeper: Any = trainer.checkpoint_callback
+    if module.config.trainer.keep == "last" or keeper.best_epoch < 0 or not path.is_file():
+        if module.config.trainer.keep == "best":
+            logger.warning("no validation chose among the weights: the last ones become the model")
+        return max(trainer.global_step - 1, 0) // module.n_steps, False
+    try:
+        saved = read_checkpoint(path)
+        check_fits(path, saved, module.state_dict())
+    except ModelFileError as error:
+        logger.warning("%s The last weights become the model.", error)
+        return max(trainer.global_step - 1, 0) // module.n_steps, False
+    module.load_state_dict(saved["state_dict"])
+    return int(saved["epoch"]), True
+
+
+def _shape(shape: Any) -> str:
+    return "none" if shape is None else str(tuple(shape))
+
+
+def _advice(path: Path) -> str:
+    """What to do without a checkpoint."""
+    best = path.with_name(BEST_FILE)
+    if path.name == LAST_FILE and best.is_file():
+        try:
+            epoch = read_checkpoint(best)["epoch"]
+        except ModelFileError:
+            return f" {BEST_FILE} beside it cannot be read either: start the run again."
+        return f" {BEST_FILE} beside it is whole (epoch {epoch}): `cp {best} {path}`, and --resume goes on from there."
+    return " Start the run again." if path.name == LAST_FILE else ""
 
 
 class Checkpoints(Checkpoint):
@@ -62,13 +170,20 @@ class Checkpoints(Checkpoint):
             if pl_module.valid_loss < self.best_loss:
                 self.best_loss, self.best_epoch, self.stale = pl_module.valid_loss, trainer.current_epoch, 0
                 if self.config.trainer.keep == "best":
-                    trainer.save_checkpoint(self.folder / BEST_FILE, weights_only=True)
+                    self._save(trainer, BEST_FILE)
         self.save_last(trainer)
         self._stop_early(trainer, trainer.current_epoch)
 
     def save_last(self, trainer: Trainer) -> None:
         """Write the state to resume from; all processes must call it."""
-        trainer.save_checkpoint(self.folder / LAST_FILE)
+        self._save(trainer, LAST_FILE)
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        """Write all that a run needs to go on; a run that is killed meanwhile keeps the file that it had."""
+        unfinished = self.folder / f"{name}.part"
+        trainer.save_checkpoint(unfinished)
+        if is_main():
+            unfinished.replace(self.folder / name)
 
     def _stop_early(self, trainer: Trainer, epoch: int) -> None:
         patience, second = self.config.trainer.early_stopping, self.config.stage_two

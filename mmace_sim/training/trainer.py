@@ -23,7 +23,16 @@ from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import save_model
 from mmace_sim.model.heads import with_heads
 from mmace_sim.training.callbacks import EpochLog, StepProgress, StepReport
-from mmace_sim.training.checkpoints import BEST_FILE, LAST_FILE, Checkpoints, GracefulStop, TrainingStopped
+from mmace_sim.training.checkpoints import (
+    BEST_FILE,
+    LAST_FILE,
+    Checkpoints,
+    GracefulStop,
+    TrainingStopped,
+    check_fits,
+    load_best,
+    read_checkpoint,
+)
 from mmace_sim.training.config import TrainConfig, save_config
 from mmace_sim.training.dataset import GraphDataset
 from mmace_sim.training.distributed import is_main, processes_per_machine, world_size
@@ -165,6 +174,8 @@ def train(
     last = output / CHECKPOINTS / LAST_FILE
     if resume and not last.is_file():
         raise ConfigError(f"{last}: no such checkpoint to resume from")
+    if resume:
+        read_checkpoint(last)
     run = prepare(config, split)
     if is_main():
         save_config(run.config, output / CONFIG_FILE)
@@ -175,7 +186,7 @@ def train(
     with _quiet_lightning():
         trainer, module = _fit(run, output, last if resume else None, on_epoch, on_step)
     seconds = time.perf_counter() - started
-    best_epoch, is_best = _load_best(trainer, module, output / CHECKPOINTS / BEST_FILE)
+    best_epoch, is_best = load_best(trainer, module, output / CHECKPOINTS / BEST_FILE)
     model = module.validated.cpu().double().eval()
     merge_adapters(model)
     errors = final_errors(model, run.split, run.config)
@@ -280,6 +291,8 @@ def _fit(
 ) -> tuple[Trainer, MagneticTraining]:
     config, settings = run.config, run.config.trainer
     module = MagneticTraining(run.model, config, run.train_set, run.train_set.config_types)
+    if checkpoint is not None:
+        check_fits(checkpoint, read_checkpoint(checkpoint), module.state_dict())
     valid_loader = None
     if len(run.valid_set):
         sampler = ShareSampler(len(run.valid_set), settings.valid_batch_size)
@@ -344,18 +357,6 @@ def training_device(name: str) -> torch.device:
     if not torch.cuda.is_available():
         raise ConfigError(f"trainer.device is {name!r}, but torch finds no CUDA device; use 'cpu' or 'auto'")
     return torch.device(name)
-
-
-def _load_best(trainer: Trainer, module: MagneticTraining, path: Path) -> tuple[int, bool]:
-    """Put the best weights into the module; returns their epoch, and whether a validation chose it (else: the last)."""
-    keeper: Any = trainer.checkpoint_callback
-    if module.config.trainer.keep == "last" or keeper.best_epoch < 0 or not path.is_file():
-        if module.config.trainer.keep == "best":
-            logger.warning("no validation chose among the weights: the last ones become the model")
-        return max(trainer.global_step - 1, 0) // module.n_steps, False
-    saved = torch.load(path, map_location=module.device, weights_only=True)
-    module.load_state_dict(saved["state_dict"])
-    return int(saved["epoch"]), True
 
 
 def _save_summary(result: TrainResult, split: DataSplit, path: Path) -> None:
