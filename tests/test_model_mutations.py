@@ -122,4 +122,4 @@ def test_the_list_survives_strange_descriptions(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "MODEL_FOLDER", tmp_path)
     result = CliRunner().invoke(app, ["models"])
     assert result.exit_code == 0, result.output
-    assert "[/red]" in result.output
+    assert "[bold]" in result.output
