@@ -29,6 +29,7 @@ from mmace_sim.cli.relax import relax
 from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
 from mmace_sim.errors import MmaceError
+from mmace_sim.text import PLAIN_TEXT
 
 EXIT_USAGE = 2
 """Wrong options, unusable model, folder or configuration, or a disk that became full."""
@@ -36,6 +37,13 @@ EXIT_USAGE = 2
 
 class _Group(TyperGroup):
     """Turns the package's own errors into a message and exit code 2; anything else is a bug with a traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command; output that the terminal's encoding lacks is written in similar signs."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors=PLAIN_TEXT)
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         try:

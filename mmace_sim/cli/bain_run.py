@@ -20,7 +20,8 @@ from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.workflows.bain import BainMap, BainPath, BainResult, lowest_along_path
 from mmace_sim.workflows.initial_moments import high_spin_lengths
-from mmace_sim.workflows.output import entry_head, file_names, finite_or_none, write_csv
+from mmace_sim.workflows.output import entry_head, finite_or_none, write_csv
+from mmace_sim.workflows.structure_files import file_names
 from mmace_sim.workflows.structures import LoadedStructure
 
 UNITS: dict[str, str] = {
@@ -119,10 +120,16 @@ def run_bain(config: BainConfig, *, force: bool, quiet: bool) -> int:
             )
         entries = run.entries(results, bain_entry)
         rows = [row for entry in entries for row in minimum_rows(entry, "maps")]
-        files = _write(run.folder, config, list(zip(run.structures, results, strict=True)))
-        code = run.finish(entries, columns=COLUMNS, units=UNITS, rows=rows)
+        computed = list(zip(run.structures, results, strict=True))
+        code = run.finish(
+            entries,
+            columns=COLUMNS,
+            units=UNITS,
+            rows=rows,
+            write=lambda: _write(run.folder, config, computed),
+        )
     if not quiet:
-        print_run(_table(rows[:MAX_ROWS]), entries, run.folder, files)
+        print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)
     return code
 
 

@@ -1,6 +1,5 @@
 """What ``mmace-sim check`` does once its options are known."""
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +18,7 @@ from mmace_sim.cli.run_dir import log_to, now, prepare_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
 from mmace_sim.errors import ConfigError, StructureError
 from mmace_sim.graph.atoms import has_magmoms, set_magmoms
+from mmace_sim.text import json_text
 from mmace_sim.workflows.checks import check_geometry
 from mmace_sim.workflows.initial_moments import initial_magmoms
 from mmace_sim.workflows.output import versions, write_text
@@ -219,8 +219,7 @@ def report_table(report: "CheckReport") -> Table:
 
 
 def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    text = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False)
-    write_text(folder / "summary.json", text + "\n")
+    write_text(folder / "summary.json", json_text(summary))
 
 
 def _number(value: float | None) -> str:

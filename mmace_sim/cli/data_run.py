@@ -1,9 +1,8 @@
 """What ``mmace-sim data check`` does once its options are known."""
 
-import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import ValidationError
@@ -16,6 +15,7 @@ from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.run_dir import log_to, now, prepare_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.errors import ConfigError, OutputError
+from mmace_sim.text import json_text
 from mmace_sim.workflows.output import versions, write_text
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run_data_check(
             **report.as_dict(),
             "versions": versions(),
         }
-        write_text(folder / "summary.json", json.dumps(plain(summary), indent=1, ensure_ascii=False) + "\n")
+        write_text(folder / "summary.json", json_text(summary))
         if figures:
             (folder / "figures").mkdir(exist_ok=True)
             members = {role: item.frames for role, item in found.items()}
@@ -145,24 +145,6 @@ def parse_keys(text: str | None) -> "LabelKeys":
     except ValidationError as error:
         wrong = ", ".join(str(item["loc"][0]) for item in error.errors())
         raise ConfigError(f"--keys: unknown label {wrong}; labels are {known}.") from error
-
-
-def plain(value: Any) -> Any:
-    """A value without NumPy types and without numbers that JSON does not know.
-
-    Args:
-        value: Dictionaries, lists and numbers.
-
-    Returns:
-        The same with plain numbers; None where they are not finite.
-    """
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
 def _print(report: "PreflightReport", folder: Path) -> None:

@@ -19,7 +19,8 @@ from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.elastic import ElasticResult, ElasticTensorCalculation
 from mmace_sim.workflows.magnetic_order import classify_order, magnetic_symmetry
 from mmace_sim.workflows.moduli import ElasticConstants
-from mmace_sim.workflows.output import entry_head, file_names, mean_moments, write_extxyz
+from mmace_sim.workflows.output import entry_head, mean_moments
+from mmace_sim.workflows.structure_files import file_names, write_extxyz
 from mmace_sim.workflows.structures import LoadedStructure
 
 SHOWN: dict[str, tuple[int, int]] = {
@@ -132,10 +133,16 @@ def run_elastic(config: ElasticConfig, *, force: bool, quiet: bool) -> int:
             )
         entries = run.entries(results, elastic_entry)
         rows = [row for entry in entries for row in constant_rows(entry)]
-        files = _write(run.folder, config, list(zip(run.structures, results, strict=True)))
-        code = run.finish(entries, columns=COLUMNS, units=UNITS, rows=rows)
+        computed = list(zip(run.structures, results, strict=True))
+        code = run.finish(
+            entries,
+            columns=COLUMNS,
+            units=UNITS,
+            rows=rows,
+            write=lambda: _write(run.folder, config, computed),
+        )
     if not quiet:
-        print_run(_table(rows[:MAX_ROWS]), entries, run.folder, files)
+        print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)
     return code
 
 

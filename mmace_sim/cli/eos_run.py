@@ -13,7 +13,8 @@ from mmace_sim.cli.runs import open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.workflows.eos import EosCurve, EosResult, EquationOfState
 from mmace_sim.workflows.magnetic_states import check_state
-from mmace_sim.workflows.output import entry_head, file_names, finite_or_none, write_csv, write_extxyz
+from mmace_sim.workflows.output import entry_head, finite_or_none, write_csv
+from mmace_sim.workflows.structure_files import file_names, write_extxyz
 from mmace_sim.workflows.structures import LoadedStructure
 
 UNITS: dict[str, str] = {
@@ -125,10 +126,16 @@ def run_eos(config: EosConfig, *, force: bool, quiet: bool) -> int:
             )
         entries = run.entries(results, eos_entry)
         rows = [row for entry in entries for row in minimum_rows(entry)]
-        files = _write(run.folder, config, list(zip(run.structures, results, strict=True)))
-        code = run.finish(entries, columns=COLUMNS, units=UNITS, rows=rows)
+        computed = list(zip(run.structures, results, strict=True))
+        code = run.finish(
+            entries,
+            columns=COLUMNS,
+            units=UNITS,
+            rows=rows,
+            write=lambda: _write(run.folder, config, computed),
+        )
     if not quiet:
-        print_run(_table(rows[:MAX_ROWS]), entries, run.folder, files)
+        print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)
     return code
 
 

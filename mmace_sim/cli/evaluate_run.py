@@ -1,6 +1,5 @@
 """One run of ``mmace-sim evaluate``: read, compare, write, show."""
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from mmace_sim.cli.inputs import load_run_model
 from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.run_dir import log_to, now, prepare_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
+from mmace_sim.text import json_text
 from mmace_sim.training.config_loss import check_symbols
 from mmace_sim.workflows.output import versions, write_csv, write_text
 from mmace_sim.workflows.report import write_report
@@ -186,8 +186,7 @@ def _write(
         "ranking": ranking.as_dict(),
         "relaxed_moments": relaxed and relaxed.as_dict(),
     }
-    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(folder / "summary.json", text + "\n")
+    write_text(folder / "summary.json", json_text(summary))
     if config.report:
         write_report(folder)
 

@@ -7,7 +7,7 @@ from mmace_sim.cli.config import ModelRunConfig, RunConfig
 from mmace_sim.cli.options import pick_device
 from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.workflows.checks import check_geometry
+from mmace_sim.workflows.checks import check_geometry, check_moments
 from mmace_sim.workflows.initial_moments import initial_magmoms
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, load_structures
 
@@ -71,6 +71,7 @@ def _prepare(
         check = check_geometry(item.atoms, elements)
         moments, note = initial_magmoms(item.atoms, config.initial_magmoms)
         set_magmoms(item.atoms, moments)
+        check_moments(item.atoms)
     except StructureError as error:
         return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
     item.notes += [note] if note else []

@@ -33,7 +33,8 @@ from mmace_sim.workflows.md import Frame, MDResult, MDStatus, MolecularDynamics
 from mmace_sim.workflows.md import frames as md_frames
 from mmace_sim.workflows.md.averages import UNITS, averages
 from mmace_sim.workflows.md.files import SimulationFiles
-from mmace_sim.workflows.output import entry_head, file_names, write_extxyz
+from mmace_sim.workflows.output import entry_head
+from mmace_sim.workflows.structure_files import file_names, write_extxyz
 from mmace_sim.workflows.structures import LoadedStructure
 from mmace_sim.workflows.supercells import parse_supercell
 
@@ -188,11 +189,10 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
             )
             return EXIT_INTERRUPTED
         entries = _entries(run, results, files)
-        shown = _write(run, files)
         units = md_frames.UNITS | UNITS
-        code = run.finish(entries, columns=COLUMNS, units=units)
+        code = run.finish(entries, columns=COLUMNS, units=units, write=lambda: _write(run, files))
     if not quiet:
-        print_run(_table(entries[:MAX_ROWS]), entries, folder, shown)
+        print_run(_table(entries[:MAX_ROWS]), entries, folder, run.written)
     return code
 
 

@@ -1,10 +1,10 @@
 """One run of ``mmace-sim moments``: read, minimise, write, show."""
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from ase import Atoms
 from pydantic import Field, field_validator
 from rich import box
 from rich.table import Table
@@ -13,17 +13,9 @@ from rich.text import Text
 from mmace_sim.cli.config import RunConfig, split_list
 from mmace_sim.cli.runs import open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.io.mcif import write_mcif
 from mmace_sim.workflows.moments import MomentMinimum, MomentResult, MomentSearch
-from mmace_sim.workflows.output import (
-    cannot_write,
-    entry_head,
-    file_names,
-    finite_or_none,
-    mean_moments,
-    write_csv,
-    write_extxyz,
-)
+from mmace_sim.workflows.output import entry_head, finite_or_none, mean_moments, write_csv
+from mmace_sim.workflows.structure_files import file_names, write_crystal, write_extxyz
 from mmace_sim.workflows.structures import LoadedStructure
 
 UNITS: dict[str, str] = {
@@ -44,6 +36,8 @@ COLUMNS: tuple[str, ...] = (
     "message",
 )  # fmt: skip
 """Columns of ``summary.csv``: one line for each minimum."""
+
+_log = logging.getLogger(__name__)
 
 START_COLUMNS: tuple[str, ...] = (
     "name", "start", "status", "minimum", "steps", "energy_initial", "energy", "max_magforce", "message",
@@ -128,10 +122,16 @@ def run_moments(config: MomentsConfig, *, force: bool, quiet: bool) -> int:
             )
         entries = run.entries(results, moments_entry)
         rows = [row for entry in entries for row in _minimum_rows(entry)]
-        files = _write(run.folder, config, list(zip(run.structures, results, strict=True)))
-        code = run.finish(entries, columns=COLUMNS, units=UNITS, rows=rows)
+        computed = list(zip(run.structures, results, strict=True))
+        code = run.finish(
+            entries,
+            columns=COLUMNS,
+            units=UNITS,
+            rows=rows,
+            write=lambda: _write(run.folder, config, computed),
+        )
     if not quiet:
-        print_run(_table(rows[:MAX_ROWS]), entries, run.folder, files)
+        print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)
     return code
 
 
@@ -209,7 +209,10 @@ def _write(
             }
             images.append(minimum.atoms)
     write_extxyz(folder / "minima.extxyz", images)
-    _write_mcif(folder / "structures", images)
+    for atoms in images:
+        note = write_crystal(folder / "structures" / f"{atoms.info['name']}.mcif", atoms, "mcif")
+        if note and atoms.pbc.all():
+            _log.warning("%s: %s", atoms.info["name"], note)
     names = ["starts.csv", "minima.extxyz", "structures/"]
     if not config.figures:
         return names
@@ -219,18 +222,6 @@ def _write(
     for stem, (_, result) in zip(stems, computed, strict=True):
         save_moment_figures(result, folder / "figures" / stem, config.magforce_tol)
     return [*names, "figures/"]
-
-
-def _write_mcif(folder: Path, images: list[Atoms]) -> None:
-    """Write each minimum of a crystal."""
-    try:
-        folder.mkdir(exist_ok=True)
-        for atoms in images:
-            if atoms.pbc.all():
-                name = str(atoms.info["name"])
-                write_mcif(folder / f"{name}.mcif", atoms, name=name)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
 
 
 def _first(energies: np.ndarray, n_atoms: int) -> float | None:

@@ -13,10 +13,9 @@ from rich.text import Text
 from mmace_sim.cli.config import RunConfig
 from mmace_sim.cli.runs import open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.errors import StructureError
-from mmace_sim.io.mcif import write_mcif
 from mmace_sim.workflows.order import OrderResult, OrderSearch, RelaxedOrder
-from mmace_sim.workflows.output import entry_head, file_names, finite_or_none, mean_moments, write_extxyz
+from mmace_sim.workflows.output import entry_head, finite_or_none, mean_moments
+from mmace_sim.workflows.structure_files import file_names, write_crystal, write_extxyz
 from mmace_sim.workflows.structures import LoadedStructure
 
 _log = logging.getLogger(__name__)
@@ -117,10 +116,16 @@ def run_order(config: OrderConfig, *, force: bool, quiet: bool) -> int:
             )
         entries = run.entries(results, order_entry)
         rows = [row for entry in entries for row in order_rows(entry)]
-        files = _write(run.folder, config, list(zip(run.structures, results, strict=True)))
-        code = run.finish(entries, columns=COLUMNS, units=UNITS, rows=rows)
+        computed = list(zip(run.structures, results, strict=True))
+        code = run.finish(
+            entries,
+            columns=COLUMNS,
+            units=UNITS,
+            rows=rows,
+            write=lambda: _write(run.folder, config, computed),
+        )
     if not quiet:
-        print_run(_table(rows[:MAX_ROWS]), entries, run.folder, files)
+        print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)
     return code
 
 
@@ -208,18 +213,12 @@ def _write(
             image.info |= {"state": order.state} if order.state else {}
             images.append(image)
     write_extxyz(folder / "relaxed.extxyz", images)
-    (folder / "structures").mkdir(exist_ok=True)
     stems = file_names([item.name for item, _ in computed])
     for stem, (item, result) in zip(stems, computed, strict=True):
         if result.best is not None:
-            try:
-                write_mcif(
-                    folder / "structures" / f"{stem}.mcif",
-                    result.best.atoms,
-                    name=f"{stem}_{result.best.name}",
-                )
-            except StructureError as error:
-                _log.warning("%s: no mCIF: %s", item.name, error)
+            note = write_crystal(folder / "structures" / f"{stem}.mcif", result.best.atoms, "mcif")
+            if note:
+                _log.warning("%s: %s", item.name, note)
     if not config.figures:
         return ["relaxed.extxyz", "structures/"]
     from mmace_sim.workflows.order.plots import save_order_figure

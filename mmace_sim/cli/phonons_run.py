@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.phonons_config import PhononsConfig
-from mmace_sim.cli.runs import PropertyRun, open_run, progress
+from mmace_sim.cli.runs import PropertyRun, open_run, progress, write_stored
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.workflows.output import GOOD, output_atoms, write_structures
+from mmace_sim.workflows.output import GOOD, output_atoms
 from mmace_sim.workflows.phonons import PhononResult, Phonons
 from mmace_sim.workflows.phonons.output import (
     PHONON_COLUMNS,
@@ -52,9 +52,9 @@ def run_phonons(config: PhononsConfig, *, plots: bool, resume: bool, force: bool
     with open_run("phonons", config, resume=resume, force=force) as run:
         _compute(run, config, plots=plots, quiet=quiet)
         entries = run.stored_entries()
-        for note in write_structures(run.folder, run.stored_atoms()):
-            _log.warning("%s", note)
-        code = run.finish(entries, columns=PHONON_COLUMNS, units=PHONON_UNITS)
+        code = run.finish(
+            entries, columns=PHONON_COLUMNS, units=PHONON_UNITS, write=lambda: write_stored(run, entries)
+        )
     if not quiet:
         print_run(
             phonons_table(entries[:MAX_ROWS]),

@@ -1,21 +1,11 @@
 """One run of ``mmace-sim relax``: read, check, relax, write, show."""
 
-import logging
 from typing import Any
 
 from mmace_sim.cli.config import RelaxConfig
-from mmace_sim.cli.runs import PropertyRun, open_run, progress
+from mmace_sim.cli.runs import PropertyRun, open_run, progress, write_stored
 from mmace_sim.cli.tables import print_results
-from mmace_sim.workflows.output import (
-    CSV_COLUMNS,
-    UNITS,
-    failed_entry,
-    output_atoms,
-    summary_entry,
-    write_structures,
-)
-
-_log = logging.getLogger(__name__)
+from mmace_sim.workflows.output import CSV_COLUMNS, UNITS, failed_entry, output_atoms, summary_entry
 
 
 def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) -> int:
@@ -41,9 +31,12 @@ def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) ->
         if run.pending:
             _relax_pending(run, config, quiet=quiet)
         entries = run.stored_entries(failed_entry)
-        for note in write_structures(run.folder, run.stored_atoms(), config.write):
-            _log.warning("%s", note)
-        code = run.finish(entries, columns=CSV_COLUMNS, units=UNITS)
+        code = run.finish(
+            entries,
+            columns=CSV_COLUMNS,
+            units=UNITS,
+            write=lambda: write_stored(run, entries, config.write),
+        )
     if not quiet:
         print_results(entries, run.folder, n_resumed=run.n_resumed)
     return code

@@ -187,7 +187,7 @@ def log_to(path: Path) -> Iterator[None]:
         OutputError: If the file cannot be written.
     """
     try:
-        handler = _LogFile(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}). Choose another --output."

@@ -29,9 +29,12 @@ from mmace_sim.cli.inputs import load_run_model, prepare_structures
 from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.resumable import item_key, open_resumable
 from mmace_sim.cli.run_dir import log_start, log_to, now, prepare_folder
+from mmace_sim.errors import OutputError
+from mmace_sim.text import plain
 from mmace_sim.workflows.journal import Journal, atoms_from_record, atoms_to_record
-from mmace_sim.workflows.output import GOOD, entry_head, file_names, versions, write_summary, write_text
+from mmace_sim.workflows.output import GOOD, entry_head, versions, write_summary, write_text
 from mmace_sim.workflows.report import write_report
+from mmace_sim.workflows.structure_files import file_names, write_structures
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
 EXIT_OK = 0
@@ -55,6 +58,8 @@ class PropertyRun:
         records: What is finished, by `item_key`, if the run can be resumed.
         n_resumed: How many of them an earlier run had finished.
         journal: Where they are written, if the run can be resumed.
+        written: What `finish` wrote beside the summary.
+        notes: What went wrong with that.
     """
 
     command: str
@@ -66,6 +71,8 @@ class PropertyRun:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     n_resumed: int = 0
     journal: Journal | None = None
+    written: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def structures(self) -> list[LoadedStructure]:
@@ -94,11 +101,10 @@ class PropertyRun:
         Raises:
             OutputError: If the disk is full.
         """
-        record = {
-            "key": item_key(item),
-            "entry": entry,
-            "atoms": None if atoms is None else atoms_to_record(atoms),
-        }
+        stored = None if atoms is None else atoms_to_record(atoms)
+        if stored and stored["left_out"]:
+            entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")
+        record = {"key": item_key(item), "entry": plain(entry), "atoms": stored}
         if self.journal is not None:
             self.journal.append(record)
         self.records[record["key"]] = record
@@ -150,24 +156,44 @@ class PropertyRun:
         columns: Sequence[str],
         units: Mapping[str, str],
         rows: Sequence[dict[str, Any]] | None = None,
+        write: Callable[[], list[str]] | None = None,
     ) -> int:
-        """Write ``summary.json``, ``summary.csv`` and, if asked for, ``report.html``, the last of all.
+        """Write ``summary.json`` and ``summary.csv``, then other files and, if asked for, ``report.html``, the last.
+
+        The summary comes first: nothing that goes wrong with another file costs the results.
 
         Args:
             entries: From `entries`.
             columns: Keys that are columns of the table.
             units: Unit of each quantity.
             rows: Lines of the table if they are not the entries.
+            write: Writes further files and returns what to call them; it may add notes to the entries.
 
         Returns:
             Exit code: 0, or 3 if a status is not among the good ones.
         """
-        write_summary(self.folder, self.summary(entries, units) | {"finished": now()}, columns, rows)
+        summary = self.summary(entries, units) | {"finished": now()}
+        write_summary(self.folder, summary, columns, rows)
+        if write is not None:
+            self.written += self._attempt("some files were not written", write) or []
+            write_summary(self.folder, summary | {"notes": self.notes}, columns, rows)
         good = sum(entry["status"] in GOOD for entry in entries)
         _log.info("finished: %d of %d converged", good, len(entries))
         if self.config.report:
-            write_report(self.folder)
+            self._attempt("report.html was not written", lambda: write_report(self.folder))
         return EXIT_OK if good == len(entries) else EXIT_INCOMPLETE
+
+    def _attempt(self, what: str, write: Callable[[], Any]) -> Any:
+        """Write files that the results do not depend on; only a disk that cannot be written ends the run."""
+        try:
+            return write()
+        except (OSError, OutputError):
+            raise
+        except Exception as error:
+            self.notes.append(f"{what}: {type(error).__name__}: {error}. The results are in summary.json.")
+            _log.exception("%s", what)
+            typer.echo(self.notes[-1], err=True)
+            return None
 
     def summary(self, entries: list[dict[str, Any]], units: Mapping[str, str]) -> dict[str, Any]:
         """Everything about the run.
@@ -190,6 +216,23 @@ class PropertyRun:
             "model": {"name": self.config.model, "elements": list(self.model.elements)} | metadata,
             "structures": entries,
         }
+
+
+def write_stored(run: PropertyRun, entries: list[dict[str, Any]], formats: Sequence[str] = ()) -> list[str]:
+    """Write the structures that a run has stored; what a format cannot hold is noted in their entries.
+
+    Args:
+        run: The run.
+        entries: Its entries.
+        formats: Further formats, see `mmace_sim.workflows.structure_files.WRITERS`.
+
+    Returns:
+        Names of files.
+    """
+    by_name = {entry["name"]: entry for entry in entries}
+    for name, note in write_structures(run.folder, run.stored_atoms(), formats):
+        by_name[name]["notes"].append(note)
+    return ["relaxed.extxyz"]
 
 
 @contextmanager

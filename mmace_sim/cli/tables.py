@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mmace_sim.text import printable
 from mmace_sim.workflows.output import GOOD
 
 MAX_ROWS = 100
@@ -54,24 +55,26 @@ def print_run(
     if not console.is_terminal:  # a file or a pipe takes any width
         wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
         console = Console(width=max(console.width, wide))
+    where = printable(str(folder))
     console.print(table)
     if len(entries) > MAX_ROWS:
-        console.print(f"... and {len(entries) - MAX_ROWS} more, see {folder}/summary.csv")
+        console.print(
+            Text(f"... and {len(entries) - MAX_ROWS} more, see {where}/summary.csv"), soft_wrap=True
+        )
     for message, names in _grouped(entries).items():
-        console.print(Text(f"{_listed(names)}: {message}" if names else message), soft_wrap=True)
+        text = f"{_listed(names)}: {message}" if names else message
+        console.print(Text(printable(text)), soft_wrap=True)
     notes = Counter(note for entry in entries for note in entry["notes"])
     for note, count in notes.items():
-        console.print(Text(f"Note: {note}{f' ({count} structures)' if count > 1 else ''}"), soft_wrap=True)
+        text = f"Note: {note}{f' ({count} structures)' if count > 1 else ''}"
+        console.print(Text(printable(text)), soft_wrap=True)
     counts = Counter(entry["status"] for entry in entries)
     text = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
     resumed = f" ({n_resumed} from the earlier run)" if n_resumed else ""
     console.print(f"\n{len(entries)} structure{'s' * (len(entries) != 1)}: {text}{resumed}.", highlight=False)
     report = ["report.html"] if (folder / "report.html").is_file() else []
-    console.print(
-        f"Results: {folder}/{', '.join((*report, 'summary.json', 'summary.csv', *files, 'log.txt'))}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    names = ", ".join((*report, "summary.json", "summary.csv", *files, "log.txt"))
+    console.print(Text(f"Results: {where}/{names}"), soft_wrap=True)
 
 
 def results_table(entries: list[dict[str, Any]]) -> Table:
@@ -100,7 +103,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
     before, after = entry.get("magnetic_order_initial"), entry.get("magnetic_order_final")
     change = entry.get("volume_change")
     return [
-        entry["name"],
+        printable(entry["name"]),
         entry.get("formula") or "",
         fixed(entry.get("energy_per_atom"), "{:.4f}"),
         fixed(entry.get("energy_change_per_atom"), "{:+.4f}"),

@@ -67,12 +67,28 @@ def read_mcif(path: Path) -> list[Atoms]:
 
 
 def write_mcif(path: Path, atoms: Atoms, *, name: str = "mmace_sim") -> None:
-    """Write a structure with its moments as magnetic CIF, all atoms listed, without symmetry (P1).
+    """Write a structure with its moments as magnetic CIF, see `mcif_text`.
 
     Args:
         path: File to write.
         atoms: Structure with moments, periodic in three directions.
         name: Name of the data block.
+
+    Raises:
+        StructureError: If the structure is not periodic.
+    """
+    path.write_text(mcif_text(atoms, name=name), encoding="utf-8")
+
+
+def mcif_text(atoms: Atoms, *, name: str = "mmace_sim") -> str:
+    """A structure with its moments as magnetic CIF, all atoms listed, without symmetry (P1).
+
+    Args:
+        atoms: Structure with moments, periodic in three directions.
+        name: Name of the data block.
+
+    Returns:
+        Content of the file.
 
     Raises:
         StructureError: If the structure is not periodic.
@@ -103,7 +119,7 @@ def write_mcif(path: Path, atoms: Atoms, *, name: str = "mmace_sim") -> None:
     crystal = get_magmoms(atoms) @ np.linalg.inv(_unit_axes(atoms.cell.array))
     for label, moment in zip(labels, crystal, strict=True):
         lines.append(f"{label} {moment[0]:.8f} {moment[1]:.8f} {moment[2]:.8f}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
 
 
 def parse_operation(text: str) -> Operation:

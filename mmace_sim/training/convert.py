@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io.extxyz import write_xyz
 from ase.io.formats import open_with_compression
 
 from mmace_sim.errors import DataError, StructureError
@@ -15,6 +14,7 @@ from mmace_sim.io import expand_folders, read_structures
 from mmace_sim.io.ase_files import is_extxyz
 from mmace_sim.io.base import PER_ATOM
 from mmace_sim.io.database import LMDB_ENDINGS, atoms_to_row, write_database
+from mmace_sim.io.extxyz import frame_text
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.training.frames import Frame, frame_of
 
@@ -62,7 +62,9 @@ def convert_files(paths: Sequence[Path], output: Path, keys: LabelKeys | None = 
         if is_extxyz(output):
             with open_with_compression(str(unfinished), "w") as file:
                 for frame in frames:
-                    write_xyz(file, [labelled_atoms(frame)])
+                    written = frame_text(labelled_atoms(frame))
+                    file.write(written.text)
+                    done.problems += [f"{frame.source}: {written.note}"] if written.note else []
         else:
             write_database(unfinished, (_row(frame) for frame in frames))
         if not done.n_structures:

@@ -19,6 +19,7 @@ from mmace_sim.model.checkpoint import load_all_heads, load_model, save_model
 from mmace_sim.model.config import DEFAULT_HEAD
 from mmace_sim.model.heads import with_heads
 from mmace_sim.model.reference import fit_reference
+from mmace_sim.text import json_text
 from mmace_sim.training.config import (
     AugmentConfig,
     DataConfig,
@@ -396,4 +397,4 @@ def _extend_summary(path: Path, config: FinetuneConfig, before: dict[str, Evalua
     summary = json.loads(path.read_text(encoding="utf-8"))
     summary["started_from"] = config.model or config.foundation
     summary["errors_before"] = {name: table_as_dict(errors.overall) for name, errors in before.items()}
-    path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json_text(summary, indent=2), encoding="utf-8")

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ase.io import write
 from pydantic import (
     Field,
     NonNegativeFloat,
@@ -19,6 +18,7 @@ from pydantic import (
 from mmace_sim.errors import DataError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.io.extxyz import frames_text
 from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.config import DEFAULT_HEAD
 from mmace_sim.model.derivatives import evaluate
@@ -175,7 +175,10 @@ def write_frames(path: Path, frames: Sequence[Frame]) -> None:
             where = atoms.arrays if name in ("forces", "magforces") else atoms.info
             where[getattr(keys, name)] = float(value) if name == "energy" else value
         images.append(atoms)
-    write(path, images, format="extxyz")
+    text, notes = frames_text(images)
+    if notes:
+        raise DataError(f"{path}: structure {next(iter(notes))}: {next(iter(notes.values()))}.")
+    path.write_text(text, encoding="utf-8")
 
 
 def _read(paths: Sequence[Path], keys: LabelKeys) -> list[Frame]:

@@ -1,6 +1,5 @@
 """A training run from its configuration to the model file."""
 
-import json
 import logging
 import time
 import warnings
@@ -22,6 +21,7 @@ from mmace_sim.errors import ConfigError
 from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import save_model
 from mmace_sim.model.heads import with_heads
+from mmace_sim.text import json_text
 from mmace_sim.training.callbacks import EpochLog, StepProgress, StepReport
 from mmace_sim.training.checkpoints import (
     BEST_FILE,
@@ -372,7 +372,7 @@ def _save_summary(result: TrainResult, split: DataSplit, path: Path) -> None:
         "errors": {name: evaluation.as_dict() for name, evaluation in result.errors.items()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json_text(summary, indent=2), encoding="utf-8")
 
 
 def _count_types(split: DataSplit) -> dict[str, dict[str, int]]:

@@ -20,6 +20,12 @@ MIN_DISTANCE: float = 0.5
 MIN_FLATNESS: float = 1e-3
 """Smallest volume of a cell relative to the product of its edge lengths."""
 
+MAX_LENGTH: float = 1e6
+"""Cell vectors and coordinates beyond this (Å) are a mistake."""
+
+MAX_MOMENT: float = 100.0
+"""Moments beyond this (μB) are a mistake: no atom carries more than some 10 μB."""
+
 _ALL_PAIRS = 64
 
 
@@ -61,12 +67,32 @@ def check_structure(atoms: Atoms, elements: Iterable[int] | None, name: str = ""
                 "mmace_sim.graph.atoms.set_magmoms(atoms, magmoms), or on the command line with "
                 "--initial-magmoms high-spin, afm or random:SEED; all zeros mean a non-magnetic start."
             )
-        get_magmoms(atoms)
+        check_moments(atoms)
     except StructureError as error:
         if not name:
             raise
         raise type(error)(f"{name}: {error}") from error
     return check
+
+
+def check_moments(atoms: Atoms) -> None:
+    """Make sure that the moments can be meant.
+
+    Args:
+        atoms: Structure with moments.
+
+    Raises:
+        StructureError: If one is not finite, or longer than `MAX_MOMENT`.
+        MomentShapeError: If they have a wrong shape.
+    """
+    magmoms = get_magmoms(atoms)
+    largest = np.abs(magmoms).max(axis=1, initial=0.0)
+    index = int(np.argmax(largest))
+    if largest[index] > MAX_MOMENT:
+        raise StructureError(
+            f"the moment of atom {index} ({atoms.symbols[index]}) is {largest[index]:.3g} μB, beyond any meaning (no "
+            f"more than {MAX_MOMENT:.0f} μB). Correct it in the file; moments are in μB."
+        )
 
 
 def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureCheck:
@@ -85,6 +111,7 @@ def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureChe
     """
     if len(atoms) == 0:
         raise StructureError("the structure holds no atoms.")
+    _check_numbers(atoms)
     if elements is not None:
         _check_elements(atoms, {int(number) for number in elements})
     finite = np.isfinite(atoms.positions).all(axis=1)
@@ -94,12 +121,28 @@ def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureChe
             f"the position of atom {index} ({atoms.symbols[index]}) is not finite: {atoms.positions[index]} Å. "
             "Correct the file."
         )
+    if np.abs(atoms.positions).max() > MAX_LENGTH:
+        index = int(np.argmax(np.abs(atoms.positions).max(axis=1)))
+        raise StructureError(
+            f"atom {index} ({atoms.symbols[index]}) is {np.abs(atoms.positions[index]).max():.3g} Å from the origin, "
+            "beyond any meaning. Correct the file; lengths are in Å."
+        )
     _check_cell(atoms)
     _check_distances(atoms)
     if atoms.pbc.all():
         return StructureCheck(cell_can_relax=True)
     kind = "a molecule (not periodic)" if not atoms.pbc.any() else "not periodic in all three directions"
     return StructureCheck(cell_can_relax=False, note=f"{kind}: the cell stays fixed")
+
+
+def _check_numbers(atoms: Atoms) -> None:
+    wrong = sorted({int(z) for z in atoms.numbers if not 0 <= z < len(chemical_symbols)})
+    if wrong:
+        index = int(np.flatnonzero(atoms.numbers == wrong[0])[0])
+        raise UnsupportedElementError(
+            f"atom {index} has the atomic number {wrong[0]}, which is no element (1 to {len(chemical_symbols) - 1}). "
+            "Correct the file."
+        )
 
 
 def _check_elements(atoms: Atoms, elements: set[int]) -> None:
@@ -136,6 +179,10 @@ def _check_cell(atoms: Atoms) -> None:
     cell = atoms.cell.array
     if not np.isfinite(cell).all():
         raise StructureError("the cell holds numbers that are not finite. Correct the file.")
+    if np.abs(cell).max() > MAX_LENGTH:
+        raise StructureError(
+            f"a cell vector is {np.abs(cell).max():.3g} Å long, beyond any meaning. Correct the file; lengths are in Å."
+        )
     if not atoms.pbc.any():
         return
     lengths = np.linalg.norm(cell, axis=1)
@@ -188,7 +235,7 @@ def _closest_pair(atoms: Atoms) -> tuple[int, int, float] | None:
     inverse = np.linalg.inv(cell)
     heights = 1.0 / np.linalg.norm(inverse, axis=0)
     if (heights[atoms.pbc] < 2 * MIN_DISTANCE).any():
-        cell, _ = minkowski_reduce(cell, pbc=atoms.pbc)
+        cell = _reduced(cell, atoms.pbc)
         shortest = float(np.linalg.norm(cell[atoms.pbc], axis=1).min())
         if shortest < MIN_DISTANCE:
             return 0, 0, shortest
@@ -207,6 +254,15 @@ def _closest_pair(atoms: Atoms) -> tuple[int, int, float] | None:
     pair, image = np.unravel_index(int(np.argmin(distances)), distances.shape)
     shortest = float(distances[pair, image])
     return None if shortest >= MIN_DISTANCE else (int(first[pair]), int(second[pair]), shortest)
+
+
+def _reduced(cell: Float[np.ndarray, "3 3"], pbc: np.ndarray) -> Float[np.ndarray, "3 3"]:
+    try:
+        return minkowski_reduce(cell, pbc=pbc)[0]
+    except Exception as error:  # ASE gives up on cells that are all but flat
+        raise StructureError(
+            f"the cell is too skewed ({error}): {np.round(cell, 4).tolist()} Å. Give a reduced cell."
+        ) from error
 
 
 def _closest_listed(atoms: Atoms) -> tuple[int, int, float] | None:

@@ -4,6 +4,9 @@
 results and its relaxed atoms with all digits. Every line is handed to the system at once, so that a killed run loses
 at most the structures in flight; the disk is told to store it within `SYNC_INTERVAL`, so that a power failure loses
 at most that. A half-written last line is cut off when the run is resumed.
+
+Every line ends with a checksum of what stands before it. What is read back is numbers and texts in the places where
+they were written: nothing in a structure, such as the JSON of another program, can stand for an object.
 """
 
 import contextlib
@@ -19,9 +22,11 @@ from typing import IO, Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import dict2constraint
 
 from mmace_sim.errors import OutputError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.text import as_text
 
 try:
     import fcntl
@@ -31,6 +36,18 @@ except ImportError:  # Windows has no such locks
 FILE_NAME = "finished.jsonl"
 SYNC_INTERVAL: float = 0.5
 """Seconds between two calls of fsync, which takes 1–20 ms: too much for each of thousands of tiny structures."""
+
+_CHECK = b', "check": "%b"}'
+_CONSTRAINTS: frozenset[str] = frozenset({"FixAtoms", "FixCom", "FixCartesian", "FixScaled"})
+_TYPES: frozenset[str] = frozenset(
+    {
+        "bool",
+        "str",
+        "float32",
+        "float64",
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    }
+)
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +98,7 @@ class Journal:
             OutputError: If the disk is full or the file cannot be written.
         """
         try:
-            self._file.write(json.dumps(record, allow_nan=True).encode() + b"\n")
+            self._file.write(_line(record))
             self._file.flush()
             if time.monotonic() - self._synced >= SYNC_INTERVAL and self.path.is_file():
                 os.fsync(self._file.fileno())
@@ -126,33 +143,66 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         content = path.read_bytes()
     except OSError as error:
         raise OutputError(f"{path}: cannot be read ({os.strerror(error.errno or 0)}).") from error
-    records = []
-    for number, line in enumerate(content[: _whole_length(content)].splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
+    lines = content[: _whole_length(content)].split(b"\n")[:-1]
+    return [_record(line, number, path) for number, line in enumerate(lines, start=1)]
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """A record with its checksum as one line."""
+    body = json.dumps(record, allow_nan=True).encode()[:-1]
+    return body + _CHECK % hashlib.sha256(body).hexdigest()[:16].encode() + b"\n"
+
+
+def _record(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    """The record of a line, or an error that names the line."""
+    start = line.rfind(b', "check": "')
+    body = line[:start]
+    if start < 0 or line[start:] != _CHECK % hashlib.sha256(body).hexdigest()[:16].encode():
+        if number == 1:
             raise OutputError(
-                f"{path}: line {number} is damaged. Remove this line to compute its structure again, "
-                "or start over with --force."
-            ) from error
-    return records
+                f"{path}: line 1 is damaged, or of an earlier version of mmace-sim, which cannot be resumed with this "
+                "one. Start over with --force, or choose another folder (--output DIR)."
+            )
+        raise _damaged(path, number)
+    record = json.loads(body + b"}")
+    if number > 1 and not isinstance(record.get("key"), str):
+        raise _damaged(path, number)
+    return record
+
+
+def _damaged(path: Path, number: int) -> OutputError:
+    return OutputError(
+        f"{path}: line {number} is damaged. Remove this line to compute its structure again, "
+        "or start over with --force."
+    )
 
 
 def atoms_to_record(atoms: Atoms) -> dict[str, Any]:
-    """Everything of a structure as plain JSON, with all digits.
+    """A structure as plain JSON, with all digits.
 
     Args:
         atoms: Structure, with or without calculator results.
 
     Returns:
-        A dictionary for `atoms_from_record`.
+        A dictionary for `atoms_from_record`; ``left_out`` names what is neither a number nor a text.
     """
-    from ase.io.jsonio import encode
-
-    plain = atoms.copy()
-    plain.info = {key: value for key, value in atoms.info.items() if _is_plain(value)}
-    results = dict(getattr(atoms.calc, "results", None) or {})
-    return {"atoms": json.loads(encode(plain)), "results": json.loads(encode(results))}
+    groups = {
+        "arrays": dict(atoms.arrays),
+        "info": dict(atoms.info),
+        "results": {k: v for k, v in (getattr(atoms.calc, "results", None) or {}).items() if v is not None},
+    }
+    known = [c.todict() for c in atoms.constraints if type(c).__name__ in _CONSTRAINTS]
+    left_out = [type(c).__name__ for c in atoms.constraints if type(c).__name__ not in _CONSTRAINTS]
+    record: dict[str, Any] = {
+        "cell": atoms.cell.array.tolist(),
+        "pbc": atoms.pbc.tolist(),
+        "constraints": json.loads(json.dumps(known, default=_tolist)),
+    }
+    for group, values in groups.items():
+        written = {key: _encode(key, value) for key, value in values.items()}
+        record[group] = {key: value for key, value in written.items() if value is not None}
+        left_out += [f"{group} {str(key)[:40]!r}" for key, value in written.items() if value is None]
+    return record | {"left_out": left_out}
 
 
 def atoms_from_record(record: dict[str, Any]) -> Atoms:
@@ -163,15 +213,67 @@ def atoms_from_record(record: dict[str, Any]) -> Atoms:
 
     Returns:
         The structure with its results in a ``SinglePointCalculator``.
-    """
-    from ase.io.jsonio import decode
 
-    atoms = decode(json.dumps(record["atoms"]))
-    results = decode(json.dumps(record["results"]))
+    Raises:
+        OutputError: If it is something else.
+    """
+    try:
+        arrays = {key: _decode(value) for key, value in record["arrays"].items()}
+        atoms = Atoms(arrays.pop("numbers"), arrays.pop("positions"), cell=record["cell"], pbc=record["pbc"])
+        for key, value in arrays.items():
+            atoms.set_array(key, value)
+        atoms.info = {key: _decode(value) for key, value in record["info"].items()}
+        atoms.set_constraint([_constraint(item) for item in record["constraints"]])
+        results = {key: _decode(value) for key, value in record["results"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise OutputError(
+            f"the journal holds no structure of this version of mmace-sim ({type(error).__name__}: {error}). "
+            "Start over with --force."
+        ) from error
     if results:
         atoms.calc = SinglePointCalculator(atoms)
         atoms.calc.results.update(results)
     return atoms
+
+
+def _encode(key: Any, value: Any) -> dict[str, Any] | None:
+    """A value as numbers or texts that say which they are; None if it is something else."""
+    if not isinstance(key, str):
+        return None
+    if isinstance(value, np.ndarray | np.generic):
+        value = as_text(value)
+        kind = "str" if value.dtype.kind == "U" else value.dtype.name
+        return (
+            {"array": kind, "shape": list(value.shape), "values": value.ravel().tolist()}
+            if kind in _TYPES
+            else None
+        )
+    try:
+        return {"json": json.loads(json.dumps(value, default=_tolist))}
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _tolist(value: Any) -> Any:
+    """Arrays inside of lists and dictionaries."""
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufU":
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is neither a number nor a text")
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    if "json" in value:
+        return value["json"]
+    if value["array"] not in _TYPES:
+        raise ValueError(f"no array of {str(value['array'])[:40]!r}")
+    array = np.array(value["values"], dtype=value["array"]).reshape([int(n) for n in value["shape"]])
+    return array if array.ndim else array[()]
+
+
+def _constraint(item: dict[str, Any]) -> Any:
+    if item["name"] not in _CONSTRAINTS:
+        raise ValueError(f"no constraint {str(item['name'])[:40]!r}")
+    return dict2constraint(item)
 
 
 def weights_hash(model: Any) -> str:
@@ -207,16 +309,6 @@ def fingerprint(atoms: Atoms) -> str:
     return digest.hexdigest()
 
 
-def _is_plain(value: Any) -> bool:
-    from ase.io.jsonio import encode
-
-    try:
-        encode(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
 def _end_of_last_whole_line(path: Path) -> int:
     return _whole_length(path.read_bytes()) if path.is_file() else 0
 
@@ -229,7 +321,7 @@ def _whole_length(content: bytes) -> int:
     start = content.rfind(b"\n", 0, end - 1) + 1
     try:
         json.loads(content[start:end])
-    except ValueError:
+    except (ValueError, RecursionError):
         return start
     return end
 

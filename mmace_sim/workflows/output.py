@@ -1,11 +1,9 @@
-"""What a relaxation writes: summary, table, relaxed structures."""
+"""What a relaxation writes: entries of the summary, and the table."""
 
 import csv
 import io
-import json
 import math
 import os
-import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +16,7 @@ from jaxtyping import Float
 
 from mmace_sim.errors import OutputError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.text import json_text
 from mmace_sim.workflows.magnetic_order import classify_order, magnetic_symmetry
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
@@ -47,9 +46,6 @@ CSV_COLUMNS: tuple[str, ...] = (
 
 GOOD: frozenset[str] = frozenset({"converged", "finished"})
 """Statuses that count as success."""
-
-WRITERS: tuple[str, ...] = ("cif", "mcif", "poscar")
-_ENDINGS = {"cif": ".cif", "mcif": ".mcif", "poscar": ".vasp"}
 
 
 def summary_entry(structure: LoadedStructure, result: Any) -> dict[str, Any]:
@@ -112,12 +108,27 @@ def entry_head(
         "file": item.file,
         "index": item.index,
         "name": item.name,
-        "formula": None if atoms is None else atoms.get_chemical_formula(),
+        "formula": None if atoms is None else formula_of(atoms),
         "n_atoms": None if atoms is None else len(atoms),
         "status": status,
         "message": getattr(item, "message", "") if message is None else message,
         "notes": list(getattr(item, "notes", ())),
     }
+
+
+def formula_of(atoms: Atoms) -> str | None:
+    """Chemical formula.
+
+    Args:
+        atoms: Structure.
+
+    Returns:
+        Such as ``Fe2``; None if it holds what is no element.
+    """
+    try:
+        return str(atoms.get_chemical_formula())
+    except (IndexError, KeyError, ValueError):  # atomic numbers beyond the table of elements
+        return None
 
 
 def _magnetism(before: Atoms, after: Atoms) -> dict[str, Any]:
@@ -217,8 +228,7 @@ def write_summary(
     Raises:
         OutputError: If a file cannot be written.
     """
-    text = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False)
-    write_text(folder / "summary.json", text + "\n")
+    write_text(folder / "summary.json", json_text(summary))
     write_csv(folder / "summary.csv", columns, summary["structures"] if rows is None else rows)
 
 
@@ -240,105 +250,19 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
     write_text(path, text.getvalue())
 
 
-def write_structures(folder: Path, relaxed: Sequence[Atoms], formats: Iterable[str] = ()) -> list[str]:
-    """Write ``relaxed.extxyz``, and each structure in further formats under ``structures/``.
-
-    Args:
-        folder: The run folder.
-        relaxed: Structures from `output_atoms`.
-        formats: Any of `WRITERS`.
-
-    Returns:
-        Notes about structures that have no place in a format (a molecule in a CIF).
-
-    Raises:
-        OutputError: If a file cannot be written.
-    """
-    notes = []
-    write_extxyz(folder / "relaxed.extxyz", relaxed)
-    try:
-        names = file_names([str(atoms.info["name"]) for atoms in relaxed])
-        for form in formats:
-            (folder / "structures").mkdir(exist_ok=True)
-            for name, atoms in zip(names, relaxed, strict=True):
-                notes += _write_crystal(folder / "structures" / (name + _ENDINGS[form]), atoms, form)
-    except OSError as error:
-        raise cannot_write(folder / "relaxed.extxyz", error) from error
-    return notes
-
-
-def write_extxyz(path: Path, images: Sequence[Atoms]) -> None:
-    """Write structures with their moments and results, completely or not at all.
-
-    Args:
-        path: The file.
-        images: Structures; without any, the file is empty.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
-    from ase.io import write
-
-    temporary = path.with_name("." + path.name)
-    try:
-        write(temporary, list(images), format="extxyz") if images else temporary.write_text("")
-        temporary.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def _write_crystal(path: Path, atoms: Atoms, form: str) -> list[str]:
-    """Write one structure; returns why it was not written, if so."""
-    from ase.io import write
-
-    from mmace_sim.io.mcif import write_mcif
-
-    if not atoms.pbc.all():
-        return [f"{atoms.info['name']} is not periodic and was not written as {form}"]
-    try:
-        if form == "mcif":
-            write_mcif(path, atoms, name=path.stem)
-        elif form == "cif":
-            write(path, atoms, format="cif")
-        else:
-            write(path, atoms, format="vasp", direct=True)
-    except OSError:
-        raise
-    except Exception as error:  # the writers of the hosts raise anything; the structure is in relaxed.extxyz
-        return [f"{atoms.info['name']} was not written as {form}: {error}"]
-    return []
-
-
-def file_names(names: list[str]) -> list[str]:
-    """File names without the ending of the input file, where that leaves them unique.
-
-    Args:
-        names: Unique names of structures.
-
-    Returns:
-        Names without characters that a file system or a shell trips over.
-    """
-    clean = [re.sub(r"[^\w.+-]+", "_", name) for name in names]
-    short = [
-        re.sub(r"\.(cif|mcif|vasp|poscar|contcar|xyz|extxyz|json|traj)(?=_\d+$|$)", "", name, flags=re.I)
-        for name in clean
-    ]
-    return [name if short.count(name) == 1 else full for name, full in zip(short, clean, strict=True)]
-
-
 def write_text(path: Path, text: str) -> None:
-    """Write a file completely or not at all.
+    r"""Write a file completely or not at all.
 
     Args:
         path: The file.
-        text: Its content.
+        text: Its content; what no encoding has (the bytes of a file name that are no text) becomes ``\udcff``.
 
     Raises:
         OutputError: If it cannot be written.
     """
     temporary = path.with_name("." + path.name)
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -378,7 +302,14 @@ def finite_or_none(value: Any) -> float | None:
 def _cell(value: Any) -> Any:
     """A value as one cell of a CSV table."""
     if isinstance(value, dict):
-        return " ".join(f"{key}:{number:.4f}" for key, number in value.items())
-    if isinstance(value, list):
-        return f"{np.linalg.norm(value):.6f}"
+        return " ".join(f"{key}:{_short(number)}" for key, number in value.items())
+    if isinstance(value, list | tuple | np.ndarray):
+        try:
+            return f"{np.linalg.norm(np.asarray(value, dtype=float)):.6f}"
+        except (TypeError, ValueError):
+            return " ".join(str(part) for part in value)
     return value
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, int | float) else str(value)

@@ -14,6 +14,7 @@ from ase import Atoms
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms, set_magmoms
 from mmace_sim.io.mcif import is_magnetic_cif, read_mcif
+from mmace_sim.text import printable
 from mmace_sim.workflows.checks import StructureCheck, check_structure
 from mmace_sim.workflows.initial_moments import initial_magmoms
 
@@ -146,7 +147,7 @@ def load_structures(paths: Iterable[str | Path]) -> list[LoadedStructure | Faile
 
 
 def _make_names_unique(items: Sequence[LoadedStructure | FailedStructure]) -> None:
-    """Use the path in place of the file name where two files have the same name."""
+    """Use the path in place of the file name where two files have the same name; names are printable."""
     owners: dict[str, set[str]] = {}
     for item in items:
         owners.setdefault(Path(item.file).name, set()).add(item.file)
@@ -154,6 +155,7 @@ def _make_names_unique(items: Sequence[LoadedStructure | FailedStructure]) -> No
         short = Path(item.file).name
         if len(owners[short]) > 1:
             item.name = item.file + item.name.removeprefix(short)
+        item.name = printable(item.name)
 
 
 def read_structures(path: str | Path) -> list[LoadedStructure]:

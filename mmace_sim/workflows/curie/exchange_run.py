@@ -8,7 +8,7 @@ import numpy as np
 
 from mmace_sim.errors import ConfigError
 from mmace_sim.workflows.curie.lattice import SpinModel
-from mmace_sim.workflows.output import file_names
+from mmace_sim.workflows.structure_files import file_names
 
 
 def read_exchange_run(folder: Path) -> dict[str, SpinModel]:

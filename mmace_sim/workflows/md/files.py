@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.errors import OutputError
+from mmace_sim.io.extxyz import frame_text
 from mmace_sim.workflows.md.frames import UNITS, Checkpoint, Frame
 from mmace_sim.workflows.output import cannot_write
+
+_log = logging.getLogger(__name__)
 
 COLUMNS: tuple[str, ...] = tuple(UNITS)
 
@@ -35,6 +39,7 @@ class SimulationFiles:
         self.folder = folder
         self.trajectory, self.thermo = folder / "trajectory.extxyz", folder / "thermo.csv"
         self._checkpoint = folder / "checkpoint.npz"
+        self._said = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -68,17 +73,17 @@ class SimulationFiles:
         Args:
             frame: The frame.
         """
-        from ase.io import write
-
-        text = io.StringIO()
-        write(text, frame.atoms, format="extxyz")
+        written = frame_text(frame.atoms)
+        if written.note and not self._said:
+            _log.warning("%s: %s", self.trajectory, written.note)
+            self._said = True
         table = io.StringIO(newline="")
         writer = csv.writer(table)
         try:
             if not self.thermo.is_file() or self.thermo.stat().st_size == 0:
                 writer.writerow(COLUMNS)
             writer.writerow(["" if frame.values[c] is None else frame.values[c] for c in COLUMNS])
-            _append(self.trajectory, text.getvalue())
+            _append(self.trajectory, written.text)
             _append(self.thermo, table.getvalue())
             sizes = {path.name: path.stat().st_size for path in (self.trajectory, self.thermo)}
             temporary = self.folder / ".checkpoint.npz"

@@ -10,8 +10,8 @@ from ase import Atoms
 
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms
 from mmace_sim.workflows.magnetic_order import classify_order
-from mmace_sim.workflows.output import file_names
 from mmace_sim.workflows.report.pictures import structure_svg
+from mmace_sim.workflows.structure_files import file_names
 
 MAX_PICTURES: int = 6
 """Pictures of one structure (its magnetic states)."""
