@@ -1,5 +1,7 @@
 """``mmace-sim curie`` from files to files."""
 
+import csv
+
 import ase.io
 import numpy as np
 import pytest
@@ -59,6 +61,8 @@ def test_earlier_exchange_from_file_to_files_and_resumed(model, iron, tmp_path):
     assert entry["status"] in ("converged", "not_equilibrated")
     assert (result.exit_code == 0) == (entry["status"] == "converged")
     assert entry["n_spins"] == [54, 128]
+    (row,) = csv.DictReader((out / "summary.csv").read_text().splitlines())
+    assert row["n_spins"] == "128"
     assert entry["mean_field_temperature"] == pytest.approx(8 / 3 * 0.02 / 8.617333e-5, rel=1e-4)
     assert entry["curie_temperature"] == pytest.approx(2.054 * 0.02 / 8.617333e-5, rel=0.1)
     assert "J' > 0 ferromagnetic" in entry["convention"]

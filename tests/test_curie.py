@@ -10,11 +10,10 @@ from mmace_sim.errors import OutputError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.curie.chains import Chain, Series, block_generator, replicas, run_blocks
-from mmace_sim.workflows.curie.estimators import crossing, estimate, peak, power_law
+from mmace_sim.workflows.curie.chains import Chain, block_generator, replicas, run_blocks
 from mmace_sim.workflows.curie.heatbath import HeatBath, draw_spins
 from mmace_sim.workflows.curie.lattice import SpinModel, SpinNetwork, color_greedily
-from mmace_sim.workflows.curie.statistics import CurieStatus, Point, Value, autocorrelation_time, points
+from mmace_sim.workflows.curie.statistics import CurieStatus, points
 from mmace_sim.workflows.curie.workflow import Curie, CurieResult
 from mmace_sim.workflows.exchange import Exchange
 
@@ -156,8 +155,6 @@ def test_networks_are_the_supercells():
         assert not np.isin(net.neighbors[first:last], np.arange(first, last)).any()
     assert all((net.neighbors[net.neighbors[i]] == i).any(axis=1).all() for i in range(0, len(net), 17))
     assert color_greedily(np.array([[1, 2], [0, 2], [0, 1]])).tolist() == [0, 1, 2]
-    with pytest.raises(StructureError, match="own image"):
-        SpinModel.from_shells(lattice(), [(2.5, J)]).network(1)
     with pytest.raises(StructureError, match="no pair"):
         SpinModel.from_shells(lattice(), [(2.9, J)])
 
@@ -219,62 +216,23 @@ def test_a_chain_does_not_depend_on_its_batch_and_a_killed_run_goes_on(tmp_path)
         assert np.array_equal(values, whole[key])
 
 
-def test_autocorrelation_of_a_known_process():
-    """x' = a x + noise: τ = (1 + a)/(1 − a)."""
-    rng = np.random.default_rng(0)
-    for a in (0.0, 0.8, 0.95):
-        noise, x = rng.normal(size=60_000), np.zeros(60_000)
-        for k in range(1, len(x)):
-            x[k] = a * x[k - 1] + noise[k]
-        assert autocorrelation_time(x) == pytest.approx((1 + a) / (1 - a), rel=0.15)
-    assert autocorrelation_time(np.ones(100)) == 1.0
+def test_spins_coupled_to_their_own_images_are_a_constant():
+    model = SpinModel.from_shells(lattice(), [(2.5, J), (5.0, 0.3 * J)])
+    large, small = model.network(5), model.network(2)  # in the small one the second shell is the spin itself
+    assert small.ordered_energy == pytest.approx(large.ordered_energy)
+    assert small.constant == pytest.approx(-0.9 * J)
+    assert large.constant == 0.0
+    sampler = HeatBath([small, large], replicas([UNIT], 0, 1, "x"))
+    np.testing.assert_allclose(sampler.energies()[:, 0] / torch.tensor([8, 125]), -3.9 * J, rtol=1e-6)
+    lone = model.network(1)
+    assert (len(lone), lone.ordered_energy) == (1, pytest.approx(-3.9 * J))
 
 
-def test_short_and_drifting_chains_are_told():
-    model = SpinModel.from_shells(lattice(), [(2.5, J)])
-    chains = replicas([1.44 * UNIT], 0, 1, "x")
-    sampler = HeatBath([model.network(8)], chains, n_over=0)
-    series = run_blocks(sampler, 0, 60)
-    short = Series({key: values[:20] for key, values in series.values.items()}, 0)
-    ((point,),) = points(short, chains, sampler.sizes)
-    assert point.autocorrelation > 1
-    assert point.status is CurieStatus.NOT_EQUILIBRATED
-    series.values["order"][:] = np.random.default_rng(0).normal(size=(60, 1, 1)) * 0.01 + 0.5
-    series.values["energy"][:] = series.values["order"]
-    assert points(series, chains, [512])[0][0].status is CurieStatus.CONVERGED
-    series.values["order"][30:] += 0.1
-    assert points(series, chains, [512])[0][0].status is CurieStatus.NOT_EQUILIBRATED
-
-
-def fake_points(size, critical=1000.0, exponent=0.37, nu=0.71):
-    """Points that scale as theory says, with small errors."""
-    t = np.array([500, 600, 700, 800, 850, 900, 940, 970, 1000, 1030, 1060, 1100, 1200.0])
-    x = (t / critical - 1) * size ** (1 / nu)
-    order = np.maximum(power_law(t, 1.0, critical, exponent), 0.02)
-    binder = 0.5556 - 0.1111 * np.tanh(0.3 * x - 0.5)
-    susceptibility = size**2 / (1 + (0.5 * x) ** 2)
-    rows = []
-    for k, temperature in enumerate(t):
-        values = {"order": order[k], "binder": binder[k], "susceptibility": susceptibility[k]}
-        values = {key: Value(float(v), 1e-3 * float(v)) for key, v in values.items()}
-        rows.append(Point(float(temperature), size**3, 1000, values, 1.0, 0.0, CurieStatus.CONVERGED))
-    return rows
-
-
-def test_estimators_find_a_known_temperature():
-    found = estimate([fake_points(6), fake_points(8), fake_points(12)])
-    for value in (*found.crossings, found.peaks[-1], found.power_law):
-        assert value.mean == pytest.approx(1000, abs=max(4 * value.error, 5))
-        assert 0 < value.error < 20
-    assert found.exponent.mean == pytest.approx(0.37, abs=0.02)
-    assert found.best[0] == "binder_crossing"
-    assert found.notes == []
-    alone = estimate([fake_points(8)])
-    assert alone.best[0] == "susceptibility_peak"
-    assert "several --sizes" in alone.notes[0]
-    assert estimate([fake_points(6)[:3], fake_points(8)[:3]]).best is None
-    assert np.isnan(peak(np.arange(4.0), np.arange(1, 5.0)))
-    assert np.isnan(crossing(np.arange(1.0, 6), np.ones(5), 3.0))
+def test_pairs_of_small_supercells_are_merged():
+    """Six neighbours of a cube of 2³ cells are three, each twice; the energy of any configuration stays."""
+    net = SpinModel.from_shells(lattice(), [(2.5, J)]).network(2)
+    assert net.neighbors.shape == (8, 3)
+    assert np.allclose(net.exchange, 2 * J)
 
 
 def test_workflow_finds_the_transition_of_the_simple_cubic_lattice():

@@ -112,7 +112,8 @@ def run_curie(config: CurieConfig, *, resume: bool, force: bool, quiet: bool) ->
     with open_run("curie", config, resume=resume, force=force) as run:
         _sample(run, config, known, quiet=quiet)
         entries = run.stored_entries()
-        code = run.finish(entries, columns=CURIE_COLUMNS, units=CURIE_UNITS)
+        rows = [entry | {"n_spins": max(entry.get("n_spins") or [0]) or None} for entry in entries]
+        code = run.finish(entries, columns=CURIE_COLUMNS, units=CURIE_UNITS, rows=rows)
     if not quiet:
         names = [f"{folder.name}/" for folder in run.folders.values()]
         print_run(_table(entries[:MAX_ROWS]), entries, run.folder, names[:3], n_resumed=run.n_resumed)

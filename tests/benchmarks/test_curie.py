@@ -20,6 +20,7 @@ from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.curie.chains import replicas, run_blocks
+from mmace_sim.workflows.curie.correlation import autocorrelation_time
 from mmace_sim.workflows.curie.estimators import estimate
 from mmace_sim.workflows.curie.heatbath import HeatBath
 from mmace_sim.workflows.curie.hmc import HybridMonteCarlo
@@ -27,7 +28,7 @@ from mmace_sim.workflows.curie.lattice import SpinModel
 from mmace_sim.workflows.curie.local import LocalMoves
 from mmace_sim.workflows.curie.local_energy import sweep_cost
 from mmace_sim.workflows.curie.output import point_row
-from mmace_sim.workflows.curie.statistics import autocorrelation_time, points
+from mmace_sim.workflows.curie.statistics import points
 from mmace_sim.workflows.curie.surface import Supercells
 
 SWEEPS = int(os.environ.get("MMACE_BENCHMARK_SWEEPS", "2500"))

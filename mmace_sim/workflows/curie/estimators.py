@@ -14,11 +14,26 @@ ORDERED_BINDER, DISORDERED_BINDER = 2 / 3, 4 / 9
 """U = 1 − ⟨o⁴⟩/(3⟨o²⟩²) of a three-component order parameter far below and far above the transition."""
 _N_BOOTSTRAP = 200
 _WINDOW = 0.15
-"""Temperatures this close to an estimate, relative to it, enter the curves that it is refined with."""
+"""Temperatures this close to a crossing, relative to it, may enter the curve that it is refined with."""
 _HIGH = 0.6
 """Values above this fraction of the highest make up the peak."""
 _LAW_WINDOW = (0.6, 0.97)
 """The power law is fitted between these fractions of the best other estimate."""
+_SHIFT = 3.0
+"""The peak lies above the crossing by up to this many widths of the transition (0.9 to 2.3 were seen)."""
+_COARSE = 3.0
+"""Temperatures farther apart than this many widths of the transition only say between which two of them it is."""
+_AT_BOUND = 1e-3
+"""Parameters this close to a bound, relative to it, are not determined by the fit."""
+
+
+def width(n_spins: float) -> float:
+    """Width of the transition of a finite crystal relative to T_C, n^(−1/3ν) with ν = 0.711 of the Heisenberg model.
+
+    Args:
+        n_spins: Number of spins, n.
+    """
+    return n_spins ** (-1 / (3 * 0.711))
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,8 @@ class CurieTemperature:
 def estimate(points: Sequence[Sequence[Point]], *, seed: int = 0) -> CurieTemperature:
     """Ordering temperatures from points of several sizes.
 
-    Errors come from repeating each estimate with every point moved by its own statistical error.
+    Errors come from repeating each estimate with every point moved by its own statistical error, and from how far apart
+    the temperatures are.
 
     Args:
         points: For each size, smallest first, points at ascending temperatures.
@@ -66,19 +82,22 @@ def estimate(points: Sequence[Sequence[Point]], *, seed: int = 0) -> CurieTemper
     notes: list[str] = []
     peaks = [_peak(row, rng) for row in points]
     crossings: list[Value | None] = []
-    for small, large in pairwise(points):
-        guess = next((p.mean for p in reversed(peaks) if p is not None), None)
-        crossings.append(_crossing(small, large, guess, rng))
+    for (small, large), at in zip(pairwise(points), peaks[1:], strict=True):
+        value, note = _crossing(small, large, at, rng)
+        crossings.append(value)
+        notes += [note] if note and large is points[-1] else []
     if len(points) < 2:
         notes.append("one size only: no crossing of cumulants; give several --sizes.")
-    elif crossings[-1] is None:
-        notes.append("the cumulants of the two largest sizes do not cross once within the temperatures.")
     if peaks[-1] is None:
-        notes.append("the susceptibility of the largest size has no peak within the temperatures.")
-    near = next((v.mean for v in (crossings[-1:] or [None]) + peaks[-1:] if v is not None), None)
-    law = None if near is None else _power_law(points[-1], near, rng)
+        notes.append(
+            f"the susceptibility of the largest size has no peak within the temperatures{_missed(points[-1])}."
+        )
+    near = next((v for v in (crossings[-1:] or [None]) + peaks[-1:] if v is not None), None)
+    law, note = (None, None) if near is None else _power_law(points[-1], near.mean, rng)
     if law is None:
-        notes.append("too few temperatures below the transition for a fit of (T_C − T)^β.")
+        notes.append(note or "too few temperatures below the transition for a fit of (T_C − T)^β.")
+    if near is not None:
+        notes += _finer(points[-1], near, found=crossings[-1:] != [None])
     return CurieTemperature(crossings, peaks, *(law or (None, None)), notes)
 
 
@@ -104,30 +123,49 @@ def peak(temperatures: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"])
 
 
 def crossing(
-    temperatures: Float[np.ndarray, " n"], difference: Float[np.ndarray, " n"], guess: float
+    temperatures: Float[np.ndarray, " n"],
+    difference: Float[np.ndarray, " n"],
+    guess: float,
+    *,
+    inside: tuple[float, float] = (-np.inf, np.inf),
+    window: float = _WINDOW,
 ) -> float:
-    """Root of a smooth function through points.
+    """Where a function goes from negative to positive values, nearest to a guess.
+
+    The root of the straight line through the two points on either side, or of a parabola or cubic through all points
+    near it, if they are enough.
 
     Args:
         temperatures: In K, ascending.
         difference: Cumulant of the smaller less that of the larger size: negative below the transition.
-        guess: Where the root is about; a polynomial is fitted within 15 % of it.
+        guess: Where the root is about, in K.
+        inside: Lowest and highest temperature that count, in K.
+        window: Points this close to the root, relative to it, are fitted.
 
     Returns:
         Temperature in K; NaN if there is no change of sign.
     """
-    near = np.abs(temperatures / guess - 1) <= _WINDOW
-    if near.sum() < 3:
-        near = np.argsort(np.abs(temperatures - guess)) < 4
-    t, d = temperatures[near] / guess - 1, difference[near]
-    fit = np.polynomial.Polynomial.fit(t, d, min(3 if len(t) > 6 else 2, len(t) - 1))
-    grid = np.linspace(t[0], t[-1], 201)
-    signs = np.sign(fit(grid))
-    changes = np.flatnonzero((signs[:-1] < 0) & (signs[1:] >= 0))
-    if len(changes) == 0:
+    t, d = temperatures, difference
+    changes = np.flatnonzero((d[:-1] < 0) & (d[1:] >= 0))
+    roots = t[changes] - d[changes] * (t[changes + 1] - t[changes]) / (d[changes + 1] - d[changes])
+    roots = roots[(roots >= inside[0]) & (roots <= inside[1])]
+    if len(roots) == 0:
         return np.nan
+    root = float(roots[np.argmin(np.abs(roots - guess))])
+    near = np.abs(t / root - 1) <= window
+    below, above = (near & (t < root)).sum(), (near & (t > root)).sum()
+    if min(below, above) < 2:
+        return root
+    x = t[near] / root - 1
+    fit = np.polynomial.Polynomial.fit(x, d[near], 3 if near.sum() > 6 else 2)
+    grid = np.linspace(x[0], x[-1], 201)
+    values = fit(grid)
+    changes = np.flatnonzero((values[:-1] < 0) & (values[1:] >= 0))
+    if len(changes) == 0:
+        return root
     k = changes[np.argmin(np.abs(grid[changes]))]
-    return float(guess * (1 + brentq(fit, grid[k], grid[k + 1])))
+    refined = float(root * (1 + brentq(fit, grid[k], grid[k + 1])))
+    return refined if inside[0] <= refined <= inside[1] else root
 
 
 def power_law(temperature: np.ndarray, zero: float, critical: float, exponent: float) -> np.ndarray:
@@ -153,46 +191,114 @@ def _columns(row: Sequence[Point], key: str) -> tuple[np.ndarray, np.ndarray, np
 
 def _peak(row: Sequence[Point], rng: np.random.Generator) -> Value | None:
     t, mean, error = _columns(row, "susceptibility")
-    return _bootstrap(lambda noise: peak(t, np.clip(mean + noise * error, 1e-12, None)), len(t), rng)
+    found = _bootstrap(lambda noise: peak(t, np.clip(mean + noise * error, 1e-12, None)), len(t), rng)
+    if found is None:
+        return None
+    n_high = int((mean >= _HIGH * mean.max()).sum())
+    grid = _spacing(t, found.mean) / 12**0.5 * min(1.0, 3 / n_high)
+    return Value(found.mean, float(np.hypot(found.error, grid)))
+
+
+def _spacing(temperatures: Float[np.ndarray, " n"], at: float) -> float:
+    """Distance of the two temperatures on either side."""
+    k = int(np.clip(np.searchsorted(temperatures, at), 1, len(temperatures) - 1))
+    return float(temperatures[k] - temperatures[k - 1])
 
 
 def _crossing(
-    small: Sequence[Point], large: Sequence[Point], guess: float | None, rng: np.random.Generator
-) -> Value | None:
+    small: Sequence[Point], large: Sequence[Point], at: Value | None, rng: np.random.Generator
+) -> tuple[Value | None, str | None]:
+    """Crossing of the cumulants near the peak of the larger size, and why there is none."""
     t, first, first_error = _columns(small, "binder")
     _, second, second_error = _columns(large, "binder")
     if len(t) < 3:
+        return None, "fewer than three temperatures: no crossing of cumulants."
+    susceptibility = _columns(large, "susceptibility")[1]
+    top = float(t[np.argmax(susceptibility)]) if at is None else at.mean
+    n = (small[0].n_spins * large[0].n_spins) ** 0.5
+    space = _spacing(t, top) + (0.0 if at is None else 2 * at.error)
+    inside = (top / (1 + _SHIFT * width(large[0].n_spins)) - space, top + space)
+    difference, error = first - second, np.hypot(first_error, second_error)
+    above = np.flatnonzero((difference > 2 * error) & (t > inside[0]) & (t - space < inside[1]))
+    if len(above) and above[0] > 0 and (wide := _between(t, int(above[0]), width(n))) is not None:
+        return wide, None
+    window = min(_WINDOW, 2.5 * width(n))
+
+    def root(noise: np.ndarray, limits: tuple[float, float] = inside) -> float:
+        return crossing(t, difference + noise * error, top, inside=limits, window=window)
+
+    found = _bootstrap(root, len(t), rng)
+    if found is None:
+        elsewhere = root(np.zeros(len(t)), (-np.inf, np.inf))
+        if np.isnan(elsewhere) or inside[0] <= elsewhere <= inside[1]:
+            return None, "the cumulants of the two largest sizes do not cross once within the temperatures."
+        return None, (
+            f"the cumulants of the two largest sizes cross at {elsewhere:.0f} K, far from the susceptibility, which is "
+            f"largest at {top:.0f} K: not counted."
+        )
+    if (wide := _between(t, int(np.searchsorted(t, found.mean)), width(n))) is not None:
+        return wide, None
+    apart = _spacing(t, found.mean)  # a straight line misses a curve of this width by apart²/8/width
+    grid = min(apart / 12**0.5, apart**2 / (8 * width(n) * found.mean))
+    return Value(found.mean, float(np.hypot(found.error, grid))), None
+
+
+def _between(temperatures: Float[np.ndarray, " n"], k: int, relative: float) -> Value | None:
+    """The middle of two successive temperatures, if they are so far apart that no more can be said."""
+    low, high = temperatures[k - 1 : k + 1]
+    if high - low <= _COARSE * relative * high:
         return None
-    middle = (
-        float(np.interp(-0.5 * (ORDERED_BINDER + DISORDERED_BINDER), -second, t)) if guess is None else guess
-    )
-    error = np.hypot(first_error, second_error)
-    rough = crossing(t, first - second, middle)
-    centre = middle if np.isnan(rough) else rough
-    return _bootstrap(lambda noise: crossing(t, first - second + noise * error, centre), len(t), rng)
+    return Value(float(low + high) / 2, float(high - low) / 12**0.5)
 
 
-def _power_law(row: Sequence[Point], near: float, rng: np.random.Generator) -> tuple[Value, Value] | None:
+def _missed(row: Sequence[Point]) -> str:
+    """On which side of the temperatures a transition is that they miss."""
+    values = [point.values["susceptibility"].mean for point in row]
+    if len(values) > 1 and np.argmax(values) in (0, len(values) - 1):
+        side = "lowest" if np.argmax(values) == 0 else "highest"
+        return f" (largest at the {side} one: add {'lower' if side == 'lowest' else 'higher'} --temperatures)"
+    return ""
+
+
+def _finer(row: Sequence[Point], near: Value, *, found: bool) -> list[str]:
+    """A better choice of temperatures, where they are too far apart for the size of the crystal."""
+    t = np.array([point.temperature for point in row])
+    wide = width(row[0].n_spins) * near.mean
+    if len(t) < 2 or (found and _spacing(t, near.mean) <= 1.5 * wide):
+        return []
+    half = max(2 * wide, 2 * near.error)
+    step = next(s for e in range(-3, 6) for m in (1, 2, 5) if (s := m * 10.0**e) >= half / 6)
+    low = max(np.floor((near.mean - half) / step), 1) * step
+    high = np.ceil((near.mean + half) / step) * step
+    return [f"for a better T_C add temperatures around it: --temperatures {low:g}:{high:g}:{step:g}."]
+
+
+def _power_law(
+    row: Sequence[Point], near: float, rng: np.random.Generator
+) -> tuple[tuple[Value, Value] | None, str | None]:
+    """T_C and exponent, and why there are none."""
     t, mean, error = _columns(row, "order")
     inside = (t >= _LAW_WINDOW[0] * near) & (t <= _LAW_WINDOW[1] * near)
     if inside.sum() < 4:
-        return None
+        return None, None
     t, mean, error = t[inside], mean[inside], np.maximum(error[inside], 1e-6)
+    bounds = np.array([[0.1, t[-1] * 1.0001, 0.05], [5.0, 2 * near, 1.5]])
+    start = (1.0, max(near, t[-1] * 1.01), 0.35)
 
     def fit(noise: np.ndarray) -> np.ndarray:
         try:
-            bounds = ([0.1, t[-1] * 1.0001, 0.05], [5.0, 2 * near, 1.5])
-            start = (1.0, max(near, t[-1] * 1.01), 0.35)
-            return curve_fit(power_law, t, mean + noise * error, start, error, bounds=bounds)[0][1:]
+            found = curve_fit(power_law, t, mean + noise * error, start, error, bounds=bounds)[0]
         except RuntimeError:
             return np.full(2, np.nan)
+        free = (np.abs(found / bounds - 1) > _AT_BOUND).all()
+        return found[1:] if free else np.full(2, np.nan)
 
     trials = np.array([fit(rng.normal(size=len(t))) for _ in range(_N_BOOTSTRAP // 4)])
-    central = fit(np.zeros(len(t)))
-    if not np.isfinite(central).all():
-        return None
-    errors = np.nanstd(trials, axis=0)
-    return Value(float(central[0]), float(errors[0])), Value(float(central[1]), float(errors[1]))
+    central, good = fit(np.zeros(len(t))), np.isfinite(trials).all(axis=1)
+    if not np.isfinite(central).all() or good.mean() < 0.5:
+        return None, "the fit of (T_C − T)^β ends at a bound of its parameters: it determines no T_C."
+    errors = np.std(trials[good], axis=0)
+    return (Value(float(central[0]), float(errors[0])), Value(float(central[1]), float(errors[1]))), None
 
 
 def _bootstrap(function: Callable[[np.ndarray], float], n: int, rng: np.random.Generator) -> Value | None:

@@ -88,6 +88,7 @@ class HeatBath:
         place = np.argsort(order)
         self._places = [torch.as_tensor(place[a:b], device=self.device) for a, b in pairwise(starts)]
         self._neighbors = torch.as_tensor(place[neighbors[order]], device=self.device)
+        self._constants = torch.tensor([[net.constant * len(net)] for net in networks], device=self.device)
         self._exchange, self._signs = self._tensor(exchange[order]), self._tensor(signs[order])
         self._lengths = self._tensor(lengths[order])
         self._colors = [slice(int(a), int(b)) for a, b in pairwise([0, *np.cumsum(np.bincount(colors))])]
@@ -105,7 +106,7 @@ class HeatBath:
             Each pair once, in double precision.
         """
         inside = self._fields(slice(0, len(self.spins))) + self.field
-        return -0.5 * self._sums(_dot(self.spins, inside).double())
+        return self._constants - 0.5 * self._sums(_dot(self.spins, inside).double())
 
     def _sums(
         self, rows: Float[Tensor, "n_spins n_columns"], weights: Float[Tensor, " n_spins"] | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -97,7 +98,7 @@ class SpinModel:
         sums *= np.outer(self.signs, self.signs)
         return float(np.linalg.eigvalsh(0.5 * (sums + sums.T)).max() / (3 * BOLTZMANN_EV_PER_K))
 
-    @property
+    @cached_property
     def block(self) -> Int[np.ndarray, "3 3"]:
         """The most cubic cell of at most four primitive cells, as multiples of the primitive vectors."""
         choices = np.array(list(product((-1, 0, 1), repeat=9))).reshape(-1, 3, 3)
@@ -115,32 +116,34 @@ class SpinModel:
     def network(self, size: int) -> "SpinNetwork":
         """The spins of a periodic supercell.
 
+        Pairs that a small supercell makes the same are one; a spin and its own image are a constant.
+
         Args:
             size: Multiple of each vector of `block`.
-
-        Raises:
-            StructureError: If a spin is coupled to its own image.
         """
         cells, keys = self._cells(size)
         order = np.argsort(keys)
         n_cells, n_sites = len(cells), len(self.signs)
-        n_max = int(np.bincount(self.first, minlength=n_sites).max())
-        neighbors = np.repeat(np.arange(n_sites * n_cells)[:, None], n_max, axis=1)
-        exchange = np.zeros((n_sites * n_cells, n_max))
+        ends = np.stack([self._keys(self.shifts, size), self.first, self.second], axis=1)
+        (jumps, first, second), kept, summed = _merged(ends, self.exchange)
+        own = (jumps == 0) & (first == second)
+        constant = -0.5 * float(summed[own].sum()) / n_sites
+        width = max(int(np.bincount(first[~own], minlength=n_sites).max()), 1)
+        neighbors = np.repeat(np.arange(n_sites * n_cells)[:, None], width, axis=1)
+        exchange = np.zeros((n_sites * n_cells, width))
         filled = np.zeros(n_sites, dtype=int)
-        for i, j, shift, value in zip(self.first, self.second, self.shifts, self.exchange, strict=True):
-            cell = order[np.searchsorted(keys[order], self._keys(cells + shift, size))]
+        last, moved = None, order
+        for k in np.flatnonzero(~own):  # sorted by the jump between cells
+            if jumps[k] != last:
+                last = jumps[k]
+                moved = order[np.searchsorted(keys[order], self._keys(cells + self.shifts[kept[k]], size))]
+            i = first[k]
             rows = slice(i * n_cells, (i + 1) * n_cells)
-            neighbors[rows, filled[i]] = j * n_cells + cell
-            exchange[rows, filled[i]] = value
+            neighbors[rows, filled[i]] = second[k] * n_cells + moved
+            exchange[rows, filled[i]] = summed[k]
             filled[i] += 1
-        own = neighbors == np.arange(len(neighbors))[:, None]
-        if (own & (exchange != 0)).any():
-            raise StructureError(
-                f"size {size} is so small that a spin is coupled to its own image. Take a larger --sizes."
-            )
         signs, lengths = np.repeat(self.signs, n_cells), np.repeat(self.lengths, n_cells)
-        return SpinNetwork.build(neighbors, exchange, signs, lengths)
+        return SpinNetwork.build(neighbors, exchange, signs, lengths, constant=constant)
 
     def _cells(self, size: int) -> tuple[Int[np.ndarray, "n 3"], Int[np.ndarray, " n"]]:
         """Primitive cells of a supercell, and a number that tells them apart."""
@@ -172,6 +175,7 @@ class SpinNetwork:
         signs: Reference order.
         lengths: Lengths of the moments, in μB.
         bounds: First spin of each color, and the number of spins.
+        constant: Energy that no direction changes (of spins and their own images), in eV per spin.
     """
 
     neighbors: Int[np.ndarray, "n_spins n_neighbors"]
@@ -179,6 +183,7 @@ class SpinNetwork:
     signs: Float[np.ndarray, " n_spins"]
     lengths: Float[np.ndarray, " n_spins"]
     bounds: list[int]
+    constant: float = 0.0
 
     @classmethod
     def build(
@@ -187,6 +192,8 @@ class SpinNetwork:
         exchange: Float[np.ndarray, "n_spins n_neighbors"],
         signs: Float[np.ndarray, " n_spins"],
         lengths: Float[np.ndarray, " n_spins"],
+        *,
+        constant: float = 0.0,
     ) -> "SpinNetwork":
         """Color the spins and sort them.
 
@@ -195,13 +202,16 @@ class SpinNetwork:
             exchange: J' of each, in eV.
             signs: Reference order.
             lengths: Lengths of the moments, in μB.
+            constant: Energy that no direction changes, in eV per spin.
         """
         colors = color_greedily(neighbors)
         order = np.argsort(colors, kind="stable")
         position = np.empty_like(order)
         position[order] = np.arange(len(order))
         bounds = [0, *np.cumsum(np.bincount(colors)).tolist()]
-        return cls(position[neighbors[order]], exchange[order], signs[order], lengths[order], bounds)
+        return cls(
+            position[neighbors[order]], exchange[order], signs[order], lengths[order], bounds, constant
+        )
 
     def __len__(self) -> int:
         return len(self.signs)
@@ -210,7 +220,7 @@ class SpinNetwork:
     def ordered_energy(self) -> float:
         """Energy of the reference order, in eV per spin."""
         products = self.signs[:, None] * self.signs[self.neighbors]
-        return float(-0.5 * (self.exchange * products).sum() / len(self))
+        return float(-0.5 * (self.exchange * products).sum() / len(self)) + self.constant
 
 
 def color_greedily(neighbors: Int[np.ndarray, "n n_neighbors"]) -> Int[np.ndarray, " n"]:
@@ -224,9 +234,15 @@ def color_greedily(neighbors: Int[np.ndarray, "n n_neighbors"]) -> Int[np.ndarra
     """
     colors = np.full(len(neighbors), -1)
     for i, row in enumerate(neighbors):
-        used = set(colors[row].tolist())
-        color = 0
-        while color in used:
-            color += 1
-        colors[i] = color
+        taken = np.zeros(len(row) + 2, dtype=bool)
+        taken[np.minimum(colors[row], len(row))] = True  # the last place is that of spins without a color
+        colors[i] = np.argmin(taken[:-1])
     return colors
+
+
+def _merged(
+    ends: Int[np.ndarray, "n_pairs 3"], exchange: Float[np.ndarray, " n_pairs"]
+) -> tuple[Int[np.ndarray, "3 n"], Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Different rows, sorted, as columns; the first pair of each; and the sum of exchange over equal ones."""
+    rows, kept, which = np.unique(ends, axis=0, return_index=True, return_inverse=True)
+    return rows.T, kept, np.bincount(which.ravel(), weights=exchange, minlength=len(rows))

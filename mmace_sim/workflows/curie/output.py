@@ -17,6 +17,7 @@ from mmace_sim.workflows.structures import LoadedStructure
 CURIE_UNITS: dict[str, str] = {
     "convention": CONVENTION,
     "temperature": "K",
+    "n_spins": "number of spins of each size; in summary.csv that of the largest",
     "spin": "an atom with a moment of its own in the given order; only these count, with both methods",
     "energy": "eV per spin (heisenberg: without E0)",
     "order": "|sum_i s_i e_i|/n, unit vectors, s = +1, -1 of the given order; 0 to 1",
@@ -101,7 +102,10 @@ def point_row(point: Point) -> dict[str, Any]:
     row: dict[str, Any] = {"temperature": point.temperature, "n_spins": point.n_spins}
     for key in _KEYS:
         if key in point.values:
-            row |= {key: point.values[key].mean, f"{key}_error": finite_or_none(point.values[key].error)}
+            row |= {
+                key: finite_or_none(point.values[key].mean),
+                f"{key}_error": finite_or_none(point.values[key].error),
+            }
     tail = {"autocorrelation": point.autocorrelation, "drift": finite_or_none(point.drift)}
     return row | tail | {"n_samples": point.n_samples, "status": str(point.status)}
 
