@@ -258,7 +258,7 @@ def _closest_pair(atoms: Atoms) -> tuple[int, int, float] | None:
 
 def _reduced(cell: Float[np.ndarray, "3 3"], pbc: np.ndarray) -> Float[np.ndarray, "3 3"]:
     try:
-        return minkowski_reduce(cell, pbc=pbc)[0]
+        return np.array(minkowski_reduce(cell, pbc=pbc)[0])
     except Exception as error:  # ASE gives up on cells that are all but flat
         raise StructureError(
             f"the cell is too skewed ({error}): {np.round(cell, 4).tolist()} Å. Give a reduced cell."
