@@ -217,9 +217,21 @@ def _join_states(items: Sequence[Any], device: torch.device, dtype: torch.dtype)
         except StructureError as error:
             raise type(error)(f"structure {index}: {error}") from error
     _check_same_pbc([state.pbc.cpu().numpy() for state in states])
+    return join_states(states)
+
+
+def join_states(states: Sequence[ts.SimState]) -> ts.SimState:
+    """Concatenate states of which some have velocities and some have none.
+
+    Args:
+        states: States of the same periodic axes.
+
+    Returns:
+        One state; where any had velocities, those without are at rest.
+    """
     if any(isinstance(state, MovingState) for state in states):
         states = [_moving(state) for state in states]
-    return ts.concatenate_states(states)
+    return ts.concatenate_states(list(states))
 
 
 def _moving(state: ts.SimState) -> ts.SimState:

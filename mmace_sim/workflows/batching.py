@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 import torch_sim as ts
 
-from mmace_sim.torchsim.memory import memory_scaler
+from mmace_sim.errors import StructureError
+from mmace_sim.torchsim.memory import is_out_of_memory, memory_scaler
+from mmace_sim.torchsim.state import join_states
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class RefillingBatch[State: ts.SimState]:
         fail: Told the index of a structure that raised, and the error.
         max_scaler: Largest Σ n_atoms × density of a batch, in atoms²/nm³.
         max_atoms: Largest number of atoms of a batch.
+        check: Raises for the plain state of a structure that cannot be run even alone.
     """
 
     def __init__(
@@ -64,10 +67,12 @@ class RefillingBatch[State: ts.SimState]:
         fail: Callable[[int, Exception], None],
         max_scaler: float = float("inf"),
         max_atoms: int | None = None,
+        check: Callable[[ts.SimState], None] = lambda _: None,
     ) -> None:
         self._waiting = deque(indices)
         self._parked: deque[tuple[list[int], State]] = deque()
         self._start, self._init, self._step, self._fail = start, init, step, fail
+        self._check = check
         self._max_scaler, self._max_atoms = max_scaler, max_atoms or float("inf")
         self.state: State | None = None
         self.indices: list[int] = []
@@ -79,15 +84,24 @@ class RefillingBatch[State: ts.SimState]:
 
     def refill(self) -> bool:
         """Add systems while they fit; False when nothing is left."""
-        while not self.indices and self._parked:
-            self.indices, self.state = self._parked.popleft()
+        while True:
+            if not self.indices and self._parked:
+                self.indices, self.state = self._parked.popleft()
+            if self._waiting and not self._parked:
+                self._admit()
+            if self.indices:
+                return True
+            if not (self._waiting or self._parked):
+                return False
+
+    def _admit(self) -> None:
+        """Start waiting systems while they fit; at least one is started, or fails."""
         plain, new = [], []
         scaler = memory_scaler(self.state) if self.state is not None else 0.0
         n_atoms = self.state.n_atoms if self.state is not None else 0
-        while self._waiting and not self._parked:
-            try:
-                candidate = self._start(self._waiting[0])
-            except Exception as error:  # one structure must not stop the others
+        while self._waiting:
+            candidate, error = _attempt(self._checked_start, self._waiting[0])
+            if candidate is None:  # one structure must not stop the others
                 self._fail(self._waiting.popleft(), error)
                 continue
             scaler += memory_scaler(candidate)
@@ -99,7 +113,11 @@ class RefillingBatch[State: ts.SimState]:
         for indices, state in self._initialized(new, plain):
             self.state = state if self.state is None else ts.concatenate_states([self.state, state])
             self.indices += indices
-        return bool(self.indices) or bool(self._waiting) or bool(self._parked)
+
+    def _checked_start(self, index: int) -> ts.SimState:
+        state = self._start(index)
+        self._check(state)
+        return state
 
     def pop(self, positions: list[int]) -> Iterator[tuple[int, int, State]]:
         """Take finished systems out: their positions in the batch, indices and states."""
@@ -116,9 +134,10 @@ class RefillingBatch[State: ts.SimState]:
         """One step of all systems under way."""
         if self.state is None:
             return
-        try:
-            self.state = self._step(self.state)
-        except Exception as error:
+        state, error = _attempt(self._step, self.state)
+        if error is None:
+            self.state = state
+        else:
             self._halve(error)
 
     def _halve(self, error: Exception) -> None:
@@ -126,9 +145,7 @@ class RefillingBatch[State: ts.SimState]:
         logger.warning(
             "a batch of %d structures raised %s: %s", len(self.indices), type(error).__name__, error
         )
-        if isinstance(error, torch.OutOfMemoryError):
-            torch.cuda.empty_cache()
-            self._max_scaler = 0.5 * memory_scaler(self.state)
+        self._after(error, self.state)
         if len(self.indices) == 1:
             self._fail(self.indices[0], error)
             self.indices, self.state = [], None
@@ -140,14 +157,58 @@ class RefillingBatch[State: ts.SimState]:
 
     def _initialized(self, indices: list[int], plain: list[ts.SimState]) -> Iterator[tuple[list[int], State]]:
         """Solver states of new systems, halving where that raises."""
-        if not indices:
-            return
-        try:
-            yield indices, self._init(ts.concatenate_states(plain))
-        except Exception as error:
+        left = [(indices, plain)] if indices else []
+        while left:
+            indices, plain = left.pop()
+            joined = join_states(plain)
+            state, error = _attempt(self._init, joined)
+            if error is None:
+                yield indices, state
+                continue
+            self._after(error, joined)
             if len(indices) == 1:
                 self._fail(indices[0], error)
-                return
+                continue
             half = len(indices) // 2
-            yield from self._initialized(indices[:half], plain[:half])
-            yield from self._initialized(indices[half:], plain[half:])
+            left += [(indices[half:], plain[half:]), (indices[:half], plain[:half])]
+
+    def _after(self, error: Exception, state: ts.SimState) -> None:
+        """Take smaller batches from now on if the memory did not suffice."""
+        if is_out_of_memory(error):
+            self._max_scaler = min(self._max_scaler, 0.5 * memory_scaler(state))
+            if state.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def failure_message(error: Exception) -> str:
+    """What to say of a structure that raised.
+
+    Args:
+        error: What it raised.
+
+    Returns:
+        What is wrong, and what to do where that is known.
+    """
+    if isinstance(error, StructureError):
+        return str(error)
+    if is_out_of_memory(error):
+        return (
+            f"the memory does not suffice for this structure alone ({error}). "
+            "Take a smaller cell, --dtype float32, or a machine with more memory."
+        )
+    return f"the model failed: {type(error).__name__}: {error}"
+
+
+def _attempt[Argument, Result](
+    function: Callable[[Argument], Result], argument: Argument
+) -> tuple[Result | None, Exception | None]:
+    """What a function returns, or what it raised, without the frames that keep the tensors of the attempt alive."""
+    try:
+        return function(argument), None
+    except Exception as error:
+        failure: Exception = error
+    link: BaseException | None = failure
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return None, failure

@@ -18,11 +18,11 @@ from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.fire import magnetic_fire_init, magnetic_fire_step
 from mmace_sim.torchsim.freedom import DegreesOfFreedom, MagneticOptimState, largest_per_system
-from mmace_sim.torchsim.memory import estimate_max_memory_scaler
+from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import initialize_state, state_to_atoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.batching import Outcomes, RefillingBatch
+from mmace_sim.workflows.batching import Outcomes, RefillingBatch, failure_message
 from mmace_sim.workflows.structures import check_structure
 
 ModelLike = nn.Module | str | Path
@@ -232,8 +232,9 @@ class Relaxation:
         """Relax structures of one periodicity."""
 
         def fail(index: int, error: Exception) -> None:
-            message = f"the model failed: {type(error).__name__}: {error}"
-            finish(index, StructureResult(images[index], images[index], Status.FAILED, message))
+            finish(
+                index, StructureResult(images[index], images[index], Status.FAILED, failure_message(error))
+            )
 
         batch = RefillingBatch(
             indices,
@@ -243,6 +244,7 @@ class Relaxation:
             fail=fail,
             max_scaler=self._max_scaler(),
             max_atoms=self.max_batch_atoms,
+            check=self._check_memory,
         )
         n_steps = 0
         while batch.refill():
@@ -277,6 +279,10 @@ class Relaxation:
         """Moments alone are one stiffness, so that FIRE may begin with longer steps."""
         alone = not (self.freedom.relax_positions or self.freedom.relax_cell)
         return 0.5 if alone else 0.1
+
+    def _check_memory(self, state: ts.SimState) -> None:
+        if isinstance(self.bare_model, MagneticMaceModel):
+            check_memory(state, self.bare_model)
 
     def _max_scaler(self) -> float:
         if isinstance(self.bare_model, MagneticMaceModel):

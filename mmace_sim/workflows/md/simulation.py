@@ -11,11 +11,11 @@ import torch
 from ase import Atoms
 
 from mmace_sim.errors import StructureError
-from mmace_sim.torchsim.memory import estimate_max_memory_scaler
+from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.spin_dynamics import FS_PER_TIME, SpinLatticeState
 from mmace_sim.torchsim.spin_temperature import SpinTemperature
-from mmace_sim.workflows.batching import RefillingBatch
+from mmace_sim.workflows.batching import RefillingBatch, failure_message
 from mmace_sim.workflows.md.frames import Checkpoint, Frame, record
 from mmace_sim.workflows.structures import check_structure
 
@@ -123,11 +123,10 @@ class Simulation:
             start=self._start,
             init=lambda state: state,
             step=self.dynamics.step,
-            fail=lambda index, error: self._finish(
-                index, MDStatus.FAILED, f"the model failed: {type(error).__name__}: {error}"
-            ),
+            fail=lambda index, error: self._finish(index, MDStatus.FAILED, failure_message(error)),
             max_scaler=limit,
             max_atoms=self.dynamics.max_batch_atoms,
+            check=lambda state: check_memory(state, bare) if isinstance(bare, MagneticMaceModel) else None,
         )
         while batch.refill():
             exploded = _exploded(batch.state, self.dynamics.timestep)
