@@ -1,6 +1,6 @@
-"""Pack finished frames of the GPAW campaign into `examples/data`: without copies, in a split that stays as they grow.
+"""Pack finished frames of the GPAW campaign into `examples/data/mag3d-gpaw`: without copies, in a split that stays as they grow.
 
-    python tools/pack_mag3d.py RAW.extxyz [--out examples/data]
+    python tools/pack_mag3d.py RAW.extxyz [--out examples/data/mag3d-gpaw]
 
 RAW is what the campaign's generator writes. Ids that are reserved for an independent test are refused.
 """
@@ -64,7 +64,7 @@ def pack(raw, out):
     for name, members in parts.items():
         text = StringIO()
         write(text, members, format="extxyz")
-        path = out / f"mag3d-gpaw-{name}.extxyz.xz"
+        path = out / f"{name}.extxyz.xz"
         path.write_bytes(lzma.compress(text.getvalue().encode(), preset=9))
         print(f"{path}: {len(members)} frames, {path.stat().st_size / 1e3:.0f} kB")
     print(f"{len(frames)} calculations, {len(copies)} copies left out, {hours:.2f} CPU hours")
@@ -73,6 +73,6 @@ def pack(raw, out):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("raw", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("examples/data"))
+    parser.add_argument("--out", type=Path, default=Path("examples/data/mag3d-gpaw"))
     arguments = parser.parse_args()
     pack(arguments.raw, arguments.out)
