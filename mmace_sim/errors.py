@@ -9,6 +9,10 @@ class StructureError(MmaceError, ValueError):
     """A structure cannot be simulated as it is (overlapping atoms, no cell, non-finite numbers, ...)."""
 
 
+class NotAStructureError(StructureError):
+    """A file holds no structure at all: notes, a log, nothing. In a folder it is passed over, which the log says."""
+
+
 class MomentShapeError(StructureError):
     """Magnetic moments have a shape other than (n_atoms, 3) or (n_atoms,)."""
 

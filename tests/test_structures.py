@@ -11,7 +11,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from mmace_sim.errors import ConfigError, MissingMomentsError, StructureError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
-from mmace_sim.io.mcif import parse_operation, read_mcif, write_mcif
+from mmace_sim.io.cif import read_cif
+from mmace_sim.io.mcif import parse_operation, write_mcif
 from mmace_sim.workflows.initial_moments import HIGH_SPIN, initial_magmoms, two_colouring
 from mmace_sim.workflows.structures import (
     FailedStructure,
@@ -189,7 +190,7 @@ def test_mcif_round_trip_in_a_skewed_cell(tmp_path):
     atoms = Atoms("Co2", scaled_positions=[[0, 0, 0], [1 / 3, 2 / 3, 0.5]], cell=cell, pbc=True)
     set_magmoms(atoms, VECTORS)
     write_mcif(tmp_path / "a.mcif", atoms, name="two words")
-    (again,) = read_mcif(tmp_path / "a.mcif")
+    (again,) = read_cif(tmp_path / "a.mcif")
     np.testing.assert_allclose(get_magmoms(again), VECTORS, atol=1e-7)
     np.testing.assert_allclose(
         again.get_all_distances(mic=True), atoms.get_all_distances(mic=True), atol=1e-7
@@ -262,7 +263,7 @@ def test_equal_file_names_get_their_folders(tmp_path):
 
 def test_a_bad_file_does_not_stop_the_others(tmp_path):
     ase.io.write(tmp_path / "a.extxyz", bcc([1, 1]))
-    (tmp_path / "b.extxyz").write_text("")
+    (tmp_path / "b.extxyz").write_text("2\n\nFe 0 0 0\n")
     ase.io.write(tmp_path / "c.extxyz", bcc([1, 1]))
     items = load_structures([tmp_path])
     assert [isinstance(item, FailedStructure) for item in items] == [False, True, False]

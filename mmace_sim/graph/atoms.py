@@ -7,6 +7,9 @@ ASE knows moments under several names. `get_magmoms` takes the first that it fin
 2. ``atoms.calc.results["magmoms"]``, as left by a DFT run or by a reader of its output;
 3. the arrays ``magmoms``, ``magmom``, ``REF_magmom``, ``magnetic_moments``, in this order.
 
+A **file** is another matter: there an initial guess and the moments that were computed from it stand side by side, and
+the computed ones are meant. `file_magmoms` is what readers of files use.
+
 If none is present the moments are missing, which is an error and never silently zero: ASE's own
 ``get_initial_magnetic_moments`` returns zeros in that case.
 """
@@ -16,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError
@@ -29,6 +32,13 @@ INITIAL_MAGMOMS = "initial_magmoms"
 
 MAGMOM_ARRAYS: tuple[str, ...] = ("magmoms", "magmom", "REF_magmom", "magnetic_moments")
 """Further arrays that moments are read from, in order of precedence."""
+
+
+MAX_MOMENT: float = 20.0
+"""Largest moment (μB) that is taken for one: twice that of holmium and dysprosium (10 μB with their orbital part),
+which no atom exceeds. More is another unit or a damaged file."""
+
+MAX_ATOMIC_NUMBER: int = 118
 
 
 def widen_collinear(magmoms: MomentsLike) -> Float[np.ndarray, "n_atoms 3"]:
@@ -139,7 +149,73 @@ def check_magmoms(magmoms: MomentsLike, n_atoms: int, *, source: str) -> Float[n
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise StructureError(f"{source} of atom {bad[0]} is not finite: {vectors[bad[0]]} μB.")
+    beyond = np.flatnonzero((np.abs(vectors) > MAX_MOMENT).any(axis=1))
+    if len(beyond):
+        raise StructureError(
+            f"{source} of atom {beyond[0]} is {vectors[beyond[0]]} μB; no atom has more than {MAX_MOMENT:g} μB. "
+            "Give moments in μB per atom."
+        )
     return vectors
+
+
+def check_atomic_numbers(numbers: Any) -> Int[np.ndarray, " n_atoms"]:
+    """Make sure that each number is that of an element.
+
+    Args:
+        numbers: Atomic numbers.
+
+    Returns:
+        The numbers as an array.
+
+    Raises:
+        StructureError: If one is no element.
+    """
+    try:
+        values = np.array(numbers).reshape(-1)
+        whole = values.astype(int)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise StructureError(f"atomic numbers are no whole numbers ({error}).") from error
+    wrong = np.flatnonzero((whole != values) | (whole < 1) | (whole > MAX_ATOMIC_NUMBER))
+    if len(wrong):
+        raise StructureError(
+            f"atom {wrong[0]} has the atomic number {values[wrong[0]]}, which is no element (1 to {MAX_ATOMIC_NUMBER})."
+        )
+    return whole
+
+
+def file_magmoms(atoms: Atoms, key: str = "REF_magmom") -> tuple[Float[np.ndarray, "n_atoms 3"] | None, str]:
+    """Moments of a structure that was just read from a file.
+
+    In a file, the order is: the array `key` (a label), the computed moments (calculator result ``magmoms``, or a column
+    ``magmom``), ``initial_magmoms``, then the arrays of `MAGMOM_ARRAYS`.
+
+    Args:
+        atoms: Structure with its calculator results.
+        key: Name of the array of labels.
+
+    Returns:
+        The moments in μB, None if there are none, and a sentence for the log if the file holds another initial guess
+        beside them, else "".
+
+    Raises:
+        MomentShapeError: If moments have a wrong shape or number.
+        StructureError: If any of them is not finite or beyond any meaning.
+    """
+    results = getattr(atoms.calc, "results", None) or {}
+    arrays = atoms.arrays
+    candidates = [(key, arrays.get(key)), ("computed moments", results.get("magmoms"))]
+    total = results.get("magmom")  # ASE's reader files an extxyz column "magmom" as the total moment
+    candidates += [("column magmom", total if np.ndim(total) > 0 else None)]
+    candidates += [(name, arrays.get(name)) for name in (INITIAL_MAGMOMS, *MAGMOM_ARRAYS)]
+    found = [(source, values) for source, values in candidates if values is not None]
+    if not found:
+        return None, ""
+    source, values = found[0]
+    taken = check_magmoms(values, len(atoms), source=source)
+    guess = None if source == INITIAL_MAGMOMS else arrays.get(INITIAL_MAGMOMS)
+    if guess is None or np.allclose(widen_collinear(guess), taken, atol=1e-6):
+        return taken, ""
+    return taken, f"moments are the {source} of the file, not its initial guess (initial_magmoms)"
 
 
 def _find_magmoms(atoms: Atoms) -> tuple[str, MomentsLike] | None:

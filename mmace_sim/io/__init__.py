@@ -1,14 +1,23 @@
-"""Files with labelled structures, in the formats of several codes, read one structure after the other.
+"""The only readers of structures and labels: the command line, Python, training and evaluation all come here.
 
-Every reader gives `ase.Atoms` whose labels lie under the names of `LabelKeys`; `read_frames` does the rest.
+Every format gives `ase.Atoms` with what was computed in ``atoms.calc``, one structure after the other. `read_atoms`
+puts the moments where everything else looks for them; `read_structures` puts labels under the names of `LabelKeys` for
+training. Both take the same moments, constraints and cell from the same file.
+
+A file is data and nothing else: no reader imports, builds or runs what a file names, and none allocates more than the
+size of the file explains. Formats that are scripts or pickles are not read (`mmace_sim.io.ase_files.FORMATS`).
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmace_sim.errors import DataError
-from mmace_sim.io import abinit, ase_files, database, deepmd, mlip, vasp
-from mmace_sim.io.base import Format, Item
+from ase import Atoms
+
+from mmace_sim.errors import DataError, NotAStructureError, StructureError
+from mmace_sim.graph.atoms import check_atomic_numbers, file_magmoms, has_magmoms, set_magmoms
+from mmace_sim.io import abinit, ase_files, ase_json, cif, database, deepmd, mlip, ulm, vasp, xyz
+from mmace_sim.io.base import Format, Item, put_labels, results_as_labels, take_notes
 from mmace_sim.io.labels import LabelKeys
 
 FORMATS: tuple[Format, ...] = (
@@ -17,8 +26,11 @@ FORMATS: tuple[Format, ...] = (
     mlip.FORMAT,
     vasp.FORMAT,
     abinit.FORMAT,
-    ase_files.EXTXYZ,
-    ase_files.OTHER,
+    xyz.FORMAT,
+    ase_json.FORMAT,
+    ulm.FORMAT,
+    cif.FORMAT,
+    ase_files.FORMAT,
 )
 """Formats in the order in which they are tried; the last takes everything."""
 
@@ -38,7 +50,7 @@ def format_of(path: Path) -> Format:
 
 
 def read_structures(path: Path, keys: LabelKeys) -> Iterator[Item]:
-    """Read the structures of a file one after the other.
+    """Read the labelled structures of a file one after the other.
 
     Args:
         path: File or folder.
@@ -53,17 +65,110 @@ def read_structures(path: Path, keys: LabelKeys) -> Iterator[Item]:
     known = format_of(path)
     count = 0
     try:
-        for item in known.read(path, keys):
+        for item in _read(known, path, keys):
             count += 1
-            yield item
+            yield labelled(item, known, keys)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except Exception as error:  # readers of other packages raise whatever they like
+        reason = str(error) if isinstance(error, StructureError) else f"{type(error).__name__}: {error}"
         raise DataError(
-            f"{path}: cannot be read as {known.name} ({type(error).__name__}: {error}); structures read: {count}"
+            f"{path}: cannot be read as {known.name} ({reason}); structures read: {count}"
         ) from error
     if not count:
         raise DataError(f"{path}: holds no structure")
+
+
+def read_atoms(path: Path) -> Iterator[tuple[Atoms, list[str]] | StructureError]:
+    """Read the structures of a file one after the other, with their moments.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Structures without calculator and notes for the user, and a `StructureError` in place of each unusable one.
+        Moments (if the file has any) are vectors in ``initial_magmoms``, see
+        `mmace_sim.graph.atoms.file_magmoms`.
+
+    Raises:
+        NotAStructureError: If the file is none that holds structures.
+        StructureError: If it cannot be read.
+    """
+    keys = LabelKeys()
+    try:
+        for item in _read(format_of(path), path, keys):
+            yield item if isinstance(item, StructureError) else _settled(item, keys)
+    except StructureError:
+        raise
+    except DataError as error:
+        raise StructureError(str(error)) from error
+    except Exception as error:  # readers of other packages raise whatever they like
+        reason = str(error).strip() or type(error).__name__
+        raise StructureError(
+            f"cannot be read ({reason}). Check that it is complete and in a format that ASE reads "
+            "(CIF, mCIF, POSCAR, extxyz, JSON, ...) with the usual ending."
+        ) from error
+
+
+def _read(known: Format, path: Path, keys: LabelKeys) -> Iterator[Item]:
+    """The structures of a file, each of them checked for what no reader of another package checks."""
+    if path.is_file() and path.stat().st_size == 0:
+        raise NotAStructureError("the file is empty. Write it again, or remove it.")
+    items = known.read(path, keys)
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other packages, about their own formats
+            item = next(items, None)
+        if item is None:
+            return
+        try:
+            if not isinstance(item, StructureError):
+                check_atomic_numbers(item.numbers)
+            yield item
+        except StructureError as error:
+            yield error
+
+
+def labelled(item: Item, known: Format, keys: LabelKeys) -> Item:
+    """Put what was computed for a structure under the names of the labels.
+
+    Args:
+        item: What a reader gave.
+        known: Its format.
+        keys: Names of the labels.
+
+    Returns:
+        The structure, or why it cannot be used.
+    """
+    if isinstance(item, StructureError):
+        return item
+    try:
+        take_notes(item)
+        results = getattr(item.calc, "results", None) or {}
+        labels = results_as_labels(item)
+        if not known.results_are_labels:
+            labels = {label: results[key] for label, key in keys if key in results and label != "config_type"}
+        put_labels(item, keys, labels)
+        if known.without_moments and keys.magmoms not in item.arrays and not has_magmoms(item):
+            return StructureError(known.without_moments)
+    except StructureError as error:
+        return error
+    return item
+
+
+def _settled(atoms: Atoms, keys: LabelKeys) -> tuple[Atoms, list[str]] | StructureError:
+    """A structure with its moments in place, without what belongs to the file format."""
+    try:
+        notes = take_notes(atoms)
+        magmoms, note = file_magmoms(atoms, keys.magmoms)
+        if magmoms is not None:
+            set_magmoms(atoms, magmoms)
+    except StructureError as error:
+        return error
+    for name in ("magmoms", "magmom", "magnetic_moments"):
+        atoms.arrays.pop(name, None)
+    atoms.calc = None
+    return atoms, notes + ([note] if note else [])
 
 
 def expand_folders(paths: Sequence[Path]) -> list[Path]:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import yaml
 from ase import Atoms
-from ase.io.formats import open_with_compression
 from ase.units import Bohr, Hartree
 
 from mmace_sim.errors import StructureError
-from mmace_sim.io.base import Format, Item, put_labels, read_text
+from mmace_sim.io.base import Format, Item
 from mmace_sim.io.labels import LabelKeys
+from mmace_sim.io.opening import bare_name, open_text, read_text
+from mmace_sim.io.rows import set_results
 
 _SPHERES = "Integrated electronic and magnetization densities in atomic spheres"
 
@@ -25,13 +26,13 @@ _DATASET = re.compile(r"^== DATASET +(\d+) =", re.MULTILINE)
 
 
 def _matches(path: Path) -> bool:
-    if not path.is_file() or not re.search(r"\.(abo|out)[A-Z]?(\.(gz|xz|bz2))?$", path.name):
+    if not path.is_file() or not re.search(r"\.(abo|out)[A-Z]?$", bare_name(path)):
         return False
-    with open_with_compression(str(path), "r") as file:
+    with open_text(path) as file:
         return any("of ABINIT" in line for line, _ in zip(file, range(5), strict=False))
 
 
-def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
+def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
     text = read_text(path)
     results, _, echo = text.partition("== END DATASET(S)")
     starts = [(int(m[1]), m.end()) for m in _DATASET.finditer(results)]
@@ -39,12 +40,12 @@ def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
     for (number, start), end in zip(starts, ends, strict=True):
         suffix = "" if len(starts) == 1 else str(number)
         try:
-            yield _structure(results[start:end], echo, suffix, keys)
+            yield _structure(results[start:end], echo, suffix)
         except StructureError as error:
             yield StructureError(f"data set {number}: {error}")
 
 
-def _structure(text: str, echo: str, suffix: str, keys: LabelKeys) -> Atoms:
+def _structure(text: str, echo: str, suffix: str) -> Atoms:
     if "Calculation completed" not in echo:
         raise StructureError("the calculation is not complete; let it finish or leave the file out")
     if "was not enough" in text:
@@ -64,13 +65,14 @@ def _structure(text: str, echo: str, suffix: str, keys: LabelKeys) -> Atoms:
         labels["stress"] = stress * Hartree / Bohr**3
     labels["magmoms"] = _moments(text, n_atoms)
     labels["magforces"] = _magforces(echo, suffix, n_atoms)
-    return put_labels(atoms, keys, labels)
+    set_results(atoms, labels)
+    return atoms
 
 
-def _moments(text: str, n_atoms: int) -> np.ndarray:
+def _moments(text: str, n_atoms: int) -> np.ndarray | None:
     """Moments in the spheres, in μB: the difference of up and down, or a vector with nspden 4."""
     if _SPHERES not in text:
-        raise StructureError("no moments of the atoms (nspden is 1); a magnetic run has nspden 2 or 4")
+        return None
     table = _table(text, _SPHERES, n_atoms)
     return table[:, 3:6] if "mag(x)" in text[text.rindex(_SPHERES) :][:500] else table[:, 5]
 
@@ -107,4 +109,9 @@ def _document(text: str, name: str) -> dict[str, Any]:
     return yaml.safe_load(body)
 
 
-FORMAT = Format("ABINIT output", _matches, _read)
+FORMAT = Format(
+    "ABINIT output",
+    _matches,
+    _read,
+    without_moments="no moments of the atoms (nspden is 1); a magnetic run has nspden 2 or 4",
+)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io.formats import open_with_compression
 
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.io.labels import LabelKeys
@@ -22,6 +21,10 @@ PER_ATOM: tuple[str, ...] = ("forces", "magmoms", "magforces")
 """Labels in `Atoms.arrays`."""
 
 
+_NOTES = ("mmace_sim", "notes")
+"""Where a reader leaves notes in `Atoms.info`: no file can hold a key that is a tuple."""
+
+
 @dataclass(frozen=True)
 class Format:
     """A file format.
@@ -29,12 +32,28 @@ class Format:
     Attributes:
         name: Name for messages.
         matches: Whether a file or folder is of this format, judged by its name or a look into it.
-        read: Reads structures one after the other; may raise anything, the caller names the file.
+        read: Reads structures one after the other, what was computed for them in ``atoms.calc``; may raise anything,
+            the caller names the file.
+        results_are_labels: Whether computed results are the labels of training. In extended XYZ labels have names of
+            their own, and a result is a label only if the configuration asks for it by its name.
+        without_moments: What to do if a structure of this format has no moments, for training.
     """
 
     name: str
     matches: Callable[[Path], bool]
     read: Callable[[Path, LabelKeys], Iterator[Item]]
+    results_are_labels: bool = True
+    without_moments: str = ""
+
+
+def add_note(atoms: Atoms, note: str) -> None:
+    """Leave a sentence for the user on a structure that is being read."""
+    atoms.info.setdefault(_NOTES, []).append(note)
+
+
+def take_notes(atoms: Atoms) -> list[str]:
+    """Take the sentences that `add_note` left off a structure."""
+    return atoms.info.pop(_NOTES, [])
 
 
 def put_labels(atoms: Atoms, keys: LabelKeys, labels: Mapping[str, Any]) -> Atoms:
@@ -79,12 +98,6 @@ def results_as_labels(atoms: Atoms) -> dict[str, Any]:
     return {"energy": energy} | {name: results.get(name) for name in names}
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, plain or compressed."""
-    with open_with_compression(str(path), "r") as file:
-        return file.read()
-
-
 def type_map_beside(path: Path) -> list[str]:
     """Element symbols of the integer types of a file: `NAME.type_map.raw` or `type_map.raw` in its folder.
 
@@ -94,7 +107,8 @@ def type_map_beside(path: Path) -> list[str]:
     Raises:
         DataError: If there is no such list.
     """
-    candidates = (path.with_name(f"{path.name.split('.')[0]}.type_map.raw"), path.with_name("type_map.raw"))
+    own = f"{path.name.split('.')[0]}.type_map.raw"
+    candidates = (path.with_name(own), path.with_name("type_map.raw"))
     for candidate in candidates:
         if candidate.is_file():
             return candidate.read_text(encoding="utf-8").split()

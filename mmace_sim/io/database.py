@@ -2,7 +2,7 @@
 
 Both hold energy, forces, stress and moments as calculator results and everything else in ``data``, as `ase.db` has it;
 the LMDB file is that of ``ase-db-backends`` and fairchem: key = row number, value = JSON compressed by zlib. Nothing is
-unpickled.
+unpickled, SQLite files are opened for reading only, and rows are plain data (`mmace_sim.io.rows`).
 """
 
 import os
@@ -17,19 +17,23 @@ import lmdb
 import numpy as np
 import orjson
 from ase import Atoms
-from ase.db import connect
-from ase.db.core import Database as AseDatabase
-from ase.db.row import AtomsRow
 
 from mmace_sim.errors import DataError, StructureError
-from mmace_sim.io.base import PER_ATOM, PER_STRUCTURE, Format, Item, put_labels
+from mmace_sim.io.base import PER_ATOM, PER_STRUCTURE, Format, Item
 from mmace_sim.io.labels import LabelKeys
+from mmace_sim.io.opening import ALWAYS_ALLOWED, MAX_RATIO, bare_suffix, plain_file
+from mmace_sim.io.plain_json import plain_values
+from mmace_sim.io.rows import atoms_of_row, set_results
+from mmace_sim.io.sqlite import SqliteRows
 
 LMDB_ENDINGS: tuple[str, ...] = (".aselmdb", ".lmdb")
 
 _MAP_SIZE = 2**40  # address space only: the file grows as it is filled
 
 _WRITE_EVERY = 2000
+
+_MAX_SPARSENESS = 1000
+"""Largest number of the last row relative to the number of rows: rows can be deleted."""
 
 
 class LmdbRows:
@@ -47,7 +51,9 @@ class LmdbRows:
             raise DataError(
                 "is no ASE database in LMDB (no nextid); only those are read, as nothing is unpickled"
             )
-        ids = np.arange(1, int(size))
+        if not isinstance(size, int) or size > _MAX_SPARSENESS * (self._env.stat()["entries"] + 1):
+            raise DataError(f"announces {size} rows, but holds {self._env.stat()['entries']} entries")
+        ids = np.arange(1, size)
         self.ids = np.setdiff1d(ids, self._value(b"deleted_ids") or (), assume_unique=True)
 
     def __len__(self) -> int:
@@ -57,7 +63,7 @@ class LmdbRows:
         row = self._value(str(self.ids[position]).encode())
         if row is None:
             raise StructureError("the row is missing from the database")
-        return {key: _unpacked(value) for key, value in row.items()}
+        return plain_values(row)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_env": None}
@@ -69,7 +75,7 @@ class LmdbRows:
         with self._env.begin() as transaction:
             packed = transaction.get(key)
         try:
-            return None if packed is None else orjson.loads(zlib.decompress(packed))
+            return None if packed is None else orjson.loads(_decompressed(packed))
         except (zlib.error, orjson.JSONDecodeError) as error:
             raise DataError("is no ASE database in LMDB (values are not compressed JSON)") from error
 
@@ -86,38 +92,6 @@ def _open_lmdb(path: Path) -> lmdb.Environment:
         environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False)
         _OPEN[key] = environment
     return environment
-
-
-class SqliteRows:
-    """Rows of a SQLite (or JSON) database of ASE as dictionaries, opened anew in every process that reads.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._database: AseDatabase | None = None
-        self._pid = -1
-        rows = self._open().select(include_data=False, columns=["id"])
-        self.ids = np.array([row.id for row in rows], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        row: AtomsRow = self._open().get(int(self.ids[position]))
-        fixed = {key: getattr(row, key) for key in ("key_value_pairs", "data")}
-        return {key: row[key] for key in row if key not in row.key_value_pairs} | fixed
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_database": None, "_pid": -1}
-
-    def _open(self) -> AseDatabase:
-        if self._database is None or self._pid != os.getpid():
-            self._database = connect(self.path)
-            self._pid = os.getpid()
-        return self._database
 
 
 Rows = LmdbRows | SqliteRows
@@ -157,11 +131,10 @@ def row_to_atoms(row: dict[str, Any], keys: LabelKeys) -> Atoms:
     Raises:
         StructureError: If numbers or positions are missing, or the lengths do not agree.
     """
-    if "numbers" not in row or "positions" not in row:
-        raise StructureError("the row has no numbers or no positions")
-    atoms = Atoms(row["numbers"], row["positions"], cell=row.get("cell"), pbc=row.get("pbc"))
+    atoms = atoms_of_row(row)
     data = dict(row.get("data") or {})
-    atoms.info.update(data.pop("info", {}))
+    info = data.pop("info", None)
+    atoms.info.update(info if isinstance(info, dict) else {})
     atoms.info.update(row.get("key_value_pairs") or {})
     per_atom = {getattr(keys, label) for label in PER_ATOM}
     for key, value in data.items():
@@ -169,21 +142,23 @@ def row_to_atoms(row: dict[str, Any], keys: LabelKeys) -> Atoms:
             atoms.arrays[key] = np.asarray(value, dtype=float)
         elif key in (*(getattr(keys, label) for label in PER_STRUCTURE), keys.config_type):
             atoms.info[key] = value
-    energy = row.get("free_energy", row.get("energy"))
-    labels = {name: row.get(name, data.get(name)) for name in ("forces", "stress", "magmoms", "magforces")}
-    magmoms = row.get("initial_magmoms") if labels["magmoms"] is None else labels["magmoms"]
-    if magmoms is not None:  # SQLite stores vectors one after the other
-        labels["magmoms"] = np.reshape(magmoms, (-1, 3)) if np.size(magmoms) == 3 * len(atoms) else magmoms
-    return put_labels(atoms, keys, labels | {"energy": energy})
+    results = dict(getattr(atoms.calc, "results", None) or {})
+    names = ("forces", "stress", "magmoms", "magforces")
+    set_results(
+        atoms, {name: data.get(name) for name in names if name in data and name not in per_atom} | results
+    )
+    return atoms
 
 
 def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
-    rows = LmdbRows(path) if path.suffix.lower() in LMDB_ENDINGS else SqliteRows(path)
-    for position in range(len(rows)):
-        try:
-            yield row_to_atoms(rows[position], keys)
-        except StructureError as error:
-            yield error
+    with plain_file(path) as plain:
+        is_lmdb = bare_suffix(path) in LMDB_ENDINGS
+        rows = LmdbRows(plain) if is_lmdb else SqliteRows(plain)
+        for position in range(len(rows)):
+            try:
+                yield row_to_atoms(rows[position], keys)
+            except StructureError as error:
+                yield error
 
 
 class LmdbWriter:
@@ -248,6 +223,9 @@ def write_database(path: Path, rows: Iterable[dict[str, Any]]) -> int:
             for row in rows:
                 count = writer.write(row)
         return count
+    from ase.db import connect
+    from ase.db.row import AtomsRow
+
     with connect(path) as database:
         for row in rows:
             count = database.write(AtomsRow(row), data=row["data"])
@@ -302,14 +280,17 @@ def _packed(value: Any) -> Any:
     return [_packed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _unpacked(value: Any) -> Any:
-    """A value from JSON, arrays as ASE writes them."""
-    if isinstance(value, dict):
-        if "__ndarray__" in value:
-            shape, dtype, flat = value["__ndarray__"]
-            return np.array(flat, dtype=dtype).reshape(shape)
-        return {key: _unpacked(item) for key, item in value.items()}
-    return [_unpacked(item) for item in value] if isinstance(value, list) else value
+def _decompressed(packed: bytes) -> bytes:
+    """Unpack a value, unless it is a decompression bomb."""
+    unpacker = zlib.decompressobj()
+    data = unpacker.decompress(packed, max(ALWAYS_ALLOWED, MAX_RATIO * len(packed)))
+    if unpacker.unconsumed_tail:
+        raise DataError(f"holds a row that is more than {MAX_RATIO} times as large as its compressed form")
+    return data
 
 
-FORMAT = Format("an ASE database", is_database, _read)
+def _matches(path: Path) -> bool:
+    return path.is_file() and bare_suffix(path) in (*LMDB_ENDINGS, ".db")
+
+
+FORMAT = Format("an ASE database", _matches, _read)

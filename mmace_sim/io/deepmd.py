@@ -12,8 +12,9 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.errors import DataError, StructureError
-from mmace_sim.io.base import Format, Item, put_labels, symbols_of
+from mmace_sim.io.base import Format, Item, symbols_of
 from mmace_sim.io.labels import LabelKeys
+from mmace_sim.io.rows import set_results
 
 VIRTUAL_ATOMS = (
     "no spin.npy. In the older layout of the TensorFlow backend spins are virtual atoms in coord.npy, and the unit of "
@@ -26,17 +27,17 @@ def _systems(path: Path) -> list[Path]:
     return sorted(found.parent for found in path.rglob("type.raw")) if path.is_dir() else []
 
 
-def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
+def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
     for system in _systems(path):
         try:
-            yield from _read_system(system, keys)
+            yield from _read_system(system)
         except DataError as error:
             raise DataError(
                 f"{system.relative_to(path)}: {error}" if system != path else str(error)
             ) from error
 
 
-def _read_system(system: Path, keys: LabelKeys) -> Iterator[Item]:
+def _read_system(system: Path) -> Iterator[Item]:
     types = np.loadtxt(system / "type.raw", dtype=int, ndmin=1)
     if not (system / "type_map.raw").is_file():
         raise DataError("no type_map.raw; write the element symbols of types 0, 1, ... to it, one a line")
@@ -48,7 +49,7 @@ def _read_system(system: Path, keys: LabelKeys) -> Iterator[Item]:
     for folder in sets:
         arrays = _load_set(folder, len(types), periodic=periodic)
         for k in range(len(arrays["coord"])):
-            yield _structure({name: array[k] for name, array in arrays.items()}, types, type_map, keys)
+            yield _structure({name: array[k] for name, array in arrays.items()}, types, type_map)
 
 
 def _load_set(folder: Path, n_atoms: int, *, periodic: bool) -> dict[str, np.ndarray]:
@@ -60,7 +61,7 @@ def _load_set(folder: Path, n_atoms: int, *, periodic: bool) -> dict[str, np.nda
     for name in (*per_atom, "energy", "box", "virial", "real_atom_types"):
         file = folder / f"{name}.npy"
         if file.is_file():
-            arrays[name] = np.load(file, allow_pickle=False)
+            arrays[name] = _load(file)
     missing = {"coord"} | ({"box"} if periodic else set())
     if missing - set(arrays):
         raise DataError(f"{folder.name}: {', '.join(sorted(missing - set(arrays)))}.npy is missing")
@@ -81,7 +82,15 @@ def _load_set(folder: Path, n_atoms: int, *, periodic: bool) -> dict[str, np.nda
     return arrays
 
 
-def _structure(frame: dict[str, np.ndarray], types: np.ndarray, type_map: list[str], keys: LabelKeys) -> Item:
+def _load(file: Path) -> np.ndarray:
+    """An array, mapped into memory first: a header that announces more than the file holds is refused there."""
+    try:
+        return np.array(np.load(file, mmap_mode="r", allow_pickle=False))
+    except (ValueError, OSError, OverflowError, MemoryError) as error:
+        raise DataError(f"{file.parent.name}/{file.name} cannot be read ({error})") from error
+
+
+def _structure(frame: dict[str, np.ndarray], types: np.ndarray, type_map: list[str]) -> Item:
     present = np.ones(len(types), dtype=bool)
     if "real_atom_types" in frame:  # mixed types: another composition in each frame, padded with -1
         types = frame["real_atom_types"].astype(int)
@@ -99,7 +108,8 @@ def _structure(frame: dict[str, np.ndarray], types: np.ndarray, type_map: list[s
         if not atoms.cell.volume > 0:
             return StructureError("has a virial but no cell; remove virial.npy")
         labels["stress"] = -frame["virial"].astype(float) / atoms.cell.volume
-    return put_labels(atoms, keys, labels)
+    set_results(atoms, labels)
+    return atoms
 
 
 FORMAT = Format("a DeePMD-kit folder", lambda path: bool(_systems(path)), _read)

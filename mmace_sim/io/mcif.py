@@ -5,7 +5,8 @@ the symmetry-independent sites are listed. A magnetic operation {R|t}, time = ±
 its moment into time · det(R) · R m (an axial vector, odd under time reversal).
 """
 
-import warnings
+import math
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,43 +28,16 @@ MOMENT_AXES = tuple(f"_atom_site_moment_crystalaxis_{axis}" for axis in "xyz")
 SITE_TOLERANCE: float = 0.02
 """Two images of a site closer than this are one atom (Å): files round coordinates to 4 or 5 digits."""
 
+PHASE_TOLERANCE: float = 0.02
+"""How far k times a vector of the cell may be from a whole number: files round k to 3 or 4 digits."""
+
+_MODULATED = re.compile(r"fourier|_ssg_|^_cell_wave_vector|^_cell_modulation|_modulat")
+
 MOMENT_TOLERANCE: float = 0.05
 """How much the moment of one atom may differ between two symmetry operations (μB), for rounded files."""
 
 Operation = tuple[np.ndarray, np.ndarray, int]
 """Rotation and translation in fractional coordinates, and the sign of time."""
-
-
-def is_magnetic_cif(text: str) -> bool:
-    """Say whether the text of a CIF file lists magnetic moments.
-
-    Args:
-        text: Content of the file.
-
-    Returns:
-        True if any moment tag is present.
-    """
-    return "_atom_site_moment" in text.lower()
-
-
-def read_mcif(path: Path) -> list[Atoms]:
-    """Read every structure of a magnetic CIF file, expanded by its magnetic symmetry.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Structures with moments in Cartesian components (μB) in ``initial_magmoms``.
-
-    Raises:
-        StructureError: If the file is incommensurate or disordered, or its symmetry contradicts its moments.
-    """
-    from ase.io.cif import parse_cif
-
-    with warnings.catch_warnings(), path.open("rb") as file:
-        warnings.simplefilter("ignore")
-        blocks = [block for block in parse_cif(file) if block.has_structure()]
-    return [_expand_block(block) for block in blocks]
 
 
 def write_mcif(path: Path, atoms: Atoms, *, name: str = "mmace_sim") -> None:
@@ -164,19 +138,35 @@ def _parse_coordinate(text: str) -> tuple[np.ndarray, float]:
     return row, constant
 
 
-def _expand_block(block: Any) -> Atoms:
-    """All atoms of one data block."""
-    tags = {key.lower().replace(".", "_"): value for key, value in block.items()}
-    if any(key.startswith(("_cell_wave_vector", "_cell_modulation_dimension")) for key in tags):
-        raise StructureError(
-            "the magnetic structure is incommensurate (modulated) and has no finite cell. "
-            "Approximate it by a commensurate supercell."
-        )
+def lower_tags(block: Any) -> dict[str, Any]:
+    """Tags of a data block in lower case and with underscores for dots, as versions of the dictionaries differ."""
+    return {key.lower().replace(".", "_"): value for key, value in block.items()}
+
+
+def lists_moments(tags: dict[str, Any]) -> bool:
+    """Whether a data block lists magnetic moments, in whatever form."""
+    return any(key.startswith("_atom_site_moment") for key in tags)
+
+
+def expand_block(block: Any) -> Atoms:
+    """All atoms of one data block with moments, expanded by its magnetic symmetry.
+
+    Args:
+        block: Data block as ASE parses it.
+
+    Returns:
+        Structure with moments in Cartesian components (μB) in ``initial_magmoms``.
+
+    Raises:
+        StructureError: If it is incommensurate or disordered, or its symmetry contradicts its moments.
+    """
+    tags = lower_tags(block)
+    refuse_modulated(tags)
     cell = Cell.fromcellpar(block.get_cellpar())
     labels = [str(label) for label in _column(tags, "_atom_site_label")]
     symbols = block.get_symbols()
     sites = np.array([_column(tags, f"_atom_site_fract_{axis}") for axis in "xyz"], dtype=float).T
-    occupancy = np.array(tags.get("_atom_site_occupancy", np.ones(len(labels))), dtype=float)
+    occupancy = np.array(_column(tags, "_atom_site_occupancy") or np.ones(len(labels)), dtype=float)
     if (np.abs(occupancy - 1) > 1e-3).any():
         label = labels[int(np.argmax(np.abs(occupancy - 1)))]
         raise StructureError(
@@ -191,7 +181,59 @@ def _expand_block(block: Any) -> Atoms:
         atoms += Atoms([symbol] * len(images), scaled_positions=images, cell=cell, pbc=True)
         all_moments.append(image_moments)
     set_magmoms(atoms, np.concatenate(all_moments))
+    _check_propagation(tags, atoms)
     return atoms
+
+
+def refuse_modulated(tags: dict[str, Any]) -> None:
+    """Refuse what has no finite cell.
+
+    Args:
+        tags: From `lower_tags`.
+
+    Raises:
+        StructureError: If positions or moments are Fourier terms, or the symmetry is that of a superspace group.
+    """
+    if any(_MODULATED.search(key) for key in tags):
+        raise StructureError(
+            "the structure is incommensurate (modulated, with Fourier terms or a superspace group) and has no finite "
+            "cell. Approximate it by a commensurate supercell."
+        )
+
+
+def _check_propagation(tags: dict[str, Any], atoms: Atoms) -> None:
+    """Raise if a propagation vector of the parent does not fit the cell of the file."""
+    transform = _child_transform(tags)
+    for text in _column(tags, "_parent_propagation_vector_kxkykz"):
+        words = re.findall(r"[-+]?[\d.]+(?:/\d+)?", str(text))
+        if len(words) != 3:
+            continue
+        vector = np.array([float(Fraction(word)) for word in words])
+        if transform is not None:
+            phases = transform @ vector
+            fits = np.abs(phases - np.round(phases)).max() < PHASE_TOLERANCE
+        else:
+            # one parent cell in q of the magnetic cell: there are q equivalent atoms at least
+            parts = [Fraction(float(component)).limit_denominator(48) for component in vector]
+            order = math.lcm(*(part.denominator for part in parts))
+            rational = all(abs(float(p) - k) < 5e-4 for p, k in zip(parts, vector, strict=True))
+            fits = rational and order <= max(atoms.symbols.formula.count().values())
+        if not fits:
+            raise StructureError(
+                f"the propagation vector {text} does not fit the cell of the file: the magnetic structure is "
+                "incommensurate, or the cell too small. Give a supercell that it fits."
+            )
+
+
+def _child_transform(tags: dict[str, Any]) -> np.ndarray | None:
+    """Vectors of the magnetic cell in units of those of the parent, as rows, if the file gives them."""
+    text = str(tags.get("_parent_space_group_child_transform_pp_abc", "")).split(";")[0].lower()
+    parts = text.translate(str.maketrans("abc", "xyz")).replace(" ", "").split(",")
+    try:
+        rows = np.array([_parse_coordinate(part)[0] for part in parts])
+    except (ValueError, ZeroDivisionError):
+        return None
+    return rows if rows.shape == (3, 3) and abs(np.linalg.det(rows)) > 1e-6 else None
 
 
 def _orbit(

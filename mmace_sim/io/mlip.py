@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.io.formats import open_with_compression
 
 from mmace_sim.errors import StructureError
-from mmace_sim.io.base import Format, Item, put_labels, symbols_of, type_map_beside
+from mmace_sim.io.base import Format, Item, symbols_of, type_map_beside
 from mmace_sim.io.labels import LabelKeys
+from mmace_sim.io.opening import bare_suffix, open_text
+from mmace_sim.io.rows import set_results
 
 _COLUMNS = {
     "forces": ("fx", "fy", "fz"),
@@ -28,19 +29,18 @@ _STRESS = ("xx", "yy", "zz", "yz", "xz", "xy")
 
 
 def _matches(path: Path) -> bool:
-    name = path.name.lower()
-    if not path.is_file() or not name.endswith((".cfg", ".cfg.gz", ".cfg.xz", ".cfg.bz2")):
+    if not path.is_file() or bare_suffix(path) != ".cfg":
         return False
-    with open_with_compression(str(path), "r") as file:  # AtomEye has the same ending
+    with open_text(path) as file:  # AtomEye has the same ending
         return next((line for line in file if line.strip()), "").strip() == "BEGIN_CFG"
 
 
-def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
+def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
     type_map = type_map_beside(path)
-    with open_with_compression(str(path), "r") as file:
+    with open_text(path) as file:
         for block in _blocks(file):
             try:
-                yield _structure(_sections(block), type_map, keys)
+                yield _structure(_sections(block), type_map)
             except StructureError as error:
                 yield error
 
@@ -78,7 +78,7 @@ def _sections(block: list[list[str]]) -> Sections:
     return sections
 
 
-def _structure(sections: Sections, type_map: list[str], keys: LabelKeys) -> Atoms:
+def _structure(sections: Sections, type_map: list[str]) -> Atoms:
     if "atomdata" not in sections or "size" not in sections:
         raise StructureError("has no AtomData or no Size")
     columns, rows = sections["atomdata"]
@@ -99,10 +99,9 @@ def _structure(sections: Sections, type_map: list[str], keys: LabelKeys) -> Atom
     )
     atoms.positions = _positions(column, cell)
     labels = {label: _vectors(column, names) for label, names in _COLUMNS.items()}
-    if labels["magmoms"] is None:
-        raise StructureError("AtomData has no columns magmom_x magmom_y magmom_z")
     energy = float(_numbers(sections, "energy")[0]) if "energy" in sections else None
-    return put_labels(atoms, keys, labels | {"energy": energy, "stress": _stress(sections, atoms)})
+    set_results(atoms, labels | {"energy": energy, "stress": _stress(sections, atoms)})
+    return atoms
 
 
 def _positions(column: dict[str, np.ndarray], cell: np.ndarray) -> np.ndarray:
@@ -154,4 +153,9 @@ def _number(word: str) -> float:
         raise StructureError(f"{word!r} is not a number") from error
 
 
-FORMAT = Format("an MLIP configuration file", _matches, _read)
+FORMAT = Format(
+    "an MLIP configuration file",
+    _matches,
+    _read,
+    without_moments="AtomData has no columns magmom_x magmom_y magmom_z",
+)

@@ -2,29 +2,33 @@
 
 The energy is the free energy TOTEN, whose derivatives the forces are. Moments are those of the spheres (LORBIT = 11).
 Where an ``OSZICAR`` with a constraint on the moments (I_CONSTRAINED_M = 1 or 4) lies in the same folder, moments are
-MW_int, magnetic forces lambda*MW_perp as printed, and the penalty energy E_p is subtracted from the energy.
+MW_int, magnetic forces lambda*MW_perp as printed, and the penalty energy E_p is subtracted from the energy. Moments and
+fields are turned from the frame of SAXIS to Cartesian axes.
 """
 
 import re
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io import iread
-from ase.io.formats import open_with_compression
+from ase.io import read
 
-from mmace_sim.errors import DataError, StructureError
-from mmace_sim.io.base import Format, Item, put_labels, results_as_labels
+from mmace_sim.errors import DataError, NotAStructureError
+from mmace_sim.io.base import Format, Item, results_as_labels
 from mmace_sim.io.labels import LabelKeys
+from mmace_sim.io.opening import OPENERS, bare_name, open_text
+from mmace_sim.io.outcar import read_moments, read_saxis
+from mmace_sim.io.pymatgen_json import spin_axes
+from mmace_sim.io.rows import set_results
 
 _NAME = re.compile(r"OUTCAR|vasprun.*\.xml", re.IGNORECASE)
 
 _NUMBER = re.compile(r"[-+]?\d*\.\d+(?:[EeDd][-+]?\d+)?")
 
-_ENDINGS = ("", ".gz", ".xz", ".bz2")
+_ENDINGS = ("", *OPENERS)
 
 
 @dataclass
@@ -42,11 +46,11 @@ class Constraint:
     energy: float = 0.0
 
 
-def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
-    is_xml = "xml" in path.name.lower()
-    steps = list(iread(path, index=":", format="vasp-xml" if is_xml else "vasp-out"))
-    moments = _moments_of(path if not is_xml else _beside(path, "OUTCAR"), len(steps))
-    labels = [results_as_labels(atoms) | {"magmoms": m} for atoms, m in zip(steps, moments, strict=True)]
+def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
+    is_xml = "xml" in bare_name(path).lower()
+    steps = _steps(path, is_xml=is_xml)
+    outcar = _beside(path, "OUTCAR") if is_xml else path
+    moments = [None] * len(steps) if outcar is None else read_moments(outcar, len(steps))
     oszicar = _beside(path, "OSZICAR")
     constraints = read_constraints(oszicar) if oszicar else []
     if constraints and len(constraints) != len(steps):
@@ -54,29 +58,40 @@ def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
             f"has {len(steps)} ionic steps, but {oszicar} has {len(constraints)} with a constraint on the moments; "
             "they are not of the same run"
         )
-    axes = spin_axes(_saxis(path, steps[0] if is_xml and steps else None))
-    for k, (atoms, known) in enumerate(zip(steps, labels, strict=True)):
+    axes = spin_axes(_saxis_of(steps[0]) if is_xml else read_saxis(path))
+    for k, (atoms, magmoms) in enumerate(zip(steps, moments, strict=True)):
+        results = results_as_labels(atoms) | {"magmoms": magmoms}
         if constraints:
-            known |= _constrained(constraints[k], known["energy"])
-        yield _finish(atoms, known, axes, keys)
+            results |= _constrained(constraints[k], results["energy"])
+        for name in ("magmoms", "magforces"):
+            values = results.get(name)
+            if values is not None and np.shape(values)[-1] == 3:
+                results[name] = np.asarray(values) @ axes.T
+        atoms.calc = None
+        set_results(atoms, results)
+        yield atoms
 
 
-def _finish(atoms: Atoms, labels: dict, axes: np.ndarray, keys: LabelKeys) -> Item:
-    if labels["magmoms"] is None:
-        return StructureError(
-            "no moments of the atoms; run VASP with ISPIN = 2 (or LNONCOLLINEAR) and LORBIT = 11, and keep OUTCAR"
-        )
-    for label in ("magmoms", "magforces"):
-        values = labels.get(label)
-        if values is not None and np.shape(values)[-1] == 3:
-            labels[label] = np.asarray(values) @ axes.T
-    try:
-        return put_labels(atoms, keys, labels)
-    except StructureError as error:
-        return error
+def _steps(path: Path, *, is_xml: bool) -> list[Atoms]:
+    """The complete ionic steps, as ASE reads them but for the moments."""
+    with open_text(path) as file:
+        start = file.read(10_000)
+        file.seek(0)
+        if ("<modeling" if is_xml else "vasp.") not in start:
+            raise NotAStructureError("cannot be read: it is no output of VASP.")
+        steps = read(file, index=slice(None), format="vasp-xml" if is_xml else "vasp-out")
+    if not steps:
+        raise NotAStructureError("holds no complete ionic step; the run ended before.")
+    return steps
 
 
-def _constrained(constraint: Constraint, energy: float | None) -> dict:
+def _saxis_of(first: Atoms) -> np.ndarray:
+    """SAXIS of vasprun.xml; default (0, 0, 1)."""
+    given = (first.calc.parameters if first.calc else {}).get("saxis")
+    return np.array([0.0, 0.0, 1.0] if given is None else given, dtype=float)
+
+
+def _constrained(constraint: Constraint, energy: float | None) -> dict[str, Any]:
     return {
         "magmoms": np.array(constraint.moments),
         "magforces": np.array(constraint.fields) if constraint.fields else None,
@@ -92,7 +107,7 @@ def read_constraints(path: Path) -> list[Constraint]:
     """
     found: list[Constraint] = []
     now, block = Constraint(), None
-    with open_with_compression(str(path), "r") as file:
+    with open_text(path) as file:
         for line in file:
             if "E_p =" in line:
                 now.energy = float(_NUMBER.findall(line.replace("D", "E"))[0])
@@ -109,58 +124,6 @@ def read_constraints(path: Path) -> list[Constraint]:
     return found if any(step.moments for step in found) else []
 
 
-def spin_axes(saxis: np.ndarray) -> np.ndarray:
-    """Rotation from VASP's frame of the moments to Cartesian axes: R_z(α) R_y(β), with the angles of SAXIS.
-
-    Args:
-        saxis: VASP's SAXIS; (0, 0, 1) gives the identity.
-    """
-    x, y, z = saxis
-    alpha, beta = np.arctan2(y, x), np.arctan2(np.hypot(x, y), z)
-    ca, sa, cb, sb = np.cos(alpha), np.sin(alpha), np.cos(beta), np.sin(beta)
-    return np.array([[ca * cb, -sa, ca * sb], [sa * cb, ca, sa * sb], [-sb, 0.0, cb]])
-
-
-def _saxis(path: Path, first: Atoms | None) -> np.ndarray:
-    """SAXIS of vasprun.xml, or of the INCAR that OUTCAR repeats near its beginning; default (0, 0, 1)."""
-    if first is not None:
-        given = (first.calc.parameters if first.calc else {}).get("saxis")
-        return np.array([0.0, 0.0, 1.0] if given is None else given, dtype=float)
-    with open_with_compression(str(path), "r") as file:
-        for line in file:
-            found = re.search(r"\bSAXIS\s*=\s*(.+)", line)
-            if found:
-                numbers = [float(word) for word in re.split(r"[\s,;]+", found[1].strip())[:3]]
-                return np.array(numbers)
-            if "Iteration" in line:
-                break
-    return np.array([0.0, 0.0, 1.0])
-
-
-def _moments_of(outcar: Path | None, n_steps: int) -> list[np.ndarray | None]:
-    """Moments of each ionic step, (n_atoms, 1) or (n_atoms, 3): the last column of its tables of magnetization."""
-    steps: list[list[list[float]]] = []  # of tables
-    rows: list[float] | None = None
-    with open_with_compression(str(outcar), "r") if outcar else nullcontext(()) as file:
-        for line in file:
-            heading = re.match(r"\s*magnetization \(([xyz])\)", line)
-            if heading:
-                rows = []
-                steps += [[]] if heading[1] == "x" else []
-                steps[-1].append(rows)
-            elif rows is not None and re.match(rf"\s*{len(rows) + 1}\s", line):
-                rows.append(float(line.split()[-1]))
-            elif rows and line.strip():
-                rows = None
-    if not steps:
-        return [None] * n_steps
-    if len(steps) not in (n_steps, n_steps + 1):  # VASP repeats the last one at the end
-        raise DataError(
-            f"has {n_steps} complete ionic steps, but {outcar} has {len(steps)} tables of moments"
-        )
-    return [np.array(tables).T for tables in steps[:n_steps]]
-
-
 def _beside(path: Path, name: str) -> Path | None:
     """A file of the same run: the same name with OUTCAR or vasprun.xml replaced, compressed or not."""
     stem = re.sub(r"\.(gz|xz|bz2)$", "", re.sub(r"OUTCAR|vasprun\.xml", name, path.name))
@@ -168,4 +131,10 @@ def _beside(path: Path, name: str) -> Path | None:
     return next((found for found in candidates if found.is_file() and found != path), None)
 
 
-FORMAT = Format("VASP output", lambda path: path.is_file() and _NAME.search(path.name) is not None, _read)
+FORMAT = Format(
+    "VASP output",
+    lambda path: path.is_file() and _NAME.search(path.name) is not None,
+    _read,
+    without_moments="no moments of the atoms; run VASP with ISPIN = 2 (or LNONCOLLINEAR) and LORBIT = 11, and keep "
+    "OUTCAR",
+)

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.errors import StructureError
-from mmace_sim.graph.atoms import check_magmoms, get_magmoms, has_magmoms
+from mmace_sim.graph.atoms import file_magmoms, get_magmoms, has_magmoms
 from mmace_sim.io import expand_folders, read_structures
 from mmace_sim.io.base import Item
 from mmace_sim.io.labels import LabelKeys
@@ -124,10 +124,9 @@ def frame_of(item: Item, source: str, keys: LabelKeys) -> Frame:
         raise item
     if not np.isfinite(item.positions).all() or not np.isfinite(item.cell.array).all():
         raise StructureError("positions or cell are not finite")
-    if keys.magmoms in item.arrays:
-        magmoms = check_magmoms(item.arrays[keys.magmoms], len(item), source=keys.magmoms)
-    else:
-        magmoms = get_magmoms(item)
+    magmoms, _ = file_magmoms(item, keys.magmoms)
+    if magmoms is None:
+        magmoms = get_magmoms(item)  # says what is missing
     return Frame(
         atoms=item,
         source=source,

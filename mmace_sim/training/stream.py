@@ -7,8 +7,8 @@ from typing import overload
 import numpy as np
 
 from mmace_sim.errors import DataError, StructureError
-from mmace_sim.io import expand_folders
-from mmace_sim.io.database import Rows, is_database, open_rows, row_to_atoms
+from mmace_sim.io import expand_folders, labelled
+from mmace_sim.io.database import FORMAT, Rows, is_database, open_rows, row_to_atoms
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.training.frames import Frame, FrameSet, frame_of, read_frames
 from mmace_sim.training.stream_summary import FrameSummary, SummaryBuilder, summarize
@@ -35,7 +35,8 @@ class DatabaseFrames:
         return len(self.rows)
 
     def __getitem__(self, position: int) -> Frame:
-        frame = frame_of(row_to_atoms(self.rows[position], self._keys), f"{self.path}@{position}", self._keys)
+        item = labelled(row_to_atoms(self.rows[position], self._keys), FORMAT, self._keys)
+        frame = frame_of(item, f"{self.path}@{position}", self._keys)
         frame.head = self._head
         return frame
 

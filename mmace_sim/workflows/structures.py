@@ -1,19 +1,15 @@
 """Structures from files and folders, moments included, and the checks before anything is computed with them."""
 
-import json
 import os
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from ase import Atoms
 
-from mmace_sim.errors import StructureError
-from mmace_sim.graph.atoms import get_magmoms, has_magmoms, set_magmoms
-from mmace_sim.io.mcif import is_magnetic_cif, read_mcif
+from mmace_sim.errors import NotAStructureError, StructureError
+from mmace_sim.io import read_atoms
+from mmace_sim.io.opening import bare_name, bare_suffix
 from mmace_sim.text import printable
 from mmace_sim.workflows.checks import StructureCheck, check_structure
 from mmace_sim.workflows.initial_moments import initial_magmoms
@@ -39,7 +35,8 @@ SUFFIXES: frozenset[str] = frozenset(
 PREFIXES: tuple[str, ...] = ("POSCAR", "CONTCAR", "OUTCAR", "XDATCAR")
 """Beginnings of file names that are taken from a folder."""
 
-_SITE_KEYS = ("magmom", "magmoms", "magnetic_moments", "REF_magmom")
+RESULTS: tuple[str, ...] = ("OUTCAR", "XDATCAR", "vasprun")
+"""Beginnings of names of what VASP writes beside the structure that it ends with."""
 
 
 @dataclass
@@ -124,22 +121,46 @@ def _walk(folder: Path) -> list[Path]:
 
 
 def _looks_like_structure(name: str) -> bool:
-    return not name.startswith(".") and (Path(name).suffix.lower() in SUFFIXES or name.startswith(PREFIXES))
+    plain = bare_name(Path(name))
+    return not name.startswith(".") and (bare_suffix(Path(name)) in SUFFIXES or plain.startswith(PREFIXES))
 
 
-def load_structures(paths: Iterable[str | Path]) -> list[LoadedStructure | FailedStructure]:
+def _is_beside_its_structure(path: Path) -> bool:
+    """Whether a file is the output of a run of VASP whose last structure lies beside it."""
+    if not path.name.startswith(RESULTS):
+        return False
+    return any(_looks_like_structure(other.name) for other in path.parent.glob("CONTCAR*"))
+
+
+def load_structures(
+    paths: Iterable[str | Path], on_skipped: Callable[[FailedStructure], None] | None = None
+) -> list[LoadedStructure | FailedStructure]:
     """Read all structures behind files and folders; a file that cannot be read does not stop the others.
+
+    Files in folders that hold no structure (notes, logs, empty files, the OUTCAR beside a CONTCAR) are passed over.
+    Named themselves, they are failures.
 
     Args:
         paths: Files and folders, see `find_structures`.
+        on_skipped: Called with every file that is passed over.
 
     Returns:
         Structures and failures, in the order of the files.
     """
+    paths = [Path(path) for path in paths]
+    named = {path for path in paths if not path.is_dir()}
     items: list[LoadedStructure | FailedStructure] = []
     for path in find_structures(paths):
         try:
-            items += read_structures(path)
+            if path not in named and _is_beside_its_structure(path):
+                raise NotAStructureError(f"{path}: output of a run whose structure is in CONTCAR beside it.")
+            items += _read(path)
+        except NotAStructureError as error:
+            skipped = FailedStructure(str(path), str(error), name=path.name)
+            if path in named or is_run_folder(path.parent):
+                items.append(skipped)
+            elif on_skipped is not None:
+                on_skipped(skipped)
         except StructureError as error:
             items.append(FailedStructure(str(path), str(error), name=path.name))
     _make_names_unique(items)
@@ -161,10 +182,10 @@ def _make_names_unique(items: Sequence[LoadedStructure | FailedStructure]) -> No
 def read_structures(path: str | Path) -> list[LoadedStructure]:
     """Read every structure of a file, with its magnetic moments.
 
-    Anything that ASE reads; moments in mCIF are expanded by the magnetic symmetry, moments of pymatgen JSON are taken
-    from the site property ``magmom`` or the spin of the species. Elsewhere they are looked for as described in
-    `mmace_sim.graph.atoms`: ``initial_magmoms``, calculator results, then arrays ``magmoms``, ``magmom``,
-    ``REF_magmom``, ``magnetic_moments``. Scalars become vectors along z.
+    All formats of `mmace_sim.io`, compressed or not. Moments in mCIF are expanded by the magnetic symmetry, moments of
+    pymatgen JSON are taken from the site property ``magmom`` or the spin of the species. Elsewhere they are looked for
+    as `mmace_sim.graph.atoms.file_magmoms` says: what was computed goes before an initial guess. Scalars become vectors
+    along z.
 
     Args:
         path: The file.
@@ -173,29 +194,32 @@ def read_structures(path: str | Path) -> list[LoadedStructure]:
         The structures, in the order of the file.
 
     Raises:
-        StructureError: If the file cannot be read or holds no structure; the message names the file.
+        StructureError: If the file or a structure in it cannot be read, or there is none; the message names the file.
     """
-    path = Path(path)
+    items = _read(Path(path))
+    for item in items:
+        if isinstance(item, FailedStructure):
+            raise StructureError(item.message)
+    return [item for item in items if isinstance(item, LoadedStructure)]
+
+
+def _read(path: Path) -> list[LoadedStructure | FailedStructure]:
+    """Structures of a file, and those in it that cannot be used."""
     _check_file(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            frames = [_normalise(atoms) for atoms in _read_any(path)]
+        found = list(read_atoms(path))
     except StructureError as error:
         raise type(error)(f"{path}: {error}") from error
-    except Exception as error:
-        reason = str(error).strip() or type(error).__name__
-        raise StructureError(
-            f"{path}: cannot be read ({reason}). Check that it is complete and in a format that ASE reads "
-            "(CIF, mCIF, POSCAR, extxyz, JSON, ...) with the usual ending."
-        ) from error
-    if not frames:
-        raise StructureError(f"{path}: holds no structure.")
-    many = len(frames) > 1
-    return [
-        LoadedStructure(str(path), index, f"{path.name}#{index}" if many else path.name, atoms)
-        for index, atoms in enumerate(frames)
-    ]
+    if not found:
+        raise NotAStructureError(f"{path}: holds no structure.")
+    items: list[LoadedStructure | FailedStructure] = []
+    for index, item in enumerate(found):
+        name = f"{path.name}#{index}" if len(found) > 1 else path.name
+        if isinstance(item, StructureError):
+            items.append(FailedStructure(str(path), f"{path}: {item}", index, name))
+        else:
+            items.append(LoadedStructure(str(path), index, name, item[0], item[1]))
+    return items
 
 
 def _check_file(path: Path) -> None:
@@ -203,93 +227,3 @@ def _check_file(path: Path) -> None:
         raise StructureError(f"{path}: no such file or folder. Check the path.")
     if not os.access(path, os.R_OK):
         raise StructureError(f"{path}: not readable. Check its permissions.")
-    if path.stat().st_size == 0:
-        raise StructureError(f"{path}: the file is empty. Write it again, or remove it.")
-
-
-def _read_any(path: Path) -> list[Atoms]:
-    """All frames, by the reader that keeps the moments."""
-    suffix = path.suffix.lower()
-    if suffix in (".cif", ".mcif") and is_magnetic_cif(path.read_text(encoding="utf-8", errors="replace")):
-        return read_mcif(path)
-    if suffix == ".json":
-        data = json.loads(path.read_text(encoding="utf-8"))
-        structures = _pymatgen_dicts(data)
-        if structures:
-            return [_from_pymatgen(item) for item in structures]
-    from ase.io import read
-
-    known = {".mcif": "cif", ".vasp": "vasp", ".poscar": "vasp", ".contcar": "vasp"}
-    frames = read(path, index=":", format=known.get(suffix))
-    return [frames] if isinstance(frames, Atoms) else list(frames)
-
-
-def _normalise(atoms: Atoms) -> Atoms:
-    """Put the moments where everything else looks for them, and drop what belongs to the file format."""
-    occupancy = atoms.info.pop("occupancy", None) or {}
-    if any(
-        len(site) > 1 or any(abs(part - 1) > 1e-3 for part in site.values()) for site in occupancy.values()
-    ):
-        raise StructureError("sites are partially occupied; give an ordered structure (e.g. a supercell).")
-    for key in ("spacegroup", "unit_cell"):
-        atoms.info.pop(key, None)
-    atoms.arrays.pop("spacegroup_kinds", None)
-    results = getattr(atoms.calc, "results", None) or {}
-    per_atom = results.get("magmom")  # ASE's reader files an extxyz column "magmom" as the total moment
-    if np.ndim(per_atom) > 0 and not has_magmoms(atoms):
-        set_magmoms(atoms, per_atom)
-    elif has_magmoms(atoms):
-        set_magmoms(atoms, get_magmoms(atoms))
-    for name in ("magmoms", "magmom", "magnetic_moments"):
-        atoms.arrays.pop(name, None)
-    atoms.calc = None
-    return atoms
-
-
-def _pymatgen_dicts(data: Any) -> list[dict[str, Any]]:
-    """The pymatgen structures in parsed JSON: one, a list of them, or entries that hold one as ``structure``."""
-    if isinstance(data, list):
-        return [found for item in data for found in _pymatgen_dicts(item)]
-    if not isinstance(data, dict):
-        return []
-    if "sites" in data and ("lattice" in data or data.get("@class") in ("Molecule", "IMolecule")):
-        return [data]
-    return _pymatgen_dicts(data["structure"]) if isinstance(data.get("structure"), dict) else []
-
-
-def _from_pymatgen(data: dict[str, Any]) -> Atoms:
-    """Atoms with moments from the dictionary of a pymatgen Structure or Molecule."""
-    from pymatgen.core import Molecule, Structure
-
-    structure = Structure.from_dict(data) if "lattice" in data else Molecule.from_dict(data)
-    if not structure.is_ordered:
-        raise StructureError("sites are partially occupied; give an ordered structure (e.g. a supercell).")
-    periodic = {"cell": structure.lattice.matrix, "pbc": structure.lattice.pbc} if "lattice" in data else {}
-    numbers = [site.specie.Z for site in structure]
-    atoms = Atoms(numbers, positions=structure.cart_coords, **periodic)
-    moments = [_site_moment(site) for site in structure]
-    missing = [index for index, moment in enumerate(moments) if moment is None]
-    if 0 < len(missing) < len(moments):
-        raise StructureError(
-            f"site {missing[0]} has no moment but others have; give one (0 for none) to every site."
-        )
-    if not missing:
-        scalar = all(np.ndim(moment) == 0 for moment in moments)
-        set_magmoms(atoms, moments if scalar else [_as_vector(moment) for moment in moments])
-    return atoms
-
-
-def _site_moment(site: Any) -> Any:
-    """Moment of a pymatgen site as a number, a vector or None."""
-    moment = next((site.properties[key] for key in _SITE_KEYS if site.properties.get(key) is not None), None)
-    if moment is None:
-        moment = getattr(site.specie, "spin", None)
-    if isinstance(moment, dict) and "moment" in moment:
-        from pymatgen.electronic_structure.core import Magmom
-
-        moment = Magmom(moment["moment"], moment.get("saxis", (0, 0, 1)))
-    return moment.global_moment if hasattr(moment, "global_moment") else moment
-
-
-def _as_vector(moment: Any) -> Any:
-    return (0.0, 0.0, moment) if np.ndim(moment) == 0 else moment

@@ -1,0 +1,86 @@
+"""CIF and magnetic CIF."""
+
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from ase.io.cif import CIFBlock, parse_cif
+
+from mmace_sim.errors import NotAStructureError, StructureError
+from mmace_sim.io.base import Format, Item, add_note
+from mmace_sim.io.labels import LabelKeys
+from mmace_sim.io.mcif import expand_block, lists_moments, lower_tags, refuse_modulated
+from mmace_sim.io.opening import bare_suffix, read_text
+
+_OCCUPANCY = "_atom_site_occupancy"
+
+
+def read_cif(path: Path) -> list[Atoms]:
+    """Read every structure of a CIF file; magnetic ones are expanded by their magnetic symmetry.
+
+    If any data block lists moments, only the blocks that do are read: the others describe the parent structure.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Structures, those of magnetic blocks with moments in Cartesian components (μB) in ``initial_magmoms``.
+
+    Raises:
+        NotAStructureError: If no block has a structure.
+        StructureError: If a structure is incommensurate or disordered, or its symmetry contradicts its moments.
+    """
+    text = read_text(path)
+    if "data_" not in text.lower():
+        raise NotAStructureError("cannot be read: it is no CIF file, it has no data block.")
+    parsed = list(parse_cif(StringIO(text)))
+    blocks = [_with_occupancies(block) for block in parsed if block.has_structure()]
+    if not blocks:
+        raise NotAStructureError("holds no structure in any of its data blocks.")
+    magnetic = [block for block in blocks if lists_moments(lower_tags(block))]
+    if not magnetic and any(lists_moments(lower_tags(block)) for block in parsed):
+        raise StructureError("moments and sites stand in different data blocks; join them to one.")
+    if not magnetic:
+        return [_plain(block) for block in blocks]
+    structures = [expand_block(block) for block in magnetic]
+    left = ", ".join(block.name for block in blocks if block not in magnetic)
+    for atoms in structures if left else ():
+        add_note(atoms, f"data blocks without moments are left out: {left}")
+    return structures
+
+
+def _with_occupancies(block: CIFBlock) -> CIFBlock:
+    """A block in which sites of unknown occupancy (``?`` or ``.``) are occupied, the default of CIF."""
+    tags = dict(block)
+    values = tags.get(_OCCUPANCY)
+    if values is None:
+        return block
+    values = values if isinstance(values, list) else [values]
+    tags[_OCCUPANCY] = [1.0 if str(value).strip() in ("?", ".", "") else value for value in values]
+    if len(values) == 1 and not isinstance(tags.get("_atom_site_label"), list):
+        tags[_OCCUPANCY] = tags[_OCCUPANCY][0]
+    return CIFBlock(block.name, tags)
+
+
+def _plain(block: CIFBlock) -> Atoms:
+    """A structure without moments, expanded by its space group."""
+    refuse_modulated(lower_tags(block))
+    atoms = block.get_atoms()
+    occupancy: dict[str, dict[str, Any]] = atoms.info.pop("occupancy", None) or {}
+    if any(
+        len(site) > 1 or any(abs(part - 1) > 1e-3 for part in site.values()) for site in occupancy.values()
+    ):
+        raise StructureError("sites are partially occupied; give an ordered structure (e.g. a supercell).")
+    for key in ("spacegroup", "unit_cell"):
+        atoms.info.pop(key, None)
+    atoms.arrays.pop("spacegroup_kinds", None)
+    return atoms
+
+
+def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
+    yield from read_cif(path)
+
+
+FORMAT = Format("CIF", lambda path: bare_suffix(path) in (".cif", ".mcif"), _read)

@@ -1,0 +1,126 @@
+"""Rows of ASE's databases as plain dictionaries, and the structures that they hold.
+
+The readers of JSON, SQLite, LMDB and trajectory files give such dictionaries; nothing in them is decoded further. ASE's
+own readers are not used: they build whatever object a file names and allocate whatever size it announces.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ase.constraints
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_properties
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from mmace_sim.errors import StructureError
+from mmace_sim.graph.atoms import check_atomic_numbers, set_magmoms
+from mmace_sim.io.plain_json import parse_ase_json
+
+CONSTRAINTS: frozenset[str] = frozenset(
+    {"FixAtoms", "FixBondLength", "FixBondLengths", "FixCartesian", "FixCom", "FixInternals", "FixLinearTriatomic",
+     "FixScaled", "FixSubsetCom", "FixedLine", "FixedMode", "FixedPlane", "Hookean"}
+)  # fmt: skip
+"""Constraints that a file may name; all of them are made from numbers only."""
+
+_PER_ATOM = ("forces", "magmoms", "magforces", "charges", "energies")
+
+
+def atoms_of_row(row: Mapping[str, Any]) -> Atoms:
+    """The structure of a row, with its calculator results in ``atoms.calc``.
+
+    Args:
+        row: ``numbers`` and ``positions``, and whatever else ASE's databases have.
+
+    Raises:
+        StructureError: If numbers or positions are missing, or lengths do not agree.
+    """
+    if "numbers" not in row or "positions" not in row:
+        raise StructureError("the row has no numbers or no positions")
+    numbers = check_atomic_numbers(row["numbers"])
+    cell, pbc = row.get("cell"), row.get("pbc")
+    cell = cell.get("array") if isinstance(cell, Mapping) else cell  # ASE's JSON wraps it
+    atoms = Atoms(numbers, positions=_vectors(row["positions"], len(numbers), "positions"))
+    atoms.set_cell(np.zeros((3, 3)) if cell is None else np.array(cell, dtype=float))
+    atoms.set_pbc(False if pbc is None else np.array(pbc, dtype=bool))
+    if row.get("tags") is not None:
+        atoms.set_tags(np.array(row["tags"], dtype=int))
+    if row.get("masses") is not None:
+        atoms.set_masses(np.array(row["masses"], dtype=float))
+    if row.get("initial_charges") is not None:
+        atoms.set_initial_charges(np.array(row["initial_charges"], dtype=float))
+    if row.get("momenta") is not None:
+        atoms.set_momenta(_vectors(row["momenta"], len(atoms), "momenta"))
+    if row.get("initial_magmoms") is not None:
+        set_magmoms(atoms, _shaped(row["initial_magmoms"], len(atoms)))
+    atoms.set_constraint(read_constraints(row.get("constraints"), len(atoms)))
+    set_results(atoms, {name: row.get(name) for name in (*all_properties, "magforces")})
+    return atoms
+
+
+def set_results(atoms: Atoms, results: Mapping[str, Any]) -> None:
+    """Attach what was computed for a structure.
+
+    Args:
+        atoms: Structure to change.
+        results: Values by name; None is left out. Vectors of all atoms may stand one after the other.
+    """
+    found = {
+        name: _shaped(value, len(atoms)) if name in _PER_ATOM else value
+        for name, value in results.items()
+        if value is not None
+    }
+    if found:
+        atoms.calc = SinglePointCalculator(atoms)
+        atoms.calc.results.update(found)
+
+
+def read_constraints(value: Any, n_atoms: int) -> list[ase.constraints.FixConstraint]:
+    """Constraints as ASE writes them into files.
+
+    Args:
+        value: A list of dictionaries with a name and arguments, its JSON, or None.
+        n_atoms: Number of atoms.
+
+    Raises:
+        StructureError: If a constraint is none of `CONSTRAINTS`, or its arguments are wrong.
+    """
+    if isinstance(value, str | bytes):
+        value = parse_ase_json(value if isinstance(value, str) else value.decode("utf-8", "replace"))
+    constraints = []
+    for item in () if value is None else value:
+        arguments = dict(item.get("kwargs", item)) if isinstance(item, Mapping) else {}
+        name = str(item.get("name", arguments.pop("__name__", ""))) if isinstance(item, Mapping) else ""
+        name = name.rsplit(".", 1)[-1]
+        if name not in CONSTRAINTS:
+            raise StructureError(
+                f"the constraint {name!r} in the file is not known. Remove it from the file."
+            )
+        if name in ("FixedLine", "FixedPlane") and "a" in arguments:
+            arguments["indices"] = arguments.pop("a")
+        arguments.pop("name", None)
+        try:
+            constraint = getattr(ase.constraints, name)(**arguments)
+            indices = np.asarray(getattr(constraint, "index", ()), dtype=int)
+        except (AssertionError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise StructureError(f"the constraint {name} in the file is mutilated ({error}).") from error
+        if indices.size and (indices.max() >= n_atoms or indices.min() < -n_atoms):
+            raise StructureError(f"the constraint {name} is about an atom that the structure has not.")
+        constraints.append(constraint)
+    return constraints
+
+
+def _vectors(values: Any, n_atoms: int, name: str) -> np.ndarray:
+    try:
+        vectors = np.array(values, dtype=float)
+        if vectors.size == 3 * n_atoms:
+            return vectors.reshape(n_atoms, 3)
+    except (TypeError, ValueError) as error:
+        raise StructureError(f"{name} are no numbers ({error})") from error
+    raise StructureError(f"{name} have shape {vectors.shape}, but there are {n_atoms} atoms")
+
+
+def _shaped(values: Any, n_atoms: int) -> Any:
+    """Values per atom; SQLite stores vectors one after the other."""
+    values = np.asarray(values)
+    return values.reshape(n_atoms, 3) if values.ndim == 1 and values.size == 3 * n_atoms else values

@@ -1,0 +1,127 @@
+"""Extended XYZ, frame by frame: no more is read than is there, and names stay text."""
+
+import json
+import re
+from collections.abc import Iterator
+from io import StringIO, TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io.extxyz import key_val_str_to_dict, read_xyz
+
+from mmace_sim.errors import NotAStructureError, StructureError
+from mmace_sim.io.base import Format, Item
+from mmace_sim.io.labels import LabelKeys
+from mmace_sim.io.opening import bare_name, open_text
+
+_NAME = re.compile(r"\.(ext)?xyz$", re.IGNORECASE)
+
+_PAIR = re.compile(r"(?<!\S)([A-Za-z_][\w-]*)=(?:\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|(\S+))")
+
+_NAMES = re.compile(r"(?:^|_)(group|id|uid|uuid|hash|name|label|key|sha\d*|md5|config_type)$", re.IGNORECASE)
+"""Keys whose values are names."""
+
+
+def parse_comment(line: str) -> dict[str, Any]:
+    """The second line of a frame; names of structures stay text.
+
+    ASE turns everything that looks like a number into one: a group called ``12e345`` would become infinity, the same
+    for many groups, and an id ``0012`` the number 12. It also parses text that begins with ``_JSON``; here only numbers
+    and plain data come from it, everything else stays text. A stress of six numbers (Voigt) is taken too.
+
+    Args:
+        line: The line.
+    """
+    held: dict[str, Any] = {}
+
+    def hold(match: re.Match[str]) -> str:
+        key, text = match[1], next((value for value in match.groups()[1:] if value is not None), "")
+        if text.startswith("_JSON "):
+            held[key] = _json_value(text.replace('\\"', '"'))
+        elif key in ("stress", "virial") and len(text.split()) == 6:
+            held[key] = np.array([float(word) for word in text.split()])
+        else:
+            return match[0]
+        return ""
+
+    info = key_val_str_to_dict(_PAIR.sub(hold, line))
+    for key, *quoted in _PAIR.findall(line):
+        text = next((value for value in quoted if value), "")
+        if key in info and (_NAMES.search(key) or _is_overflow(info[key], text)):
+            info[key] = text.replace('\\"', '"')
+    return info | held
+
+
+def _json_value(text: str) -> Any:
+    """What ASE wrote as JSON: arrays and plain data; text that looks like an object of any program stays text."""
+    try:
+        value = json.loads(text.removeprefix("_JSON "))
+        array = np.array(value)
+    except (ValueError, RecursionError):  # no JSON, or a ragged list
+        return text
+    if array.dtype.kind in "ifb":
+        return array
+    return text if '"__' in text or '"@' in text else value
+
+
+def _is_overflow(value: Any, text: str) -> bool:
+    """Whether numbers became infinite because they do not fit."""
+    is_number = isinstance(value, float | np.ndarray) and np.asarray(value).dtype.kind == "f"
+    return is_number and bool(np.isinf(value).any()) and "inf" not in text.lower()
+
+
+def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
+    with open_text(path) as file:
+        for number, block in enumerate(_blocks(file)):
+            try:
+                yield _structure(block)
+            except StructureError:
+                raise
+            except Exception as error:
+                raise StructureError(
+                    f"frame {number} cannot be read: {error or type(error).__name__}"
+                ) from error
+
+
+def _blocks(file: TextIOWrapper) -> Iterator[list[str]]:
+    """Lines of each frame."""
+    for first in file:
+        word = first.split()[:1]
+        if not word:  # blank lines between frames and at the end
+            continue
+        if not re.fullmatch(r"\d+", word[0]):
+            raise NotAStructureError(
+                f"cannot be read: a frame begins with {first[:40].strip()!r}, not with a number."
+            )
+        n_atoms = int(word[0][:18])
+        block = [first, file.readline()]
+        while len(block) < n_atoms + 2 and (line := file.readline()):
+            block.append(line)
+        if len(block) < n_atoms + 2 or len(word[0]) > 18:
+            raise StructureError(
+                f"cannot be read: a frame announces {word[0][:24]} atoms, but the file ends after "
+                f"{len(block) - 2} of them."
+            )
+        yield block
+
+
+def _structure(block: list[str]) -> Atoms:
+    columns = re.search(r"Properties=\"?([^\s\"]+)", block[1])
+    announced = sum(int(n[:12]) for n in re.findall(r":[RISL]:(\d+)", columns[1])) if columns else 4
+    present = len(block[2].split()) if len(block) > 2 else announced
+    if announced > present:
+        raise StructureError(
+            f"cannot be read: Properties announce {announced} columns, but the rows have {present}."
+        )
+    (atoms,) = read_xyz(StringIO("".join(block)), index=slice(None), properties_parser=parse_comment)
+    return atoms
+
+
+def is_extxyz(path: Path) -> bool:
+    """Whether a name is that of an extended XYZ file, plain or compressed."""
+    return _NAME.search(bare_name(path)) is not None
+
+
+FORMAT = Format("extended XYZ", is_extxyz, _read, results_are_labels=False)
