@@ -14,7 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from torch import nn
 
 from mmace_sim.errors import UnsupportedElementError
-from mmace_sim.graph.atoms import INITIAL_MAGMOMS, get_magmoms, has_magmoms
+from mmace_sim.graph.atoms import INITIAL_MAGMOMS, check_atomic_numbers, get_magmoms, has_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
@@ -131,6 +131,7 @@ class MMACECalculator(Calculator):
             self.results["stress"] = full_3x3_to_voigt_6_stress(output["stress"][0])
 
     def _check_elements(self, atoms: Atoms) -> None:
+        check_atomic_numbers(atoms.numbers)
         unknown = sorted(set(atoms.numbers.tolist()) - set(self.model.elements))
         if unknown:
             name = getattr(self.model, "metadata", {}).get("name", "the model")

@@ -149,13 +149,25 @@ def check_magmoms(magmoms: MomentsLike, n_atoms: int, *, source: str) -> Float[n
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise StructureError(f"{source} of atom {bad[0]} is not finite: {vectors[bad[0]]} μB.")
-    beyond = np.flatnonzero((np.abs(vectors) > MAX_MOMENT).any(axis=1))
+    return vectors
+
+
+def check_magnitudes(magmoms: Float[np.ndarray, "n_atoms 3"], *, source: str) -> None:
+    """Make sure that moments which a user or a file gives can be those of atoms.
+
+    Args:
+        magmoms: Moments, in μB.
+        source: Where the moments come from, for the message.
+
+    Raises:
+        StructureError: If one is beyond `MAX_MOMENT`.
+    """
+    beyond = np.flatnonzero((np.abs(magmoms) > MAX_MOMENT).any(axis=1))
     if len(beyond):
         raise StructureError(
-            f"{source} of atom {beyond[0]} is {vectors[beyond[0]]} μB; no atom has more than {MAX_MOMENT:g} μB. "
-            "Give moments in μB per atom."
+            f"{source} of atom {beyond[0]} is {magmoms[beyond[0]]} μB, beyond any meaning: no atom has more than "
+            f"{MAX_MOMENT:g} μB. Give moments in μB per atom."
         )
-    return vectors
 
 
 def check_atomic_numbers(numbers: Any) -> Int[np.ndarray, " n_atoms"]:
@@ -212,6 +224,7 @@ def file_magmoms(atoms: Atoms, key: str = "REF_magmom") -> tuple[Float[np.ndarra
         return None, ""
     source, values = found[0]
     taken = check_magmoms(values, len(atoms), source=source)
+    check_magnitudes(taken, source=source)
     guess = None if source == INITIAL_MAGMOMS else arrays.get(INITIAL_MAGMOMS)
     if guess is None or np.allclose(widen_collinear(guess), taken, atol=1e-6):
         return taken, ""

@@ -44,7 +44,7 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
     name = _format_name(path)
     if name not in FORMATS:
         raise StructureError(
-            f"files of the format {name!r} are not read: they can hold programs, or no structure. Convert it to CIF, "
+            f"cannot be read: files of the format {name!r} can hold programs, or no structure. Convert it to CIF, "
             "POSCAR or extxyz with the program that wrote it."
         )
     text = read_text(path)

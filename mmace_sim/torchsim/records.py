@@ -10,7 +10,7 @@ from ase import Atoms
 from jaxtyping import Bool, Float, Int
 
 from mmace_sim.errors import MissingMomentsError, StructureError
-from mmace_sim.graph.atoms import check_magmoms, get_magmoms
+from mmace_sim.graph.atoms import check_atomic_numbers, check_magmoms, get_magmoms
 from mmace_sim.torchsim.constraints import Fixed, fixed_from_ase, fixed_from_selective_dynamics
 
 ANGSTROM_PER_FS: float = 1.0 / ase.units.fs
@@ -69,6 +69,7 @@ def read_record(item: Any) -> Record:
 
 
 def _read_ase(atoms: Atoms) -> Record:
+    check_atomic_numbers(atoms.numbers)
     return Record(
         positions=atoms.get_positions(),
         cell=atoms.cell.array.copy(),

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from matscipy.neighbours import neighbour_list
 
 from mmace_sim.errors import MissingMomentsError, ModelFileError, StructureError, UnsupportedElementError
-from mmace_sim.graph.atoms import get_magmoms, has_magmoms
+from mmace_sim.graph.atoms import check_atomic_numbers, check_magnitudes, get_magmoms, has_magmoms
 
 MIN_DISTANCE: float = 0.5
 """Atoms closer than this (Å) are a mistake: no bond is shorter than 0.7 Å."""
@@ -22,9 +22,6 @@ MIN_FLATNESS: float = 1e-3
 
 MAX_LENGTH: float = 1e6
 """Cell vectors and coordinates beyond this (Å) are a mistake."""
-
-MAX_MOMENT: float = 100.0
-"""Moments beyond this (μB) are a mistake: no atom carries more than some 10 μB."""
 
 _ALL_PAIRS = 64
 
@@ -54,7 +51,8 @@ def check_structure(atoms: Atoms, elements: Iterable[int] | None, name: str = ""
         Whether its cell can relax.
 
     Raises:
-        StructureError: No atoms, NaN or infinite numbers, flat or left-handed cell, atoms on top of each other.
+        StructureError: No atoms or elements, NaN or infinite numbers, flat or left-handed cell, atoms on top of each
+            other, moments that no atom has.
         UnsupportedElementError: An element that the model does not know.
         MissingMomentsError: No moments.
         MomentShapeError: Moments of a wrong shape.
@@ -82,17 +80,10 @@ def check_moments(atoms: Atoms) -> None:
         atoms: Structure with moments.
 
     Raises:
-        StructureError: If one is not finite, or longer than `MAX_MOMENT`.
+        StructureError: If one is not finite, or beyond `mmace_sim.graph.atoms.MAX_MOMENT`.
         MomentShapeError: If they have a wrong shape.
     """
-    magmoms = get_magmoms(atoms)
-    largest = np.abs(magmoms).max(axis=1, initial=0.0)
-    index = int(np.argmax(largest))
-    if largest[index] > MAX_MOMENT:
-        raise StructureError(
-            f"the moment of atom {index} ({atoms.symbols[index]}) is {largest[index]:.3g} μB, beyond any meaning (no "
-            f"more than {MAX_MOMENT:.0f} μB). Correct it in the file; moments are in μB."
-        )
+    check_magnitudes(get_magmoms(atoms), source="the moment")
 
 
 def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureCheck:
@@ -111,7 +102,7 @@ def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureChe
     """
     if len(atoms) == 0:
         raise StructureError("the structure holds no atoms.")
-    _check_numbers(atoms)
+    check_atomic_numbers(atoms.numbers)
     if elements is not None:
         _check_elements(atoms, {int(number) for number in elements})
     finite = np.isfinite(atoms.positions).all(axis=1)
@@ -133,16 +124,6 @@ def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureChe
         return StructureCheck(cell_can_relax=True)
     kind = "a molecule (not periodic)" if not atoms.pbc.any() else "not periodic in all three directions"
     return StructureCheck(cell_can_relax=False, note=f"{kind}: the cell stays fixed")
-
-
-def _check_numbers(atoms: Atoms) -> None:
-    wrong = sorted({int(z) for z in atoms.numbers if not 0 <= z < len(chemical_symbols)})
-    if wrong:
-        index = int(np.flatnonzero(atoms.numbers == wrong[0])[0])
-        raise UnsupportedElementError(
-            f"atom {index} has the atomic number {wrong[0]}, which is no element (1 to {len(chemical_symbols) - 1}). "
-            "Correct the file."
-        )
 
 
 def _check_elements(atoms: Atoms, elements: set[int]) -> None:
