@@ -271,14 +271,14 @@ def test_names_of_any_bytes(model, tmp_path):
     ]
     for name in names:
         (folder / name).write_text(frame_text(bcc()).text)
-    (folder / "broken\n\udcff.cif").write_text("nothing")
+    (folder / "broken\n\udcff.extxyz").write_text("2\n\nFe 0 0 0\n")
     result = mmace_sim(
         "relax", folder, "-m", model, "-o", tmp_path / "o\udcff", "--write", "mcif", *QUICK[:-1]
     )
     assert result.exit_code == 3, result.output
     assert "\x1b[31m" not in result.output
     entries = summary_of(tmp_path / "o\udcff")["structures"]
-    assert {Path(entry["file"]).name for entry in entries} == {*names, "broken\n\udcff.cif"}
+    assert {Path(entry["file"]).name for entry in entries} == {*names, "broken\n\udcff.extxyz"}
     assert all(entry["name"].isprintable() for entry in entries)
     again = ase.io.read(tmp_path / "o\udcff" / "relaxed.extxyz", ":")
     assert {atoms.info["name"] for atoms in again} == {printable(name) for name in names}

@@ -22,7 +22,7 @@ from ase import Atoms
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError
+from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError, UnsupportedElementError
 
 MomentsLike = ArrayLike | Sequence[Any]
 """Anything that makes an array of moments (NumPy's own type forgets tuples)."""
@@ -180,7 +180,8 @@ def check_atomic_numbers(numbers: Any) -> Int[np.ndarray, " n_atoms"]:
         The numbers as an array.
 
     Raises:
-        StructureError: If one is no element.
+        StructureError: If they are no whole numbers.
+        UnsupportedElementError: If one is no element.
     """
     try:
         values = np.array(numbers).reshape(-1)
@@ -189,8 +190,10 @@ def check_atomic_numbers(numbers: Any) -> Int[np.ndarray, " n_atoms"]:
         raise StructureError(f"atomic numbers are no whole numbers ({error}).") from error
     wrong = np.flatnonzero((whole != values) | (whole < 1) | (whole > MAX_ATOMIC_NUMBER))
     if len(wrong):
-        raise StructureError(
-            f"atom {wrong[0]} has the atomic number {values[wrong[0]]}, which is no element (1 to {MAX_ATOMIC_NUMBER})."
+        name = "X" if values[wrong[0]] == 0 else "no element"
+        raise UnsupportedElementError(
+            f"the structure holds {name}: atom {wrong[0]} has the atomic number {values[wrong[0]]}, "
+            f"which is no element (1 to {MAX_ATOMIC_NUMBER})."
         )
     return whole
 
