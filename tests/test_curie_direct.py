@@ -160,7 +160,15 @@ def test_volume_moves_sample_an_ideal_gas():
 
 
 def network(kind):
-    """The default model, one with a spin–orbit term and two elements, one with two layers, which keeps no sums."""
+    """The default model, one with a spin–orbit term and two elements, one with two layers, which keeps no sums.
+
+    With a repulsion, half of the pairs of bcc are below its onset, and some energies below the floor.
+    """
+    if kind.endswith("repulsion"):
+        model = network(kind.removesuffix(" repulsion"))
+        model.config = model.config.model_copy(update={"repulsion": {}})
+        model.set_limits(repulsion={"Cr-Cr": 2.6, "Cr-Fe": 2.7, "Fe-Fe": 2.6}, energy_floor={26: -0.2})
+        return model
     if kind == "default":
         return load_model("default")
     torch.manual_seed(0)
@@ -192,7 +200,15 @@ def supercell(model, repeat, *, seed=0):
 
 @pytest.mark.parametrize("fixed", [True, False])
 @pytest.mark.parametrize(
-    ("kind", "repeat"), [("default", (11, 1, 1)), ("spin-orbit", (11, 1, 1)), ("two layers", (17, 1, 1))]
+    ("kind", "repeat"),
+    [
+        ("default", (11, 1, 1)),
+        ("spin-orbit", (11, 1, 1)),
+        ("two layers", (17, 1, 1)),
+        ("default repulsion", (11, 1, 1)),
+        ("spin-orbit repulsion", (11, 1, 1)),
+        ("two layers repulsion", (17, 1, 1)),
+    ],
 )
 def test_local_changes_are_those_of_the_whole(kind, repeat, fixed):
     """With kept sums over neighbours and without, for moments that turn and that change in every way."""
@@ -200,7 +216,7 @@ def test_local_changes_are_those_of_the_whole(kind, repeat, fixed):
     graph = supercell(model, repeat)
     colors = find_colors(graph, reach(model, graph))
     (local,) = local_energies(model, [graph], colors, fixed_lengths=fixed)
-    assert isinstance(local, KeptSums) == (kind != "two layers")
+    assert isinstance(local, KeptSums) == (not kind.startswith("two layers"))
     assert sorted(torch.cat([c.atoms for c in local.colors]).tolist()) == list(range(graph.n_atoms))
     assert max(len(c.atoms) for c in local.colors) > 1
     generator = torch.Generator().manual_seed(0)

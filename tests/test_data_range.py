@@ -2,8 +2,8 @@
 
 import pytest
 
-from mmace_sim.model.config import ModelConfig
-from mmace_sim.model.data_range import data_range, interaction_energy_per_atom, pair_name
+from mmace_sim.model.config import ModelConfig, pair_name
+from mmace_sim.model.data_range import data_range, interaction_energy_per_atom
 from mmace_sim.model.magnetic_mace import MagneticMACE
 
 RANGE = {

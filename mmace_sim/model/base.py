@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.model.reference import ReferenceEnergy
+from mmace_sim.nn.repulsion import NO_FLOOR, ShortRange
 
 
 class MagneticModel(nn.Module):
@@ -17,6 +18,7 @@ class MagneticModel(nn.Module):
 
     Attributes:
         reference: Energies of isolated atoms, which each architecture makes.
+        short_range: What acts between atoms closer than those of the data, or None.
     """
 
     reference: ReferenceEnergy
@@ -31,6 +33,7 @@ class MagneticModel(nn.Module):
         self.register_buffer("species_table", table, persistent=False)
         max_moment = [config.moment_scale(z) for z in config.atomic_numbers]
         self.register_buffer("max_moment", torch.tensor(max_moment, dtype=torch.float64), persistent=False)
+        self.short_range = _short_range(config)
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
 
     @property
@@ -58,6 +61,20 @@ class MagneticModel(nn.Module):
         """Device of the network."""
         return self.scale.device
 
+    def set_limits(
+        self, *, repulsion: dict[str, float] | None = None, energy_floor: dict[int, float] | None = None
+    ) -> None:
+        """Change where the network ends; no weight changes.
+
+        Args:
+            repulsion: Onsets as in the configuration; None keeps them.
+            energy_floor: Floors as in the configuration; None keeps them.
+        """
+        told = {"repulsion": repulsion, "energy_floor": energy_floor}
+        self.config = self.config.model_copy(update={k: v for k, v in told.items() if v is not None})
+        short_range = _short_range(self.config)
+        self.short_range = short_range if short_range is None else short_range.to(self.device)
+
     def forward(
         self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
     ) -> dict[str, Tensor]:
@@ -72,7 +89,39 @@ class MagneticModel(nn.Module):
         """
         species = self.species_table[graph.atomic_numbers]
         vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
-        return self.totals(graph, species, self.network(graph, vectors, species))
+        interaction = self.network(graph, self.seen_vectors(graph, vectors), species)
+        return self.totals(graph, species, interaction, self.close_pairs(graph, vectors))
+
+    def seen_vectors(
+        self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]
+    ) -> Float[Tensor, "n_edges 3"]:
+        """Pair vectors as the network sees them: it is blind below the shortest distances of its data.
+
+        Args:
+            graph: The batch.
+            vectors: Vector of each pair from the centre to the neighbour, in Å.
+        """
+        if self.short_range is None:
+            return vectors
+        return self.short_range.seen(vectors, self._pairs(graph))
+
+    def close_pairs(
+        self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]
+    ) -> Float[Tensor, " n_atoms"] | float:
+        """Repulsion of atoms closer than those of the data, in eV and float64, half of each pair's to either.
+
+        Args:
+            graph: The batch.
+            vectors: Vector of each pair from the centre to the neighbour, in Å.
+        """
+        if self.short_range is None:
+            return 0.0
+        receiver = graph.edge_index[1]
+        return self.short_range.energies(vectors, self._pairs(graph), receiver, graph.n_atoms)
+
+    def _pairs(self, graph: MagneticGraph) -> Int[Tensor, "2 n_edges"]:
+        """Elements of both atoms of each pair."""
+        return self.species_table[graph.atomic_numbers][graph.edge_index]
 
     def network(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]
@@ -91,13 +140,15 @@ class MagneticModel(nn.Module):
         graph: MagneticGraph,
         species: Int[Tensor, " n_atoms"],
         interaction: Float[Tensor, " n_atoms"],
+        repulsion: Float[Tensor, " n_atoms"] | float = 0.0,
     ) -> dict[str, Tensor]:
-        """Add reference energies to the scaled output of the network, and sum up each structure.
+        """Add reference energies and the repulsion to the scaled output of the network, and sum up each structure.
 
         Args:
             graph: The batch.
             species: Index of each atom's element.
             interaction: Output of the network for each atom.
+            repulsion: From `close_pairs`.
 
         Returns:
             "energy" of each structure and "node_energy" of each atom, in eV and float64.
@@ -105,7 +156,7 @@ class MagneticModel(nn.Module):
         rows = species
         if graph.head_idx is not None:
             rows = species + len(self.elements) * graph.head_idx[graph.system_idx]
-        node_energy = self.node_energies(interaction, graph.magmoms, rows)
+        node_energy = self.node_energies(interaction, graph.magmoms, rows) + repulsion
         energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
         return {"energy": energy, "node_energy": node_energy}
 
@@ -115,11 +166,23 @@ class MagneticModel(nn.Module):
         magmoms: Float[Tensor, "n_atoms 3"],
         species: Int[Tensor, " n_atoms"],
     ) -> Float[Tensor, " n_atoms"]:
-        """Energy of each atom, in eV and float64: the scaled output of the network and the reference energy.
+        """Energy of each atom but the repulsion, in eV and float64: scaled output of the network and reference energy.
 
         Args:
             interaction: Output of the network for each atom.
             magmoms: Moments, in μB.
             species: Row of each atom in the tables of the reference.
         """
-        return self.scale.double() * interaction.double() + self.reference(magmoms, species)
+        energies = self.scale.double() * interaction.double()
+        if self.short_range is not None:
+            energies = self.short_range.limited(energies, species % len(self.elements))
+        return energies + self.reference(magmoms, species)
+
+
+def _short_range(config: ArchitectureConfig) -> ShortRange | None:
+    """What acts below the distances of the data, if the configuration asks for it."""
+    if config.repulsion is None:
+        return None
+    numbers = config.atomic_numbers
+    onsets = [[config.repulsion_onset(a, b) for b in numbers] for a in numbers]
+    return ShortRange(numbers, onsets, [config.energy_floor.get(z, NO_FLOOR) for z in numbers])

@@ -40,9 +40,11 @@ def save_model(model: AnyModel, path: str | Path, metadata: dict[str, Any] | Non
     config = model.config.model_dump(mode="json")
     if plain := model.heads == [DEFAULT_HEAD] and not config["heads"][DEFAULT_HEAD]:
         del config["heads"]
+    if config["repulsion"] is None:
+        del config["repulsion"], config["energy_floor"]
     header = {
         **(model.metadata if metadata is None else metadata),
-        "format_version": 1 if plain else FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if "repulsion" in config else 1 if plain else 2,
         "architecture": type(model).__name__,
         "config": config,
         "mmace_sim_version": __version__,

@@ -40,6 +40,32 @@ def check_head(name: str) -> str:
     return name
 
 
+def pair_name(first: int | str, second: int | str) -> str:
+    """Name of a pair of elements, in alphabetical order.
+
+    Args:
+        first: Atomic number or symbol.
+        second: The other one.
+    """
+    symbols = [z if isinstance(z, str) else ase_data.chemical_symbols[z] for z in (first, second)]
+    return "-".join(sorted(symbols))
+
+
+def check_pair(name: str) -> str:
+    """The name of a pair of elements, in alphabetical order.
+
+    Args:
+        name: Two symbols with a hyphen between.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    symbols = name.split("-")
+    if len(symbols) != 2 or not set(symbols) <= set(ase_data.chemical_symbols[1:]):
+        raise ValueError(f"{name!r} is no pair of elements such as Al-Fe")
+    return pair_name(*symbols)
+
+
 def _holds_boolean(value: Any) -> bool:
     if isinstance(value, dict | list | tuple):
         return any(map(_holds_boolean, value.values() if isinstance(value, dict) else value))
@@ -52,6 +78,9 @@ Element = Annotated[int, BeforeValidator(atomic_number), Field(ge=1, le=118)]
 Moment = Annotated[float, Field(ge=0, le=100)]
 Width = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 Basis = Annotated[int, Field(ge=1, le=256)]
+Pair = Annotated[str, Field(max_length=5), AfterValidator(check_pair)]
+Onset = Annotated[float, Field(gt=0, le=30)]
+Floor = Annotated[float, Field(ge=-1e6, le=0)]
 Head = Annotated[str, Field(max_length=100), AfterValidator(check_head)]
 
 
@@ -88,6 +117,13 @@ class ArchitectureConfig(BaseModel):
     """Names of the data sets with isolated-atom and one-body energies of their own. Each with the largest moments, in
     μB, of the elements whose moments stay below `max_moment` in it: its wall stands there."""
 
+    repulsion: dict[Pair, Onset] | None = Field(default=None, max_length=10_000)
+    """Distance of each pair of elements ("Al-Fe", in Å) below which a repulsion of known form replaces the network. The
+    sum of covalent radii for pairs that are left out; null: no repulsion, as in files of earlier versions."""
+    energy_floor: dict[Element, Floor] = {}
+    """Energy of each element, in eV, below which what the network gives an atom comes to rest; with `repulsion` only.
+    Found after the training, well below all that the data know."""
+
     @model_validator(mode="before")
     @classmethod
     def _no_booleans(cls, values: Any) -> Any:
@@ -118,12 +154,22 @@ class ArchitectureConfig(BaseModel):
 
     @model_validator(mode="after")
     def _known_elements(self) -> "ArchitectureConfig":
-        unknown = set(self.max_moment).union(*self.heads.values()) - set(self.atomic_numbers)
-        if unknown:
+        named = set(self.max_moment).union(self.energy_floor, *self.heads.values())
+        if unknown := named - set(self.atomic_numbers):
             raise ValueError(
-                f"max_moment or heads name elements {sorted(unknown)} that are not in atomic_numbers"
+                f"max_moment, energy_floor or heads name elements {sorted(unknown)} that are not in atomic_numbers"
             )
         return self
+
+    def repulsion_onset(self, first: int, second: int) -> float:
+        """Distance of two elements below which the repulsion acts, in Å.
+
+        Args:
+            first: Atomic number.
+            second: The other one.
+        """
+        covalent = float(ase_data.covalent_radii[first] + ase_data.covalent_radii[second])
+        return min((self.repulsion or {}).get(pair_name(first, second), covalent), self.r_max)
 
     @property
     def num_channels(self) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ase.data import chemical_symbols
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mmace_sim.model.base import MagneticModel
@@ -35,17 +34,6 @@ class DataRange(BaseModel):
         """Distance of the lowest and the highest energy, in eV/atom."""
         low, high = self.interaction_energy_per_atom
         return high - low
-
-
-def pair_name(first: int | str, second: int | str) -> str:
-    """Name of a pair of elements, in alphabetical order.
-
-    Args:
-        first: Atomic number or symbol.
-        second: The other one.
-    """
-    symbols = [z if isinstance(z, str) else chemical_symbols[z] for z in (first, second)]
-    return "-".join(sorted(symbols))
 
 
 def data_range(model: Any) -> DataRange | None:

@@ -34,6 +34,7 @@ MAGNETIC_FIELDS: tuple[str, ...] = (
     "spin_max_ell",
     "spin_orbit",
     "spin_orbit_channels",
+    "repulsion",
 )
 """Hyper-parameters that are free; the foundation fixes the others."""
 

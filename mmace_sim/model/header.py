@@ -11,8 +11,9 @@ from mmace_sim.errors import ModelFileError
 from mmace_sim.model.architectures import ARCHITECTURES
 from mmace_sim.model.config import ArchitectureConfig
 
-FORMAT_VERSION: int = 2
-"""Newest format; files with the one head "default" are still written as format 1, which older versions read."""
+FORMAT_VERSION: int = 3
+"""Newest format, with a repulsion. Files that need less are written as format 2 (several heads) or 1 (the one head
+"default"), which older versions read."""
 
 MAX_CHARACTERS: int = 10_000_000
 MAX_DEPTH: int = 100

@@ -29,10 +29,12 @@ class PairTable:
     Attributes:
         edges: Their geometry.
         weights: Their weights in the space and in the spin convolution.
+        repulsion: Repulsion of each centre, in eV and float64.
     """
 
     edges: Edges
     weights: tuple[Float[Tensor, "n_pairs _n"], Float[Tensor, "n_pairs _m"]]
+    repulsion: Float[Tensor, " n_centres"]
 
 
 class PairSums:
@@ -76,8 +78,10 @@ class PairSums:
             graph: Structures.
         """
         species = self.model.species_table[graph.atomic_numbers]
-        edges, _ = self.model.start(graph, graph.edge_vectors(), species)
-        return PairTable(edges, self.layer.interaction.pair_weights(edges))
+        vectors = graph.edge_vectors()
+        edges, energies = self.model.start(graph, self.model.seen_vectors(graph, vectors), species)
+        repulsion = torch.zeros_like(energies, dtype=torch.float64) + self.model.close_pairs(graph, vectors)
+        return PairTable(edges, self.layer.interaction.pair_weights(edges), repulsion)
 
     @torch.no_grad()
     def some_pairs(
@@ -87,16 +91,17 @@ class PairSums:
         receiver: Int[Tensor, " n_pairs"],
         n_atoms: int,
     ) -> PairTable:
-        """Pairs of which each centre has few.
+        """Pairs of which each centre has few, without the repulsion, which no moment changes.
 
         Args:
-            vectors: From the centre to the neighbour, in Å.
+            vectors: From the centre to the neighbour, in Å, as the network sees them.
             sender: Neighbour of each pair.
             receiver: Centre of each pair.
             n_atoms: Number of centres.
         """
         edges = self.model.edges(vectors, sender, PairScatter(receiver, n_atoms))
-        return PairTable(edges, self.layer.interaction.pair_weights(edges))
+        none = vectors.new_zeros(n_atoms, dtype=torch.float64)
+        return PairTable(edges, self.layer.interaction.pair_weights(edges), none)
 
     @torch.no_grad()
     def sums(
@@ -117,7 +122,8 @@ class PairSums:
 
         Returns:
             For each centre: space (n_channels · n_harmonics), mixed to what enters the features; the crystal fields of
-            the spin–orbit term; spin (n_spin_channels · n_harmonics · 3); its spin fields.
+            the spin–orbit term; the repulsion if there is one; spin (n_spin_channels · n_harmonics · 3); its spin
+            fields.
         """
         moments, basis = self._moments(magmoms, species)
         scalars = self.model.embed(basis, species)
@@ -134,13 +140,15 @@ class PairSums:
             field, spin = self.model.spin_orbit_term.sums(scalars, moments, table.edges)
             lengths += [] if directions_only else field
             directions += spin
+        if self.model.short_range is not None and not directions_only:
+            lengths.append(table.repulsion)
         return lengths + directions
 
     @property
     def n_length_sums(self) -> int:
         """How many of the sums depend on lengths only."""
-        term = self.model.spin_orbit_term
-        return 1 if term is None else FIELD_MAX_ELL + 2
+        n_fields = 0 if self.model.spin_orbit_term is None else FIELD_MAX_ELL + 1
+        return 1 + n_fields + (self.model.short_range is not None)
 
     @torch.no_grad()
     def energies(
@@ -161,8 +169,10 @@ class PairSums:
         )
         interaction = torch.cat([self._exchange(*chunk) for chunk in rows])
         if self.model.spin_orbit_term is not None:
-            interaction = interaction + self.model.spin_orbit_term.energies(sums[1:n], sums[n + 1 :], moments)
-        return self.model.node_energies(interaction, magmoms, species)
+            fields = sums[1 : FIELD_MAX_ELL + 2]
+            interaction = interaction + self.model.spin_orbit_term.energies(fields, sums[n + 1 :], moments)
+        energies = self.model.node_energies(interaction, magmoms, species)
+        return energies if self.model.short_range is None else energies + sums[n - 1]
 
     def _moments(
         self, magmoms: Float[Tensor, "n 3"], species: Int[Tensor, " n"]

@@ -1,20 +1,21 @@
 """Energies that depend on one atom alone: E0 of each element and E1 of its moment, fitted before training."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmace_sim.nn.moments import moment_basis, saturate
+from mmace_sim.nn.ops import Float64Module
 
 WALL_EV: float = 20.0
 """Strength of the wall above the largest moment: 20 (m²/m_max² − 1)³ eV, 0.02 eV at 1.05 m_max, 14 eV at 1.38 m_max."""
 
 
-class ReferenceEnergy(nn.Module):
+class ReferenceEnergy(Float64Module):
     """E0_z + E1_z(m·m), with E1(0) = 0 and a convex wall above the largest moment of the data.
 
     Always evaluated in float64, so that all-electron totals (−3386 eV for iron) survive a float32 model.
@@ -34,12 +35,6 @@ class ReferenceEnergy(nn.Module):
         self.register_buffer("atomic_energies", torch.zeros(n, dtype=torch.float64))
         self.register_buffer("one_body", torch.zeros(n, num_basis, dtype=torch.float64))
         self.register_buffer("max_moment", torch.tensor(max_moment, dtype=torch.float64), persistent=False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ReferenceEnergy":  # noqa: ARG002
-        """Move with the model, but keep float64 whatever the model is cast to."""
-        for name, buffer in self._buffers.items():
-            self._buffers[name] = buffer.to(fn(buffer).device)
-        return self
 
     def forward(
         self, magmoms: Float[Tensor, "n_atoms 3"], species: Int[Tensor, " n_atoms"]

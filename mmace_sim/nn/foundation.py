@@ -12,6 +12,7 @@ from mmace_sim.nn.interaction import Edges, Hidden, SpaceConvolution, SpinConvol
 from mmace_sim.nn.moments import MomentGate
 from mmace_sim.nn.ops import SILU_NORM, ChannelLinear, Mlp, NeighborLayout, SpeciesLinear
 from mmace_sim.nn.radial import RadialBasis, polynomial_cutoff
+from mmace_sim.nn.repulsion import SCREENING_FACTORS, zbl_energy
 
 
 class PairTable(nn.Module):
@@ -68,17 +69,10 @@ class PairRepulsion(PairTable):
         Ziegler, Biersack and Littmark, The Stopping and Range of Ions in Matter (1985); constants as in MACE.
     """
 
-    EXPONENTS: tuple[float, ...] = (3.2, 0.9423, 0.4028, 0.2016)
-    """Of the screening function."""
-    COULOMB: float = 14.3996
-    """e²/(4π ε₀), in eV Å."""
-    BOHR: float = 0.529
-    """Bohr radius, in Å."""
-
     def __init__(self, n_species: int, p: int) -> None:
         super().__init__(n_species, a_exp=0.3, a_prefactor=0.4543)
         self.p = p
-        self.register_buffer("c", torch.tensor([0.1818, 0.5099, 0.2802, 0.02817], dtype=torch.float64))
+        self.register_buffer("c", torch.tensor(SCREENING_FACTORS, dtype=torch.float64))
         self.register_buffer("charges", torch.ones(n_species, dtype=torch.float64))
 
     def forward(
@@ -94,13 +88,10 @@ class PairRepulsion(PairTable):
             pairs: Index of both atoms' elements.
             layout: How the pairs are grouped by centre.
         """
-        charges = self.charges[pairs]
-        scale = self.a_prefactor * self.BOHR / (charges**self.a_exp).sum(dim=0)
-        screened = lengths / scale[:, None]
-        screening = sum(c * torch.exp(-k * screened) for c, k in zip(self.c, self.EXPONENTS, strict=True))
-        coulomb = self.COULOMB * charges.prod(dim=0)[:, None] / lengths
+        charges = self.charges[pairs][:, :, None]
+        repulsion = zbl_energy(lengths, charges, self.a_exp, self.a_prefactor, self.c)
         reach = self.covalent_radii[pairs].sum(dim=0)[:, None]
-        energies = 0.5 * coulomb * screening * polynomial_cutoff(lengths / reach, 1.0, self.p)
+        energies = 0.5 * repulsion * polynomial_cutoff(lengths / reach, 1.0, self.p)
         return layout.sum_neighbors(energies, layout.mask)[:, 0, 0]
 
 

@@ -1,7 +1,7 @@
 """Operations shared by the blocks: linear maps, a bias-free network, and the sum over neighbours."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,6 +14,16 @@ SILU_NORM: float = 1.6790
 
 PADDING_WORTH_A_SPLIT: float = 0.1
 """A group of atoms is split where that saves at least this share of the padded pairs."""
+
+
+class Float64Module(nn.Module):
+    """Keeps its buffers in float64 whatever the model that it belongs to is cast to."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Float64Module":  # noqa: ARG002
+        """Move with the model, but not to another type."""
+        for name, buffer in self._buffers.items():
+            self._buffers[name] = buffer if buffer is None else buffer.to(fn(buffer).device)
+        return self
 
 
 class ChannelLinear(nn.Module):

@@ -4,6 +4,7 @@ A label that a structure does not have is NaN in the batch. Nothing is computed 
 selects the entries that exist, and a NaN that slipped through would show at once.
 """
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -147,10 +148,21 @@ class GraphDataset(Dataset[LabelledBatch]):
     @cached_property
     def mean_neighbors(self) -> float:
         """Mean number of neighbours of an atom; of a random part of the structures if the graphs are not kept."""
-        part = self.samples or map(self._build, sample(self.frames, NEIGHBOR_SAMPLE))
-        counts = np.array([(s.graph.n_atoms, s.graph.edge_index.shape[1]) for s in part]).reshape(-1, 2)
+        part = self.part()
+        graphs = (part[k].graph for k in range(len(part)))
+        counts = np.array([(g.n_atoms, g.edge_index.shape[1]) for g in graphs]).reshape(-1, 2)
         n_atoms, n_edges = counts.sum(axis=0)
         return float(n_edges) / max(int(n_atoms), 1)
+
+    def part(self) -> "GraphDataset":
+        """The set itself, or a random part of it if the graphs are not kept."""
+        some = self.frames if self.is_kept else sample(self.frames, NEIGHBOR_SAMPLE)
+        if len(some) == len(self.frames):
+            return self
+        part = copy.copy(self)
+        part.__dict__.pop("mean_neighbors", None)
+        part.frames = some
+        return part
 
     def _build(self, frame: Frame) -> LabelledBatch:
         r_max, dtype = self._r_max, self._dtype

@@ -22,6 +22,7 @@ from mmace_sim.model.paper_mmace import PaperConfig
 from mmace_sim.model.reference import ReferenceSample, fit_reference
 from mmace_sim.model.registry import split_head
 from mmace_sim.training.config import DataConfig, DataSource, TrainConfig
+from mmace_sim.training.data_limits import lower_onsets
 from mmace_sim.training.foundation import (
     foundation_config,
     foundation_file,
@@ -142,7 +143,10 @@ def check_names(config: TrainConfig, split: DataSplit) -> None:
 
 
 def complete_model_config(
-    config: TrainConfig, frames: Sequence[Frame], mean_neighbors: float
+    config: TrainConfig,
+    frames: Sequence[Frame],
+    mean_neighbors: float,
+    onsets: dict[str, float] | None = None,
 ) -> ArchitectureConfig:
     """Hyper-parameters of the model, with what the configuration leaves open taken from the training structures.
 
@@ -150,12 +154,17 @@ def complete_model_config(
         config: The run.
         frames: Training structures.
         mean_neighbors: Mean number of neighbours at the model's cutoff.
+        onsets: Distances below which a repulsion acts, for models that have one; None: models have none by default.
 
     Raises:
         ConfigError: If a value is impossible.
     """
+    config = _with_onsets(config, onsets)
     if "start_from" in config.model:
         complete = _start_config(config)
+        if complete.repulsion is not None:
+            lower = lower_onsets(complete.repulsion, onsets or {})
+            complete = complete.model_copy(update={"repulsion": lower, "energy_floor": {}})
     elif "foundation" in config.model:
         complete = foundation_config(config.model, _derived_fields(config, frames, largest_moments(frames)))
     else:
@@ -175,6 +184,16 @@ def complete_model_config(
         names = ", ".join(config.data.sources())
         raise ConfigError(f"model.heads are {', '.join(complete.heads)}, but the data have the heads {names}")
     return complete
+
+
+def _with_onsets(config: TrainConfig, onsets: dict[str, float] | None) -> TrainConfig:
+    """The configuration with the onsets that it leaves open; without its name, the own architecture alone has any."""
+    own = config.model.get("architecture", DEFAULT_ARCHITECTURE) == DEFAULT_ARCHITECTURE
+    default = onsets if own and not {"foundation", "start_from"} & set(config.model) else None
+    given = config.model.get("repulsion", default)
+    if given is None or not isinstance(given, dict):
+        return config
+    return config.model_copy(update={"model": {**config.model, "repulsion": {**(onsets or {}), **given}}})
 
 
 def resolved_model_section(config: TrainConfig, complete: ArchitectureConfig) -> dict:
@@ -238,6 +257,7 @@ def build_model(config: TrainConfig, model_config: ArchitectureConfig, frames: S
     dtype = getattr(torch, config.trainer.dtype)
     if "start_from" in config.model:
         model = start_model(config).train().requires_grad_(requires_grad=True)
+        model.set_limits(repulsion=model_config.repulsion, energy_floor={})
         _set_atomic_energies(model, config.data)
         return model.to(dtype)
     if isinstance(model_config, FoundationConfig) and "foundation" in config.model:
@@ -282,6 +302,11 @@ def start_model(config: TrainConfig) -> AnyModel:
         chosen = load_model(name).heads[0]
         sources = dict.fromkeys(heads, chosen)
     return model if list(sources.items()) == [(h, h) for h in model.heads] else with_heads(model, sources)
+
+
+def floors_before(config: TrainConfig) -> dict[int, float]:
+    """Floors of the energies of the model that training goes on from, if there is one."""
+    return start_model(config).config.energy_floor if "start_from" in config.model else {}
 
 
 def _fit_above(model: FoundationMMACE, frames: Sequence[Frame], config: TrainConfig) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
@@ -20,6 +19,7 @@ from mmace_sim import __version__
 from mmace_sim.errors import ConfigError
 from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import save_model
+from mmace_sim.model.data_range import DATA_RANGE_KEY
 from mmace_sim.model.heads import with_heads
 from mmace_sim.text import json_text
 from mmace_sim.training.callbacks import EpochLog, StepProgress, StepReport
@@ -34,13 +34,14 @@ from mmace_sim.training.checkpoints import (
     read_checkpoint,
 )
 from mmace_sim.training.config import TrainConfig, save_config
+from mmace_sim.training.data_limits import data_ranges, repulsion_onsets, set_floors
 from mmace_sim.training.dataset import GraphDataset
 from mmace_sim.training.distributed import is_main, processes_per_machine, world_size
 from mmace_sim.training.evaluate import Evaluation, evaluate_frames
-from mmace_sim.training.frames import file_sha256
 from mmace_sim.training.loggers import build_loggers, require_loggers
 from mmace_sim.training.lora import choose_trained, merge_adapters
-from mmace_sim.training.metrics import error_line, table_as_dict
+from mmace_sim.training.metadata import model_metadata
+from mmace_sim.training.metrics import error_line
 from mmace_sim.training.module import MagneticTraining
 from mmace_sim.training.one_body_plot import save_one_body_figures
 from mmace_sim.training.sampling import ShareSampler, share_loader
@@ -51,6 +52,7 @@ from mmace_sim.training.setup import (
     complete_model_config,
     cutoff_of,
     describe_split,
+    floors_before,
     read_split,
     resolved_model_section,
 )
@@ -133,7 +135,8 @@ def prepare(config: TrainConfig, split: DataSplit | None = None) -> Prepared:
     logger.info(describe_split(split))
     check_names(config, split)
     train_set, valid_set = _datasets(config, split)
-    model_config = complete_model_config(config, split.train, train_set.mean_neighbors)
+    onsets = repulsion_onsets([train_set, valid_set])
+    model_config = complete_model_config(config, split.train, train_set.mean_neighbors, onsets)
     resolved = config.model_copy(update={"model": resolved_model_section(config, model_config)})
     model = build_model(resolved, model_config, split.train)
     n_weights = sum(p.numel() for p in model.parameters())
@@ -189,8 +192,10 @@ def train(
     best_epoch, is_best = load_best(trainer, module, output / CHECKPOINTS / BEST_FILE)
     model = module.validated.cpu().double().eval()
     merge_adapters(model)
+    set_floors(model, run.split.train, floors_before(run.config))
     errors = final_errors(model, run.split, run.config)
     model.metadata = model_metadata(run.config, model, errors, best_epoch)
+    model.metadata[DATA_RANGE_KEY] = data_ranges(model, run.train_set)
     path = output / MODEL_FILE
     result = TrainResult(model, path, errors, trainer.current_epoch, best_epoch, is_best, seconds)
     if is_main():
@@ -225,49 +230,6 @@ def final_errors(model: AnyModel, split: DataSplit, config: TrainConfig) -> dict
                 errors[key] = evaluate_frames(single, frames, **options)
                 logger.info("%s MAE: %s", key, error_line(errors[key].overall))
     return errors
-
-
-def model_metadata(
-    config: TrainConfig, model: AnyModel, errors: dict[str, Evaluation], best_epoch: int
-) -> dict[str, Any]:
-    """What the model file says about itself: elements, data, errors, licence, citation."""
-    data = config.data
-    files = [
-        {"role": role, "file": path.name, "sha256": file_sha256(path)}
-        | ({"head": head} if data.heads else {})
-        for head, source in data.sources().items()
-        for role in ("train", "valid", "test")
-        for path in getattr(source, f"{role}_file")
-    ]
-    source = model.metadata  # of the model that training started from, if any
-    return _inherited(source) | {
-        "name": config.name,
-        "description": config.description,
-        "elements": [chemical_symbols[z] for z in model.elements],
-        "training_data": {
-            "files": files,
-            "n_structures": {name: result.n_structures for name, result in errors.items()},
-        },
-        "errors": {name: table_as_dict(result.overall) for name, result in errors.items()},
-        "best_epoch": best_epoch,
-        "training_config": config.model_dump(mode="json", exclude={"model": True, "data": _PATHS}),
-        "license": data.licence,
-        "citation": data.citation,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _inherited(source: dict[str, Any]) -> dict[str, Any]:
-    if not source:
-        return {}
-    told = ("name", "license", "citation", "upstream", "foundation", "started_from")
-    inherited = {"started_from": {key: source[key] for key in told if key in source}}
-    # what an architecture violates, training does not change
-    return inherited | ({"violations": source["violations"]} if source.get("violations") else {})
-
-
-_FILES = {"train_file": True, "valid_file": True, "test_file": True}
-_PATHS = _FILES | {"heads": {"__all__": _FILES}}
 
 
 def _datasets(config: TrainConfig, split: DataSplit) -> tuple[GraphDataset, GraphDataset]:

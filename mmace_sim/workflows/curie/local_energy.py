@@ -307,7 +307,7 @@ def moved_pairs(terms: PairSums, graph: MagneticGraph, colors: list[Color]) -> l
         graph: The supercell.
         colors: From `find_colors`.
     """
-    vectors = graph.edge_vectors()
+    vectors = terms.model.seen_vectors(graph, graph.edge_vectors())
     sender, receiver = graph.edge_index
     tables = []
     place = torch.full((graph.n_atoms,), -1, dtype=torch.long, device=vectors.device)

@@ -1,0 +1,130 @@
+"""Where the data end: onsets of the repulsion before training, floors of energies and the range of the data after."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols, covalent_radii
+
+from mmace_sim.graph.batch import MagneticGraph
+from mmace_sim.model.architectures import AnyModel
+from mmace_sim.model.config import pair_name
+from mmace_sim.model.data_range import DataRange, interaction_energy_per_atom
+from mmace_sim.training.dataset import GraphDataset, make_loader
+from mmace_sim.training.stream import Frames
+from mmace_sim.training.stream_summary import summarize
+
+ONSET_SHARE: float = 0.98
+"""Onset of the repulsion over the shortest distance of the data; less where only some of them were measured."""
+SAMPLED_ONSET_SHARE: float = 0.9
+
+FLOOR_MARGIN: float = 0.5
+"""The floor lies below the lowest energy that an atom has in the data by this part of the width of such energies."""
+SMALLEST_MARGIN: float = 0.2
+"""... and by at least this much, in eV."""
+
+
+def shortest_distances(graphs: Iterable[MagneticGraph]) -> dict[str, float]:
+    """Shortest distance of each pair of elements that are neighbours somewhere, in Å.
+
+    Args:
+        graphs: Structures.
+    """
+    shortest = np.full((120, 120), np.inf)
+    for graph in graphs:
+        numbers = graph.atomic_numbers[graph.edge_index].numpy()
+        np.minimum.at(shortest, tuple(numbers), graph.edge_vectors().norm(dim=1).double().numpy())
+    shortest = np.minimum(shortest, shortest.T)
+    first, second = np.nonzero(np.isfinite(np.triu(shortest)) & np.triu(np.ones_like(shortest, dtype=bool)))
+    return {pair_name(int(a), int(b)): float(shortest[a, b]) for a, b in zip(first, second, strict=True)}
+
+
+def repulsion_onsets(sets: Sequence[GraphDataset]) -> dict[str, float]:
+    """Onset of the repulsion for each pair of elements, in Å.
+
+    It is below all distances of the data, and never above the sum of covalent radii.
+
+    Args:
+        sets: Structures to train and to validate on.
+    """
+    parts = [whole.part() for whole in sets]
+    found = shortest_distances(part[k].graph for part in parts for k in range(len(part)))
+    all_seen = all(len(part) == len(whole) for part, whole in zip(parts, sets, strict=True))
+    share = ONSET_SHARE if all_seen else SAMPLED_ONSET_SHARE
+    radii = dict(zip(chemical_symbols, covalent_radii.tolist(), strict=False))
+    onsets = {}
+    for pair, distance in found.items():
+        touching = sum(radii[symbol] for symbol in pair.split("-"))
+        onsets[pair] = float(np.floor(1e3 * min(share * distance, touching)) / 1e3)
+    return onsets
+
+
+def lower_onsets(old: Mapping[str, float], new: Mapping[str, float]) -> dict[str, float]:
+    """Onsets of a model that goes on with other data: the shorter of both.
+
+    Args:
+        old: Of the model.
+        new: Of the data.
+    """
+    return {pair: min(onset, new.get(pair, onset)) for pair, onset in old.items()} | {
+        pair: onset for pair, onset in new.items() if pair not in old
+    }
+
+
+def set_floors(model: AnyModel, frames: Frames, before: Mapping[int, float]) -> None:
+    """Set the energy of each element that the network may not undercut, well below all that it gives for the data.
+
+    Args:
+        model: The trained model, without floors, on the CPU in float64; one without a repulsion has no floors either.
+        frames: Structures that it was trained on.
+        before: Floors of the model that training started from; no floor rises.
+    """
+    if model.short_range is None:
+        return
+    train_set = GraphDataset(frames, model.r_max, keep=False).part()
+    low, high = np.zeros(120), np.zeros(120)  # an isolated atom has none
+    for batch in make_loader(train_set, batch_size=8, num_workers=0):
+        graph = batch.graph
+        vectors = model.seen_vectors(graph, graph.edge_vectors())
+        with torch.no_grad():
+            network = model.network(graph, vectors, model.species_table[graph.atomic_numbers])
+        energies, numbers = (model.scale * network).double().numpy(), graph.atomic_numbers.numpy()
+        np.minimum.at(low, numbers, energies)
+        np.maximum.at(high, numbers, energies)
+    margin = np.maximum(FLOOR_MARGIN * (high - low), SMALLEST_MARGIN)
+    floors = np.floor(1e3 * (low - margin)) / 1e3
+    model.set_limits(energy_floor={z: float(min(floors[z], before.get(z, 0.0))) for z in model.elements})
+
+
+def data_ranges(model: AnyModel, train_set: GraphDataset) -> dict[str, Any]:
+    """What the metadata of a model say about the range of its data (see `mmace_sim.model.data_range`).
+
+    Args:
+        model: The trained model.
+        train_set: Structures that it was trained on.
+    """
+    part = train_set.part()
+    heads = summarize(part.frames).heads
+    ranges = {}
+    for head in model.heads:
+        own = np.arange(len(part)) if len(model.heads) == 1 else np.flatnonzero(heads == head)
+        frames = [part.frames[k] for k in own.tolist()]
+        energies = [
+            interaction_energy_per_atom(model, float(f.labels["energy"]), f.atoms.numbers.tolist(), head)
+            for f in frames
+            if "energy" in f.labels
+        ]
+        volumes = [f.atoms.get_volume() / len(f.atoms) for f in frames if f.atoms.pbc.all()]
+        if energies:
+            ranges[head] = DataRange(
+                interaction_energy_per_atom=(min(energies), max(energies)),
+                shortest_distances=shortest_distances(part[k].graph for k in own.tolist()),
+                volume_per_atom=(min(volumes), max(volumes)) if volumes else None,
+                largest_moments={
+                    chemical_symbols[z]: m for z, m in summarize(frames).largest_moments.items()
+                },
+            ).model_dump(mode="json")
+    if len(model.heads) == 1:
+        return next(iter(ranges.values()), {})
+    return ranges
