@@ -86,12 +86,12 @@ def test_nothing_changes_above_the_onset(architecture):
     graph = graph_from_atoms([cell(2.31), cell(2.4, seed=1)], 4.0)
     for name, value in evaluate(without, graph).items():
         assert torch.equal(evaluate(with_it, graph)[name], value), name
-    close = graph_from_atoms([cell(1.5), cell(1.4)], 4.0)
+    close = graph_from_atoms([cell(0.55), cell(0.5)], 4.0)
     pairs = with_it._pairs(close)
     seen = with_it.short_range.seen(close.edge_vectors(), pairs).norm(dim=1)
-    assert float(seen.min()) == pytest.approx(0.95 * ONSET)
+    assert float(seen.min()) == pytest.approx(0.9 * ONSET)
     energies = with_it.close_pairs(close, close.edge_vectors()).view(2, 3).sum(dim=1)
-    expected = zbl_energy(torch.tensor([1.5, 1.4], dtype=torch.float64), torch.full((2, 1), 26.0).double())
+    expected = zbl_energy(torch.tensor([0.55, 0.5], dtype=torch.float64), torch.full((2, 1), 26.0).double())
     torch.testing.assert_close(energies, expected)
 
 

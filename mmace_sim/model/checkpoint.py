@@ -42,9 +42,11 @@ def save_model(model: AnyModel, path: str | Path, metadata: dict[str, Any] | Non
         del config["heads"]
     if config["repulsion"] is None:
         del config["repulsion"], config["energy_floor"]
+    if not config.get("nonmagnetic"):
+        config.pop("nonmagnetic", None)
     header = {
         **(model.metadata if metadata is None else metadata),
-        "format_version": FORMAT_VERSION if "repulsion" in config else 1 if plain else 2,
+        "format_version": FORMAT_VERSION if {"repulsion", "nonmagnetic"} & set(config) else 1 if plain else 2,
         "architecture": type(model).__name__,
         "config": config,
         "mmace_sim_version": __version__,

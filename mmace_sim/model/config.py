@@ -16,7 +16,7 @@ from pydantic import (
 DEFAULT_HEAD: str = "default"
 """Name of the only head of a model that was trained on one data set."""
 SMALL_MOMENT: float = 0.1
-"""Largest moments up to this many μB set no scale: such an element counts as non-magnetic."""
+"""An element whose moments stay below this many μB in the data counts as non-magnetic; its wall stands here."""
 
 
 def atomic_number(value: Any) -> Any:
@@ -215,6 +215,9 @@ class ModelConfig(ArchitectureConfig):
     """Highest degree at which spin vectors see their surroundings."""
     spin_orbit: bool = False
     """Whether the model has a spin–orbit term; without it anisotropies are zero by construction."""
+    nonmagnetic: list[Element] = Field(default=[], max_length=118)
+    """Elements with (almost) no moments in the data: the network does not see the moments of their atoms, which cost a
+    spring energy up to a wall at 0.1 μB."""
     spin_orbit_channels: Width = 8
     """Channels of the spin–orbit term."""
 
@@ -225,6 +228,10 @@ class ModelConfig(ArchitectureConfig):
         if self.hidden_ell > 1:
             raise ValueError(f'hidden_irreps are "{self.hidden_irreps}", expected "Kx0e" or "Kx0e+Kx1o"')
         return self
+
+    def moment_scale(self, atomic_number: int) -> float:
+        """Largest moment of an element, in μB: where its wall stands."""
+        return SMALL_MOMENT if atomic_number in self.nonmagnetic else super().moment_scale(atomic_number)
 
     @property
     def convolution_floats(self) -> int:

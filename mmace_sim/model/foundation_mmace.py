@@ -28,6 +28,7 @@ from mmace_sim.nn.spin_orbit import FIELD_MAX_ELL
 MAGNETIC_FIELDS: tuple[str, ...] = (
     "atomic_numbers",
     "max_moment",
+    "nonmagnetic",
     "num_moment_basis",
     "num_one_body",
     "spin_channels",

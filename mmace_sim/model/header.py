@@ -12,8 +12,8 @@ from mmace_sim.model.architectures import ARCHITECTURES
 from mmace_sim.model.config import ArchitectureConfig
 
 FORMAT_VERSION: int = 3
-"""Newest format, with a repulsion. Files that need less are written as format 2 (several heads) or 1 (the one head
-"default"), which older versions read."""
+"""Newest format, with a repulsion or non-magnetic elements. Files that need less are written as format 2 (several
+heads) or 1 (the one head "default"), which older versions read."""
 
 MAX_CHARACTERS: int = 10_000_000
 MAX_DEPTH: int = 100

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.nn.interaction import Edges, Hidden
-from mmace_sim.nn.moments import moment_basis, saturate
+from mmace_sim.nn.moments import moment_basis
 from mmace_sim.nn.ops import PairScatter
 from mmace_sim.nn.polynomial import ChannelPolynomial
 from mmace_sim.nn.spin_orbit import FIELD_MAX_ELL
@@ -177,7 +177,7 @@ class PairSums:
     def _moments(
         self, magmoms: Float[Tensor, "n 3"], species: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n n_basis"]]:
-        moments = saturate(magmoms, self.model.max_moment[species])
+        moments = self.model.seen_moments(magmoms, species)
         return moments, moment_basis(moments, self.model.config.num_moment_basis)
 
     def _exchange(

@@ -8,11 +8,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmace_sim.nn.moments import moment_basis, saturate
+from mmace_sim.model.config import SMALL_MOMENT
+from mmace_sim.nn.moments import SATURATION_RATIO, moment_basis, saturate
 from mmace_sim.nn.ops import Float64Module
 
 WALL_EV: float = 20.0
 """Strength of the wall above the largest moment: 20 (m²/m_max² − 1)³ eV, 0.02 eV at 1.05 m_max, 14 eV at 1.38 m_max."""
+
+SPRING: float = 1.0
+"""Energy of m·m of elements without moments in the data, in eV/μB²: as stiff as a weakly magnetic atom."""
 
 
 class ReferenceEnergy(Float64Module):
@@ -126,6 +130,7 @@ def fit_reference(
     A = np.concatenate([A_e, A_t * weight_t, penalty])
     b = np.concatenate([energies - mean, b_t * weight_t, np.zeros(len(penalty))])
     known = {list(elements).index(z): energy - mean for z, energy in (atomic_energies or {}).items()}
+    known |= _springs(reference, elements, samples, head)
     solution = np.zeros(A.shape[1])
     solution[list(known)] = list(known.values())
     free = np.setdiff1d(np.arange(len(solution)), list(known))
@@ -137,6 +142,25 @@ def fit_reference(
         "energy": float(np.sqrt(np.mean((A_e @ solution + mean - energies) ** 2))),
         "magforces": float(np.sqrt(np.mean((A_t @ solution - b_t) ** 2))) if len(b_t) else float("nan"),
     }
+
+
+def _springs(
+    reference: ReferenceEnergy, elements: Sequence[int], samples: Sequence[ReferenceSample], head: int
+) -> dict[int, float]:
+    """E1 of elements without moments worth the name in the data, which can tell nothing of it: a weak spring.
+
+    By the index of the unknown. Of the functions of m·m only the first, which is −2 m̃·m̃/s², is not zero.
+    """
+    numbers = np.concatenate([s.atomic_numbers for s in samples])
+    lengths = np.linalg.norm(np.concatenate([s.magmoms for s in samples]), axis=1)
+    n_z, n_b = len(elements), reference.num_basis
+    springs = {}
+    for k, z in enumerate(elements):
+        if (lengths[numbers == z] <= SMALL_MOMENT).all():
+            unit = SATURATION_RATIO * float(reference.max_moment[head * n_z + k])
+            values = [-0.5 * SPRING * unit**2] + [0.0] * (n_b - 1)
+            springs |= {n_z + k * n_b + b: value for b, value in enumerate(values)}
+    return springs
 
 
 def _equations(

@@ -1,5 +1,6 @@
 """What models with spin and space factorised share: the way through the layers, and the spin–orbit term."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -9,6 +10,9 @@ from mmace_sim.model.config import ModelConfig
 from mmace_sim.nn.interaction import Edges, Hidden
 from mmace_sim.nn.moments import moment_basis, saturate
 from mmace_sim.nn.spin_orbit import SpinOrbitTerm
+
+UNSEEN: float = 1e15
+"""Unit of the moments that the network does not see, in μB."""
 
 
 class SpinSpaceModel(MagneticModel):
@@ -33,11 +37,27 @@ class SpinSpaceModel(MagneticModel):
         """Whether directions of moments couple to space."""
         return self.config.spin_orbit
 
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        unit = [UNSEEN if z in config.nonmagnetic else config.moment_scale(z) for z in config.atomic_numbers]
+        self.register_buffer("moment_unit", torch.tensor(unit, dtype=torch.float64), persistent=False)
+
+    def seen_moments(
+        self, magmoms: Float[Tensor, "n_atoms 3"], species: Int[Tensor, " n_atoms"]
+    ) -> Float[Tensor, "n_atoms 3"]:
+        """Moments as the network sees them: in units of the largest of the data, saturated above.
+
+        Args:
+            magmoms: Moments, in μB.
+            species: Index of each atom's element.
+        """
+        return saturate(magmoms, self.moment_unit[species])
+
     def network(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]
     ) -> Float[Tensor, " n_atoms"]:
         """Interaction energy of each atom, before the scale."""
-        moments = saturate(graph.magmoms, self.max_moment[species])
+        moments = self.seen_moments(graph.magmoms, species)
         basis = moment_basis(moments, self.config.num_moment_basis)
         edges, energies = self.start(graph, vectors, species)
         scalars = self.embed(basis, species)

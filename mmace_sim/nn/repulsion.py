@@ -20,9 +20,10 @@ BOHR: float = 0.529
 SCREENING_FACTORS: tuple[float, ...] = (0.1818, 0.5099, 0.2802, 0.02817)
 SCREENING_EXPONENTS: tuple[float, ...] = (3.2, 0.9423, 0.4028, 0.2016)
 """The universal screening function is a sum of such exponentials."""
-SWITCH_SHARE: float = 0.2
-"""The repulsion is switched on over this part of the onset."""
-BLIND_SHARE: float = 0.1
+SWITCH_SHARE: float = 0.75
+"""The repulsion is switched on over this part of the onset, so slowly because the universal function, right below 1 Å,
+is several times too strong at the distances of bonds."""
+BLIND_SHARE: float = 0.2
 """The distance that the network sees comes to rest over this part of the onset, at half of it below the onset."""
 FLOOR_WIDTH: float = 1.0
 """Over how much energies of the network come to rest below their floor, in eV."""
@@ -84,9 +85,9 @@ def smooth_floor(
 class ShortRange(Float64Module):
     """Repulsion of each pair of elements below its onset, what the network sees there, and the floor of its energy.
 
-    E_rep = ½ Σ_ij V_ZBL(r_ij) s((r_on − r_ij)/(0.2 r_on)) with the smooth step s. The network sees r_ij shortened as in
-    `smooth_floor`, but no less than 0.95 r_on. Everything is two times continuously differentiable and exactly
-    nothing above the onset.
+    E_rep = ½ Σ_ij V_ZBL(r_ij) s((r_on − r_ij)/(0.75 r_on)) with the smooth step s. The network sees `smooth_floor` of
+    r_ij, no less than 0.9 r_on. Everything is two times continuously differentiable and exactly nothing above the
+    onset.
 
     Args:
         atomic_numbers: Elements of the model.

@@ -8,9 +8,10 @@ import torch
 from ase.data import chemical_symbols, covalent_radii
 
 from mmace_sim.graph.batch import MagneticGraph
-from mmace_sim.model.architectures import AnyModel
+from mmace_sim.model.architectures import DEFAULT_ARCHITECTURE, AnyModel
 from mmace_sim.model.config import pair_name
 from mmace_sim.model.data_range import DataRange, interaction_energy_per_atom
+from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.dataset import GraphDataset, make_loader
 from mmace_sim.training.stream import Frames
 from mmace_sim.training.stream_summary import summarize
@@ -58,6 +59,21 @@ def repulsion_onsets(sets: Sequence[GraphDataset]) -> dict[str, float]:
         touching = sum(radii[symbol] for symbol in pair.split("-"))
         onsets[pair] = float(np.floor(1e3 * min(share * distance, touching)) / 1e3)
     return onsets
+
+
+def with_onsets(config: TrainConfig, onsets: dict[str, float] | None) -> TrainConfig:
+    """The configuration with the onsets that it leaves open.
+
+    Args:
+        config: The run; the models of others have a repulsion only if it asks for one.
+        onsets: Those of the data; None if they are not known.
+    """
+    own = config.model.get("architecture", DEFAULT_ARCHITECTURE) == DEFAULT_ARCHITECTURE
+    default = onsets if own and not {"foundation", "start_from"} & set(config.model) else None
+    given = config.model.get("repulsion", default)
+    if given is None or not isinstance(given, dict):
+        return config
+    return config.model_copy(update={"model": {**config.model, "repulsion": {**(onsets or {}), **given}}})
 
 
 def lower_onsets(old: Mapping[str, float], new: Mapping[str, float]) -> dict[str, float]:

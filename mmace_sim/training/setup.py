@@ -22,7 +22,7 @@ from mmace_sim.model.paper_mmace import PaperConfig
 from mmace_sim.model.reference import ReferenceSample, fit_reference
 from mmace_sim.model.registry import split_head
 from mmace_sim.training.config import DataConfig, DataSource, TrainConfig
-from mmace_sim.training.data_limits import lower_onsets
+from mmace_sim.training.data_limits import lower_onsets, with_onsets
 from mmace_sim.training.foundation import (
     foundation_config,
     foundation_file,
@@ -159,7 +159,7 @@ def complete_model_config(
     Raises:
         ConfigError: If a value is impossible.
     """
-    config = _with_onsets(config, onsets)
+    config = with_onsets(config, onsets)
     if "start_from" in config.model:
         complete = _start_config(config)
         if complete.repulsion is not None:
@@ -171,7 +171,7 @@ def complete_model_config(
         architecture = _architecture(config)
         moments = largest_moments(frames)
         if architecture.config is PaperConfig:  # it takes its scales as they are given
-            moments = {z: moment if moment > SMALL_MOMENT else 1.0 for z, moment in moments.items()}
+            moments = {z: max(moment, SMALL_MOMENT) for z, moment in moments.items()}
         derived = _derived_fields(config, frames, moments)
         derived["avg_num_neighbors"] = round(max(mean_neighbors, 1.0), 3)
         derived = {k: v for k, v in derived.items() if k in architecture.config.model_fields}
@@ -184,16 +184,6 @@ def complete_model_config(
         names = ", ".join(config.data.sources())
         raise ConfigError(f"model.heads are {', '.join(complete.heads)}, but the data have the heads {names}")
     return complete
-
-
-def _with_onsets(config: TrainConfig, onsets: dict[str, float] | None) -> TrainConfig:
-    """The configuration with the onsets that it leaves open; without its name, the own architecture alone has any."""
-    own = config.model.get("architecture", DEFAULT_ARCHITECTURE) == DEFAULT_ARCHITECTURE
-    default = onsets if own and not {"foundation", "start_from"} & set(config.model) else None
-    given = config.model.get("repulsion", default)
-    if given is None or not isinstance(given, dict):
-        return config
-    return config.model_copy(update={"model": {**config.model, "repulsion": {**(onsets or {}), **given}}})
 
 
 def resolved_model_section(config: TrainConfig, complete: ArchitectureConfig) -> dict:
@@ -229,9 +219,11 @@ def _derived_fields(
     config: TrainConfig, frames: Sequence[Frame], moments: dict[int, float]
 ) -> dict[str, Any]:
     """What the data say about fields that a configuration leaves open."""
+    small = [z for z, moment in moments.items() if moment <= SMALL_MOMENT]
     return {
         "atomic_numbers": elements_of(frames),
         "max_moment": moments,
+        "nonmagnetic": [] if "max_moment" in config.model else small,
         "heads": _head_moments(frames, moments) if config.data.heads else {DEFAULT_HEAD: {}},
     }
 
@@ -241,7 +233,8 @@ def _head_moments(frames: Sequence[Frame], moments: dict[int, float]) -> dict[st
     heads = summarize(frames).heads
     largest = {name: largest_moments(select(frames, heads == name)) for name in dict.fromkeys(heads.tolist())}
     return {
-        name: {z: m for z, m in largest[name].items() if SMALL_MOMENT < m < moments[z]} for name in largest
+        name: {z: max(m, SMALL_MOMENT) for z, m in largest[name].items() if max(m, SMALL_MOMENT) < moments[z]}
+        for name in largest
     }
 
 
