@@ -6,6 +6,11 @@ from jaxtyping import Bool, Float, Int
 from matscipy.neighbours import neighbour_list
 from torch import Tensor
 
+BACKENDS: tuple[str, ...] = ("matscipy", "torchsim")
+"""One call for each structure on the CPU; all structures in one call on any device."""
+
+Pairs = tuple[Int[Tensor, "2 n_edges"], Float[Tensor, "n_edges 3"]]
+
 
 def neighbor_list(
     positions: Float[Tensor, "n_atoms 3"],
@@ -13,69 +18,121 @@ def neighbor_list(
     pbc: Bool[Tensor, "n_systems 3"],
     system_idx: Int[Tensor, " n_atoms"],
     r_max: float,
-) -> tuple[Int[Tensor, "2 n_edges"], Float[Tensor, "n_edges 3"]]:
+    *,
+    backend: str | None = None,
+) -> Pairs:
     """All ordered pairs closer than `r_max`, periodic images included.
 
-    matscipy on the CPU (one call per structure), TorchSim's batched list on a GPU.
-
     Args:
-        positions: Cartesian positions, in Å.
-        cell: Cell vectors as rows, in Å.
+        positions: Cartesian positions, in Å; they need not lie in the cell.
+        cell: Cell vectors as rows, in Å; those of open directions may be zero.
         pbc: Periodic directions of each structure.
         system_idx: Structure of each atom, ascending.
         r_max: Cutoff radius, in Å.
+        backend: One of `BACKENDS`; by default matscipy on the CPU, TorchSim's list on a GPU.
 
     Returns:
         The pairs (sender, receiver), sorted by receiver, and the shift of the sender in cell vectors.
     """
-    if positions.device.type == "cuda":
-        return _neighbor_list_torchsim(positions, cell, pbc, system_idx, r_max)
-    counts = torch.bincount(system_idx, minlength=cell.shape[0]).tolist()
-    r, c, p = positions.detach().numpy(), cell.detach().numpy(), pbc.numpy()
+    find = _of_batch if (backend or _default(positions)) == "torchsim" else _one_by_one
+    positions, cell = positions.detach(), cell.detach()
+    if not bool(pbc.all()):
+        positions, cell = _closed_batch(positions, cell, pbc, system_idx, r_max)
+    return find(positions, cell, pbc, system_idx, r_max)
+
+
+def _default(positions: Tensor) -> str:
+    return "torchsim" if positions.device.type == "cuda" else "matscipy"
+
+
+def _closed_batch(
+    positions: Tensor, cell: Tensor, pbc: Tensor, system_idx: Tensor, r_max: float
+) -> tuple[Tensor, Tensor]:
+    """The structures with cells that are closed in open directions too; made on the CPU."""
+    where, counts = {"dtype": positions.dtype, "device": positions.device}, _counts(system_idx, len(cell))
+    atoms = np.split(positions.cpu().numpy(), np.cumsum(counts)[:-1])
+    boxes = [_closed(*one, r_max) for one in zip(atoms, cell.cpu().numpy(), pbc.cpu().numpy(), strict=True)]
+    return (
+        torch.as_tensor(np.concatenate([box[0] for box in boxes]), **where),
+        torch.as_tensor(np.stack([box[1] for box in boxes]), **where),
+    )
+
+
+def _closed(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, r_max: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """One structure with orthogonal vectors in open directions, which enclose all atoms.
+
+    Gaps wider than the cutoff along these directions are made narrower: no pair reaches across either, and lists that
+    sort atoms into boxes need no box for empty space.
+    """
+    if pbc.all():
+        return positions, cell
+    periodic = cell[pbc].astype(float)
+    basis = np.linalg.svd(periodic)[2][len(periodic) :] if len(periodic) else np.eye(3)
+    along = positions.astype(float) @ basis.T
+    squeezed = _squeezed(along, r_max + 1.0)
+    if squeezed is not along:
+        positions = positions + (squeezed - along) @ basis
+    cell = cell.astype(float)
+    cell[~pbc] = basis * (np.ptp(squeezed, axis=0).max() + 1.0)
+    if np.linalg.det(cell) < 0:
+        cell[np.flatnonzero(~pbc)[0]] *= -1
+    return positions, cell
+
+
+def _squeezed(values: Float[np.ndarray, "n_atoms n_axes"], widest: float) -> np.ndarray:
+    """Coordinates without gaps above `widest`; the same array if there are none."""
+    order = np.argsort(values, axis=0)
+    gaps = np.diff(np.take_along_axis(values, order, axis=0), axis=0)
+    if not (gaps > widest).any():
+        return values
+    shifts = np.zeros_like(values)
+    shifts[1:] = np.cumsum(np.maximum(gaps - widest, 0.0), axis=0)
+    squeezed = np.empty_like(values)
+    np.put_along_axis(squeezed, order, np.take_along_axis(values, order, axis=0) - shifts, axis=0)
+    return squeezed
+
+
+def _one_by_one(positions: Tensor, cell: Tensor, pbc: Tensor, system_idx: Tensor, r_max: float) -> Pairs:
+    """Lists of matscipy."""
+    r, c, p = positions.cpu().numpy(), cell.cpu().numpy(), pbc.cpu().numpy()
     senders, receivers, shifts = [], [], []
     start = 0
-    for k, n in enumerate(counts):
-        i, j, s = _pairs(r[start : start + n], c[k], p[k], r_max)
+    for k, n in enumerate(_counts(system_idx, len(cell))):
+        i, j, s = neighbour_list(
+            "ijS",
+            positions=r[start : start + n].astype(float),
+            cell=c[k].astype(float),
+            pbc=p[k],
+            cutoff=r_max,
+        )
         receivers.append(i + start)
         senders.append(j + start)
         shifts.append(s)
         start += n
-    edges = np.stack([np.concatenate(senders), np.concatenate(receivers)])
-    return (
-        torch.from_numpy(edges.astype(np.int64)),
-        torch.from_numpy(np.concatenate(shifts)).to(positions.dtype),
+    edges = np.stack([np.concatenate(senders), np.concatenate(receivers)]).astype(np.int64)
+    where = {"device": positions.device}
+    return torch.as_tensor(edges, **where), torch.as_tensor(
+        np.concatenate(shifts), dtype=positions.dtype, **where
     )
 
 
-def _pairs(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, r_max: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of one structure; directions without periodicity get a box around the atoms."""
-    cell = np.array(cell, dtype=float)
-    positions = np.array(positions, dtype=float)
-    if not pbc.all():
-        cell = _closed_cell(positions, cell, pbc)
-    return neighbour_list("ijS", positions=positions, cell=cell, pbc=pbc, cutoff=r_max)
+def _of_batch(positions: Tensor, cell: Tensor, pbc: Tensor, system_idx: Tensor, r_max: float) -> Pairs:
+    """TorchSim's lists, which take cell vectors as rows and give the centre first."""
+    from torch_sim.neighbors import torch_nl_linked_cell, torchsim_nl  # heavy, and only needed on a GPU
 
-
-def _closed_cell(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Replace vectors of open directions by orthogonal ones that enclose all atoms."""
-    periodic = cell[pbc]
-    basis = np.linalg.svd(periodic)[2] if len(periodic) else np.eye(3)
-    extent = np.ptp(positions, axis=0).max() + 1.0
-    cell = cell.copy()
-    cell[~pbc] = basis[len(periodic) :] * extent
-    if np.linalg.det(cell) < 0:
-        cell[np.flatnonzero(~pbc)[0]] *= -1
-    return cell
-
-
-def _neighbor_list_torchsim(
-    positions: Tensor, cell: Tensor, pbc: Tensor, system_idx: Tensor, r_max: float
-) -> tuple[Tensor, Tensor]:
-    from torch_sim.neighbors import torchsim_nl  # heavy, and only needed on a GPU
-
-    mapping, _, shifts = torchsim_nl(positions, cell.mT.contiguous(), pbc, r_max, system_idx)
-    receiver, sender = mapping
+    arguments = (positions.contiguous(), cell.contiguous(), pbc.contiguous(), r_max, system_idx)
+    try:
+        (receiver, sender), _, shifts = torchsim_nl(*arguments)
+    except Exception as error:
+        if type(error).__name__ != "NeighborOverflowError":
+            raise
+        # the fast list reserves room for the neighbours of an ordinary solid; this one is slower and takes any number
+        (receiver, sender), _, shifts = torch_nl_linked_cell(*arguments)
     order = torch.argsort(receiver, stable=True)
     return torch.stack([sender[order], receiver[order]]).long(), shifts[order].to(positions.dtype)
+
+
+def _counts(system_idx: Tensor, n_systems: int) -> list[int]:
+    return torch.bincount(system_idx, minlength=n_systems).tolist()
