@@ -15,7 +15,7 @@ from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.workflows.bain import BainPath, find_minima, lowest_along_path
 from mmace_sim.workflows.bain.plots import save_bain_figures
-from mmace_sim.workflows.eos.analysis import EosStatus
+from mmace_sim.workflows.eos.birch_murnaghan import EosStatus
 
 FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "curves.csv", "figures"}
 FCC_VOLUME = 2.5**3 / 2**0.5

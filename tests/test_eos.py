@@ -11,7 +11,8 @@ from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.eos import EquationOfState
-from mmace_sim.workflows.eos.analysis import EosStatus, branches, crossings, fit_birch_murnaghan, moment_jumps
+from mmace_sim.workflows.eos.analysis import branches, crossings, moment_jumps
+from mmace_sim.workflows.eos.birch_murnaghan import LARGEST_RESIDUAL, EosStatus, fit_birch_murnaghan
 from mmace_sim.workflows.eos.plots import save_eos_figures
 
 MAGNETOVOLUME = {"exchange": 0.005, "exchange_decay": 2.5, "landau": (-0.02, 0.004)}
@@ -180,6 +181,67 @@ def test_birch_murnaghan_returns_its_parameters():
         fit.moment,
     ]
     np.testing.assert_allclose(values, [e0, b0, b1, v0, 2.0], rtol=1e-6)
+
+
+HCP, OTHER = (7.3, 168, -56, -18800), (10, -200, -800, 15000)
+
+
+def anharmonic(volumes, kink=0.0, terms=HCP):
+    """A curve with terms up to the sixth order in the strain from 10 Å³, B₀ = 276 GPa, and its pressures in GPa.
+
+    The terms of hcp iron are those of the default model without moments.
+
+    With a kink, energies beyond 10.35 Å³ are lower by kink (V − 10.35)^(3/2), as where a moment sets in.
+    """
+    v0, bulk = 10.0, 276.0 / EV_PER_A3_IN_GPA
+    c = np.polynomial.Polynomial([-8.0, 0.0, 1.0, *terms])
+    c.coef[2:] *= 4.5 * v0 * bulk
+    f = 0.5 * ((v0 / volumes) ** (2 / 3) - 1)
+    beyond = np.clip(volumes - 10.35, 0, None)
+    slope = -c.deriv()(f) * (1 + 2 * f) / (3 * volumes) - 1.5 * kink * beyond**0.5
+    return c(f) - kink * beyond**1.5, -slope * EV_PER_A3_IN_GPA
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.07])
+@pytest.mark.parametrize("step", [0.2, 0.1])
+@pytest.mark.parametrize("terms", [HCP, OTHER], ids=["hcp iron", "other"])
+@pytest.mark.parametrize("kink", [0.0, 0.03])
+def test_the_bulk_modulus_is_the_curvature_at_the_minimum_of_an_anharmonic_curve(shift, step, kink, terms):
+    volumes = np.arange(8.8 + shift, 11.2, step)
+    energies, pressures = anharmonic(volumes, kink, terms)
+    status, fit = fit_birch_murnaghan(volumes, energies, 0 * volumes, pressures)
+    assert status is EosStatus.CONVERGED
+    assert fit.bulk_modulus_gpa == pytest.approx(276.0, rel=0.02)
+    assert fit.volume == pytest.approx(10.0, rel=3e-4)
+    _, bare = fit_birch_murnaghan(volumes, energies, 0 * volumes)
+    assert bare.bulk_modulus_gpa == pytest.approx(276.0, rel=0.03)
+    # below the lowest point by no more than a parabola between two points
+    assert -0.5 * 276 / EV_PER_A3_IN_GPA / 10 * (0.5 * step) ** 2 < fit.energy - energies.min() < 1e-4
+    assert fit.residual <= LARGEST_RESIDUAL
+    assert fit.n_points < len(volumes)
+    np.testing.assert_allclose(fit.energies(np.array([fit.volume])), fit.energy)
+    inside = (volumes >= fit.volume_range[0]) & (volumes <= fit.volume_range[1])
+    left = fit.energies(volumes[inside]) - energies[inside]
+    assert np.sqrt(np.mean(left**2)) == pytest.approx(fit.rms_error)
+
+
+def test_what_no_smooth_equation_describes_is_not_converged():
+    volumes = np.linspace(9.0, 11.0, 11)
+    energies, pressures = anharmonic(volumes)
+    rng = np.random.default_rng(0)
+    status, fit = fit_birch_murnaghan(volumes, energies + 0.01 * rng.normal(size=11), 0 * volumes, pressures)
+    assert status is EosStatus.POOR_FIT
+    assert "no smooth equation describes the points" in fit.remark()
+
+
+def test_an_unusual_derivative_is_remarked_and_a_minimum_at_the_edge_told():
+    anharmonic_toy = toy(morse=(0.4, 4.0, 2.5))
+    (result,) = EquationOfState(anharmonic_toy, magmoms="fixed", volume_range=(0.94, 1.06)).run([fcc(3.5355)])
+    (curve,) = result.curves
+    assert curve.fits[0].bulk_modulus_derivative > 8
+    assert f"B₀′ is {curve.fits[0].bulk_modulus_derivative:.1f}, while 2 to 8 is usual" in curve.message
+    (edge,) = EquationOfState(toy(), volume_range=(0.98, 1.1), n_volumes=7).run([fcc(3.5355)])
+    assert "next to the edge of the range" in edge.curves[0].message
 
 
 def test_crossings():

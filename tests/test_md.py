@@ -1,5 +1,7 @@
 """Molecular dynamics of many structures: frames, failures, checkpoints, spins of each kind."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.md import MDStatus, MolecularDynamics
 from mmace_sim.workflows.md.averages import averages, energy_drift
 from mmace_sim.workflows.md.files import SimulationFiles
+from mmace_sim.workflows.output import GOOD
 
 TOY = HeisenbergModel(exchange=0.01, exchange_decay=1.5, landau=(-0.3, 0.05))
 
@@ -187,6 +190,17 @@ def test_the_temperature_counts_what_moves():
     held = np.concatenate([np.zeros((1, 3)), velocities[1:]])
     assert temperature(held, "nve", [0]) == pytest.approx(2 * kinetic[1:].sum() / (9 * BOLTZMANN_EV_PER_K))
     assert np.isnan(temperature(0 * held, "nve", range(4)))
+
+
+@pytest.mark.parametrize("settings", [{"spins": "llg", "moment_tol": 1e-300}, {"spins": "adiabatic"}])
+def test_steps_whose_moments_are_not_solved_for_fail_the_run(settings):
+    dynamics = MolecularDynamics(TOY, n_steps=2, **settings)
+    if settings["spins"] == "adiabatic":
+        dynamics.model.max_steps = 2
+    (result,) = dynamics.run(crystal())
+    assert (result.status, result.n_steps) == (MDStatus.UNSETTLED, 2)
+    assert re.search("did not converge in [12] of 2 steps", result.message)
+    assert str(result.status) not in GOOD  # exit code 3
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -225,3 +225,32 @@ def test_atoms_and_moments_come_to_the_temperature_of_the_bath(toy):
         torque, curvature = torque + float(spin.torque.sum()), curvature + float(spin.curvature.sum())
     assert 2 * np.mean(kinetic) / (3 * 64) == pytest.approx(kT, rel=0.12)
     assert torque / curvature == pytest.approx(kT, rel=0.12)
+
+
+def test_atoms_directions_and_lengths_come_to_the_temperature_of_the_bath():
+    """Fluctuating lengths in wells of 1.6 eV/μB² at 400 K: ⟨E'²⟩ = k_BT ⟨E'' + 2E'/|m|⟩, derivatives along the moment."""
+    kT, a, b = 400 * BOLTZMANN_EV_PER_K, -0.4, 0.05
+    toy = MagneticMaceModel(HeisenbergModel(exchange=0.004, exchange_decay=1.5, landau=(a, b)))
+    field_model = MagneticMaceModel(toy.model, compute_forces=False, compute_stress=False)
+    state = spin_lattice_init(initialize_state([crystal(k, repeat=2) for k in range(2)]), toy, kT=2 * kT)
+    moments = MomentDynamics(damping=0.5, length_friction=0.05, tolerance=1e-4)
+    settings = {"kT": kT, "friction": 0.05, "moments": moments, "field_model": field_model}
+    state = simulate(state, toy, 60, **settings)
+    rng, kinetic, torque, curvature, radial = np.random.default_rng(0), [], 0.0, 0.0, []
+
+    def watch(s):
+        assert float(s.moment_residual.max()) <= moments.tolerance
+        length = s.magnetic_moments.norm(dim=1)
+        slope = -(s.magnetic_moments * s.magforces).sum(dim=1) / length
+        second = 2 * a + 12 * b * length**2 + 2 * slope / length
+        radial.append([float(slope.square().mean()), float(second.mean())])
+        kinetic.append(float(kinetic_energy(s).sum()))
+
+    for _ in range(25):
+        state = simulate(state, toy, 6, watch=watch, **settings)
+        spin = spin_temperature(state, field_model, noise=torch.as_tensor(rng.normal(size=(64, 3))))
+        torque, curvature = torque + float(spin.torque.sum()), curvature + float(spin.curvature.sum())
+    assert 2 * np.mean(kinetic) / (3 * 64) == pytest.approx(kT, rel=0.12)
+    assert torque / curvature == pytest.approx(kT, rel=0.12)
+    square, second = np.mean(radial, axis=0)
+    assert square / second == pytest.approx(kT, rel=0.15)

@@ -34,7 +34,7 @@ _NVolumes = Annotated[
     int | None, typer.Option(help="Number of volumes.", show_default="13", rich_help_panel=opt.STRAIN)
 ]
 _Fmax = Annotated[float | None, opt.fmax_option("0.005")]
-_MagforceTol = Annotated[float | None, opt.magforce_tol_option("0.001")]
+_MagforceTol = Annotated[float | None, opt.magforce_tol_option("0.0001")]
 
 
 def eos(

@@ -24,16 +24,24 @@ UNITS: dict[str, str] = {
     "bulk_modulus_gpa": "GPa",
     "bulk_modulus_derivative": "1",
     "moment": "μB, mean length of all moments",
+    "bulk_modulus_error_gpa": "GPa, change with the next order of the equation",
     "rms_error": "eV/atom",
+    "residual": "1, what the fit leaves of energies and pressures, relative to their range in the window",
+    "volume_range": "Å³/atom, window of the fit",
+    "order, n_points": "1, of the fit",
+    "coefficients": "eV/atom, of E = Σ c_k f^k, f = [(V₀/V)^(2/3) − 1]/2",
     "pressure_gpa": "GPa, positive under compression",
 }
 """Unit of each quantity in the summary and in ``curves.csv``."""
 
 COLUMNS: tuple[str, ...] = (
     "name", "file", "index", "formula", "state", "minimum", "status", "volume", "energy", "energy_above_lowest",
-    "bulk_modulus_gpa", "bulk_modulus_derivative", "moment", "magnetic_order", "rms_error", "message",
+    "bulk_modulus_gpa", "bulk_modulus_error_gpa", "bulk_modulus_derivative", "moment", "magnetic_order",
+    "rms_error", "order", "n_points", "residual", "message",
 )  # fmt: skip
 """Columns of ``summary.csv``: one line for each minimum of each state."""
+
+_LISTS = ("volume_range", "coefficients")
 
 POINT_COLUMNS: tuple[str, ...] = (
     "name", "state", "volume", "energy", "moment", "pressure_gpa", "magnetic_order", "status",
@@ -76,7 +84,7 @@ class EosConfig(RunConfig):
     """Number of volumes."""
     fmax: float = Field(default=0.005, gt=0)
     """Largest force if atoms relax, in eV/Å."""
-    magforce_tol: float = Field(default=0.001, gt=0)
+    magforce_tol: float = Field(default=0.0001, gt=0)
     """Largest magnetic force of relaxed moments, in eV/μB."""
     max_steps: int = Field(default=500, ge=0)
     """Largest number of steps of a point."""
@@ -166,10 +174,10 @@ def _state_entry(curve: EosCurve, zero: float | None) -> dict[str, Any]:
         "status": str(curve.status),
         "message": curve.message,
         "minima": [
-            {key: finite_or_none(value) for key, value in vars(fit).items() if key != "volume_range"}
+            {key: finite_or_none(value) for key, value in vars(fit).items() if key not in _LISTS}
+            | {name: list(getattr(fit, name)) for name in _LISTS}
             | {
                 "energy_above_lowest": fit.energy - zero,
-                "volume_range": list(fit.volume_range),
                 "magnetic_order": curve.order_at(fit.volume),
             }
             for fit in curve.fits

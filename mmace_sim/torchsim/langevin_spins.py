@@ -37,8 +37,8 @@ SMALL_MOMENT: float = 0.05
 PASSES: int = 3
 """Passes over the implicit equation between two evaluations of the magforces."""
 
-NOISE_COLUMNS: int = 12
-"""Normal numbers that a step takes for each moment: turns before, kicks before, kicks after, turns after."""
+NOISE_COLUMNS: int = 9
+"""Normal numbers that a step takes for each moment: turns before friction, kicks, turns after friction."""
 
 Fields = Callable[[Float[Tensor, "n_atoms 3"]], Float[Tensor, "n_atoms 3"]]
 """Magforces at given moments."""
@@ -51,8 +51,8 @@ class MomentDynamics:
     Attributes:
         damping: Gilbert's α; 0 is pure precession.
         length_friction: η in μB²/(eV fs); 0 keeps all lengths.
-        solver: "midpoint": implicit midpoint on the sphere, iterated until no moment changes by more than
-            `tolerance`. "sib": one predictor and one corrector, two evaluations of the magforces.
+        solver: "midpoint": implicit midpoints, iterated until no moment changes by more than `tolerance`. "sib": one
+            predictor and one corrector, two evaluations of the magforces.
         tolerance: In μB.
         max_iterations: After which the step is taken as it is.
     """
@@ -78,8 +78,8 @@ class MomentStep:
 
     Attributes:
         magmoms: New moments, in μB.
-        fields: Magforces at the midpoint, in eV/μB.
-        residual: Change of the moments of each system in the last iteration, in μB.
+        fields: Magforces at the last midpoint, in eV/μB.
+        residual: Largest change of the moments of each system in a last iteration, in μB.
         n_evaluations: Evaluations of the magforces.
     """
 
@@ -109,19 +109,30 @@ def moment_step(
     dt: Any,
     kT: Float[Tensor, " n_atoms"],
     gamma: Float[Tensor, " n_atoms"],
-    noise: Float[Tensor, "n_atoms 12"],
+    noise: Float[Tensor, "n_atoms 9"],
     system_idx: Int[Tensor, " n_atoms"],
     n_systems: int,
     guess: Float[Tensor, "n_atoms 3"] | None = None,
 ) -> MomentStep:
     """Advance moments at fixed atoms.
 
-    Every iteration turns each moment exactly about the field at the last midpoint by Cayley's formula, so that lengths
-    are conserved to rounding even where the iteration is cut short. While lengths are fixed the field is taken at the
-    midpoint on the sphere, |m| (m + m')/|m + m'|, which makes the converged step symplectic; total moment is conserved
-    wherever the energy does not change when all moments turn together and all g are alike. Otherwise it is taken at
-    (m + m')/2. All noise acts outside of this, half of it before and the mirror image after: the random field turns
-    moments, the noise of the lengths shifts them. Averages are therefore of second order in the time step.
+    The step is the composition of two motions, each of which keeps exp(−E/k_BT) to second order in the time step, so
+    that averages are of second order too.
+
+    The bath (damping, friction, noise; left out if there is none of them): half of the random turns, then damping and
+    friction by the trapezoidal rule with the noise ζ in it, then the other half of the turns. For m' = m + η [B(m) +
+    B(m')] dt/2 + ζ, as it is without damping, the stationary distribution is exact for harmonic energies at any
+    stiffness and any time step. (It is for the midpoint rule too, but that is of first order for other energies: it
+    sees E − η k_BT dt ∇²E/4.)
+
+    Precession at fixed lengths: every iteration turns each moment exactly about the field at the last midpoint on the
+    sphere, |m| (m + m')/|m + m'|, by Cayley's formula, so that lengths are conserved to rounding even where the
+    iteration is cut short. Converged, it is symplectic, and total moment is conserved wherever the energy does not
+    change when all moments turn together and all g are alike.
+
+    They are solved apart for two reasons. What holds a length (some eV/μB) turns nothing, yet would at the next
+    iterate, where the moment has another direction. And the torque at a midpoint is smaller than at its ends, so that
+    damping there would be too weak for its noise.
 
     Args:
         magmoms: Moments, in μB.
@@ -133,44 +144,72 @@ def moment_step(
         noise: Standard normal numbers, see `NOISE_COLUMNS`.
         system_idx: System of each atom.
         n_systems: Number of systems.
-        guess: Magforces expected at the midpoint; without, those at `magmoms` are evaluated. Not used by "sib".
+        guess: Magforces expected at the midpoint if there is no bath; without, those at `magmoms` are evaluated. Not
+            used by "sib".
 
     Returns:
         The step.
 
     References:
         McLachlan, Modin, Verdier, 10.1103/PhysRevE.89.061301 (midpoint on the sphere); Mentink et al.,
-        10.1088/0953-8984/22/17/176001 (predictor and corrector); Ma, Dudarev, 10.1103/PhysRevB.86.054416 (lengths).
+        10.1088/0953-8984/22/17/176001 (predictor and corrector); Ma, Dudarev, 10.1103/PhysRevB.86.054416 (lengths);
+        Abdulle, Vilmart, Zygalakis, 10.1137/140962644 (compositions and stationary distributions).
     """
-    bath = _HalfBath(dynamics, dt=dt, kT=kT, gamma=gamma)
-    magmoms = bath.shifted(bath.turned(magmoms, noise[:, :3]), noise[:, 3:6])
-    turn = _Turn(magmoms, dynamics, dt=dt, gamma=gamma)
-    converge = dynamics.solver == "midpoint"
-    n_evaluations = int(guess is None or not converge)
-    field = turn.relevant(fields(magmoms), magmoms) if n_evaluations else guess
-    new = turn.solve(magmoms, field)
-    active = torch.ones(n_systems, dtype=torch.bool, device=magmoms.device)
-    residual = magmoms.new_full((n_systems,), float("inf"))
-    mixing = _Mixing(system_idx, n_systems)
-    for _ in range(dynamics.max_iterations if converge else 1):
-        middle = turn.midpoint(new)
-        found = turn.relevant(fields(middle), middle)
-        n_evaluations += 1
-        better = turn.solve(new, found)
-        change = torch.linalg.norm(better - new, dim=1)
-        latest = change.new_zeros(n_systems).scatter_reduce(0, system_idx, change, "amax")
-        residual = torch.where(active, latest, residual)
-        rows, active = active[system_idx], active & (latest > dynamics.tolerance)
-        if converge and bool(active.any()):
-            mixed = mixing(better - new, found)
-            going = active[system_idx]
-            found = _where(going, mixed, found)
-            better = _where(going, turn.solve(new, mixed), better)
-        field, new = _where(rows, found, field), _where(rows, better, new)
-        if not bool(active.any()):
-            break
-    new = bath.turned(bath.shifted(new, noise[:, 6:9]), noise[:, 9:])
-    return MomentStep(new, field, residual, n_evaluations)
+    iteration = _Iteration(fields, dynamics, system_idx, n_systems)
+    guess = guess if dynamics.solver == "midpoint" else None
+    if dynamics.damping or dynamics.length_friction:
+        bath = _Bath(dynamics, dt=dt, kT=kT, gamma=gamma)
+        magmoms = bath.turned(magmoms, noise[:, :3])
+        before = iteration.evaluate(magmoms)
+        magmoms, guess = iteration.solve(bath.friction(magmoms, before, noise[:, 3:6]), before)
+        magmoms = bath.turned(magmoms, noise[:, 6:])
+    if guess is None:
+        guess = iteration.evaluate(magmoms)
+    magmoms, middle = iteration.solve(_Turn(magmoms, dynamics, dt=dt, gamma=gamma), guess)
+    return MomentStep(magmoms, middle, iteration.residual, iteration.n_evaluations)
+
+
+class _Iteration:
+    """Solves the implicit equations of a step, one after the other.
+
+    Every system goes on until it is converged by itself, so that none depends on how fast others converge.
+    """
+
+    def __init__(self, fields: Fields, dynamics: MomentDynamics, system_idx: Tensor, n_systems: int) -> None:
+        self.fields, self.dynamics = fields, dynamics
+        self.system_idx, self.n_systems = system_idx, n_systems
+        self.residual: Tensor = torch.zeros(n_systems, dtype=torch.double)
+        self.n_evaluations = 0
+
+    def evaluate(self, magmoms: Tensor) -> Tensor:
+        """Magforces, counted."""
+        self.n_evaluations += 1
+        return self.fields(magmoms)
+
+    def solve(self, equation: "_Turn | _Friction", guess: Tensor) -> tuple[Tensor, Tensor]:
+        """Moments after one of the motions, and the field that brought them there, from a guess of it."""
+        start, field = equation.magmoms, guess
+        new = equation.solve(start, equation.relevant(field, start))
+        active = torch.ones(self.n_systems, dtype=torch.bool, device=start.device)
+        residual = start.new_full((self.n_systems,), float("inf"))
+        mixing, converge = _Mixing(self.system_idx, self.n_systems), self.dynamics.solver == "midpoint"
+        for _ in range(self.dynamics.max_iterations if converge else 1):
+            place = equation.place(new)
+            found = self.evaluate(place)
+            relevant = equation.relevant(found, place)
+            better = equation.solve(new, relevant)
+            change = torch.linalg.norm(better - new, dim=1)
+            latest = change.new_zeros(self.n_systems).scatter_reduce(0, self.system_idx, change, "amax")
+            residual = torch.where(active, latest, residual)
+            rows, active = active[self.system_idx], active & ~(latest <= self.dynamics.tolerance)
+            if converge and bool(active.any()):
+                mixed = mixing(better - new, relevant)
+                better = _where(active[self.system_idx], equation.solve(new, mixed), better)
+            field, new = _where(rows, found, field), _where(rows, better, new)
+            if not bool(active.any()):
+                break
+        self.residual = torch.maximum(self.residual.to(residual), residual)
+        return new, field
 
 
 class _Mixing:
@@ -208,27 +247,23 @@ class _Mixing:
 
 
 class _Turn:
-    """The implicit equation of one step, solved for given fields; vectors of atoms are (n_atoms, 3)."""
+    """Precession at fixed lengths, m' − m = (m + m') × w; vectors of atoms are (n_atoms, 3)."""
 
-    def __init__(
-        self,
-        magmoms: Tensor,
-        dynamics: MomentDynamics,
-        *,
-        dt: Any,
-        gamma: Tensor,
-    ) -> None:
+    def __init__(self, magmoms: Tensor, dynamics: MomentDynamics, *, dt: Any, gamma: Tensor) -> None:
         self.magmoms = magmoms
         self.lengths = torch.linalg.norm(magmoms, dim=1, keepdim=True)
-        self.fixed = dynamics.length_friction == 0.0
-        self.alpha, self.gamma = dynamics.damping, gamma[:, None]
-        self.dt = torch.as_tensor(dt).to(magmoms).reshape(-1, 1)
-        self.mobility = dynamics.length_friction * self.dt
+        rate, _ = _damped(self.lengths, dynamics.damping, gamma[:, None])
+        self.half_angle = 0.5 * torch.as_tensor(dt).to(magmoms).reshape(-1, 1) * rate
 
-    def midpoint(self, new: Tensor) -> Tensor:
-        """Where fields are taken between the old moments and the new ones."""
+    def place(self, new: Tensor) -> Tensor:
+        """Where the field is taken: the middle of the old moments and the new ones, on the sphere."""
         middle = 0.5 * (self.magmoms + new)
-        return middle * self._stretch(middle) if self.fixed else middle
+        chord = torch.linalg.norm(middle, dim=1, keepdim=True)
+        return middle * self._stretch(chord)
+
+    def relevant(self, field: Tensor, middle: Tensor) -> Tensor:
+        """What of a field moves moments: what is across them."""
+        return perpendicular(field, middle)
 
     def solve(self, new: Tensor, field: Tensor) -> Tensor:
         """New moments for a given field, which costs nothing beside an evaluation of the model.
@@ -236,41 +271,53 @@ class _Turn:
         A fixed number of passes, so that no system depends on how fast others converge.
         """
         for _ in range(PASSES):
-            new = self(new, field)
+            new = self._cayley(new, field)
         return new
 
-    def __call__(self, new: Tensor, field: Tensor) -> Tensor:
-        """New moments from the field at the midpoint of the old ones and of an estimate of the new ones.
-
-        m' − m = (m + m') × w + η B dt, solved for m' exactly; w follows from the estimate. A field along the
-        midpoint turns nothing and is left out: what holds a length (eV/μB) then does not slow down the iteration.
-        """
+    def _cayley(self, new: Tensor, field: Tensor) -> Tensor:
+        """Solved for m' exactly, with w from the field and an estimate of the new moments."""
         middle = 0.5 * (self.magmoms + new)
-        stretch = self._stretch(middle) if self.fixed else 1.0
-        across = stretch * (field if self.fixed else perpendicular(field, middle))
-        turned = torch.linalg.cross(stretch * middle, across)
-        lengths = self.lengths if self.fixed else torch.linalg.norm(middle, dim=1, keepdim=True)
-        rate, damping = _damped(lengths, self.alpha, self.gamma)
-        w = -0.5 * self.dt * rate * (across + damping * turned)
+        stretch = self._stretch(torch.linalg.norm(middle, dim=1, keepdim=True))
+        w = -self.half_angle * stretch * field
         right = self.magmoms + torch.linalg.cross(self.magmoms, w)
-        if not self.fixed:
-            right = right + self.mobility * field
         along = (w * right).sum(dim=1, keepdim=True) * w
         square = (w * w).sum(dim=1, keepdim=True)
         return (right - torch.linalg.cross(w, right) + along) / (1.0 + square)
 
-    def relevant(self, field: Tensor, middle: Tensor) -> Tensor:
-        """What of a field moves moments: while lengths are fixed, what is across them."""
-        return perpendicular(field, middle) if self.fixed else field
-
-    def _stretch(self, middle: Tensor) -> Tensor:
+    def _stretch(self, chord: Tensor) -> Tensor:
         """|m| over the length of the middle of the chord."""
-        chord = torch.linalg.norm(middle, dim=1, keepdim=True)
         return torch.where(chord > 1e-3 * self.lengths, self.lengths / chord.clamp(min=1e-30), 1.0)
 
 
-class _HalfBath:
-    """The noise of half a step, in which the magforces have no part."""
+class _Friction:
+    """Damping, which turns moments, and friction with its noise, which shifts them, both from fields at the two ends.
+
+    m' = R(θ) (m + a/2) + a/2, with the rotation vector θ = [Ω(m) + Ω(m')] dt/2, Ω = γ' (α/|m|) m×B, and the shift
+    a = η [B(m) + B(m')] dt/2 + ζ: symmetric in time, and exact in lengths where there is no friction.
+    """
+
+    def __init__(self, magmoms: Tensor, before: Tensor, bath: "_Bath", kick: Tensor) -> None:
+        self.magmoms, self.bath, self.kick = magmoms, bath, kick
+        self.before = self.relevant(before, magmoms)
+
+    def place(self, new: Tensor) -> Tensor:
+        """Where the field is taken: at the new moments; that at the old ones is known."""
+        return new
+
+    def relevant(self, field: Tensor, place: Tensor) -> Tensor:
+        """What a field does to moments at a place: the turn, and the shift."""
+        shift = self.bath.mobility * field
+        return torch.cat([self.bath.damping_turn(place, field), shift], dim=1)
+
+    def solve(self, _new: Tensor, motion: Tensor) -> Tensor:
+        """New moments for what the field at them does."""
+        turn, shift = (0.5 * (self.before + motion)).split(3, dim=1)
+        half = 0.5 * (shift + self.kick)
+        return _rotated(self.magmoms + half, turn) + half
+
+
+class _Bath:
+    """Random turns, damping and friction of one step."""
 
     def __init__(self, dynamics: MomentDynamics, *, dt: Any, kT: Tensor, gamma: Tensor) -> None:
         self.alpha, self.gamma, self.kT = dynamics.damping, gamma[:, None], kT[:, None]
@@ -278,21 +325,25 @@ class _HalfBath:
         self.mobility = dynamics.length_friction * self.dt
 
     def turned(self, magmoms: Tensor, noise: Tensor) -> Tensor:
-        """Moments turned by the random field.
+        """Moments turned by the random field of half a step.
 
         A rotation about a normal vector with variance s per component spreads directions as diffusion with the variance
         s + s²/12 does, to this order, and is made smaller by as much.
         """
         if self.alpha == 0.0:
             return magmoms
-        lengths = torch.linalg.norm(magmoms, dim=1, keepdim=True)
-        rate, damping = _damped(lengths, self.alpha, self.gamma)
+        rate, damping = _damped(torch.linalg.norm(magmoms, dim=1, keepdim=True), self.alpha, self.gamma)
         variance = rate * damping * self.kT * self.dt
         return _rotated(magmoms, (variance / (1.0 + variance / 12.0)).sqrt() * noise)
 
-    def shifted(self, magmoms: Tensor, noise: Tensor) -> Tensor:
-        """Moments with the noise that belongs to the friction of lengths."""
-        return magmoms + (self.mobility * self.kT).sqrt() * noise
+    def damping_turn(self, magmoms: Tensor, field: Tensor) -> Tensor:
+        """Rotation vector Ω dt of the damping."""
+        rate, damping = _damped(torch.linalg.norm(magmoms, dim=1, keepdim=True), self.alpha, self.gamma)
+        return self.dt * rate * damping * torch.linalg.cross(magmoms, field)
+
+    def friction(self, magmoms: Tensor, field: Tensor, noise: Tensor) -> _Friction:
+        """Damping and friction of the whole step with its noise, from the field at the moments."""
+        return _Friction(magmoms, field, self, (2.0 * self.mobility * self.kT).sqrt() * noise)
 
 
 def _damped(lengths: Tensor, alpha: float, gamma: Tensor) -> tuple[Tensor, Tensor]:

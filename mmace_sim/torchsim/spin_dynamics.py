@@ -262,7 +262,7 @@ def _move_moments(
     moments: MomentDynamics,
     dt: Tensor,
     kT: Float[Tensor, " n_atoms"],
-    noise: Float[Tensor, "n_atoms 12"],
+    noise: Float[Tensor, "n_atoms 9"],
 ) -> None:
     """A step of the moments at the atoms of the moment."""
 

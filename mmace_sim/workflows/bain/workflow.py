@@ -10,7 +10,7 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
-from mmace_sim.workflows.eos.analysis import EosStatus
+from mmace_sim.workflows.eos.birch_murnaghan import EosStatus
 from mmace_sim.workflows.magnetic_states import check_state, magnetic_state
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status
 from mmace_sim.workflows.singlepoint import (

@@ -1,22 +1,13 @@
-"""What energy-volume curves say: equation of state, jumps of the moment, crossings of two states."""
+"""What energy-volume curves say: jumps of the moment, pieces between them, crossings of two states."""
 
 import itertools
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Float
 
-from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.magnetic_order import MOMENT_TOL
-
-MIN_POINTS: int = 5
-"""A third-order equation of state has four parameters."""
-
-FIT_WINDOW: float = 0.12
-"""Volumes further than this fraction from that of the lowest energy are not fitted: no equation holds that far."""
 
 JUMP: float = 0.3
 """A moment jumps if it changes by more than this (μB) from one volume to the next, and by `JUMP_RATIO` times as much
@@ -29,39 +20,6 @@ ONSET_RATIO: float = 4.0
 
 SAME_ENERGY: float = 1e-4
 """States closer than this (eV/atom) are taken for one and the same, which cannot cross itself."""
-
-
-class EosStatus(StrEnum):
-    """How the equation of state of one curve ended."""
-
-    CONVERGED = "converged"
-    INCOMPLETE = "incomplete"
-    OUTSIDE = "minimum_outside_range"
-    TOO_FEW = "too_few_points"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class BirchMurnaghanFit:
-    """Third-order Birch–Murnaghan equation of state.
-
-    Attributes:
-        volume: V₀, in Å³/atom.
-        energy: E₀, in eV/atom.
-        bulk_modulus_gpa: B₀, in GPa.
-        bulk_modulus_derivative: B₀′ = dB/dP.
-        moment: Mean length of the moments at V₀, in μB.
-        rms_error: Root mean square of what the fit leaves, in eV/atom.
-        volume_range: Smallest and largest volume that were fitted, in Å³/atom.
-    """
-
-    volume: float
-    energy: float
-    bulk_modulus_gpa: float
-    bulk_modulus_derivative: float
-    moment: float
-    rms_error: float
-    volume_range: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -130,52 +88,6 @@ def branches(volumes: Float[np.ndarray, " n_points"], jumps: Sequence[MomentJump
     """
     cuts = [int(np.searchsorted(volumes, jump.volumes[1])) for jump in jumps]
     return [slice(a, b) for a, b in itertools.pairwise([0, *cuts, len(volumes)])]
-
-
-def fit_birch_murnaghan(
-    volumes: Float[np.ndarray, " n_points"],
-    energies: Float[np.ndarray, " n_points"],
-    moments: Float[np.ndarray, " n_points"],
-) -> tuple[EosStatus, BirchMurnaghanFit | None]:
-    """Fit the third-order Birch–Murnaghan equation with pymatgen.
-
-    Args:
-        volumes: In ascending order, in Å³/atom.
-        energies: In eV/atom; points that are NaN are left out.
-        moments: Mean length of the moments, in μB.
-
-    Returns:
-        CONVERGED and the fit; TOO_FEW or OUTSIDE and None if there are too few points, or no minimum among them.
-    """
-    from pymatgen.analysis.eos import BirchMurnaghan, EOSError
-
-    good = np.isfinite(energies)
-    volumes, energies, moments = volumes[good], energies[good], moments[good]
-    if len(volumes) == 0 or int(np.argmin(energies)) in (0, len(volumes) - 1):
-        return EosStatus.OUTSIDE, None
-    near = np.abs(volumes / volumes[np.argmin(energies)] - 1.0) <= FIT_WINDOW
-    volumes, energies, moments = volumes[near], energies[near], moments[near]
-    if len(volumes) < MIN_POINTS:
-        return EosStatus.TOO_FEW, None
-    equation = BirchMurnaghan(volumes, energies)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            equation.fit()
-    except EOSError:
-        return EosStatus.OUTSIDE, None
-    if not volumes[0] < equation.v0 < volumes[-1] or equation.b0 <= 0:
-        return EosStatus.OUTSIDE, None
-    fit = BirchMurnaghanFit(
-        volume=float(equation.v0),
-        energy=float(equation.e0),
-        bulk_modulus_gpa=float(equation.b0) * EV_PER_A3_IN_GPA,
-        bulk_modulus_derivative=float(equation.b1),
-        moment=float(np.interp(equation.v0, volumes, moments)),
-        rms_error=float(np.sqrt(np.mean((equation.func(volumes) - energies) ** 2))),
-        volume_range=(float(volumes[0]), float(volumes[-1])),
-    )
-    return EosStatus.CONVERGED, fit
 
 
 def crossings(

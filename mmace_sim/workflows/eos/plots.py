@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def energy_volume_figure(result: EosResult) -> "Figure":
-    """Energies of all states against volume, relative to the lowest minimum. Bars: minima, circles: crossings.
+    """Energies of all states against volume, relative to the lowest minimum.
+
+    Markers: points, joined by thin lines; thick lines: equations of state in their windows; bars: minima;
+    circles: crossings.
 
     Args:
         result: Curves of one structure.
@@ -29,10 +32,12 @@ def energy_volume_figure(result: EosResult) -> "Figure":
     zero = lowest.fits[0].energy if lowest else min(np.nanmin(curve.energies) for curve in _computed(result))
     for curve, color, marker in _styled(result):
         axes.plot(
-            curve.volumes, 1000 * (curve.energies - zero), marker + "-", color=color, markersize=3, linewidth=0.8,
+            curve.volumes, 1000 * (curve.energies - zero), marker + "-", color=color, markersize=3, linewidth=0.4,
             label=curve.state.upper(),
         )  # fmt: skip
         for fit in curve.fits:
+            volumes = np.linspace(*fit.volume_range, 101)
+            axes.plot(volumes, 1000 * (fit.energies(volumes) - zero), "-", color=color, linewidth=1.2)
             axes.plot(fit.volume, 1000 * (fit.energy - zero), "|", color=color, markersize=12)
     for crossing in result.crossings:
         axes.plot(

@@ -11,16 +11,8 @@ from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.eos.analysis import (
-    BirchMurnaghanFit,
-    Crossing,
-    EosStatus,
-    MomentJump,
-    branches,
-    crossings,
-    fit_birch_murnaghan,
-    moment_jumps,
-)
+from mmace_sim.workflows.eos.analysis import Crossing, MomentJump, branches, crossings, moment_jumps
+from mmace_sim.workflows.eos.birch_murnaghan import BirchMurnaghanFit, EosStatus, fit_birch_murnaghan
 from mmace_sim.workflows.magnetic_order import classify_order
 from mmace_sim.workflows.magnetic_states import check_state, magnetic_state
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status
@@ -36,6 +28,7 @@ from mmace_sim.workflows.singlepoint import (
 MESSAGES: dict[EosStatus, str] = {
     EosStatus.CONVERGED: "",
     EosStatus.INCOMPLETE: "",
+    EosStatus.POOR_FIT: "",
     EosStatus.OUTSIDE: "no minimum within the volumes {low:.2f}–{high:.2f} Å³/atom; the lowest energy is at {at:.2f}. "
     "Widen the range of volumes.",
     EosStatus.TOO_FEW: "too few usable points around the minimum for a fit; add volumes.",
@@ -151,7 +144,7 @@ class EquationOfState:
         volume_range: tuple[float, float] = (0.88, 1.12),
         n_volumes: int = 13,
         fmax: float = 0.005,
-        magforce_tol: float = 1e-3,
+        magforce_tol: float = 1e-4,
         max_steps: int = 500,
         **settings: Any,
     ) -> None:
@@ -237,19 +230,26 @@ def _finish_curve(curve: EosCurve, points: list[PointResult]) -> None:
         curve.status, curve.message = EosStatus.FAILED, f"no point converged ({problem})"
         return
     curve.jumps = moment_jumps(curve.volumes, curve.moments)
-    lowest = int(np.nanargmin(curve.energies))
+    lowest, remarks = int(np.nanargmin(curve.energies)), []
     for piece in branches(curve.volumes, curve.jumps):
-        status, fit = fit_birch_murnaghan(curve.volumes[piece], curve.energies[piece], curve.moments[piece])
-        curve.fits += [] if fit is None else [fit]
-        if piece.start <= lowest < piece.stop:
+        values = (curve.volumes, curve.energies, curve.moments, curve.pressures_gpa)
+        status, fit = fit_birch_murnaghan(*(column[piece] for column in values))
+        main = piece.start <= lowest < piece.stop
+        if main:
             curve.status = status
+        if fit is not None and (main or fit.determined):
+            curve.fits.append(fit)
+            remarks += [f"at {fit.volume:.2f} Å³/atom {fit.remark()}"] if fit.remark() else []
     curve.fits.sort(key=lambda fit: fit.energy)
-    curve.message = MESSAGES[curve.status].format(
+    said = MESSAGES[curve.status].format(
         low=curve.volumes[0], high=curve.volumes[-1], at=curve.volumes[lowest]
     )
-    if curve.status is EosStatus.CONVERGED and not good.all():
-        curve.status = EosStatus.INCOMPLETE
-        curve.message = f"{np.sum(~good)} of {len(points)} points are left out ({problem})"
+    if curve.status in (EosStatus.CONVERGED, EosStatus.POOR_FIT) and not good.all():
+        curve.status = EosStatus.INCOMPLETE if curve.status is EosStatus.CONVERGED else curve.status
+        said = f"{np.sum(~good)} of {len(points)} points are left out ({problem})"
+    elif lowest in (1, len(points) - 2) and curve.fits:
+        remarks.append("The lowest energy is next to the edge of the range of volumes: widen it.")
+    curve.message = " ".join(part for part in (said, *remarks) if part)
 
 
 def _all_crossings(curves: Sequence[EosCurve]) -> list[Crossing]:

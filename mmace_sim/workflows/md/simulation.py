@@ -26,9 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class MDStatus(StrEnum):
-    """How a simulation ended."""
+    """How a simulation ended: UNSETTLED went through, but with steps whose moments were not solved for."""
 
     FINISHED = "finished"
+    UNSETTLED = "unsettled"
     EXPLODED = "exploded"
     FAILED = "failed"
 
@@ -143,7 +144,8 @@ class Simulation:
             steps = batch.state.n_steps.tolist()
             done = [k for k, step in enumerate(steps) if step >= self.dynamics.n_steps]
             for _, index, state in batch.pop(done):
-                self._finish(index, MDStatus.FINISHED, _unsettled(state))
+                message = _unsettled(state)
+                self._finish(index, MDStatus.UNSETTLED if message else MDStatus.FINISHED, message)
             if not done:
                 batch.advance()
 
@@ -206,7 +208,10 @@ def _unsettled(state: SpinLatticeState) -> str:
     steps = int(state.unsettled)
     if not steps:
         return ""
-    return f"the moments did not converge in {steps} of {int(state.n_steps)} steps: take a shorter time step."
+    return (
+        f"the moments did not converge in {steps} of {int(state.n_steps)} steps, so that averages mean nothing: "
+        "take a shorter time step (--timestep)."
+    )
 
 
 def _check_rescalable(atoms: Atoms) -> None:
