@@ -74,6 +74,7 @@ def read_metadata(name_or_path: str | Path) -> dict[str, Any]:
         return file.header
 
 
+@torch.inference_mode(mode=False)
 def load_model(
     name_or_path: str | Path = "default",
     *,

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from mmace_sim.errors import UnsupportedElementError
 from mmace_sim.graph.batch import MagneticGraph
 
 
@@ -43,8 +44,13 @@ def evaluate(
         "energy" (n_systems,) and "node_energy" (n_atoms,) in eV and float64, and as asked "forces" (n_atoms, 3)
         in eV/Å, "stress" (n_systems, 3, 3) in eV/Å³ with tension positive (zero where the cell has no volume),
         "magforces" = −∂E/∂m (n_atoms, 3) in eV/μB.
+
+    Raises:
+        UnsupportedElementError: If the graph holds an element that the model was not made for.
     """
-    with torch.enable_grad():
+    check_elements(model, graph.atomic_numbers)
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        graph = graph.map(ordinary)
         vectors = graph.edge_vectors().detach().requires_grad_(compute_forces or compute_stress)
         magmoms = graph.magmoms.detach().requires_grad_(compute_magforces)
         out = model(replace(graph, magmoms=magmoms), vectors)
@@ -68,6 +74,42 @@ def evaluate(
         if compute_stress:
             result["stress"] = _stress(graph, vectors.detach(), gradients[id(vectors)])
     return result
+
+
+def check_elements(model: EnergyModel, atomic_numbers: Tensor) -> None:
+    """Make sure that a model was made for all elements.
+
+    Args:
+        model: A model with a table of species; one without, which takes all elements, is not checked.
+        atomic_numbers: Of the atoms.
+
+    Raises:
+        UnsupportedElementError: If it was not.
+    """
+    table = getattr(model, "species_table", None)
+    if table is None:
+        return
+    inside = (atomic_numbers >= 0) & (atomic_numbers < len(table))
+    species = table[torch.where(inside, atomic_numbers, 0).long()]
+    unknown = ~inside | (species < 0)
+    if bool(unknown.any()):
+        raise UnsupportedElementError(
+            f"atomic numbers {sorted(set(atomic_numbers[unknown].tolist()))} are not among the model's elements "
+            f"{getattr(model, 'elements', '')}."
+        )
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """A tensor that may take part in derivatives: those made in ``torch.inference_mode`` may not.
+
+    Args:
+        tensor: Any tensor.
+
+    Returns:
+        The same, or a copy.
+    """
+    with torch.inference_mode(mode=False):
+        return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _forces(graph: MagneticGraph, gradient: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ def solid_harmonics(vectors: Float[Tensor, "n 3"], max_ell: int) -> Float[Tensor
 
 
 @lru_cache
+@torch.inference_mode(mode=False)
 def _raising(ell: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Matrix that takes the products of Y_l and a vector to Y_{l+1}, both in e3nn's normalisation and sign."""
     coupling = clebsch_gordan(ell, 1, ell + 1)
@@ -74,6 +75,7 @@ def split_degrees(features: Float[Tensor, "..."], max_ell: int) -> tuple[Tensor,
 
 
 @lru_cache
+@torch.inference_mode(mode=False)
 def clebsch_gordan(l1: int, l2: int, l3: int) -> Tensor:
     """Real coupling coefficients of shape (2l₁+1, 2l₂+1, 2l₃+1) in float64, with Σ C² = 2l₃ + 1.
 
@@ -154,6 +156,7 @@ def count_couplings(max_ell: int, correlation: int, ell: int) -> int:
 
 
 @lru_cache
+@torch.inference_mode(mode=False)
 def _symmetric_basis(max_ell: int, correlation: int, ell: int) -> Tensor:
     """The couplings, by symmetrising all and keeping the independent ones."""
     n = (max_ell + 1) ** 2

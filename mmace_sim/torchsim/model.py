@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from mmace_sim.errors import MissingMomentsError, UnsupportedElementError
+from mmace_sim.errors import MissingMomentsError
 from mmace_sim.graph.batch import MagneticGraph, build_graph
 from mmace_sim.keys import TORCHSIM_MAGMOMS
 from mmace_sim.model.checkpoint import load_model
-from mmace_sim.model.derivatives import evaluate
+from mmace_sim.model.derivatives import check_elements, evaluate
 
 
 class MagneticMaceModel(ModelInterface):
@@ -82,6 +82,7 @@ class MagneticMaceModel(ModelInterface):
             compute_stress=self._compute_stress,
         )
 
+    @torch.inference_mode(mode=False)
     def graph(self, state: SimState) -> MagneticGraph:
         """The neighbour graph of a state; the pairs are kept while positions and cell stay the same."""
         if not state.has_extras(TORCHSIM_MAGMOMS):
@@ -100,7 +101,7 @@ class MagneticMaceModel(ModelInterface):
             and torch.equal(last.atomic_numbers, state.atomic_numbers)
         ):
             return replace(last, magmoms=magmoms)
-        self._check_elements(state.atomic_numbers)
+        check_elements(self.model, state.atomic_numbers)
         self._last_pbc = state.pbc.clone()
         self._last_graph = build_graph(
             state.positions.detach().clone(),
@@ -112,11 +113,3 @@ class MagneticMaceModel(ModelInterface):
             self.model.r_max,
         )
         return self._last_graph
-
-    def _check_elements(self, atomic_numbers: Tensor) -> None:
-        unknown = atomic_numbers[self.model.species_table[atomic_numbers.long()] < 0]
-        if len(unknown):
-            raise UnsupportedElementError(
-                f"atomic numbers {sorted(set(unknown.tolist()))} are not among the model's elements "
-                f"{self.model.elements}."
-            )
