@@ -235,6 +235,14 @@ def test_pairs_of_small_supercells_are_merged():
     assert np.allclose(net.exchange, 2 * J)
 
 
+def test_what_all_pairs_share_is_computed_once():
+    """46,746 pairs took twelve minutes because each of them asked for the block of cells anew."""
+    model = SpinModel.from_shells(lattice("fcc"), [(2.5 * 0.5**0.5, J), (2.5, J)])
+    assert model.block is model.block
+    net = model.network(3)
+    assert net.ordered_energy == pytest.approx(-0.5 * 18 * J)
+
+
 def test_workflow_finds_the_transition_of_the_simple_cubic_lattice():
     """k T_C = 1.443 J'; small sizes and short chains: within 4 %. The slow benchmark asks for 1 %."""
     model = HeisenbergModel(exchange_shells=[(2.5, J)], unit_vectors=True)

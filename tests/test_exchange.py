@@ -12,7 +12,7 @@ from mmace_sim.testing import HeisenbergModel, TensorExchangeModel
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.exchange import Exchange
 from mmace_sim.workflows.exchange.lattice import find_pairs, spin_lattice
-from mmace_sim.workflows.exchange.magnons import spin_stiffness, spin_waves
+from mmace_sim.workflows.exchange.magnons import spin_stiffness, spin_waves, stiffness
 from mmace_sim.workflows.relax import Status
 
 A = 2.87
@@ -98,6 +98,90 @@ def test_stiffness_of_several_sites_is_that_of_the_lowest_magnon():
     scaled = q @ lattice.cell.T / (2 * np.pi)
     energies = spin_waves(lattice, pairs, tensors, scaled)[0][:, 0]
     assert spin_stiffness(lattice, pairs, exchange) == pytest.approx(energies.mean() / 1e-6, rel=1e-4)
+
+
+def honeycomb(height=15.0, buckling=0.0, repeat=1):
+    a = 3.0
+    cell = [[a, 0, 0], [-a / 2, a * np.sqrt(3) / 2, 0], [0, 0, height]]
+    atoms = Atoms("Fe2", cell=cell, pbc=True, scaled_positions=[[1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]])
+    atoms.positions[1, 2] += buckling
+    atoms = atoms.repeat((repeat, 1, 1))
+    set_magmoms(atoms, np.full(len(atoms), 2.0))
+    return atoms, np.hypot(a / np.sqrt(3), buckling)
+
+
+@pytest.mark.parametrize("buckling", [0.0, 0.5])
+def test_stiffness_of_a_layer_is_that_in_its_plane(buckling):
+    """Honeycomb: ħω = (2J'/m) (3 ± |Σ e^{iq·δ}|), so that D = J' a²/(2m) for nearest neighbours, in the plane."""
+    atoms, distance = honeycomb(buckling=buckling)
+    model = HeisenbergModel(exchange_shells=[(distance, 0.03)], unit_vectors=True)
+    (result,) = Exchange(model, cutoff=2.2, routes=["derivatives"], magmoms="fixed").run([atoms])
+    known = 0.03 * 3.0**2 / (2 * 2.0)
+    assert result.stiffness == pytest.approx(known, rel=1e-9)
+    assert result.stiffness_tensor.dimensions == 2
+    np.testing.assert_allclose(result.stiffness_tensor.tensor, known * np.diag([1, 1, 0]), atol=1e-9)
+    q = 1e-3 * np.array([[1, 0, 0], [0, 1, 0]]) @ result.lattice.cell.T / (2 * np.pi)
+    lowest = spin_waves(result.lattice, result.pairs, result.tensors["derivatives"], q)[0][:, 0]
+    np.testing.assert_allclose(lowest, known * 1e-6, rtol=1e-4)
+    assert "layers only" in result.message
+
+
+def test_stiffness_of_chains_and_of_an_anisotropic_crystal():
+    """D_aa = 2 J'_a a²/m of each axis of an orthorhombic lattice; a chain has one, a pair of spins none."""
+    sides, couplings = np.array([2.4, 2.9, 3.5]), np.array([0.03, 0.01, 0.002])
+    atoms = Atoms("Fe", cell=sides, pbc=True)
+    set_magmoms(atoms, [2.0])
+    lattice = spin_lattice(atoms)
+    pairs = find_pairs(lattice, 3.6)
+    for used in ((0, 1, 2), (0,), (0, 1)):
+        exchange = sum(couplings[k] * np.isclose(pairs.distances, sides[k]) for k in used)
+        found = stiffness(lattice, pairs, exchange)
+        known = [2 * couplings[k] * sides[k] ** 2 / 2.0 if k in used else 0.0 for k in range(3)]
+        np.testing.assert_allclose(found.tensor, np.diag(known), atol=1e-12)
+        assert found.dimensions == len(used)
+        assert spin_stiffness(lattice, pairs, exchange) == pytest.approx(sum(known) / len(used))
+    lattice = spin_lattice(honeycomb()[0])
+    pairs = find_pairs(lattice, 2.2)
+    alone = np.where((pairs.shifts == pairs.shifts[0]).all(axis=1), 0.02, 0.0)
+    alone = np.maximum(alone, alone[pairs.reverse])
+    assert stiffness(lattice, pairs, alone) is None
+
+
+def test_averages_over_symmetry_that_change_much_are_a_warning(heisenberg, monkeypatch):
+    """A model whose energy does not have the symmetry of the crystal: one of the axes counts more."""
+
+    def skewed(graph, edge_vectors=None):
+        out = plain(graph, edge_vectors)
+        e = graph.magmoms / (graph.magmoms * graph.magmoms).sum(dim=1, keepdim=True).sqrt()
+        vectors = graph.edge_vectors()
+        along = (vectors[:, 2].abs() > 0.9 * vectors.norm(dim=1)) & (vectors.norm(dim=1) < 1.1 * A)
+        i, j = graph.edge_index[1], graph.edge_index[0]
+        extra = -0.5 * 0.02 * ((e[i] * e[j]).sum(dim=1) * along).double()
+        return out | {"energy": out["energy"].index_add(0, graph.system_idx[i], extra)}
+
+    settings = {"cutoff": CUTOFF, "routes": ["derivatives"], "magmoms": "fixed"}
+    assert not Exchange(heisenberg, **settings).run([iron()])[0].breaks_symmetry
+    plain = heisenberg.forward
+    monkeypatch.setattr(heisenberg, "forward", skewed)
+    (result,) = Exchange(heisenberg, **settings).run([iron()])
+    assert result.breaks_symmetry
+    assert result.spread == pytest.approx(0.02 * 2 / 3, rel=1e-6)
+    assert "averaging over symmetry changed exchange by up to 13.3 meV" in result.message
+
+
+def test_averages_with_unknown_pairs_are_those_of_the_known():
+    lattice = spin_lattice(iron())
+    pairs = find_pairs(lattice, CUTOFF)
+    tensors = np.random.default_rng(0).normal(size=(len(pairs), 3, 3))
+    full = pairs.average(tensors, lattice.rotations)
+    np.testing.assert_allclose(pairs.average(full, lattice.rotations), full, atol=1e-12)
+    first = pairs.representatives()
+    sparse = np.full_like(full, np.nan)
+    sparse[first[1:]] = full[first[1:]]
+    filled = pairs.average(sparse, lattice.rotations)
+    known = pairs.orbits != pairs.orbits[first[0]]
+    np.testing.assert_allclose(filled[known], full[known], atol=1e-12)
+    assert np.isnan(filled[~known]).all()
 
 
 def test_antiferromagnet_has_pairs_of_magnons_and_no_stiffness():

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from test_exchange import SHELLS, crystal_without_symmetry, iron
+from test_exchange_exports import BIAXIAL, exchange_of, model_difference, random_moments
 from test_exchange_files import field, model_energy
 
 from mmace_sim.graph.atoms import set_magmoms
@@ -28,7 +29,8 @@ def run_spirit(files, folder, direction, n_cells):
         "n_basis_cells 12 12 12", f"n_basis_cells {n_cells} {n_cells} {n_cells}"
     )
     (folder / "input.cfg").write_text(control)
-    (folder / "pairs.txt").write_text(files["spirit/pairs.txt"])
+    for name in set(files) - {"spirit/input.cfg"}:
+        (folder / name.removeprefix("spirit/")).write_text(files[name])
     with state.State("input.cfg", quiet=True) as running:
         positions = np.array(geometry.get_positions(running))
         spins = system.get_spin_directions(running)
@@ -67,6 +69,15 @@ def test_spirit_gives_the_energy_of_a_chiral_model(tmp_path, monkeypatch):
         set_magmoms(box, np.array([direction(position) for position in box.positions]))
         known.append(float(model(graph_from_atoms(box, model.r_max))["energy"][0]) / len(box))
     assert energies[0] - energies[1] == pytest.approx(known[0] - known[1], abs=1e-7)
+
+
+def test_spirit_gives_the_energy_with_single_ion_anisotropy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, result = exchange_of(BIAXIAL, dmi=(0.004, 0.002))
+    directions = [random_moments(seed, 3 * result.lattice.cell) for seed in (0, 1)]
+    energies = [run_spirit(spirit_files(result), tmp_path, direction, 3) for direction in directions]
+    expected = model_difference(model, result, directions) / (27 * 2)
+    assert energies[0] - energies[1] == pytest.approx(expected, abs=1e-7)
 
 
 TB2J = {

@@ -103,7 +103,7 @@ def _table(entries: list[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for heading in ("file", "pair", "r\nÅ", "n", *(f"J' (meV)\n{route}" for route in ROUTE_COLUMNS)):
         table.add_column(heading, justify="left" if heading in ("file", "pair") else "right", overflow="fold")
-    for heading in ("D\nmeV Å²", "mean-field T\nK", "status"):
+    for heading in ("D\nmeV Å²", "mean-field T\nK", "symmetry\nspread meV", "status"):
         table.add_column(heading, justify="right", overflow="fold")
     for entry in entries:
         style = "" if entry["status"] == "converged" else "red"
@@ -116,7 +116,9 @@ def _table(entries: list[dict[str, Any]]) -> Table:
             tail = (
                 fixed(entry.get("stiffness"), "{:.0f}"),
                 fixed(entry.get("mean_field_temperature"), "{:.0f}"),
+                fixed(entry.get("symmetry_spread"), "{:.2g}")
+                + (" !" if entry.get("breaks_symmetry") else ""),
             )
-            cells += [*tail, entry["status"].replace("_", " ")] if n == 0 else ["", "", ""]
+            cells += [*tail, entry["status"].replace("_", " ")] if n == 0 else [""] * 4
             table.add_row(*[Text(cell) for cell in cells], style=style)
     return table

@@ -177,7 +177,7 @@ def single_ion_anisotropy(
     """What of the second derivatives of one site is not the field of the others: ∂²E/∂u∂u − Σ_c s_a s_c n·J'_ac·n.
 
     Args:
-        hessian: Of the order along the axis of the lattice.
+        hessian: Of the order turned to any axis n.
         lattice: The magnet.
         pairs: Pairs within the cutoff.
         tensors: Their J' in eV. Of those beyond the cutoff the components along the moments are not known; they count
@@ -186,7 +186,7 @@ def single_ion_anisotropy(
     Returns:
         In the frame of the Hessian, in eV: 2K times the unit matrix for −K (e·n)².
     """
-    n, axis, signs = len(lattice.sites), lattice.axis, lattice.signs
+    n, axis, signs = len(lattice.sites), hessian.frame[2], lattice.signs
     rest = -0.5 * np.trace(hessian.blocks[..., :2, :2], axis1=-2, axis2=-1)
     rest[pairs.first, pairs.second, cell_numbers(pairs.shifts, hessian.matrix)] = 0.0
     rest[np.arange(n), np.arange(n), 0] = 0.0
@@ -194,6 +194,48 @@ def single_ion_anisotropy(
     along = np.einsum("a,pab,b->p", axis, tensors, axis) * signs[pairs.first] * signs[pairs.second]
     field += np.bincount(pairs.first, weights=along, minlength=n)
     return hessian.blocks[np.arange(n), np.arange(n), 0, :2, :2] - field[:, None, None] * np.eye(2)
+
+
+def anisotropy_tensors(
+    frames: Sequence[Float[np.ndarray, "3 3"]],
+    derivatives: Sequence[Float[np.ndarray, "n_sites 2 2"]],
+    lattice: SpinLattice,
+    *,
+    symmetrize: bool = True,
+) -> tuple[Float[np.ndarray, "n_sites 3 3"], float]:
+    """Anisotropy Σ_i e_i·A_i·e_i of the sites from its second derivatives at several axes.
+
+    A unit vector that turns by u ⊥ n is n + u − ½u²n, so that the derivatives are 2 (u·A·v − u·v n·A·n).
+
+    Args:
+        frames: Vectors u, v and the axis n as rows, one for each axis.
+        derivatives: From `single_ion_anisotropy`, in eV.
+        lattice: The magnet.
+        symmetrize: Average over the symmetry of the crystal.
+
+    Returns:
+        Symmetric traceless tensors in eV, and the largest part of the derivatives that they do not give, in eV
+        (anisotropy of higher order).
+    """
+    basis = np.zeros((5, 3, 3))
+    for k, (i, j) in enumerate(((0, 1), (0, 2), (1, 2))):
+        basis[k, i, j] = basis[k, j, i] = 1.0
+    basis[3], basis[4] = np.diag([1.0, -1.0, 0.0]), np.diag([-1.0, -1.0, 2.0])
+    design = []
+    for frame in frames:
+        local = np.einsum("ia,kab,jb->kij", frame, basis, frame)
+        design.append(2 * (local[:, :2, :2] - local[:, 2, 2, None, None] * np.eye(2)))
+    columns = np.stack(design, axis=1).reshape(5, -1).T
+    known = np.stack(derivatives, axis=1).reshape(len(lattice.sites), -1).T
+    tensors = np.einsum("kn,kab->nab", np.linalg.lstsq(columns, known, rcond=None)[0], basis)
+    if symmetrize:
+        site_of = {int(atom): k for k, atom in enumerate(lattice.sites)}
+        moved = np.array([[site_of[int(atom)] for atom in row[lattice.sites]] for row in lattice.images])
+        tensors = np.einsum("gba,gnbc,gcd->gnad", lattice.rotations, tensors[moved], lattice.rotations).mean(
+            0
+        )
+    coefficients = np.einsum("nab,kab->kn", tensors, basis) / (basis**2).sum(axis=(1, 2))[:, None]
+    return tensors, float(np.abs(columns @ coefficients - known).max())
 
 
 def beyond(hessian: SpinHessian, pairs: Pairs) -> float:

@@ -1,6 +1,7 @@
 """A collinear magnet as exchange constants see it: magnetic primitive cell, pairs, their symmetry, supercells."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,12 +128,20 @@ class Pairs:
         Returns:
             Means over what is known of each set of equivalent pairs.
         """
-        turned = np.einsum("gba,gpbc,gcd->gpad", rotations, tensors[self.images], rotations)
-        backward = tensors[self.reverse].swapaxes(1, 2)
-        turned_back = np.einsum("gba,gpbc,gcd->gpad", rotations, backward[self.images], rotations)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of a set of which nothing is known
-            return np.nanmean(np.concatenate([turned, turned_back]), axis=0)
+        known = np.isfinite(tensors).all(axis=(1, 2))
+        both = known[:, None, None] * np.nan_to_num(tensors)
+        total, count = np.zeros_like(both), np.zeros(len(both))
+        for rotation, image in zip(
+            rotations, self.images, strict=True
+        ):  # one by one: all at once is much memory
+            for values, there in (
+                (both[image], known[image]),
+                (both[self.reverse[image]].swapaxes(1, 2), known[self.reverse[image]]),
+            ):
+                total += np.einsum("ba,pbc,cd->pad", rotation, values, rotation)
+                count += there
+        with np.errstate(invalid="ignore"):  # 0/0 where nothing is known of a set
+            return total / count[:, None, None]
 
 
 def spin_lattice(atoms: Atoms, *, symprec: float = 0.01) -> SpinLattice:
@@ -197,21 +206,46 @@ def find_pairs(lattice: SpinLattice, cutoff: float) -> Pairs:
         raise StructureError(f"no two magnetic atoms are closer than the cutoff of {cutoff} Å. Raise it.")
     order = np.lexsort((*shifts.T, second, first, np.round(distances, 4)))
     first, second, shifts = first[order].astype(int), second[order].astype(int), shifts[order].astype(int)
-    index = {(i, j, *s): k for k, (i, j, s) in enumerate(zip(first, second, shifts.tolist(), strict=True))}
+    place = _finder(first, second, shifts)
     site_of = {int(atom): k for k, atom in enumerate(lattice.sites)}
     images = np.empty((len(lattice.fractional), len(first)), dtype=int)
     for g, rotation in enumerate(lattice.fractional):
         moved = np.array([site_of[int(atom)] for atom in lattice.images[g, lattice.sites]])
         jumps = lattice.offsets[g, lattice.sites]
-        cells = shifts @ rotation.T + jumps[second] - jumps[first]
-        images[g] = [
-            index[i, j, *s]
-            for i, j, s in zip(moved[first].tolist(), moved[second].tolist(), cells.tolist(), strict=True)
-        ]
-    reverse = np.array([index[j, i, *(-s).tolist()] for i, j, s in zip(first, second, shifts, strict=True)])
+        images[g] = place(moved[first], moved[second], shifts @ rotation.T + jumps[second] - jumps[first])
+    reverse = place(second, first, -shifts)
     lowest = np.minimum(images.min(axis=0), images[:, reverse].min(axis=0))
     orbits = np.unique(lowest, return_inverse=True)[1]
     return Pairs(first, second, shifts, vectors[order], distances[order], orbits, images, reverse)
+
+
+def _finder(
+    first: Int[np.ndarray, " n_pairs"],
+    second: Int[np.ndarray, " n_pairs"],
+    shifts: Int[np.ndarray, "n_pairs 3"],
+) -> Callable[..., Int[np.ndarray, " n"]]:
+    """A function that gives the numbers of pairs by their ends."""
+    reach = int(np.abs(shifts).max()) + 1
+    size, n = 2 * reach + 1, int(max(first.max(), second.max())) + 1
+
+    def code(i: np.ndarray, j: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        x, y, z = np.clip(cells + reach, 0, size - 1).T
+        return (((i * n + j) * size + x) * size + y) * size + z
+
+    codes = code(first, second, shifts)
+    order = np.argsort(codes)
+
+    def find(i: np.ndarray, j: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        wanted = code(i, j, cells)
+        at = order[np.searchsorted(codes[order], wanted).clip(max=len(order) - 1)]
+        if (codes[at] != wanted).any():
+            raise StructureError(
+                "the pairs within the cutoff do not have the symmetry of the crystal: a distance is as large as the "
+                "cutoff, within the tolerance of the symmetry. Change the cutoff a little."
+            )
+        return at
+
+    return find
 
 
 def _axis(magmoms: Float[np.ndarray, "n_atoms 3"]) -> Float[np.ndarray, "3"]:

@@ -12,6 +12,9 @@ from mmace_sim.workflows.exchange.hessian import transverse_frame
 from mmace_sim.workflows.exchange.lattice import Pairs, SpinLattice
 from mmace_sim.workflows.phonons.bands import pretty
 
+_UNCOUPLED = 1e-6
+"""Exchange that is smaller than this, relative to the largest, couples nothing."""
+
 
 @dataclass(frozen=True)
 class MagnonPath:
@@ -75,10 +78,31 @@ def spin_waves(
     return energies, np.linalg.eigvalsh(matrix)[:, 0]
 
 
-def spin_stiffness(
+@dataclass(frozen=True)
+class Stiffness:
+    """ħω = Σ_ab D_ab q_a q_b of a ferromagnet at small q.
+
+    Attributes:
+        tensor: D in eV Å², Cartesian; zero across layers and chains.
+        dimensions: Number of dimensions that the exchange couples in: 3 for a crystal, 2 for layers, 1 for chains.
+    """
+
+    tensor: Float[np.ndarray, "3 3"]
+    dimensions: int
+
+    @property
+    def mean(self) -> float:
+        """D in eV Å² averaged over the directions of those dimensions."""
+        return float(np.trace(self.tensor)) / self.dimensions
+
+
+def stiffness(
     lattice: SpinLattice, pairs: Pairs, isotropic: Float[np.ndarray, " n_pairs"]
-) -> float | None:
-    """D of ħω = D q² at small q of a ferromagnet, averaged over directions; (1/3m) Σ_j J'_0j R² for one site.
+) -> Stiffness | None:
+    """D of ħω = q·D·q at small q, D = (1/m) Σ_j J'_0j R R for one site of moment m.
+
+    From ħω = (2/m) Σ J'(1 − cos q·R), whose second order is (1/m) Σ J' (q·R)². The mean over directions in d dimensions
+    is 1/d of the trace, D = (1/dm) Σ J' R².
 
     Args:
         lattice: The magnet.
@@ -86,20 +110,65 @@ def spin_stiffness(
         isotropic: J' of each pair, in eV.
 
     Returns:
-        D in eV Å²; None for an order that is no ferromagnet.
+        The stiffness; None for an order that is no ferromagnet, and for spins that no translation couples.
     """
     if (lattice.signs != lattice.signs[0]).any():
         return None
+    span = _coupled(lattice, pairs, isotropic)
+    dimensions = round(float(np.trace(span)))
+    if dimensions == 0:
+        return None
     n = len(lattice.sites)
-    total = lattice.lengths.sum()
-    second = float((isotropic * pairs.distances**2).sum())
+    second = np.einsum("p,pa,pb->ab", isotropic, pairs.vectors, pairs.vectors)
     # second-order perturbation: sites of one cell may lag behind, which lowers D
     force = np.zeros((n, 3))
     np.add.at(force, pairs.first, isotropic[:, None] * pairs.vectors)
     laplacian = np.diag(np.bincount(pairs.first, weights=isotropic, minlength=n))
     np.add.at(laplacian, (pairs.first, pairs.second), -isotropic)
-    lag = 2 * float(np.einsum("ax,ab,bx->", force, np.linalg.pinv(laplacian, rcond=1e-10), force))
-    return (second - lag) / (3 * total)
+    lag = 2 * force.T @ np.linalg.pinv(laplacian, rcond=1e-10) @ force
+    return Stiffness(span @ (second - lag) @ span / lattice.lengths.sum(), dimensions)
+
+
+def spin_stiffness(
+    lattice: SpinLattice, pairs: Pairs, isotropic: Float[np.ndarray, " n_pairs"]
+) -> float | None:
+    """D of ħω = D q² at small q of a ferromagnet, averaged over the directions that its exchange couples in.
+
+    Args:
+        lattice: The magnet.
+        pairs: Pairs within the cutoff.
+        isotropic: J' of each pair, in eV.
+
+    Returns:
+        D in eV Å², as `Stiffness.mean`; None for an order that is no ferromagnet.
+    """
+    found = stiffness(lattice, pairs, isotropic)
+    return None if found is None else found.mean
+
+
+def _coupled(
+    lattice: SpinLattice, pairs: Pairs, isotropic: Float[np.ndarray, " n_pairs"]
+) -> Float[np.ndarray, "3 3"]:
+    """Projector on the directions in which exchange leads from a site to its own images."""
+    strong = np.abs(isotropic) > _UNCOUPLED * np.abs(isotropic).max(initial=0.0)
+    ends = (pairs.first[strong].tolist(), pairs.second[strong].tolist(), pairs.shifts[strong])
+    links: list[list[tuple[int, np.ndarray]]] = [[] for _ in lattice.sites]
+    for i, j, shift in zip(*ends, strict=True):
+        links[i].append((j, shift))
+    cells: dict[int, np.ndarray] = {}
+    for start in range(len(links)):
+        reached = [] if start in cells else [start]
+        cells.setdefault(start, np.zeros(3, dtype=int))
+        while reached:
+            i = reached.pop()
+            new = {j: cells[i] + shift for j, shift in links[i] if j not in cells}
+            cells |= new
+            reached += new
+    loops = {tuple((cells[i] + shift - cells[j]).tolist()) for i, j, shift in zip(*ends, strict=True)}
+    vectors = np.array(sorted(loops), dtype=float).reshape(-1, 3) @ lattice.cell
+    _, sizes, axes = np.linalg.svd(np.concatenate([vectors, np.zeros((3, 3))]))
+    kept = axes[sizes > 1e-6]
+    return kept.T @ kept
 
 
 def mean_field_temperature(

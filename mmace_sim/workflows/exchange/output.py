@@ -18,20 +18,25 @@ EXCHANGE_UNITS: dict[str, str] = {
     "anisotropic": "largest |G|, meV per pair, same convention",
     "distance": "Å",
     "moment": "μB, mean length of the magnetic atoms",
-    "stiffness": "meV Å², D of ħω = D q²",
+    "stiffness": "meV Å², D of ħω = D q², mean over the directions that the exchange couples in",
+    "stiffness_tensor": "meV Å², D of ħω = q.D.q, Cartesian; 0 across layers and chains",
+    "stiffness_dimensions": "dimensions that the exchange couples in: 3 crystal, 2 layers, 1 chains",
     "mean_field_temperature": "K, classical spins: k T = (1/3) sum_j J'_0j",
     "single_ion": "meV, second derivatives of each site's own anisotropy perpendicular to its moment",
+    "anisotropy": "meV, symmetric traceless A of each site: E = sum_i e_i.A_i.e_i",
+    "anisotropy_error": "meV, largest part of the second derivatives that A does not give (higher orders)",
     "exchange_sum": "meV per magnetic atom: sum_j s_i s_j J'_ij, each pair from both ends",
     "difference_of_routes": "meV, largest",
     "sum_rule_error": "meV; 0 where turning all moments costs nothing",
     "beyond_cutoff": "meV, largest |J'| of the supercell beyond the cutoff",
     "symmetry_spread": "meV, largest change by averaging over symmetry",
+    "breaks_symmetry": "whether that is more than 5 % of the largest J'",
 }
 """Unit of each quantity in the summary."""
 
 EXCHANGE_COLUMNS: tuple[str, ...] = (
     "name", "file", "index", "formula", "magnetic_order", "moment", "exchange_sum", "stiffness",
-    "mean_field_temperature", "difference_of_routes", "status", "message",
+    "mean_field_temperature", "difference_of_routes", "symmetry_spread", "status", "message",
 )  # fmt: skip
 """Columns of ``summary.csv``."""
 
@@ -96,7 +101,7 @@ def exchange_entry(item: LoadedStructure, result: ExchangeResult) -> dict[str, A
         )
     lattice, pairs = result.lattice, result.pairs
     signs = lattice.signs[pairs.first] * lattice.signs[pairs.second]
-    difference = result.difference()
+    difference, tensor = result.difference(), result.stiffness_tensor
     return head | {
         "convention": CONVENTION,
         "magnetic_order": str(classify_order(lattice.atoms.arrays["initial_magmoms"])),
@@ -108,13 +113,18 @@ def exchange_entry(item: LoadedStructure, result: ExchangeResult) -> dict[str, A
         "shells": shell_rows(result),
         "exchange_sum": finite_or_none(1000 * (signs * result.isotropic()).sum() / len(lattice.sites)),
         "stiffness": None if result.stiffness is None else finite_or_none(1000 * result.stiffness),
+        "stiffness_tensor": None if tensor is None else (1000 * tensor.tensor).tolist(),
+        "stiffness_dimensions": None if tensor is None else tensor.dimensions,
         "mean_field_temperature": None if result.temperature is None else finite_or_none(result.temperature),
         "single_ion": None if result.single_ion is None else (1000 * result.single_ion).tolist(),
+        "anisotropy": None if result.anisotropy is None else (1000 * result.anisotropy).tolist(),
+        "anisotropy_error": None if result.anisotropy is None else 1000 * result.anisotropy_error,
         "stable": None if result.magnons is None else result.magnons.stable,
         "difference_of_routes": None if difference is None else finite_or_none(1000 * difference),
         "sum_rule_error": None if result.sum_rule_error is None else 1000 * result.sum_rule_error,
         "beyond_cutoff": None if result.beyond_cutoff is None else 1000 * result.beyond_cutoff,
         "symmetry_spread": finite_or_none(1000 * result.spread),
+        "breaks_symmetry": result.breaks_symmetry,
     }
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from mmace_sim.errors import MmaceError, StructureError, UnsupportedOptionError
 from mmace_sim.workflows.batching import Outcomes
 from mmace_sim.workflows.exchange.hessian import (
+    anisotropy_tensors,
     beyond,
     exchange_from_hessians,
     relax_lengths,
@@ -22,9 +23,10 @@ from mmace_sim.workflows.exchange.hessian import (
 from mmace_sim.workflows.exchange.lattice import Pairs, SpinLattice, find_pairs, spin_lattice
 from mmace_sim.workflows.exchange.magnons import (
     MagnonPath,
+    Stiffness,
     magnon_path,
     mean_field_temperature,
-    spin_stiffness,
+    stiffness,
 )
 from mmace_sim.workflows.exchange.states import FourStates, Spirals, four_states, spin_spirals
 from mmace_sim.workflows.relax import ModelLike, Status, as_atoms
@@ -38,7 +40,8 @@ from mmace_sim.workflows.singlepoint import (
 from mmace_sim.workflows.supercells import choose_supercell
 
 CONVENTION = (
-    "E = E0 - sum_{i<j} [J' e_i.e_j + D.(e_i x e_j) + e_i.G.e_j], each pair once, unit vectors, J' > 0 ferromagnetic"
+    "E = E0 - sum_{i<j} [J' e_i.e_j + D.(e_i x e_j) + e_i.G.e_j] + sum_i e_i.A_i.e_i, each pair once, unit vectors, "
+    "J' > 0 ferromagnetic"
     " (LKAG/TB2J: J = J'/2)"
 )
 """Sign, factor and normalisation of every exchange constant, as each output file states it."""
@@ -47,6 +50,8 @@ ROUTES: tuple[str, ...] = ("derivatives", "four-state", "spirals")
 LENGTHS: tuple[str, ...] = ("rigid", "relaxed")
 _DIFFERENT = 0.1
 """Difference of the routes, relative to the largest J', from which on a result says so."""
+_BROKEN = 0.05
+"""Change by averaging over symmetry, relative to the largest J', from which on a result says so."""
 
 
 @dataclass
@@ -67,8 +72,12 @@ class ExchangeResult:
         spirals: Wave vectors in reciprocal vectors, E(q) per cell in eV, of the spirals of all sites; None without.
         single_ion: Anisotropy of each site itself, from second derivatives: ∂²E/∂u∂u in eV perpendicular to the moments
             (2K for −K cos²θ); None without spin–orbit coupling or second derivatives.
+        anisotropy: Single-ion anisotropy of each site as a symmetric traceless tensor A in eV, E = Σ e·A·e; None as for
+            `single_ion`.
+        anisotropy_error: Largest part of its second derivatives at several axes that A does not give, in eV.
         magnons: Linear spin waves from the tensors of the first route and `single_ion`.
-        stiffness: D in eV Å² for ferromagnets.
+        stiffness: D in eV Å² for ferromagnets, averaged over the directions that the exchange couples in.
+        stiffness_tensor: The same as a tensor, and the number of dimensions.
         temperature: Mean-field ordering temperature in K.
         spin_orbit: Whether the model couples moments to the lattice.
     """
@@ -85,10 +94,18 @@ class ExchangeResult:
     supercell: tuple[int, int, int] | None = None
     spirals: tuple[np.ndarray, np.ndarray] | None = None
     single_ion: Float[np.ndarray, "n_sites 2 2"] | None = None
+    anisotropy: Float[np.ndarray, "n_sites 3 3"] | None = None
+    anisotropy_error: float = 0.0
     magnons: MagnonPath | None = None
     stiffness: float | None = None
+    stiffness_tensor: Stiffness | None = None
     temperature: float | None = None
     spin_orbit: bool = False
+
+    @property
+    def breaks_symmetry(self) -> bool:
+        """Whether averaging over symmetry changed more than rounding and small distortions can explain."""
+        return self.spread > 0 and bool(self.spread > _BROKEN * np.nanmax(np.abs(self.isotropic())))
 
     @property
     def route(self) -> str:
@@ -264,15 +281,20 @@ class Exchange:
             hessians = [spin_hessian(self.model, lattice, matrix, axis) for axis in axes]
             result.sum_rule_error = None if self.spin_orbit else sum_rule_error(hessians[0], lattice.signs)
             result.beyond_cutoff = beyond(hessians[0], pairs)
-            if self.lengths == "relaxed":
-                hessians = [relax_lengths(hessian) for hessian in hessians]
+            follow = relax_lengths if self.lengths == "relaxed" else lambda hessian: hessian
+            hessians = [follow(hessian) for hessian in hessians]
             raw = exchange_from_hessians(hessians, pairs, spin_orbit=self.spin_orbit)
             mean = self._averaged(result, raw)
             result.spread = float(np.abs(mean - raw).max())
             result.tensors["derivatives"] = mean
             if self.spin_orbit:
-                own = spin_hessian(self.model, lattice, matrix, lattice.axis)
-                result.single_ion = single_ion_anisotropy(own, lattice, pairs, mean)
+                own = follow(spin_hessian(self.model, lattice, matrix, lattice.axis))
+                every = [own, *hessians]
+                parts = [single_ion_anisotropy(hessian, lattice, pairs, mean) for hessian in every]
+                result.single_ion = parts[0]
+                result.anisotropy, result.anisotropy_error = anisotropy_tensors(
+                    [hessian.frame for hessian in every], parts, lattice, symmetrize=self.symmetrize
+                )
         if "four-state" in self.routes:
             job.states = four_states(lattice, pairs, matrix, **shared)
         if "spirals" in self.routes:
@@ -328,7 +350,8 @@ class Exchange:
         lattice, pairs, isotropic = result.lattice, result.pairs, result.isotropic()
         if np.isfinite(isotropic).all():
             result.magnons = magnon_path(lattice, pairs, result.tensors[result.route], result.single_ion)
-            result.stiffness = spin_stiffness(lattice, pairs, isotropic)
+            found = stiffness(lattice, pairs, isotropic)
+            result.stiffness_tensor, result.stiffness = found, None if found is None else found.mean
             result.temperature, _ = mean_field_temperature(lattice, pairs, isotropic)
         else:
             result.status = Status.FAILED if result.status is Status.CONVERGED else result.status
@@ -338,6 +361,17 @@ class Exchange:
         notes = []
         if result.magnons is not None and not result.magnons.stable:
             notes.append("the magnetic order is unstable: spin waves with negative energy.")
+        if result.breaks_symmetry:
+            notes.append(
+                f"averaging over symmetry changed exchange by up to {1000 * result.spread:.3g} meV: the energy has not "
+                "the symmetry that was found for the structure; relax it, or do not trust the shells."
+            )
+        if result.stiffness_tensor is not None and result.stiffness_tensor.dimensions < 3:
+            shape = "layers" if result.stiffness_tensor.dimensions == 2 else "chains"
+            notes.append(
+                f"the exchange couples {shape} only: the stiffness is that along them, and without anisotropy they "
+                "have no order above 0 K."
+            )
         difference = result.difference()
         if difference is not None and difference > _DIFFERENT * np.nanmax(np.abs(isotropic)):
             notes.append(
