@@ -16,6 +16,7 @@ from torch import nn
 from mmace_sim.errors import UnsupportedElementError
 from mmace_sim.graph.atoms import INITIAL_MAGMOMS, check_atomic_numbers, get_magmoms, has_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.graph.cells import physical_stress
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
 
@@ -25,7 +26,8 @@ class MMACECalculator(Calculator):
 
     Moments are an input like positions: `mmace_sim.graph.atoms.set_magmoms` sets them, and the calculator evaluates at
     these moments without relaxing them. The results "magmoms" are the moments that went in, "magforces" = −∂E/∂m
-    what acts on them. Forces and stress are partial derivatives at fixed moments.
+    what acts on them. Forces and stress are partial derivatives at fixed moments. A molecule has no stress, a layer one
+    within its plane.
 
     Args:
         model: Name or path of a model, or the model itself.
@@ -110,7 +112,7 @@ class MMACECalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         self._check_elements(self.atoms)
-        has_volume = bool(self.atoms.cell.rank == 3)
+        has_volume = bool(self.atoms.cell.rank == 3 and self.atoms.pbc.any())
         graph = graph_from_atoms(
             self.atoms, self.model.r_max, device=self.model.device, dtype=self.model.dtype
         )
@@ -128,7 +130,8 @@ class MMACECalculator(Calculator):
             "magmoms": get_magmoms(self.atoms),
         }
         if has_volume:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(output["stress"][0])
+            stress = physical_stress(output["stress"][0], self.atoms)
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
 
     def _check_elements(self, atoms: Atoms) -> None:
         check_atomic_numbers(atoms.numbers)

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import typer
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mmace_sim.errors import ConfigError
+from mmace_sim.graph.cells import COMPONENTS, parse_cell_mask
 
 STARTS: tuple[str, ...] = ("file", "high-spin", "afm")
 """Ways to initialise moments, beside ``random:SEED``."""
@@ -55,11 +56,13 @@ class RelaxConfig(RunConfig):
     """Relax moments together with positions, converge them at every step, or keep them."""
     relax_cell: bool = True
     """Relax the cell too."""
+    cell_mask: list[str] | None = None
+    """Components of the cell that may relax: xx, yy, zz, yz, xz, xy; None: all of a crystal, none of a slab."""
     fmax: float = Field(default=0.01, gt=0)
     """Largest force of a converged structure, in eV/Å."""
-    stress_tol: float = Field(default=0.1, gt=0)
+    stress_tol: float = Field(default=0.05, gt=0)
     """Largest stress of a converged structure, in GPa."""
-    magforce_tol: float = Field(default=0.005, gt=0)
+    magforce_tol: float = Field(default=0.0003, gt=0)
     """Largest magnetic force of a converged structure, in eV/μB."""
     max_steps: int = Field(default=500, ge=0)
     """Largest number of steps."""
@@ -67,8 +70,21 @@ class RelaxConfig(RunConfig):
     """Keep each moment along its initial axis."""
     fix_magnitude: bool = False
     """Keep the length of each moment."""
+    stability: bool = True
+    """Tell minima from saddle points of the moments."""
+    perturb: bool = False
+    """Push the moments off saddle points and relax on."""
     write: list[Literal["cif", "mcif", "poscar"]] = Field(default_factory=list)
     """Further formats of the relaxed structures."""
+
+    @field_validator("cell_mask", mode="before")
+    @classmethod
+    def _read_cell_mask(cls, value: Any) -> Any:
+        """``xx,yy,xy`` or ``1,1,0,0,0,1`` as the names of components."""
+        if value is None:
+            return None
+        mask = parse_cell_mask([value] if isinstance(value, int | float) else value)
+        return [name for name, free in zip(COMPONENTS, mask, strict=True) if free]
 
     @model_validator(mode="before")
     @classmethod

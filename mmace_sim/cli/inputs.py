@@ -7,6 +7,7 @@ from mmace_sim.cli.config import ModelRunConfig, RunConfig
 from mmace_sim.cli.options import pick_device
 from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.graph.cells import free_strains, parse_cell_mask
 from mmace_sim.workflows.checks import check_geometry, check_moments
 from mmace_sim.workflows.initial_moments import initial_magmoms
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, load_structures
@@ -68,12 +69,14 @@ def _prepare(
     item: LoadedStructure, config: RunConfig, elements: list[int]
 ) -> LoadedStructure | FailedStructure:
     try:
-        check = check_geometry(item.atoms, elements)
+        check_geometry(item.atoms, elements)
         moments, note = initial_magmoms(item.atoms, config.initial_magmoms)
         set_magmoms(item.atoms, moments)
         check_moments(item.atoms)
     except StructureError as error:
         return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
     item.notes += [note] if note else []
-    item.notes += [check.note] if check.note and getattr(config, "relax_cell", False) else []
+    if getattr(config, "relax_cell", False):
+        _, note = free_strains(item.atoms, parse_cell_mask(getattr(config, "cell_mask", None)))
+        item.notes += [note] if note else []
     return item

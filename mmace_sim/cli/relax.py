@@ -28,13 +28,42 @@ _RelaxCell = Annotated[
         rich_help_panel=opt.RELAXATION,
     ),
 ]
+_CellMask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="XX,YY,...",
+        help=(
+            "Relax only these components of the cell: names out of xx,yy,zz,yz,xz,xy, or six numbers 1 or 0 in that "
+            "order. Also for a slab, whose cell stays fixed otherwise: `xx,yy,xy`."
+        ),
+        show_default="all of a crystal, none of a slab",
+        rich_help_panel=opt.RELAXATION,
+    ),
+]
+_Stability = Annotated[
+    bool | None,
+    typer.Option(
+        "--stability/--no-stability",
+        help="Tell minima from saddle points of the moments by the lowest curvature of the energy.",
+        show_default="--stability",
+        rich_help_panel=opt.MOMENTS,
+    ),
+]
+_Perturb = Annotated[
+    bool,
+    typer.Option(
+        "--perturb",
+        help="Push the moments off a saddle point, along the direction that goes down, and relax on.",
+        rich_help_panel=opt.MOMENTS,
+    ),
+]
 _Fmax = Annotated[float | None, opt.fmax_option("0.01")]
-_MagforceTol = Annotated[float | None, opt.magforce_tol_option("0.005")]
+_MagforceTol = Annotated[float | None, opt.magforce_tol_option("0.0003")]
 _StressTol = Annotated[
     float | None,
     typer.Option(
         help="Largest stress of a converged structure, GPa.",
-        show_default="0.1",
+        show_default="0.05",
         rich_help_panel=opt.RELAXATION,
     ),
 ]
@@ -64,7 +93,10 @@ def relax(
     collinear: opt.Collinear = None,
     fix_magnitude: opt.FixMagnitude = None,
     spin_orbit: opt.SpinOrbit = None,
+    stability: _Stability = None,
+    perturb: _Perturb = False,
     relax_cell: _RelaxCell = None,
+    cell_mask: _CellMask = None,
     fmax: _Fmax = None,
     stress_tol: _StressTol = None,
     magforce_tol: _MagforceTol = None,
@@ -87,7 +119,8 @@ def relax(
     flags = {
         "paths": paths or None, "output": output, "model": model, "write": write or None, "magmoms": magmoms,
         "initial_magmoms": initial_magmoms, "collinear": collinear, "fix_magnitude": fix_magnitude,
-        "spin_orbit": spin_orbit or None, "relax_cell": relax_cell, "fmax": fmax, "stress_tol": stress_tol,
+        "spin_orbit": spin_orbit or None, "relax_cell": relax_cell, "cell_mask": cell_mask,
+        "stability": stability, "perturb": perturb or None, "fmax": fmax, "stress_tol": stress_tol,
         "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype,
         "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip

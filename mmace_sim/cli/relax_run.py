@@ -56,8 +56,9 @@ def _relax_pending(run: PropertyRun, config: RelaxConfig, *, quiet: bool) -> Non
 
         def store(index: int, result: Any) -> None:
             item, status = pending[index], str(result.status)
-            if status == "failed":  # has no relaxed atoms
-                run.store(item, failed_entry(item, result.message))
+            if status in ("failed", "runaway"):  # has no relaxed atoms
+                ended = {"status": status, "steps": result.steps}
+                run.store(item, failed_entry(item, result.message) | ended)
             else:
                 usable = status != "non_finite"
                 run.store(item, summary_entry(item, result), output_atoms(item, result) if usable else None)
@@ -67,6 +68,7 @@ def _relax_pending(run: PropertyRun, config: RelaxConfig, *, quiet: bool) -> Non
             [item.atoms for item in pending],
             model=run.model,
             relax_cell=config.relax_cell,
+            cell_mask=config.cell_mask,
             magmoms=config.magmoms,
             fmax=config.fmax,
             stress_tol=config.stress_tol,
@@ -74,6 +76,8 @@ def _relax_pending(run: PropertyRun, config: RelaxConfig, *, quiet: bool) -> Non
             max_steps=config.max_steps,
             collinear=config.collinear,
             fix_magnitude=config.fix_magnitude,
+            stability=config.stability,
+            perturb=config.perturb,
             device=next(run.model.parameters()).device,
             dtype=getattr(torch, config.dtype),
             max_batch_atoms=config.max_batch_atoms,

@@ -26,6 +26,9 @@ MEMORY_EXTRAS: tuple[str, str, str] = ("moment_path", "moment_changes", "moment_
 """Atom extras of a state in which the model keeps what it knows of each system: the relaxed moments of the last two
 evaluations, and the last changes of the moments with what these took from the magforces."""
 
+EVALUATIONS: str = "moment_evaluations_of_atom"
+"""Atom extra with the number of evaluations that the last relaxed moments of its system took."""
+
 MAX_FOLLOW: float = 0.1
 """Largest change of a moment in one quasi-Newton step or extrapolation, in μB."""
 
@@ -79,15 +82,23 @@ class AdiabaticModel(ModelInterface):
         self._compute_stress = True
         self._memory_scales_with = model.memory_scales_with
 
-    def forward(self, state: SimState, **_kwargs: Any) -> dict[str, Tensor]:
-        """Energy, forces, stress, remaining magforces, the relaxed "magnetic_moments", and `MEMORY_EXTRAS`."""
-        memory = _Memory(state)
+    def forward(
+        self, state: SimState, *, held: Bool[Tensor, " n_systems"] | None = None, **_kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Energy, forces, stress, remaining magforces, the relaxed "magnetic_moments", and `MEMORY_EXTRAS`.
+
+        Args:
+            state: State with moments.
+            held: Systems whose moments stay as they are.
+        """
+        memory = _Memory(state, held)
         fire = self._start(state, memory.extrapolated(keep_lengths=self.freedom.fix_magnitude))
         steps = self._follow(fire, memory)
         for _ in range(steps, self.max_steps):
-            active = self._active(fire)
+            active = self._active(fire) & ~memory.held
             if not bool(active.any()):
                 break
+            memory.n_evaluations += active
             before = getattr(fire, TORCHSIM_MAGMOMS), fire.moment_forces()
             fire = magnetic_fire_step(fire, self.model, active=active)
             _learn(memory, fire, before, active)
@@ -98,6 +109,7 @@ class AdiabaticModel(ModelInterface):
             "stress": fire.stress,
             TORCHSIM_MAGFORCES: fire.moment_forces(),
             TORCHSIM_MAGMOMS: relaxed,
+            EVALUATIONS: memory.n_evaluations[memory.system_idx],
             **memory.extras(relaxed),
         }
 
@@ -120,9 +132,10 @@ class AdiabaticModel(ModelInterface):
     def _follow(self, fire: MagneticFireState, memory: "_Memory") -> int:
         """Quasi-Newton steps of the systems that continue and need them, in place; returns their number."""
         for step in range(min(FOLLOW_STEPS, self.max_steps)):
-            active = self._active(fire) & memory.follows
+            active = self._active(fire) & memory.follows & ~memory.held
             if not bool(active.any()):
                 return step
+            memory.n_evaluations += active
             magmoms, magforces = getattr(fire, TORCHSIM_MAGMOMS), fire.moment_forces()
             change = _limited(memory.newton_step(magforces))
             moved = fire.moved_moments(torch.where(active[fire.system_idx, None], change, 0.0))
@@ -137,7 +150,9 @@ class AdiabaticModel(ModelInterface):
 class _Memory:
     """What the last evaluations tell about each system of a batch: where its moments go, and ∂²E/∂m∂m."""
 
-    def __init__(self, state: SimState) -> None:
+    def __init__(self, state: SimState, held: Bool[Tensor, " n_systems"] | None = None) -> None:
+        self.held = torch.zeros_like(state.n_atoms_per_system, dtype=torch.bool) if held is None else held
+        self.n_evaluations: Int[Tensor, " n_systems"] = torch.ones_like(state.n_atoms_per_system)
         self.system_idx: Int[Tensor, " n_atoms"] = state.system_idx
         self.n_systems = state.n_systems
         self.magmoms: Float[Tensor, "n_atoms 3"] = getattr(state, TORCHSIM_MAGMOMS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
@@ -145,12 +146,11 @@ def magnetic_fire_step(
         return (ca * cb).sum(dim=(1, 2)).index_add(0, idx, (a * b).sum(dim=1))
 
     downhill = dot(forces, cell_forces, v, cv) > 0
-    first = state.n_steps == 0
     norm_f, norm_v = dot(forces, cell_forces, forces, cell_forces).sqrt(), dot(v, cv, v, cv).sqrt()
     keep = torch.where(downhill, 1.0 - state.alpha, 0.0)
     steer = torch.where(downhill, state.alpha * norm_v / norm_f.clamp(min=1e-30), 0.0)
     grow = downhill & (state.n_pos > n_min)
-    shrink = ~downhill & ~first
+    shrink = ~downhill & (norm_v > 0)  # what is at rest has not gone uphill
     dt = torch.where(
         grow, (state.dt * f_inc).clamp(max=dt_max), torch.where(shrink, state.dt * f_dec, state.dt)
     )
@@ -175,6 +175,20 @@ def magnetic_fire_step(
     state.set_constrained_forces(out["forces"])
     state.store_model_extras(out)
     return state
+
+
+def stop(state: MagneticFireState, chosen: Bool[Tensor, " n_systems"], *, dt_start: float = 0.1) -> None:
+    """Put systems at rest, in place, as they were before the first step.
+
+    Args:
+        state: State of the optimiser.
+        chosen: Systems.
+        dt_start: Their time step.
+    """
+    state.velocities = torch.where(chosen[state.system_idx, None], 0.0, state.velocities)
+    state.cell_velocities = torch.where(chosen[:, None, None], 0.0, state.cell_velocities)
+    state.dt = torch.where(chosen, dt_start, state.dt)
+    state.n_pos = torch.where(chosen, 0, state.n_pos)
 
 
 def _moved(state: MagneticFireState, step: Tensor, strain: Tensor) -> SimState:

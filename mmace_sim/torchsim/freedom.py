@@ -14,6 +14,13 @@ from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 FREE_MOMENTS: str = "free_moments"
 """Atom extra of a state that says which moments may change; without it, all may."""
 
+FREE_STRAINS: str = "free_strains"
+"""System extra of a state, (n_systems, 3, 3), that is 1 where the strain of the cell may change and 0 where not;
+without it, all of a crystal's may and none of others."""
+
+MAX_PROBES: int = 12
+"""Evaluations of the model that the curvature of the moments of a system may take."""
+
 _NO_AXIS = 1e-3
 """Moments below this (μB) have no axis of their own."""
 
@@ -48,6 +55,13 @@ class MagneticOptimState(OptimState):
         energy_initial: Energy before the first step, in eV.
         reference_volume: Volume before the first step, in Å³.
         freedom: What may move; one setting for the whole batch.
+        probe_basis: Orthonormal changes of moments along which :mod:`mmace_sim.torchsim.curvature` has looked, shape
+            (n_atoms, MAX_PROBES + 1, 3); zero where empty.
+        probe_matrix: ∂²E/∂m∂m between them, in eV/μB², shape (n_systems, MAX_PROBES, MAX_PROBES).
+        probe_rest: What the last response has outside of them, in eV/μB²; infinite before the first.
+        n_probes: How many directions were looked along.
+        n_pushes: How often the moments were pushed off a saddle point.
+        saddle_energy: Energy at the last saddle point that was left, in eV; NaN without any.
     """
 
     moment_axes: Tensor
@@ -56,12 +70,27 @@ class MagneticOptimState(OptimState):
     energy_initial: Tensor
     reference_volume: Tensor
     freedom: DegreesOfFreedom
+    probe_basis: Tensor
+    probe_matrix: Tensor
+    probe_rest: Tensor
+    n_probes: Tensor
+    n_pushes: Tensor
+    saddle_energy: Tensor
 
-    _atom_attributes: ClassVar[set[str]] = OptimState._atom_attributes | {"moment_axes", "moment_lengths"}
+    _atom_attributes: ClassVar[set[str]] = OptimState._atom_attributes | {
+        "moment_axes",
+        "moment_lengths",
+        "probe_basis",
+    }
     _system_attributes: ClassVar[set[str]] = OptimState._system_attributes | {
         "n_steps",
         "energy_initial",
         "reference_volume",
+        "probe_matrix",
+        "probe_rest",
+        "n_probes",
+        "n_pushes",
+        "saddle_energy",
     }
     _global_attributes: ClassVar[set[str]] = OptimState._global_attributes | {"freedom"}
 
@@ -80,6 +109,17 @@ class MagneticOptimState(OptimState):
         """
         if not self.freedom.relax_moments:
             return torch.zeros_like(magforces)
+        return self.within_constraints(magforces, magmoms)
+
+    def within_constraints(
+        self, magforces: Float[Tensor, "n_atoms 3"], magmoms: Float[Tensor, "n_atoms 3"]
+    ) -> Float[Tensor, "n_atoms 3"]:
+        """What masks, axes and lengths leave of magforces at given moments, whoever moves the moments.
+
+        Args:
+            magforces: In eV/μB.
+            magmoms: In μB.
+        """
         if FREE_MOMENTS in self.atom_extras:
             magforces = torch.where(getattr(self, FREE_MOMENTS)[:, None], magforces, 0.0)
         if self.freedom.collinear:
@@ -88,12 +128,14 @@ class MagneticOptimState(OptimState):
 
     def strain_forces(self) -> Tensor:
         """−V σ of each system, in eV, shape (n_systems, 3, 3); zero where the cell is fixed."""
-        if not (self.freedom.relax_cell and bool(self.pbc.all())):
+        free = self.system_extras.get(FREE_STRAINS)
+        if not self.freedom.relax_cell or (free is None and not bool(self.pbc.all())):
             return torch.zeros_like(self.stress)
         stress = self.stress.clone()
         for constraint in self.constraints:
             constraint.adjust_stress(self, stress)
-        return -torch.linalg.det(self.cell).abs()[:, None, None] * stress
+        strain_forces = -torch.linalg.det(self.cell).abs()[:, None, None] * stress
+        return strain_forces if free is None else strain_forces * free
 
     def moved_moments(self, change: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:
         """Moments after a change, at their lengths if these are fixed, in μB; masked ones exactly as they were.
@@ -135,7 +177,40 @@ def shared_fields(
         "energy_initial": out["energy"].clone(),
         "reference_volume": torch.linalg.det(state.cell).abs(),
         "freedom": freedom or DegreesOfFreedom(),
+        "n_pushes": torch.zeros(state.n_systems, dtype=torch.int32, device=state.device),
+        "saddle_energy": torch.full_like(out["energy"], float("nan")),
+        **no_probes(state),
     }
+
+
+def no_probes(state: SimState) -> dict[str, Tensor]:
+    """Fields of a `MagneticOptimState` whose curvature nobody has looked at."""
+    like = state.positions
+    return {
+        "probe_basis": like.new_zeros(state.n_atoms, MAX_PROBES + 1, 3),
+        "probe_matrix": like.new_zeros(state.n_systems, MAX_PROBES, MAX_PROBES),
+        "probe_rest": like.new_full((state.n_systems,), float("inf")),
+        "n_probes": torch.zeros(state.n_systems, dtype=torch.int64, device=state.device),
+    }
+
+
+def with_moments(state: SimState, magmoms: Float[Tensor, "n_atoms 3"]) -> SimState:
+    """A plain state at other moments.
+
+    Args:
+        state: Any state; constraints and momenta are left out.
+        magmoms: In μB.
+    """
+    return SimState(
+        positions=state.positions,
+        masses=state.masses,
+        cell=state.cell,
+        pbc=state.pbc,
+        atomic_numbers=state.atomic_numbers,
+        system_idx=state.system_idx,
+        _atom_extras={**state.atom_extras, TORCHSIM_MAGMOMS: magmoms},
+        _system_extras=dict(state.system_extras),
+    )
 
 
 def perpendicular(vectors: Tensor, magmoms: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from mmace_sim.torchsim.freedom import (
     largest_per_system,
     perpendicular,
     shared_fields,
+    with_moments,
 )
 from mmace_sim.torchsim.quasi_newton import (
     FIRST_SOFTNESS,
@@ -126,7 +127,7 @@ def moment_lbfgs_step(state: MomentLbfgsState, model: ModelInterface, **_kwargs:
     before, forces = getattr(state, TORCHSIM_MAGMOMS), state.moment_forces()
     slope = state.dot(forces, state.direction)
     trial = state.moved_moments(state.fraction[state.system_idx, None] * state.direction)
-    out = model(_with_moments(state, trial))
+    out = model(with_moments(state, trial))
     accepted = _is_accepted(state, trial, out, slope)
     shorter = _shorter_fraction(state, out["energy"], slope)
 
@@ -149,20 +150,6 @@ def moment_lbfgs_step(state: MomentLbfgsState, model: ModelInterface, **_kwargs:
     state.fraction = torch.where(accepted, 1.0, shorter)
     state.n_steps = state.n_steps + 1
     return state
-
-
-def _with_moments(state: MomentLbfgsState, magmoms: Tensor) -> SimState:
-    """A plain state at other moments."""
-    return SimState(
-        positions=state.positions,
-        masses=state.masses,
-        cell=state.cell,
-        pbc=state.pbc,
-        atomic_numbers=state.atomic_numbers,
-        system_idx=state.system_idx,
-        _atom_extras={**state.atom_extras, TORCHSIM_MAGMOMS: magmoms},
-        _system_extras=dict(state.system_extras),
-    )
 
 
 def _is_accepted(

@@ -6,7 +6,7 @@ per-atom extra ``magnetic_moments`` of a state. Momenta, if a structure has any,
 ``momenta`` TorchSim's integrators start from. Momenta have the same unit in ASE and in TorchSim, (amu eV)^½.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,16 @@ def initialize_state(
             raise type(error)(f"structure {index}: {error}") from error
     _check_same_pbc([record.pbc for record in records])
     return _records_to_state(records, device, dtype)
+
+
+def as_atoms(structures: Any) -> list[Atoms]:
+    """Structures of any host as ASE structures; ASE structures are taken as they are."""
+    items = (
+        structures if isinstance(structures, Iterable) and not isinstance(structures, Atoms) else [structures]
+    )
+    if hasattr(structures, "lattice") or hasattr(structures, "scaled_positions"):
+        items = [structures]
+    return [item if isinstance(item, Atoms) else state_to_atoms(initialize_state(item))[0] for item in items]
 
 
 def state_magmoms(state: ts.SimState) -> Float[Tensor, "n_atoms 3"]:

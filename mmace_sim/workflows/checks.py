@@ -13,6 +13,7 @@ from matscipy.neighbours import neighbour_list
 
 from mmace_sim.errors import MissingMomentsError, ModelFileError, StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import check_atomic_numbers, check_magnitudes, get_magmoms, has_magmoms
+from mmace_sim.graph.cells import free_strains
 
 MIN_DISTANCE: float = 0.5
 """Atoms closer than this (Å) are a mistake: no bond is shorter than 0.7 Å."""
@@ -31,7 +32,8 @@ class StructureCheck:
     """What a checked structure allows.
 
     Attributes:
-        cell_can_relax: True for crystals (periodic in all three directions); otherwise the cell stays as it is.
+        cell_can_relax: True for crystals (periodic in all three directions, without vacuum); otherwise the cell stays
+            as it is.
         note: The reason if the cell cannot relax, else "".
     """
 
@@ -119,11 +121,9 @@ def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureChe
             "beyond any meaning. Correct the file; lengths are in Å."
         )
     _check_cell(atoms)
-    _check_distances(atoms)
-    if atoms.pbc.all():
-        return StructureCheck(cell_can_relax=True)
-    kind = "a molecule (not periodic)" if not atoms.pbc.any() else "not periodic in all three directions"
-    return StructureCheck(cell_can_relax=False, note=f"{kind}: the cell stays fixed")
+    check_distances(atoms)
+    free, note = free_strains(atoms)
+    return StructureCheck(cell_can_relax=bool(free.any()), note=note)
 
 
 def _check_elements(atoms: Atoms, elements: set[int]) -> None:
@@ -190,7 +190,7 @@ def _relative_volume(cell: Float[np.ndarray, "3 3"]) -> float:
     return float(np.linalg.det(cell / np.linalg.norm(cell, axis=1)[:, None]))
 
 
-def _check_distances(atoms: Atoms) -> None:
+def check_distances(atoms: Atoms) -> None:
     """Raise if two atoms, or an atom and its own periodic image, are closer than `MIN_DISTANCE`."""
     closest = _closest_pair(atoms) if len(atoms) <= _ALL_PAIRS else _closest_listed(atoms)
     if closest is None:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from mmace_sim.errors import OutputError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.cells import has_volume
 from mmace_sim.text import json_text
 from mmace_sim.workflows.magnetic_order import classify_order, magnetic_symmetry
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
@@ -34,6 +35,10 @@ UNITS: dict[str, str] = {
     "max_force": "eV/Å",
     "max_stress": "GPa",
     "max_magforce": "eV/μB",
+    "moment_curvature": "eV/μB², lowest of ∂²E/∂m∂m within the constraints",
+    "moment_curvature_error": "eV/μB²",
+    "moment_mode": "change of each moment along the lowest curvature, of length 1 in all; of saddle points",
+    "saddle_energy": "eV, at the last saddle point that was left",
 }
 """Unit of each quantity in the summary."""
 
@@ -41,10 +46,10 @@ CSV_COLUMNS: tuple[str, ...] = (
     "name", "file", "index", "formula", "n_atoms", "status", "steps", "energy", "energy_per_atom",
     "energy_change_per_atom", "magmom_by_species", "total_magmom", "magnetic_order_initial", "magnetic_order_final",
     "magnetic_space_group", "space_group", "volume", "volume_change", "max_force", "max_stress", "max_magforce",
-    "message",
+    "moment_curvature", "message",
 )  # fmt: skip
 
-GOOD: frozenset[str] = frozenset({"converged", "finished"})
+GOOD: frozenset[str] = frozenset({"converged", "saddle", "finished"})
 """Statuses that count as success."""
 
 
@@ -61,6 +66,7 @@ def summary_entry(structure: LoadedStructure, result: Any) -> dict[str, Any]:
     before, after = structure.atoms, result.atoms
     n_atoms = len(before)
     energy, energy_initial = finite_or_none(result.energy), finite_or_none(result.energy_initial)
+    curvature = getattr(result, "curvature", None)
     change = None if energy is None or energy_initial is None else (energy - energy_initial) / n_atoms
     entry = entry_head(structure, str(result.status), result.message)
     entry |= {
@@ -72,6 +78,10 @@ def summary_entry(structure: LoadedStructure, result: Any) -> dict[str, Any]:
         "max_force": finite_or_none(result.max_force),
         "max_stress": finite_or_none(result.max_stress),
         "max_magforce": finite_or_none(result.max_magforce),
+        "moment_curvature": finite_or_none(curvature and curvature.lowest),
+        "moment_curvature_error": finite_or_none(curvature and curvature.error),
+        "moment_mode": np.round(curvature.direction, 6).tolist() if result.status == "saddle" else None,
+        "saddle_energy": finite_or_none(getattr(result, "saddle_energy", None)),
     }
     return entry | _magnetism(before, after) | _geometry(before, after)
 
@@ -156,7 +166,7 @@ def _geometry(before: Atoms, after: Atoms) -> dict[str, Any]:
     """Cell and volume; volumes only for crystals."""
     finite = bool(np.isfinite(after.cell.array).all())
     entry: dict[str, Any] = {"cell": after.cell.array.tolist() if finite else None}
-    if not (finite and before.pbc.all()):
+    if not (finite and has_volume(before)):
         return entry | {"volume": None, "volume_change": None}
     volume = float(after.cell.volume)
     return entry | {"volume": volume, "volume_change": volume / float(before.cell.volume) - 1.0}

@@ -1,12 +1,10 @@
 """Relaxation of positions, cell and magnetic moments of many structures in one batch."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch_sim as ts
 from ase import Atoms
@@ -14,16 +12,37 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from torch import Tensor, nn
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
-from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.cells import free_strains, has_volume, parse_cell_mask
+from mmace_sim.keys import TORCHSIM_MAGFORCES
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
+from mmace_sim.torchsim.curvature import is_known, lowest_curvature, lowest_direction, probing_step
 from mmace_sim.torchsim.fire import magnetic_fire_init, magnetic_fire_step
-from mmace_sim.torchsim.freedom import DegreesOfFreedom, MagneticOptimState, largest_per_system
+from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, MagneticOptimState
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
-from mmace_sim.torchsim.state import initialize_state, state_to_atoms
+from mmace_sim.torchsim.state import as_atoms, initialize_state, state_to_atoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.batching import Outcomes, RefillingBatch, failure_message
-from mmace_sim.workflows.structures import check_structure
+from mmace_sim.workflows.checks import check_distances, check_structure
+from mmace_sim.workflows.outcomes import (
+    Curvature,
+    Plan,
+    RelaxProgress,
+    RelaxResult,
+    Status,
+    StructureResult,
+    status_of,
+)
+from mmace_sim.workflows.runaway import EnergyFloor
+from mmace_sim.workflows.verdict import (
+    NOT_CONVERGED,
+    NOT_FINITE,
+    ase_results,
+    moment_note,
+    residuals,
+    volume_note,
+)
 
 ModelLike = nn.Module | str | Path
 """An energy model, any TorchSim model that gives magforces, or the name or path of a model file."""
@@ -31,92 +50,19 @@ ModelLike = nn.Module | str | Path
 MOMENT_MODES: tuple[str, ...] = ("joint", "adiabatic", "fixed")
 
 
-class Status(StrEnum):
-    """How a relaxation ended."""
+MAX_PUSHES: int = 3
+"""So often a structure is pushed off saddle points."""
 
-    CONVERGED = "converged"
-    MAX_STEPS = "max_steps"
-    NON_FINITE = "non_finite"
-    FAILED = "failed"
+MOMENT_ERROR: float = 0.01
+"""Error of moments, in μB, that soft ones are relaxed on for: the magforce over the lowest curvature."""
 
+MIXING: float = 0.2
+"""FIRE's mixing parameter: with this and its first time step, tolerances that are right to 0.05 meV/atom and 0.01 μB
+take as many steps as ten times looser ones with ASE's values."""
 
-LARGE_VOLUME_CHANGE: float = 0.3
-"""Relative change of volume from which on a result comes with a warning."""
+_fire_step = partial(magnetic_fire_step, alpha_start=MIXING)
 
-MESSAGES: dict[Status, str] = {
-    Status.CONVERGED: "",
-    Status.MAX_STEPS: "not converged within max_steps; continue from the relaxed structure or raise --max-steps.",
-    Status.NON_FINITE: "energy or forces are not finite; the start is outside of what the model can describe.",
-    Status.FAILED: "",
-}
-
-
-@dataclass
-class StructureResult:
-    """Outcome for one structure.
-
-    Attributes:
-        atoms: Relaxed structure, moments in ``initial_magmoms``; results on a ``SinglePointCalculator``. The structure
-            as it was given if it failed before the first step.
-        initial_atoms: Structure as it was given.
-        status: How the relaxation ended.
-        message: What to know or do; empty if all is well.
-        steps: Number of steps.
-        energy: Energy of the cell, in eV; NaN if there is none.
-        energy_initial: Energy before the first step, in eV.
-        magforces: −∂E/∂m, shape (n_atoms, 3), in eV/μB.
-        max_force: Largest force, in eV/Å (0 where positions are fixed).
-        max_stress: Largest component of the stress, in GPa (0 where the cell is fixed).
-        max_magforce: Largest magforce that the constraints leave, in eV/μB.
-    """
-
-    atoms: Atoms
-    initial_atoms: Atoms
-    status: Status
-    message: str = ""
-    steps: int = 0
-    energy: float = float("nan")
-    energy_initial: float = float("nan")
-    magforces: np.ndarray | None = None
-    max_force: float = float("nan")
-    max_stress: float = float("nan")
-    max_magforce: float = float("nan")
-
-
-@dataclass
-class RelaxResult:
-    """Outcomes in the order of the structures."""
-
-    results: list[StructureResult]
-
-    @property
-    def atoms(self) -> list[Atoms]:
-        """Relaxed structures."""
-        return [r.atoms for r in self.results]
-
-    @property
-    def n_converged(self) -> int:
-        """Number of structures that converged."""
-        return sum(r.status is Status.CONVERGED for r in self.results)
-
-    def __iter__(self) -> Iterator[StructureResult]:
-        return iter(self.results)
-
-    def __len__(self) -> int:
-        return len(self.results)
-
-    def __getitem__(self, index: int) -> StructureResult:
-        return self.results[index]
-
-
-@dataclass
-class RelaxProgress:
-    """State of a running relaxation: steps of the batch and numbers of structures."""
-
-    step: int
-    n_total: int
-    n_finished: int
-    n_active: int
+_SOFTEST = 0.05  # of magforce_tol: what soft moments are relaxed to at most
 
 
 class Relaxation:
@@ -125,7 +71,9 @@ class Relaxation:
     Args:
         model: Model, its name or path, or any TorchSim model that gives magforces.
         relax_positions: Whether atoms may move. With positions and cell fixed, moments alone relax.
-        relax_cell: Whether the cell may change (never for structures that are not periodic in all directions).
+        relax_cell: Whether the cell may change (that of a crystal; what ends in vacuum keeps it).
+        cell_mask: Components of the strain that may change, also of a slab, see
+            :func:`~mmace_sim.graph.cells.parse_cell_mask`.
         magmoms: "joint" relaxes moments together with the atoms, "adiabatic" fully at every step, "fixed" not at all.
         fmax: Largest force at convergence, in eV/Å.
         stress_tol: Largest component of the stress at convergence, in GPa.
@@ -133,12 +81,15 @@ class Relaxation:
         max_steps: Largest number of steps.
         collinear: Moments keep their axis.
         fix_magnitude: Moments keep their length.
+        stability: Look for the lowest curvature with respect to the moments, which tells a saddle point from a minimum;
+            soft moments are relaxed on until they are right to `MOMENT_ERROR`.
+        perturb: Push the moments off a saddle point and relax on; implies `stability`.
         device: Where to run.
         dtype: Floating-point type.
         max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
 
     Raises:
-        UnsupportedOptionError: If a tolerance is not positive or the mode is unknown.
+        UnsupportedOptionError: If a tolerance is not positive, or the mode or the mask is unknown.
     """
 
     def __init__(
@@ -147,13 +98,16 @@ class Relaxation:
         *,
         relax_positions: bool = True,
         relax_cell: bool = True,
+        cell_mask: str | Sequence[str | int] | None = None,
         magmoms: str = "joint",
         fmax: float = 0.01,
-        stress_tol: float = 0.1,
-        magforce_tol: float = 0.005,
+        stress_tol: float = 0.05,
+        magforce_tol: float = 3e-4,
         max_steps: int = 500,
         collinear: bool = False,
         fix_magnitude: bool = False,
+        stability: bool = False,
+        perturb: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         max_batch_atoms: int | None = None,
@@ -178,7 +132,10 @@ class Relaxation:
             collinear=collinear,
             fix_magnitude=fix_magnitude,
         )
+        self.cell_mask = parse_cell_mask(cell_mask)
         self.moments_move = magmoms != "fixed"
+        self.stability, self.max_pushes = stability or perturb, MAX_PUSHES if perturb else 0
+        self.floor = EnergyFloor.of(model)
         self.fmax, self.stress_tol, self.magforce_tol = fmax, stress_tol, magforce_tol
         self.max_steps = max_steps
         self.max_batch_atoms = max_batch_atoms
@@ -262,23 +219,45 @@ class Relaxation:
 
     def _start(self, atoms: Atoms) -> ts.SimState:
         """The plain state of a structure."""
-        return initialize_state([atoms], device=self.bare_model.device, dtype=self.bare_model.dtype)
+        state = initialize_state([atoms], device=self.bare_model.device, dtype=self.bare_model.dtype)
+        free, _ = free_strains(atoms, self.cell_mask)
+        state.system_extras[FREE_STRAINS] = torch.as_tensor(
+            free[None], dtype=state.dtype, device=state.device
+        )
+        return state
 
     def _init(self, state: ts.SimState) -> MagneticOptimState:
         """The optimiser's state of a plain one."""
-        return magnetic_fire_init(state, self.model, freedom=self.freedom, dt_start=self._first_time_step)
+        return magnetic_fire_init(
+            state, self.model, freedom=self.freedom, dt_start=self._first_time_step, alpha_start=MIXING
+        )
 
     def _step(self, state: MagneticOptimState) -> MagneticOptimState:
-        return magnetic_fire_step(state, self.model)
+        plan = self._plan(state)
+        if not bool((plan.probed | plan.pushed).any()):
+            return _fire_step(state, self.model)
+        return probing_step(
+            state,
+            self.model,
+            _fire_step,
+            probed=plan.probed,
+            pushed=plan.pushed,
+            rotates_freely=self.rotates_freely,
+        )
 
     def _observe(self, indices: list[int], state: MagneticOptimState) -> None:
         """Called with what is under way before every step; for subclasses."""
 
     @property
+    def rotates_freely(self) -> bool:
+        """Whether the energy is the same after any common rotation of all moments."""
+        return not getattr(getattr(self.bare_model, "model", None), "spin_orbit", True)
+
+    @property
     def _first_time_step(self) -> float:
         """Moments alone are one stiffness, so that FIRE may begin with longer steps."""
         alone = not (self.freedom.relax_positions or self.freedom.relax_cell)
-        return 0.5 if alone else 0.1
+        return 0.5 if alone else 0.2
 
     def _check_memory(self, state: ts.SimState) -> None:
         if isinstance(self.bare_model, MagneticMaceModel):
@@ -291,75 +270,106 @@ class Relaxation:
 
     def _largest(self, state: MagneticOptimState) -> tuple[Tensor, Tensor, Tensor]:
         """Largest force (eV/Å), stress (GPa) and magforce (eV/μB) of each system that may still relax."""
+        force, _, magforce = residuals(state)
         stress = state.strain_forces() / torch.linalg.det(state.cell).abs().clamp(min=1e-30)[:, None, None]
-        magforces = (
-            state.moment_forces() if self.freedom.relax_moments else getattr(state, TORCHSIM_MAGFORCES)
-        )
-        if not self.moments_move:
-            magforces = torch.zeros_like(magforces)
-        forces = state.forces if self.freedom.relax_positions else torch.zeros_like(state.forces)
         return (
-            largest_per_system(forces, state),
+            force if self.freedom.relax_positions else torch.zeros_like(force),
             stress.abs().amax(dim=(1, 2)) * EV_PER_A3_IN_GPA,
-            largest_per_system(magforces, state),
+            magforce if self.moments_move else torch.zeros_like(magforce),
         )
+
+    def _plan(self, state: MagneticOptimState) -> "Plan":
+        """Which systems are at rest, which of them are looked at, pushed or relaxed on, and which are done."""
+        force, stress, magforce = self._largest(state)
+        at_rest = (force <= self.fmax) & (stress <= self.stress_tol) & (magforce <= self.magforce_tol)
+        no = torch.zeros_like(at_rest)
+        if not (self.stability and self.moments_move and bool(at_rest.any())):
+            return Plan(no, no, at_rest, no)
+        known, found, may_move = is_known(state), lowest_curvature(state), state.n_steps < self.max_steps
+        saddle = known & found.is_downward
+        pushed = at_rest & saddle & may_move & (state.n_pushes < self.max_pushes)
+        goal = (MOMENT_ERROR * found.lowest).clamp(min=_SOFTEST * self.magforce_tol)
+        soft = at_rest & known & ~saddle & may_move & (magforce > goal)
+        return Plan(at_rest & ~known, pushed, at_rest & known & ~pushed & ~soft, saddle)
 
     def _status(self, state: MagneticOptimState) -> list[Status | None]:
         """Status of each system; None goes on."""
-        force, stress, magforce = self._largest(state)
-        finite = torch.isfinite(state.energy + force + stress + magforce)
-        converged = (force <= self.fmax) & (stress <= self.stress_tol) & (magforce <= self.magforce_tol)
-        out_of_steps = state.n_steps >= self.max_steps
-        rows = zip(finite.tolist(), converged.tolist(), out_of_steps.tolist(), strict=True)
-        return [
-            Status.NON_FINITE if not f else Status.CONVERGED if c else Status.MAX_STEPS if o else None
-            for f, c, o in rows
-        ]
-
-    def _message(self, status: Status, state: MagneticOptimState) -> str:
-        """What the user should know of a finished system."""
-        if status is not Status.CONVERGED:
-            return MESSAGES[status]
-        notes = []
-        if self.moments_move and float(getattr(state, TORCHSIM_MAGMOMS).abs().max()) < 1e-8:
-            notes.append(
-                "moments are zero and stay so by time reversal; start from "
-                "--initial-magmoms high-spin to look for a magnetic state."
-            )
-        change = float(torch.linalg.det(state.cell).abs() / state.reference_volume.clamp(min=1e-30)) - 1.0
-        if self.freedom.relax_cell and abs(change) > LARGE_VOLUME_CHANGE:
-            notes.append(
-                f"the volume changed by {100 * change:+.0f} %: the start may lie outside of what the model knows."
-            )
-        return " ".join(notes)
+        finite = torch.isfinite(state.energy + sum(self._largest(state)))
+        gone = self.floor.passed(state)
+        plan = self._plan(state)
+        late = (state.n_steps >= self.max_steps) & ~plan.probed
+        rows = zip(
+            finite.tolist(), gone, plan.done.tolist(), plan.saddle.tolist(), late.tolist(), strict=True
+        )
+        return [status_of(*row) for row in rows]
 
     def _result(self, state: MagneticOptimState, initial: Atoms, status: Status) -> StructureResult:
         """Turn the state of one finished system into a result."""
-        force, stress, magforce = (float(x) for x in self._largest(state))
+        steps, energy_initial = int(state.n_steps), float(state.energy_initial)
+
+        def runaway(message: str) -> StructureResult:
+            return StructureResult(
+                initial, initial, Status.RUNAWAY, message, steps=steps, energy_initial=energy_initial
+            )
+
+        if status is Status.RUNAWAY:
+            return runaway(self.floor.message(state))
         atoms = state_to_atoms(state, [initial])[0]
-        magmoms = getattr(state, TORCHSIM_MAGMOMS)
-        energy = float(state.energy)
-        atoms.calc = SinglePointCalculator(
-            atoms,
-            energy=energy,
-            free_energy=energy,
-            forces=state.forces.cpu().numpy().astype(float),
-            stress=state.stress[0].cpu().numpy().astype(float).ravel()[[0, 4, 8, 5, 2, 1]],
-            magmoms=magmoms.cpu().numpy().astype(float),
-        )
-        message = self._message(status, state)
+        if status is not Status.NON_FINITE:
+            try:
+                check_distances(atoms)
+            except StructureError as error:
+                return runaway(f"atoms fell onto each other: {error}")
+        curvature = self._curvature(state)
+        force, stress, magforce = (float(x) for x in residuals(state))
+        if not has_volume(initial):
+            strained = self.freedom.relax_cell and bool(state.system_extras[FREE_STRAINS].any())
+            stress = float(self._largest(state)[1]) if strained else float("nan")
+        atoms.calc = SinglePointCalculator(atoms, **ase_results(state, initial))
         return StructureResult(
             atoms=atoms,
             initial_atoms=initial,
             status=status,
-            message=message,
-            steps=int(state.n_steps),
-            energy=energy,
-            energy_initial=float(state.energy_initial),
+            message=self._message(status, state, atoms, curvature),
+            steps=steps,
+            energy=float(state.energy),
+            energy_initial=energy_initial,
             magforces=getattr(state, TORCHSIM_MAGFORCES).cpu().numpy().astype(float),
             max_force=force,
             max_stress=stress,
             max_magforce=magforce,
+            curvature=curvature,
+            n_pushes=int(state.n_pushes),
+            saddle_energy=float(state.saddle_energy),
+        )
+
+    def _message(
+        self, status: Status, state: MagneticOptimState, atoms: Atoms, curvature: Curvature | None
+    ) -> str:
+        """What the user should know of a finished system."""
+        if status is Status.NON_FINITE:
+            return NOT_FINITE
+        outside = self.floor.outside(atoms, float(state.energy), get_magmoms(atoms))
+        if status is Status.MAX_STEPS:
+            return f"not converged within max_steps, {outside}" if outside else NOT_CONVERGED
+        notes = [
+            moment_note(status, state, curvature) if self.moments_move else "",
+            volume_note(state, atoms) if self.freedom.relax_cell else "",
+            outside,
+        ]
+        return " ".join(note for note in notes if note)
+
+    def _curvature(self, state: MagneticOptimState) -> Curvature | None:
+        """What is known of the curvature of a single system."""
+        number = int(state.n_probes)
+        if number == 0:
+            return None
+        found = lowest_curvature(state)
+        return Curvature(
+            values=found.values[0, :number].cpu().numpy().astype(float),
+            error=float(found.error),
+            noise=float(found.noise),
+            direction=lowest_direction(state).cpu().numpy().astype(float),
         )
 
 
@@ -378,19 +388,12 @@ def relax(
         model: Model, its name or path, or any TorchSim model that gives magforces.
         on_finished: Called with the index and the result of each structure as soon as it is finished.
         on_step: Called after every step.
-        **settings: Settings of :class:`Relaxation` (`relax_cell`, `magmoms`, `fmax`, `stress_tol`, …).
+        **settings: Settings of :class:`Relaxation` (`relax_cell`, `magmoms`, `fmax`, `stress_tol`, …); `stability` is
+            on.
 
     Returns:
         One :class:`StructureResult` for each structure, in the same order. Look at its `status`.
     """
-    return Relaxation(model, **settings).run(structures, on_finished=on_finished, on_step=on_step)
-
-
-def as_atoms(structures: Any) -> list[Atoms]:
-    """Structures of any host as ASE structures; ASE structures are taken as they are."""
-    items = (
-        structures if isinstance(structures, Iterable) and not isinstance(structures, Atoms) else [structures]
+    return Relaxation(model, **({"stability": True} | settings)).run(
+        structures, on_finished=on_finished, on_step=on_step
     )
-    if hasattr(structures, "lattice") or hasattr(structures, "scaled_positions"):
-        items = [structures]
-    return [item if isinstance(item, Atoms) else state_to_atoms(initialize_state(item))[0] for item in items]

@@ -27,7 +27,7 @@ class PointResult:
             given if it failed.
         energy: Energy of the cell, in eV; NaN if there is none.
         forces: −∂E/∂r, in eV/Å; None if there are none, as for all arrays below.
-        stress: (1/V) ∂E/∂ε, in eV/Å³, tension positive.
+        stress: (1/V) ∂E/∂ε, in eV/Å³, tension positive; None also if there is no volume (a molecule).
         magmoms: Moments that everything was computed at, in μB.
         magforces: −∂E/∂m, in eV/μB.
         status: CONVERGED, also for fixed moments; MAX_STEPS if the moments did not relax; NON_FINITE; FAILED.
@@ -163,11 +163,12 @@ def point_result(result: StructureResult) -> PointResult:
     if result.magforces is None:
         return PointResult(atoms, float("nan"), None, None, None, None, result.status, message)
     values = atoms.calc.results
+    stress = values.get("stress")
     return PointResult(
         atoms=atoms,
         energy=result.energy,
         forces=values["forces"],
-        stress=voigt_6_to_full_3x3_stress(values["stress"]),
+        stress=None if stress is None else voigt_6_to_full_3x3_stress(stress),
         magmoms=get_magmoms(atoms),
         magforces=result.magforces,
         status=result.status,

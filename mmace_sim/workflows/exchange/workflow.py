@@ -29,6 +29,7 @@ from mmace_sim.workflows.exchange.magnons import (
     stiffness,
 )
 from mmace_sim.workflows.exchange.states import FourStates, Spirals, four_states, spin_spirals
+from mmace_sim.workflows.outcomes import UNUSABLE
 from mmace_sim.workflows.relax import ModelLike, Status, as_atoms
 from mmace_sim.workflows.singlepoint import (
     PointResult,
@@ -263,7 +264,7 @@ class Exchange:
 
     def _prepare(self, index: int, point: PointResult) -> _Job:
         """Second derivatives, and the structures whose energies are needed."""
-        if point.status in (Status.FAILED, Status.NON_FINITE):
+        if point.status in UNUSABLE:
             raise StructureError(point.message)
         lattice = spin_lattice(point.atoms)
         pairs = find_pairs(lattice, self.cutoff)

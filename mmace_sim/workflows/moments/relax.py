@@ -11,7 +11,6 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.errors import UnsupportedOptionError
-from mmace_sim.torchsim.fire import magnetic_fire_init, magnetic_fire_step
 from mmace_sim.torchsim.freedom import FREE_MOMENTS, MagneticOptimState
 from mmace_sim.torchsim.lbfgs import moment_lbfgs_init, moment_lbfgs_step
 from mmace_sim.torchsim.zeeman import ZeemanModel
@@ -68,11 +67,24 @@ class MomentRelaxation(Relaxation):
             self.model = ZeemanModel(self.bare_model, field)
         self._records: dict[int, list[tuple[float, float]]] = {}
 
-    def evaluation(self) -> "MomentRelaxation":
-        """The same model and field without any step, for values at given moments."""
+    def around(self) -> "MomentRelaxation":
+        """The same model, field and constraints without any step, for the curvature at given moments."""
         return MomentRelaxation(
-            self.bare_model, field=self.field, max_steps=0, max_batch_atoms=self.max_batch_atoms
+            self.bare_model,
+            field=self.field,
+            solver="fire",
+            stability=True,
+            magforce_tol=float("inf"),
+            max_steps=0,
+            collinear=self.freedom.collinear,
+            fix_magnitude=self.freedom.fix_magnitude,
+            max_batch_atoms=self.max_batch_atoms,
         )
+
+    @property
+    def rotates_freely(self) -> bool:
+        """Whether the energy is the same after any common rotation of all moments: a field has a direction."""
+        return super().rotates_freely and not self.has_field
 
     def descent(self, index: int) -> Descent:
         """What the start of this index did in the last run.
@@ -97,11 +109,10 @@ class MomentRelaxation(Relaxation):
     def _init(self, state: ts.SimState) -> MagneticOptimState:
         if self.solver == "lbfgs":
             return moment_lbfgs_init(state, self.model, freedom=self.freedom)
-        return magnetic_fire_init(state, self.model, freedom=self.freedom, dt_start=self._first_time_step)
+        return super()._init(state)
 
     def _step(self, state: MagneticOptimState) -> MagneticOptimState:
-        step = moment_lbfgs_step if self.solver == "lbfgs" else magnetic_fire_step
-        return step(state, self.model)
+        return moment_lbfgs_step(state, self.model) if self.solver == "lbfgs" else super()._step(state)
 
     def _observe(self, indices: list[int], state: MagneticOptimState) -> None:
         steps, energies = state.n_steps.tolist(), state.energy.tolist()

@@ -18,11 +18,11 @@ from mmace_sim.workflows.magnetic_order import (
     classify_order,
 )
 from mmace_sim.workflows.moments.relax import Descent, MomentRelaxation
-from mmace_sim.workflows.moments.stability import Curvature, curvatures
 from mmace_sim.workflows.moments.starts import free_moments, random_starts
 from mmace_sim.workflows.order import OrderStatus
 from mmace_sim.workflows.order.axes import symmetry_of_moments
 from mmace_sim.workflows.order.states import cluster_states, state_fingerprint
+from mmace_sim.workflows.outcomes import Curvature
 from mmace_sim.workflows.relax import ModelLike, Status, StructureResult, as_atoms
 
 MAX_MINIMA: int = 20
@@ -301,9 +301,9 @@ class MomentSearch:
         )
 
     def _look_around(self, minima: Sequence[MomentMinimum]) -> None:
-        images = [minimum.atoms for minimum in minima]
-        for minimum, curvature in zip(minima, curvatures(self.relaxation, images), strict=True):
-            minimum.curvature = curvature
+        around = self.relaxation.around().run([minimum.atoms for minimum in minima])
+        for minimum, outcome in zip(minima, around, strict=True):
+            minimum.curvature = outcome.curvature
 
 
 def minimize_moments(

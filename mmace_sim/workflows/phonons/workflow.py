@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.workflows.batching import Outcomes
+from mmace_sim.workflows.outcomes import UNUSABLE
 from mmace_sim.workflows.phonons.bands import (
     BandPath,
     ImaginaryMode,
@@ -32,8 +33,6 @@ ACOUSTIC_CUTOFF: float = 1e-3
 
 MOMENT_JUMP: float = 0.1
 """Change of a moment (μB) by a displacement from which on the crystal has left its magnetic state."""
-
-UNUSABLE: frozenset[Status] = frozenset({Status.FAILED, Status.NON_FINITE})
 
 _log = logging.getLogger(__name__)
 
@@ -344,7 +343,7 @@ def _produce(phonon: Any) -> None:
 
 def _worst(points: Sequence[PointResult]) -> PointResult:
     """The point with the gravest status."""
-    order = (Status.CONVERGED, Status.MAX_STEPS, Status.NON_FINITE, Status.FAILED)
+    order = list(Status)
     return max(points, key=lambda point: order.index(point.status))
 
 
