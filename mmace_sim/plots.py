@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mmace_sim.errors import OutputError
+from mmace_sim.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +77,10 @@ def save_figure(figure: "Figure", path_without_suffix: str | Path) -> list[Path]
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
     for path in paths:
         try:
-            figure.savefig(path, dpi=_PIXELS_PER_INCH)
+            with replacing(path) as temporary:
+                figure.savefig(temporary, dpi=_PIXELS_PER_INCH)
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
     return paths

@@ -9,6 +9,7 @@ from ase.build import bulk
 from typer.testing import CliRunner
 
 from mmace_sim.cli.app import app
+from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.model.checkpoint import save_model
 from mmace_sim.model.config import ModelConfig
@@ -63,3 +64,9 @@ def mmace_sim(*arguments):
 
 def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
+
+
+def names_in(folder):
+    """Names in a folder of a run, apart from the list of files that every run keeps."""
+    assert (folder / LIST_NAME).is_file()
+    return {path.name for path in folder.iterdir()} - {LIST_NAME}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
-from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.errors import ConfigError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
@@ -124,7 +124,7 @@ def test_the_command_builds_the_cell_of_an_element(tmp_path):
     out = tmp_path / "run"
     result = mmace_sim("bain", "-o", out, "--states", "fm,afm", "--n-ratios", "5", "--n-volumes", "3")
     assert result.exit_code in (0, 3), result.output
-    assert {path.name for path in out.iterdir()} == FILES
+    assert names_in(out) == FILES
     assert {path.name for path in (out / "figures").iterdir()} == {
         f"Fe_{what}.{end}" for what in ("map", "path") for end in ("png", "svg")
     }

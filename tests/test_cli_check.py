@@ -9,6 +9,8 @@ import yaml
 from ase.io import write
 from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
 
+from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
+
 POTENTIALS = """
 from ase.calculators.emt import EMT
 from mmace_sim import MMACECalculator
@@ -62,7 +64,7 @@ def test_a_model_passes_and_leaves_its_files(here):
     files = {str(path.relative_to(here / "check")) for path in (here / "check").rglob("*") if path.is_file()}
     curves = ("energy_moment", "energy_angle", "energy_volume", "energy_dimer")
     figures = {f"figures/{name}.{suffix}" for name in curves for suffix in ("png", "svg")}
-    assert files == {"summary.json", "config.yaml", "log.txt"} | figures
+    assert files == {"summary.json", "config.yaml", "log.txt", LIST_NAME} | figures
     summary = summary_of(here / "check")
     assert summary["report"]["passed"]
     assert summary["report"]["model"] == "tiny"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import write
-from cli_tools import mmace_sim, summary_of
+from cli_tools import mmace_sim, names_in, summary_of
 from format_files import write_cfg, write_deepmd
 from test_formats import check_first
 from training_toys import toy_frames, write_toys
@@ -25,7 +25,7 @@ def test_files_of_a_run(tmp_path):
     out = tmp_path / "out"
     result = mmace_sim("data", "check", "--train", files["train"], "--test", files["test"], "-o", out)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in out.iterdir()} == FILES
+    assert names_in(out) == FILES
     names = {f"{n}.{s}" for n in ("moments", "energies", "energy_volume") for s in ("png", "svg")}
     assert names <= {path.name for path in (out / "figures").iterdir()}
     summary = summary_of(out)

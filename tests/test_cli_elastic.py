@@ -6,7 +6,7 @@ import json
 import ase.io
 import numpy as np
 import pytest
-from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 from pymatgen.analysis.elasticity import ElasticTensor
 
 FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "figures"}
@@ -22,7 +22,7 @@ def test_iron_from_file_to_figures(tmp_path):
     out = tmp_path / "run"
     result = mmace_sim("elastic", tmp_path / "iron.extxyz", "--magmoms", "both", "-o", out)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in out.iterdir()} == FILES
+    assert names_in(out) == FILES
     assert {path.name for path in (out / "figures").iterdir()} == {"iron_young.png", "iron_young.svg"}
     (entry,) = summary_of(out)["structures"]
     assert (entry["status"], entry["n_independent"], entry["strains"]) == ("converged", 3, ["xx", "yz"])

@@ -6,7 +6,7 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 
 FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "curves.csv", "points.extxyz", "figures"}
 
@@ -32,7 +32,7 @@ def test_iron_from_file_to_figures(tmp_path):
         out,
     )
     assert result.exit_code == 0, result.output
-    assert {path.name for path in out.iterdir()} == FILES
+    assert names_in(out) == FILES
     assert {path.name for path in (out / "figures").iterdir()} == {
         f"iron_{what}.{end}" for what in ("energy", "moment") for end in ("png", "svg")
     }
@@ -66,7 +66,7 @@ def test_iron_from_file_to_figures(tmp_path):
     # the configuration of a run repeats it; what the first run wrote goes
     again = mmace_sim("eos", "-c", out / "config.yaml", "--force", "--no-figures", "-q")
     assert (again.exit_code, again.output) == (0, "")
-    assert {path.name for path in out.iterdir()} == FILES
+    assert names_in(out) == FILES
     assert list((out / "figures").iterdir()) == []
 
 

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 from ase.io import write
-from cli_tools import mmace_sim, summary_of, write_tiny_model
+from cli_tools import mmace_sim, names_in, summary_of, write_tiny_model
 from training_toys import toy_frames, write_toys
 
 FIGURES = {
@@ -24,7 +24,7 @@ def test_evaluate_writes_tables_figures_and_a_page(model, tmp_path):
     arguments = ["evaluate", model, write_toys(tmp_path / "toys.extxyz", n=12), "-o", out, "--device", "cpu"]
     result = mmace_sim(*arguments)
     assert result.exit_code == 0, result.output
-    files = {path.name for path in out.iterdir()}
+    files = names_in(out)
     assert files == {"config.yaml", "figures", "log.txt", "report.html", "structures.csv", "summary.json"}
     drawn = {path.name for path in (out / "figures").iterdir()}
     assert drawn == {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
@@ -46,7 +46,7 @@ def test_evaluate_writes_tables_figures_and_a_page(model, tmp_path):
     assert float(rows[3]["magforces_rmse"]) > 0
     assert mmace_sim(*arguments).exit_code == 2
     assert mmace_sim(*arguments, "--force", "--no-figures", "--no-report").exit_code == 0
-    assert {path.name for path in out.iterdir()} == files - {"report.html"}
+    assert names_in(out) == files - {"report.html"}
     assert not list((out / "figures").iterdir())
 
 

@@ -4,7 +4,7 @@ import csv
 
 import ase.io
 import pytest
-from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 
 RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl", "iron"}
 FILES = {
@@ -43,7 +43,7 @@ def test_iron_from_file_to_files(model, tmp_path):
     )
     result = mmace_sim(*arguments)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in out.iterdir()} == RUN_FILES
+    assert names_in(out) == RUN_FILES
     folder = out / "iron"
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == FILES
     (entry,) = summary_of(out)["structures"]

@@ -6,7 +6,7 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 
 FILES = {
     "summary.json", "summary.csv", "config.yaml", "log.txt", "starts.csv", "minima.extxyz", "structures", "figures",
@@ -23,7 +23,7 @@ def test_iron_from_file_to_figures(tmp_path):
     out = tmp_path / "run"
     result = mmace_sim("moments", tmp_path / "iron.extxyz", "--starts", "4", "-o", out)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in out.iterdir()} == FILES
+    assert names_in(out) == FILES
     assert {path.name for path in (out / "figures").iterdir()} == {
         f"iron_{what}.{end}" for what in ("energy", "magforce") for end in ("png", "svg")
     }
@@ -46,7 +46,7 @@ def test_iron_from_file_to_figures(tmp_path):
     # the configuration of a run repeats it
     again = mmace_sim("moments", "-c", out / "config.yaml", "--force", "--no-figures", "-q")
     assert (again.exit_code, again.output) == (0, "")
-    assert {path.name for path in out.iterdir()} == FILES
+    assert names_in(out) == FILES
     assert summary_of(out)["structures"][0]["minima"][0]["energy"] == pytest.approx(minimum["energy"])
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
 
+from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
 from mmace_sim.workflows.phonons import workflow as phonons_module
 
 RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "finished.jsonl"}
@@ -38,7 +39,7 @@ def phonons(inputs, model, tmp_path, *arguments):
 
 
 def names_in(folder):
-    return {path.name for path in folder.iterdir()}
+    return {path.name for path in folder.iterdir()} - {LIST_NAME}
 
 
 def test_a_run_from_folder_to_bands(model, inputs, tmp_path):

@@ -9,7 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.mcif import write_mcif
@@ -52,7 +52,7 @@ def test_a_run_from_folder_to_table(model, inputs, tmp_path):
     out = tmp_path / "run"
     result = mmace_sim("relax", inputs, "-m", model, "-o", out, *LOOSE)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in out.iterdir()} == FILES
+    assert names_in(out) == FILES
     summary = summary_of(out)
     assert [entry["name"] for entry in summary["structures"]] == [
         "a.extxyz#0",

@@ -6,7 +6,7 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 
 from mmace_sim.workflows.structures import read_structures
 
@@ -25,7 +25,7 @@ def test_iron_from_file_to_winner(tmp_path):
     out = tmp_path / "run"
     result = mmace_sim("order", tmp_path / "iron.extxyz", "--random", "1", "-o", out)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in out.iterdir()} == FILES
+    assert names_in(out) == FILES
     assert {path.name for path in (out / "figures").iterdir()} == {"iron.png", "iron.svg"}
     assert {path.name for path in (out / "structures").iterdir()} == {"iron.mcif"}
     (entry,) = summary_of(out)["structures"]
@@ -60,7 +60,7 @@ def test_iron_from_file_to_winner(tmp_path):
     assert "Overwrite it (--force)" in again.output
     again = mmace_sim("order", "-c", out / "config.yaml", "--force", "--no-figures", "--random", "0", "-q")
     assert (again.exit_code, again.output) == (0, "")
-    assert {path.name for path in out.iterdir()} == FILES
+    assert names_in(out) == FILES
     assert list((out / "figures").iterdir()) == []
 
 

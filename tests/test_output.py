@@ -10,7 +10,7 @@ from ase.constraints import FixAtoms
 from cli_tools import bcc, molecule
 
 from mmace_sim.cli.config import RelaxConfig, dump_config, load_config
-from mmace_sim.cli.run_dir import finished_records, log_to, prepare_folder
+from mmace_sim.cli.run_dir import finished_records, log_to
 from mmace_sim.cli.tables import print_results
 from mmace_sim.errors import ConfigError, OutputError
 from mmace_sim.graph.atoms import get_magmoms
@@ -174,24 +174,6 @@ def test_a_damaged_line_in_the_middle_is_reported(tmp_path):
 def test_two_processes_cannot_write_one_folder(tmp_path):
     with Journal(tmp_path / "finished.jsonl"), pytest.raises(OutputError, match="another process"):
         Journal(tmp_path / "finished.jsonl")
-
-
-def test_folders(tmp_path):
-    run = tmp_path / "a" / "run"
-    assert prepare_folder(run, resume=False, force=False) is False
-    assert prepare_folder(run, resume=True, force=False) is False  # empty: nothing to go on with
-    with Journal(run / "finished.jsonl") as journal:
-        journal.append({"config": {}})
-    (run / "mine.txt").write_text("precious")
-    with pytest.raises(OutputError, match=r"--resume.*--force.*--output"):
-        prepare_folder(run, resume=False, force=False)
-    assert prepare_folder(run, resume=True, force=False) is True
-    assert prepare_folder(run, resume=False, force=True) is False
-    assert [p.name for p in run.iterdir()] == ["mine.txt"]
-    with pytest.raises(OutputError, match="holds no run of mmace-sim"):
-        prepare_folder(run, resume=False, force=True)
-    with pytest.raises(OutputError, match="contradict"):
-        prepare_folder(run, resume=True, force=True)
 
 
 def test_resume_refuses_another_run(tmp_path):

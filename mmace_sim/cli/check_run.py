@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import dump_config
+from mmace_sim.cli.inputs import run_inputs
 from mmace_sim.cli.options import pick_device, quiet_imports
-from mmace_sim.cli.run_dir import log_to, now, prepare_folder
+from mmace_sim.cli.run_dir import log_to, now, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
 from mmace_sim.errors import ConfigError, StructureError
 from mmace_sim.graph.atoms import has_magmoms, set_magmoms
@@ -109,14 +110,18 @@ def run_check(config: CheckConfig, *, force: bool, quiet: bool) -> int:
         single_precision=config.dtype == "float32",
     )
     folder = Path(config.output)
-    prepare_folder(folder, resume=None, force=force)
     summary: dict[str, Any] = {
         "command": "check", "created": now(), "finished": None, "versions": versions(), "units": UNITS,
         "config": config.model_dump(mode="json"), "report": None,
     }  # fmt: skip
-    with log_to(folder / "log.txt"):
+
+    def begin() -> None:
         write_text(folder / "config.yaml", dump_config(config))
         _write_summary(folder, summary)  # marks the folder as ours if the run is interrupted
+
+    opened = open_folder(folder, "check", resume=None, force=force, inputs=run_inputs(config))
+    with opened as (manifest, _), log_to(folder / "log.txt"):
+        manifest.on_begin(begin)
         _log.info("mmace-sim check %s", config.model)
         for note in notes:
             _log.info("%s", note)

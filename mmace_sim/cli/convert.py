@@ -47,23 +47,20 @@ def convert(
     `--smooth-cutoff` repair that, and change the energies.
     """
     from mmace_sim.cli.options import quiet_imports
-    from mmace_sim.errors import OutputError
+    from mmace_sim.cli.run_dir import open_file
 
-    if output.exists() and not force:
-        raise OutputError(f"{output} exists; choose another name, or overwrite it with --force.")
-    if not output.parent.is_dir():
-        raise OutputError(f"{output.parent} is no folder; make it first.")
     with quiet_imports():
         from mmace_sim.workflows.convert import convert as convert_file
-    model = convert_file(
-        source,
-        output,
-        head=head,
-        time_reversal=time_reversal,
-        saturate=saturate,
-        smooth_cutoff=smooth_cutoff,
-        metadata={"name": name, "license": licence, "citation": citation},
-    )
+    with open_file(output, "convert", force=force, inputs=[source]):
+        model = convert_file(
+            source,
+            output,
+            head=head,
+            time_reversal=time_reversal,
+            saturate=saturate,
+            smooth_cutoff=smooth_cutoff,
+            metadata={"name": name, "license": licence, "citation": citation},
+        )
     if quiet:
         return
     config = model.config

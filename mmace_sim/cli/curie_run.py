@@ -136,6 +136,7 @@ def _sample(
         **{name: getattr(config, name) for name in fields},
     )
     pending, folders = run.pending, run.folders
+    spin_models = None if known is None else _models_of(run, known)
 
     def store(index: int, result: CurieResult) -> None:
         item = pending[index]
@@ -146,7 +147,7 @@ def _sample(
         workflow.run(
             [item.atoms for item in pending],
             names=[folders[item.name].name for item in pending],
-            spin_models=None if known is None else _models_of(run, known),
+            spin_models=spin_models,
             folder=run.folder,
             on_sweeps=advance,
             on_finished=store,

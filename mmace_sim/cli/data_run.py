@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.options import quiet_imports
-from mmace_sim.cli.run_dir import log_to, now, prepare_folder
+from mmace_sim.cli.run_dir import log_to, now, open_file, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK
-from mmace_sim.errors import ConfigError, OutputError
+from mmace_sim.errors import ConfigError
 from mmace_sim.text import json_text
 from mmace_sim.workflows.output import versions, write_text
 
@@ -58,11 +58,12 @@ def run_data_check(
     started = now()
     found = {role: read_frames(files, labels) for role, files in paths.items()}
     report = check_data(found)
-    prepare_folder(folder, resume=None, force=force)
     names = {role: [str(path) for path in files] for role, files in paths.items()}
     settings = {"command": "data check", "files": names, "keys": labels.model_dump(), "figures": figures}
-    write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    with log_to(folder / "log.txt"):
+    read = [path for files in paths.values() for path in files]
+    opened = open_folder(folder, "data check", resume=None, force=force, inputs=read)
+    with opened, log_to(folder / "log.txt"):
+        write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
         for finding in report.findings:
             _log.info("%s %s: %s", finding.severity, finding.code, finding.message)
         summary = {
@@ -107,11 +108,9 @@ def run_data_convert(files: list[Path], output: Path, keys: str | None, *, force
     """
     with quiet_imports():
         from mmace_sim.training.convert import convert_files
-    if output.exists() and not force:
-        raise OutputError(f"{output} exists; choose another name, or replace it with --force.")
-    if not output.parent.is_dir():
-        raise OutputError(f"{output.parent} is no folder; make it first.")
-    done = convert_files(files, output, parse_keys(keys))
+    labels = parse_keys(keys)
+    with open_file(output, "data convert", force=force, inputs=files):
+        done = convert_files(files, output, labels)
     console = Console(stderr=True)
     for problem in done.problems:
         console.print(f"left out: {problem}", style="yellow", highlight=False, soft_wrap=True, markup=False)

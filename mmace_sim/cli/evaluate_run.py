@@ -12,9 +12,9 @@ from rich.text import Text
 from mmace_sim.cli.config import ModelRunConfig, dump_config, split_list
 from mmace_sim.cli.data_run import parse_keys
 from mmace_sim.cli.evaluate import error_table
-from mmace_sim.cli.inputs import load_run_model
+from mmace_sim.cli.inputs import load_run_model, run_inputs
 from mmace_sim.cli.options import quiet_imports
-from mmace_sim.cli.run_dir import log_to, now, prepare_folder
+from mmace_sim.cli.run_dir import log_to, now, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
 from mmace_sim.text import json_text
 from mmace_sim.training.config_loss import check_symbols
@@ -112,9 +112,9 @@ def run_evaluate(config: EvaluateConfig, *, force: bool, quiet: bool) -> int:
         model = load_run_model(config)
     created, folder = now(), Path(config.output)
     found = read_frames([Path(path) for path in config.data], parse_keys(config.keys))
-    prepare_folder(folder, resume=None, force=force)
-    with log_to(folder / "log.txt"):
-        write_text(folder / "config.yaml", dump_config(config))
+    opened = open_folder(folder, "evaluate", resume=None, force=force, inputs=run_inputs(config))
+    with opened as (manifest, _), log_to(folder / "log.txt"):
+        manifest.on_begin(lambda: write_text(folder / "config.yaml", dump_config(config)))
         with progress("Evaluating", len(found.frames), "structures", quiet=quiet) as advance:
             result = evaluate_frames(
                 model,

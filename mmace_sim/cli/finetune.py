@@ -8,7 +8,6 @@ import typer
 from mmace_sim.cli import options
 from mmace_sim.cli import train_options as opt
 from mmace_sim.cli.train_run import (
-    OWN_FILES,
     data_files,
     model_files,
     open_training,
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
 START = "Start"
 KEEP = "Against forgetting"
 PARTS = "What is trained"
-FINETUNE_FILES: tuple[str, ...] = (
-    *OWN_FILES,
-    "finetune.yaml",
-    "start.safetensors",
-    "replay.extxyz",
-    "replay_valid.extxyz",
-)
-"""What a run writes, beside the folder `checkpoints`."""
 
 
 def finetune(
@@ -217,7 +208,6 @@ def _run(
         force=force,
         quiet=quiet,
         inputs=_inputs(settings),
-        own_files=FINETUNE_FILES,
     ) as displays:
         return settings, run_finetuning(settings, folder, resume=resume, **displays)
 

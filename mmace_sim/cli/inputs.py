@@ -1,7 +1,10 @@
 """What a command starts from: the model on its device, and the structures, read and checked."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from mmace_sim.cli.config import ModelRunConfig, RunConfig
 from mmace_sim.cli.options import pick_device
@@ -80,3 +83,31 @@ def _prepare(
         _, note = free_strains(item.atoms, parse_cell_mask(getattr(config, "cell_mask", None)))
         item.notes += [note] if note else []
     return item
+
+
+def run_inputs(config: BaseModel, items: Sequence[LoadedStructure | FailedStructure] = ()) -> list[Path]:
+    """Files and folders that a run reads, except for its configuration, which it writes again.
+
+    Args:
+        config: The merged configuration: every text in it that is the name of a file or folder counts.
+        items: What was read.
+    """
+    texts = list(_texts(config.model_dump(mode="json", exclude={"output"})))
+    names = [*texts, *(text.rsplit("#", 1)[0] for text in texts), *(item.file for item in items)]
+    return [Path(name) for name in dict.fromkeys(names) if name and _exists(name)]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a configuration."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long, or with a null: no name of a file
+        return False

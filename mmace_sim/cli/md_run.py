@@ -177,7 +177,8 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
             item.atoms = _repeated(item.atoms, matrix)
     folder = Path(config.output)
     run = PropertyRun("md", config, folder, model, items, now())
-    with open_resumable(run, resume=resume, force=force, may_differ=MAY_DIFFER):
+    with open_resumable(run, resume=resume, force=force, may_differ=MAY_DIFFER) as manifest:
+        manifest.begin()
         names = file_names([item.name for item in run.structures])
         files = [SimulationFiles(folder / name) for name in names]
         try:

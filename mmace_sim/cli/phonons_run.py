@@ -69,6 +69,24 @@ def run_phonons(config: PhononsConfig, *, plots: bool, resume: bool, force: bool
 def _compute(run: PropertyRun, config: PhononsConfig, *, plots: bool, quiet: bool) -> None:
     """Phonons of what is not finished; each structure is on disk as soon as it is finished."""
     pending, folders = run.pending, run.folders
+    workflow = Phonons(
+        run.model,
+        relax=config.relax,
+        magmoms=config.magmoms,
+        min_length=config.min_length,
+        supercell=config.supercell,
+        displacement=config.displacement,
+        symprec=config.symprec,
+        fmax=config.fmax,
+        stress_tol=config.stress_tol,
+        magforce_tol=config.magforce_tol,
+        max_steps=config.max_steps,
+        mesh=config.mesh,
+        temperatures=(0.0, config.t_max, config.t_step),
+        device=next(run.model.parameters()).device,
+        dtype=getattr(torch, config.dtype),
+        max_batch_atoms=config.max_batch_atoms,
+    )
     with progress("Phonons", len(pending), "structures", quiet=quiet) as advance:
 
         def store(index: int, result: PhononResult) -> None:
@@ -79,24 +97,6 @@ def _compute(run: PropertyRun, config: PhononsConfig, *, plots: bool, quiet: boo
             run.store(item, phonon_entry(item, result), crystal)
             advance()
 
-        workflow = Phonons(
-            run.model,
-            relax=config.relax,
-            magmoms=config.magmoms,
-            min_length=config.min_length,
-            supercell=config.supercell,
-            displacement=config.displacement,
-            symprec=config.symprec,
-            fmax=config.fmax,
-            stress_tol=config.stress_tol,
-            magforce_tol=config.magforce_tol,
-            max_steps=config.max_steps,
-            mesh=config.mesh,
-            temperatures=(0.0, config.t_max, config.t_step),
-            device=next(run.model.parameters()).device,
-            dtype=getattr(torch, config.dtype),
-            max_batch_atoms=config.max_batch_atoms,
-        )
         workflow.run([item.atoms for item in pending], on_finished=store)
 
 

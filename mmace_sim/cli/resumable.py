@@ -1,11 +1,13 @@
 """Runs that can be resumed: a journal that says what the run is, and what of it is finished."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mmace_sim.cli.config import NOT_PHYSICS, dump_config
-from mmace_sim.cli.run_dir import finished_records, log_start, log_to, prepare_folder
+from mmace_sim.cli.inputs import run_inputs
+from mmace_sim.cli.run_dir import finished_records, log_start, log_to, open_folder
+from mmace_sim.files import Manifest
 from mmace_sim.workflows.journal import FILE_NAME, Journal, fingerprint, weights_hash
 from mmace_sim.workflows.output import versions, write_text
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
@@ -14,30 +16,39 @@ from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 @contextmanager
 def open_resumable(
     run: Any, *, resume: bool, force: bool, may_differ: frozenset[str] = NOT_PHYSICS
-) -> Iterator[tuple[Journal, dict[str, dict[str, Any]]]]:
-    """Open the folder of a run with its journal and log, and write its configuration.
+) -> Iterator[Manifest]:
+    """Open the folder of a run with its log; when it begins to write, its journal and its configuration.
 
     Args:
-        run: A run, with command, config, folder, model, items and created.
+        run: A run, with command, config, folder, model, items and created; its `records` become what is finished by
+            `item_key`, and its `journal` is opened when it begins.
         resume: Go on with an earlier run in the same folder.
         force: Overwrite an earlier run.
         may_differ: Fields of the configuration that may differ when a run is resumed.
 
     Yields:
-        The journal, and the records of what is finished by `item_key`.
+        The list of files of the run.
 
     Raises:
         OutputError: If the folder cannot be used, or holds another run.
     """
-    resumed = prepare_folder(run.folder, resume=resume, force=force)
     header = _header(run, may_differ)
-    records = finished_records(run.folder, header) if resumed else {}
-    with Journal(run.folder / FILE_NAME) as journal, log_to(run.folder / "log.txt"):
-        if not (resumed and (run.folder / FILE_NAME).stat().st_size):
-            journal.append(header)
-        write_text(run.folder / "config.yaml", dump_config(run.config))
+    folder = open_folder(
+        run.folder, run.command, resume=resume, force=force, inputs=run_inputs(run.config, run.items)
+    )
+    with folder as (manifest, resumed), ExitStack() as closing:
+        run.records = finished_records(run.folder, header) if resumed else {}
+        closing.enter_context(log_to(run.folder / "log.txt"))
+
+        def begin() -> None:
+            run.journal = closing.enter_context(Journal(run.folder / FILE_NAME))
+            if not (run.records or (resumed and (run.folder / FILE_NAME).stat().st_size)):
+                run.journal.append(header)
+            write_text(run.folder / "config.yaml", dump_config(run.config))
+
+        manifest.on_begin(begin)
         log_start(run.command, run.config, run.items)
-        yield journal, records
+        yield manifest
 
 
 def item_key(item: LoadedStructure | FailedStructure) -> str:

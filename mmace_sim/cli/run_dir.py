@@ -2,33 +2,28 @@
 
 import logging
 import os
+import re
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from mmace_sim.cli.config import ModelRunConfig
 from mmace_sim.errors import OutputError
-from mmace_sim.workflows.journal import FILE_NAME, Journal, read_journal
+from mmace_sim.files import Manifest, append
+from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
+from mmace_sim.files.manifest import HOLDER, active_for
+from mmace_sim.workflows.journal import FILE_NAME, read_journal
 from mmace_sim.workflows.output import versions
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, is_run_folder
 
-OWN_FILES: tuple[str, ...] = (
-    "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", FILE_NAME, "structures/*.cif",
-    "structures/*.mcif", "structures/*.vasp", "points.extxyz", "curves.csv", "figures/*.png", "figures/*.svg",
-    "*/phonopy_params.yaml", "*/band.yaml", "*/total_dos.dat", "*/thermal_properties.yaml", "*/bands.png",
-    "*/shells.csv", "*/pairs.csv", "*/magnons.csv", "*/exchange.png", "*/exchange.svg", "*/magnons.png",
-    "*/directions.csv", "*/anisotropy_*.png", "*/anisotropy_*.svg",
-    "*/points.csv", "*/order.png", "*/order.svg", "*/susceptibility.png", "*/susceptibility.svg", "*/binder.png",
-    "*/binder.svg", "*/heat_capacity.png", "*/heat_capacity.svg", "*/samples-*.npz",
-    "*/trajectory.extxyz", "*/thermo.csv", "*/checkpoint.npz", "*/energies.png", "*/energies.svg", "final.extxyz",
-    "*/temperatures.png", "*/temperatures.svg", "*/moments.png", "*/moments.svg",
-    "*/magnons.svg", "*/vampire/*", "*/uppasd/*", "*/spirit/*", "*/tb2j/exchange.out",
-    "*/bands.svg", "*/FORCE_SETS", "*/FORCE_CONSTANTS", "report.html", "starts.csv", "minima.extxyz", "structures.csv",
-)  # fmt: skip
-"""Patterns of what ``--force`` may remove; everything else in a folder is left alone. A command adds its own here."""
+NO_CONTENT = re.compile(rf"\.probe-\w+|\.lock|\.mmace-sim[\w-]*\.jsonl|{HOLDER.pattern}")
+"""Lists of files, and what killed processes leave: a folder with nothing else is empty."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,82 +37,183 @@ def now() -> str:
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
 
 
-def prepare_folder(
+@contextmanager
+def open_folder(
     folder: Path,
+    command: str,
     *,
     resume: bool | None,
     force: bool,
-    use_existing: Callable[..., bool] | None = None,
-) -> bool:
-    """Create the folder of a run, or make sure that it may be used.
+    inputs: Iterable[Path] = (),
+    resumes_from: str = FILE_NAME,
+) -> Iterator[tuple[Manifest, bool]]:
+    """Create the folder of a run, or make sure that it may be used; no other process can until the block ends.
+
+    The files of an earlier run are removed by the first write: all that can be refused should be checked before.
 
     Args:
         folder: The folder.
+        command: Name of the command.
         resume: Go on with a run that is in it; None if the command cannot do that.
-        force: Remove the files of an earlier run.
-        use_existing: What to do with a folder that is not empty, if not what runs with a journal do; called with the
-            folder and the keywords `resume` and `force`.
+        force: Remove the files of an earlier run of the same command.
+        inputs: What the run reads.
+        resumes_from: File without which there is nothing to go on with.
 
-    Returns:
-        True if there is a run to go on with.
+    Yields:
+        The list of files of the run, and whether there is a run to go on with.
 
     Raises:
-        OutputError: If the folder is in use, or cannot be written.
+        OutputError: If the folder is in use, cannot be written, or holds what must not be removed.
     """
     if resume and force:
         raise OutputError(
             "--resume and --force contradict each other: go on with the earlier run, or overwrite it?"
         )
+    existed = folder.exists()
+    _check_unlisted(folder, resume=resume, force=force, inputs=inputs, resumes_from=resumes_from)
+    manifest = Manifest(folder, command)
+    try:
+        with manifest.activated():
+            earlier = bool(_content(folder))
+            if not earlier:
+                manifest.plan_removal()
+            elif not resume:
+                _plan_removal(folder, manifest, command, can_resume=resume is not None, force=force)
+            elif manifest.problem:
+                _log.warning("%s: %s; files of the earlier part are not listed", folder, manifest.problem)
+            yield manifest, bool(earlier and resume)
+    finally:
+        for note in manifest.notes:
+            typer.echo(note, err=True)
+        if not (existed or manifest.begun):
+            with suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
+def open_file(output: Path, command: str, *, force: bool, inputs: Iterable[Path]) -> Iterator[None]:
+    """Make sure that the one file of a command may be written; what it writes is listed beside it.
+
+    Args:
+        output: The file.
+        command: Name of the command.
+        force: Replace the file that an earlier call of the same command wrote.
+        inputs: What the command reads.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OutputError: If the file exists, unless it may be replaced, or its folder does not.
+    """
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent} is no folder; make it first.")
+    exists = os.path.lexists(output)
+    if exists and not force:
+        raise OutputError(f"{output} exists; choose another name, or replace it with --force.")
+    manifest = Manifest(
+        output.parent, command, name=f".mmace-sim-{command.replace(' ', '-')}.jsonl", exclusive=False
+    )
+    with manifest.activated():
+        if exists and any(path.exists() and path.samefile(output) for path in inputs if output.exists()):
+            raise OutputError(f"{output}: is read by this command. Choose another name.")
+        if exists and not manifest.has_own(output):
+            raise OutputError(
+                f"{output}: was not written by mmace-sim {command}, or was changed since, and is not replaced. Move it "
+                "elsewhere, or choose another name."
+            )
+        yield
+
+
+def _content(folder: Path) -> list[str]:
+    """What is in a folder, apart from lists of files and what killed processes leave."""
+    return [name for name in os.listdir(folder) if not NO_CONTENT.fullmatch(name)]
+
+
+def _check_writable(folder: Path) -> None:
+    """Fail now rather than after hours: no permission, or no space for 1 MB."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(2**20))
+        probe.flush()
+        os.fsync(probe.fileno())
+
+
+def _refuse_inputs(folder: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to overwrite a folder in which there is something that the new run reads."""
+    for path in inputs:
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(
+                f"{folder}: holds {path}, which this run reads, and is not overwritten. Choose another folder "
+                "(--output DIR)."
+            )
+
+
+def _check_unlisted(
+    folder: Path, *, resume: bool | None, force: bool, inputs: Iterable[Path], resumes_from: str
+) -> None:
+    """Make the folder; refuse what needs no look at its list of files, so that nothing is written to it."""
     try:
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder}: is a file, not a folder. Choose another --output.")
         folder.mkdir(parents=True, exist_ok=True)
         _check_writable(folder)
-        if not any(folder.iterdir()):
-            return False
-        return (use_existing or _use_existing)(folder, resume=resume, force=force)
+        if not _content(folder):
+            return
     except OutputError:
         raise
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be written ({error.strerror or error}). Choose another folder with --output."
         ) from error
-
-
-def _check_writable(folder: Path) -> None:
-    """Fail now rather than after hours: no permission, or no space for 1 MB."""
-    probe = folder / f".probe-{os.getpid()}"
-    try:
-        with probe.open("wb") as file:
-            file.write(bytes(2**20))
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-def _use_existing(folder: Path, *, resume: bool | None, force: bool) -> bool:
-    if not is_run_folder(folder):
+    _refuse_inputs(folder, inputs if force else ())
+    resumable = resume is not None and (folder / resumes_from).is_file()
+    listed = os.path.lexists(folder / LIST_NAME)
+    if not (listed or resumable or is_run_folder(folder)):
+        raise _no_run(folder)
+    if resume and not resumable:
+        raise OutputError(f"{folder}: has no {resumes_from} to resume from. Start over with --force.")
+    if not (listed or resume or force):
+        raise _in_use(folder, can_resume=resume is not None)
+    if force and not listed:
         raise OutputError(
-            f"{folder}: is not empty and holds no run of mmace-sim. Choose a new or empty folder with --output."
+            f"{folder}: holds a run of an earlier version of mmace-sim, which kept no list of its files: it is not "
+            "known which are its own. Nothing was removed. Remove the folder yourself, or choose another "
+            "(--output DIR)."
         )
-    if resume:
-        if not (folder / FILE_NAME).is_file():
-            raise OutputError(f"{folder}: has no {FILE_NAME} to resume from. Start over with --force.")
-        return True
+
+
+def _plan_removal(folder: Path, manifest: Manifest, command: str, *, can_resume: bool, force: bool) -> None:
+    """Refuse a folder that is in use, unless its run may be overwritten."""
+    if not (manifest.existing or manifest.problem):
+        raise _no_run(folder)
     if not force:
-        ways = (
-            "Overwrite it" if resume is None else "Go on with it (--resume), overwrite it"
-        ) + " (--force), "
+        raise _in_use(folder, can_resume=can_resume)
+    if not manifest.problem and manifest.command != command:
         raise OutputError(
-            f"{folder}: holds results of an earlier run. {ways}or choose another folder (--output DIR)."
+            f"{folder}: holds a run of mmace-sim {manifest.command}, which {command} does not overwrite. Choose "
+            "another folder with --output."
         )
-    with Journal(folder / FILE_NAME):  # refuses while another process writes this folder
-        pass
-    for pattern in OWN_FILES:
-        for path in folder.glob(pattern):
-            path.unlink()
-    return False
+    if folder.is_symlink():
+        raise OutputError(
+            f"{folder}: is a symbolic link, through which nothing is removed. Name the folder itself: "
+            f"--output {folder.resolve()}"
+        )
+    manifest.plan_removal()
+    for name in manifest.kept:
+        typer.echo(f"{folder / name}: changed since the earlier run wrote it, and is kept.", err=True)
+
+
+def _no_run(folder: Path) -> OutputError:
+    return OutputError(
+        f"{folder}: is not empty and holds no run of mmace-sim. Choose a new or empty folder with --output."
+    )
+
+
+def _in_use(folder: Path, *, can_resume: bool) -> OutputError:
+    ways = ("Go on with it (--resume), overwrite it" if can_resume else "Overwrite it") + " (--force), "
+    return OutputError(
+        f"{folder}: holds results of an earlier run. {ways}or choose another folder (--output DIR)."
+    )
 
 
 def finished_records(folder: Path, header: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -137,6 +233,12 @@ def finished_records(folder: Path, header: dict[str, Any]) -> dict[str, dict[str
     if not records:
         return {}
     earlier = records[0]
+    commands = [record["command"] for record in (earlier, header) if "command" in record]
+    if len(set(commands)) > 1:
+        raise OutputError(
+            f"{folder}: holds a run of mmace-sim {commands[0]}, not of {commands[1]}. Choose another "
+            "folder (--output DIR)."
+        )
     for what in ("config", "inputs"):
         difference = _first_difference(earlier.get(what, {}), header[what])
         if difference:
@@ -166,32 +268,49 @@ class _IsoFormatter(logging.Formatter):
         return datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(timespec="seconds")
 
 
-class _LogFile(logging.FileHandler):
-    """A log that stays silent when the disk is full: the journal reports that, and stops the run."""
+class _LogFile(logging.Handler):
+    """A log that waits until its run begins, and stays silent when the disk is full: the results report that.
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
-        return
+    Args:
+        path: File to append to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path, self._waiting = path, []
+        self._manifest = active_for(path)
+        if self._manifest is not None:
+            self._manifest.on_begin(self._flush)
+
+    @property
+    def notes(self) -> list[str]:
+        """What had to be set aside."""
+        return [] if self._manifest is None else self._manifest.notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record) + "\n"
+        if self._manifest is not None and not self._manifest.begun:
+            self._waiting.append(line)
+            return
+        with suppress(OSError):
+            append(self._path, line)
+
+    def _flush(self) -> None:
+        with suppress(OSError):
+            append(self._path, "".join(self._waiting))
 
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Send log messages of the package, and Python warnings, to a file.
+    """Send log messages of the package, and Python warnings, to a file, as soon as its run begins to write.
 
     Args:
         path: File to append to.
 
     Yields:
         Nothing.
-
-    Raises:
-        OutputError: If the file cannot be written.
     """
-    try:
-        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}). Choose another --output."
-        ) from error
+    handler = _LogFile(path)
     handler.setFormatter(_IsoFormatter("%(asctime)s %(levelname)s %(message)s"))
     ours = logging.getLogger("mmace_sim")
     python = logging.getLogger("py.warnings")
@@ -207,6 +326,8 @@ def log_to(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            for note in handler.notes:
+                _log.warning("%s", note)
             logging.captureWarnings(capture=False)
             ours.setLevel(level)
             python.propagate = propagate

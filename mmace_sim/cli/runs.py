@@ -9,7 +9,7 @@ A command that computes a property is a configuration derived from `RunConfig`, 
         code = run.finish(entries, columns=COLUMNS, units=UNITS)
 
 which loads the model, reads and checks the structures, prepares the folder, and writes ``log.txt``, ``config.yaml``,
-``summary.json`` and ``summary.csv``. Further files of a command have their pattern in `run_dir.OWN_FILES`.
+``summary.json`` and ``summary.csv``. All files are written by `mmace_sim.files`, which keeps the list of them.
 """
 
 import logging
@@ -25,11 +25,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmace_sim.cli.config import RunConfig, dump_config
-from mmace_sim.cli.inputs import load_run_model, prepare_structures
+from mmace_sim.cli.inputs import load_run_model, prepare_structures, run_inputs
 from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.resumable import item_key, open_resumable
-from mmace_sim.cli.run_dir import log_start, log_to, now, prepare_folder
+from mmace_sim.cli.run_dir import log_start, log_to, now, open_folder
 from mmace_sim.errors import OutputError
+from mmace_sim.files import Manifest, begin_all
 from mmace_sim.text import plain
 from mmace_sim.workflows.journal import Journal, atoms_from_record, atoms_to_record
 from mmace_sim.workflows.output import GOOD, entry_head, versions, write_summary, write_text
@@ -57,7 +58,8 @@ class PropertyRun:
         created: When the run began.
         records: What is finished, by `item_key`, if the run can be resumed.
         n_resumed: How many of them an earlier run had finished.
-        journal: Where they are written, if the run can be resumed.
+        journal: Where they are written, if the run can be resumed and has begun.
+        manifest: List of its files.
         written: What `finish` wrote beside the summary.
         notes: What went wrong with that.
     """
@@ -71,6 +73,7 @@ class PropertyRun:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     n_resumed: int = 0
     journal: Journal | None = None
+    manifest: Manifest | None = None
     written: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -105,6 +108,8 @@ class PropertyRun:
         if stored and stored["left_out"]:
             entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")
         record = {"key": item_key(item), "entry": plain(entry), "atoms": stored}
+        if self.manifest is not None:
+            self.manifest.begin()
         if self.journal is not None:
             self.journal.append(record)
         self.records[record["key"]] = record
@@ -268,19 +273,22 @@ def open_run(
     items = build(model) if build is not None else prepare_structures(config, model.elements)
     run = PropertyRun(command, config, Path(config.output), model, items, now())
     if resume is not None:
-        with open_resumable(run, resume=resume, force=force) as (run.journal, run.records):
+        with open_resumable(run, resume=resume, force=force) as run.manifest:
             run.n_resumed = len(run.records)
             with _interruptible(run):
                 yield run
         return
-    prepare_folder(run.folder, resume=None, force=force)
-    with log_to(run.folder / "log.txt"):
-        write_text(run.folder / "config.yaml", dump_config(config))
-        write_summary(
-            run.folder, run.summary([], {}), ()
-        )  # marks the folder as ours if the run is interrupted
+    folder = open_folder(run.folder, command, resume=None, force=force, inputs=run_inputs(config, items))
+    with folder as (run.manifest, _), log_to(run.folder / "log.txt"):
+        run.manifest.on_begin(lambda: _write_start(run))
         log_start(command, config, items)
         yield run
+
+
+def _write_start(run: PropertyRun) -> None:
+    """Mark the folder as ours in case the run is interrupted."""
+    write_text(run.folder / "config.yaml", dump_config(run.config))
+    write_summary(run.folder, run.summary([], {}), ())
 
 
 @contextmanager
@@ -301,7 +309,7 @@ def _interruptible(run: PropertyRun) -> Iterator[None]:
 
 @contextmanager
 def progress(what: str, total: int | None, unit: str, *, quiet: bool) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr.
+    """A progress bar on stderr; with it, the runs under way begin to write.
 
     Args:
         what: What is being done, such as "Relaxing".
@@ -317,6 +325,7 @@ def progress(what: str, total: int | None, unit: str, *, quiet: bool) -> Iterato
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
         TimeElapsedColumn(), TextColumn("{task.fields[detail]}"),
     )  # fmt: skip
+    begin_all()
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
         task = bar.add_task(what, total=total, detail="")
 

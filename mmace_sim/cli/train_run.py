@@ -1,6 +1,5 @@
 """What the commands that train have in common: their folder, their log, their progress bars, and how they end."""
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,22 +13,16 @@ from rich.text import Text
 from mmace_sim.errors import DataError, MmaceError, OutputError
 
 if TYPE_CHECKING:
+    from mmace_sim.files import Manifest
     from mmace_sim.training.callbacks import StepReport
     from mmace_sim.training.config import DataConfig
     from mmace_sim.training.trainer import TrainResult
-
-OWN_FILES: tuple[str, ...] = (
-    "config.yaml", "log.txt", "metrics.csv", "model.safetensors", "summary.json", "one_body*.png", "one_body*.svg",
-)  # fmt: skip
-"""Patterns of what a run writes, beside the folders of `OWN_FOLDERS`; what ``--force`` removes."""
 
 LOG_FILE = "log.txt"
 BEGUN_FILE = "metrics.csv"
 """Written just before the first step: a folder without it holds no training."""
 
 RESUME_FILE = Path("checkpoints", "last.ckpt")
-
-OWN_FOLDERS: tuple[str, ...] = ("checkpoints", "tensorboard", "wandb")
 
 
 @contextmanager
@@ -42,7 +35,6 @@ def open_training(
     force: bool,
     quiet: bool,
     inputs: Sequence[Path] = (),
-    own_files: Sequence[str] = OWN_FILES,
 ) -> Iterator[dict[str, Callable[..., None]]]:
     """Prepare the folder of a run, log to it and show its progress; of several processes, the first does.
 
@@ -54,7 +46,6 @@ def open_training(
         force: Remove the files of an earlier run.
         quiet: No progress bars.
         inputs: Files that the run reads, checked before anything is removed.
-        own_files: Patterns of the names of the files of a run.
 
     Yields:
         `on_epoch` and `on_step` for `mmace_sim.training.trainer.train`.
@@ -63,24 +54,23 @@ def open_training(
         OutputError: If the folder is in use, or cannot be written.
         typer.Exit: If the run was interrupted.
     """
-    from mmace_sim.cli.run_dir import log_to, prepare_folder  # heavy, and not needed for --help
+    from mmace_sim.cli.run_dir import log_to, open_folder  # heavy, and not needed for --help
     from mmace_sim.cli.runs import EXIT_INTERRUPTED
     from mmace_sim.training.distributed import is_main
 
-    existed = folder.exists()
     try:
         if not is_main():
             yield {}
             return
-        _check_inputs(inputs, folder, force=force)
-        prepare_folder(
-            folder,
-            resume=resume,
-            force=force,
-            use_existing=lambda path, **how: _use_existing(path, own_files, **how),
+        for path in inputs:
+            if not path.exists():
+                raise DataError(f"{path}: no such file")
+        opened = open_folder(
+            folder, command, resume=resume, force=force, inputs=inputs, resumes_from=str(RESUME_FILE)
         )
         with (
-            _nothing_left(folder, own_files, existed=existed, resume=resume),
+            opened as (manifest, _),
+            _nothing_left(manifest, resume=resume),
             log_to(folder / LOG_FILE),
             TrainingProgress(max_epochs, quiet=quiet) as progress,
         ):
@@ -97,15 +87,15 @@ def open_training(
 
 
 @contextmanager
-def _nothing_left(folder: Path, own_files: Sequence[str], *, existed: bool, resume: bool) -> Iterator[None]:
+def _nothing_left(manifest: "Manifest", *, resume: bool) -> Iterator[None]:
     """Remove what a run wrote that was refused, or interrupted, before its first step: the next try finds no run."""
     try:
         yield
     except (MmaceError, KeyboardInterrupt):
-        if not resume and not (folder / BEGUN_FILE).is_file():
-            _remove_run(folder, own_files)
-            if not existed and not any(folder.iterdir()):
-                folder.rmdir()
+        if resume or (manifest.folder / BEGUN_FILE).is_file():
+            manifest.begin()  # what the log says is kept
+        elif manifest.begun:
+            manifest.discard()
         raise
 
 
@@ -126,17 +116,6 @@ def require_run(folder: Path) -> None:
         )
 
 
-def _check_inputs(inputs: Sequence[Path], folder: Path, *, force: bool) -> None:
-    """Refuse what is not there, and to remove with an earlier run what the new one reads."""
-    for path in inputs:
-        if not path.exists():
-            raise DataError(f"{path}: no such file")
-        if force and path.resolve().is_relative_to(folder.resolve()):
-            raise OutputError(
-                f"--force would remove {path}, which this run reads. Choose another folder (--output DIR)."
-            )
-
-
 def data_files(data: "DataConfig") -> list[Path]:
     """All files that a configuration names.
 
@@ -155,24 +134,6 @@ def model_files(name: str | None) -> list[Path]:
     """
     path = Path((name or "").rsplit("#", 1)[0])
     return [path] if name and path.is_file() else []
-
-
-def _use_existing(folder: Path, own_files: Sequence[str], *, resume: bool, force: bool) -> bool:
-    """Go on with the run that is in a folder, or remove its files."""
-    ran = (folder / LOG_FILE).is_file()  # every run begins with it: without it, nothing here is ours
-    if force and ran:
-        _remove_run(folder, own_files)
-    elif not resume:
-        remedy = "Go on with it (--resume), overwrite it (--force), or choose" if ran else "Choose"
-        raise OutputError(f"{folder}: is not empty. {remedy} another folder (--output DIR).")
-    return resume
-
-
-def _remove_run(folder: Path, own_files: Sequence[str]) -> None:
-    for path in [found for name in own_files for found in folder.glob(name)]:
-        path.unlink()
-    for name in OWN_FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def print_outcome(result: "TrainResult", console: Console) -> None:

@@ -17,6 +17,7 @@ from ase.cell import Cell
 from jaxtyping import Float
 
 from mmace_sim.errors import StructureError
+from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 
 OPERATIONS = "_space_group_symop_magn_operation_xyz"
@@ -51,7 +52,7 @@ def write_mcif(path: Path, atoms: Atoms, *, name: str = "mmace_sim") -> None:
     Raises:
         StructureError: If the structure is not periodic.
     """
-    path.write_text(mcif_text(atoms, name=name), encoding="utf-8")
+    write_text(path, mcif_text(atoms, name=name))
 
 
 def mcif_text(atoms: Atoms, *, name: str = "mmace_sim") -> str:

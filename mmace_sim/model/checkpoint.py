@@ -1,7 +1,6 @@
 """The model file: one safetensors file with the weights and, as JSON, everything else."""
 
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from mmace_sim import __version__
 from mmace_sim.errors import ModelFileError, PhysicsWarning
+from mmace_sim.files import replacing
 from mmace_sim.model.architectures import ARCHITECTURES, AnyModel
 from mmace_sim.model.config import DEFAULT_HEAD, ArchitectureConfig
 from mmace_sim.model.header import FORMAT_VERSION, read_header
@@ -52,10 +52,9 @@ def save_model(model: AnyModel, path: str | Path, metadata: dict[str, Any] | Non
         "mmace_sim_version": __version__,
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
-    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     return path
 
 

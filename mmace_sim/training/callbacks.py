@@ -1,6 +1,7 @@
 """What a run writes while it goes: one line in the log and one row of `metrics.csv` per epoch."""
 
 import csv
+import io
 import logging
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from mmace_sim.files import append, write_text
 from mmace_sim.training.distributed import is_main
 from mmace_sim.training.frames import LABELS
 from mmace_sim.training.metrics import error_line
@@ -50,10 +52,11 @@ class EpochLog(Callback):
         if self.path.exists():
             with self.path.open(newline="") as stream:
                 rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < trainer.current_epoch]
-        with self.path.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
         self._started = time.perf_counter()
         for log in trainer.loggers:
             log.log_hyperparams(pl_module.config.model_dump(mode="json"))
@@ -80,8 +83,9 @@ class EpochLog(Callback):
             self._write(trainer, row, pl_module)
 
     def _write(self, trainer: Trainer, row: dict[str, float], pl_module: MagneticTraining) -> None:
-        with self.path.open("a", newline="") as stream:
-            csv.DictWriter(stream, COLUMNS).writerow(row)
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, COLUMNS).writerow(row)
+        append(self.path, text.getvalue())
         valid = ""
         if pl_module.valid_errors:
             valid = (

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from mmace_sim.errors import ModelFileError
+from mmace_sim.files import replacing
 from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.distributed import is_main, max_over_processes
 from mmace_sim.training.module import MagneticTraining
@@ -180,10 +181,12 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: Trainer, name: str) -> None:
         """Write all that a run needs to go on; a run that is killed meanwhile keeps the file that it had."""
-        unfinished = self.folder / f"{name}.part"
-        trainer.save_checkpoint(unfinished)
-        if is_main():
-            unfinished.replace(self.folder / name)
+        if not is_main():  # takes part, and writes nothing
+            trainer.save_checkpoint(self.folder / name)
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / name) as unfinished:
+            trainer.save_checkpoint(unfinished)
 
     def _stop_early(self, trainer: Trainer, epoch: int) -> None:
         patience, second = self.config.trainer.early_stopping, self.config.stage_two

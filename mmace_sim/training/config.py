@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from mmace_sim.errors import ConfigError
+from mmace_sim.files import write_text
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.config import DEFAULT_HEAD, check_head
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
@@ -310,9 +311,7 @@ def load_section[S: Section](
 def save_config(config: Section, path: Path) -> None:
     """Write the merged configuration as YAML (it can be given to `train` again)."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    unfinished = path.with_name(f"{path.name}.tmp")  # other processes may read the file of an earlier run
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    write_text(path, text)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

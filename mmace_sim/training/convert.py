@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.io.formats import open_with_compression
 
 from mmace_sim.errors import DataError, StructureError
+from mmace_sim.files import replacing
 from mmace_sim.io import expand_folders, read_structures
 from mmace_sim.io.base import PER_ATOM
 from mmace_sim.io.database import LMDB_ENDINGS, atoms_to_row, write_database
@@ -56,9 +57,7 @@ def convert_files(paths: Sequence[Path], output: Path, keys: LabelKeys | None = 
         raise DataError(f"{output}: unknown ending; write to .extxyz (also .xz, .gz, .bz2), .aselmdb or .db")
     done = Conversion()
     frames = _frames(paths, keys or OUR_KEYS, done)
-    unfinished = output.with_name(f"part-{output.name}")
-    unfinished.unlink(missing_ok=True)
-    try:
+    with replacing(output) as unfinished:
         if is_extxyz(output):
             with open_with_compression(str(unfinished), "w") as file:
                 for frame in frames:
@@ -69,10 +68,6 @@ def convert_files(paths: Sequence[Path], output: Path, keys: LabelKeys | None = 
             write_database(unfinished, (_row(frame) for frame in frames))
         if not done.n_structures:
             raise DataError(f"no structure can be used: {'; '.join(done.problems[:3])}")
-        unfinished.replace(output)
-    finally:
-        for left in (unfinished, unfinished.with_name(f"{unfinished.name}-lock")):
-            left.unlink(missing_ok=True)
     return done
 
 

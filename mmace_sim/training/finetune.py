@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from mmace_sim.errors import ConfigError, DataError
+from mmace_sim.files import write_text
 from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import load_all_heads, load_model, save_model
 from mmace_sim.model.config import DEFAULT_HEAD
@@ -397,4 +398,4 @@ def _extend_summary(path: Path, config: FinetuneConfig, before: dict[str, Evalua
     summary = json.loads(path.read_text(encoding="utf-8"))
     summary["started_from"] = config.model or config.foundation
     summary["errors_before"] = {name: table_as_dict(errors.overall) for name, errors in before.items()}
-    path.write_text(json_text(summary, indent=2), encoding="utf-8")
+    write_text(path, json_text(summary, indent=2))

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from mmace_sim.errors import DataError
+from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.io.extxyz import frames_text
@@ -178,7 +179,7 @@ def write_frames(path: Path, frames: Sequence[Frame]) -> None:
     text, notes = frames_text(images)
     if notes:
         raise DataError(f"{path}: structure {next(iter(notes))}: {next(iter(notes.values()))}.")
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _read(paths: Sequence[Path], keys: LabelKeys) -> list[Frame]:

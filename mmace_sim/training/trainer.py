@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from mmace_sim import __version__
 from mmace_sim.errors import ConfigError
+from mmace_sim.files import write_text
 from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import save_model
 from mmace_sim.model.data_range import DATA_RANGE_KEY
@@ -334,7 +335,7 @@ def _save_summary(result: TrainResult, split: DataSplit, path: Path) -> None:
         "errors": {name: evaluation.as_dict() for name, evaluation in result.errors.items()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    path.write_text(json_text(summary, indent=2), encoding="utf-8")
+    write_text(path, json_text(summary, indent=2))
 
 
 def _count_types(split: DataSplit) -> dict[str, dict[str, int]]:

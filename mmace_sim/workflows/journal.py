@@ -12,12 +12,11 @@ they were written: nothing in a structure, such as the JSON of another program, 
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -25,13 +24,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import dict2constraint
 
 from mmace_sim.errors import OutputError
+from mmace_sim.files import Appender
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.text import as_text
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
 
 FILE_NAME = "finished.jsonl"
 SYNC_INTERVAL: float = 0.5
@@ -68,25 +63,16 @@ class Journal:
         self._synced = 0.0
         try:
             keep = _end_of_last_whole_line(path)
-            self._file: IO[bytes] = path.open("ab")
-            self._lock()
-            if path.is_file():
-                self._file.truncate(keep)
+            self._file = Appender(path)
+            try:
+                self._file.lock()
+                if path.is_file() and path.stat().st_size > keep:
+                    self._file.truncate(keep)
+            except OSError:
+                self._file.close()
+                raise
         except OSError as error:
             raise _cannot_write(path, error) from error
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise OutputError(
-                f"{self.path.parent}: another process is writing this folder. Wait for it, or choose another --output."
-            ) from error
-        except OSError:  # file systems without locks
-            _log.debug("%s cannot be locked", self.path)
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one line and hand it to the system.
@@ -99,9 +85,8 @@ class Journal:
         """
         try:
             self._file.write(_line(record))
-            self._file.flush()
             if time.monotonic() - self._synced >= SYNC_INTERVAL and self.path.is_file():
-                os.fsync(self._file.fileno())
+                self._file.sync()
                 self._synced = time.monotonic()
         except OSError as error:
             raise OutputError(
@@ -111,10 +96,10 @@ class Journal:
         self.n_written += 1
 
     def close(self) -> None:
-        """Close the file and release the lock; what a failed write left in its buffer is dropped."""
+        """Close the file and release the lock."""
         with contextlib.suppress(OSError):
             if self.path.is_file() and not self._file.closed:
-                os.fsync(self._file.fileno())
+                self._file.sync()
         with contextlib.suppress(OSError):
             self._file.close()
 

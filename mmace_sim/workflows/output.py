@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +14,7 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.errors import OutputError
+from mmace_sim.files import cannot_write, write_text
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.cells import has_volume
 from mmace_sim.text import json_text
@@ -258,43 +258,6 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
     writer.writerow(columns)
     writer.writerows([_cell(row.get(key)) for key in columns] for row in rows)
     write_text(path, text.getvalue())
-
-
-def write_text(path: Path, text: str) -> None:
-    r"""Write a file completely or not at all.
-
-    Args:
-        path: The file.
-        text: Its content; what no encoding has (the bytes of a file name that are no text) becomes ``\udcff``.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
-    temporary = path.with_name("." + path.name)
-    try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The error to raise when `path` cannot be written.
-
-    Args:
-        path: File or folder.
-        error: What the system said.
-
-    Returns:
-        An error that says what to do.
-    """
-    return OutputError(
-        f"{path}: cannot be written ({error.strerror or error}). What was computed is in {path.parent}/finished.jsonl "
-        "if that exists: make room, then run the same command with --resume."
-    )
 
 
 def finite_or_none(value: Any) -> float | None:

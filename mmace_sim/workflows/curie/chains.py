@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 
 from mmace_sim.errors import OutputError
+from mmace_sim.files import replacing
 
 _log = logging.getLogger(__name__)
 
@@ -152,11 +153,11 @@ def _save(sampler: Sampler, path: Path, identity: str, done: int, values: dict[s
     content: dict[str, Any] = {"done": np.array(done), "identity": np.array(identity)}
     content |= {f"state_{key}": value for key, value in sampler.state().items()}
     content |= {f"value_{key}": value for key, value in values.items()}
-    partial = path.with_suffix(".tmp")
     try:
-        with partial.open("wb") as file:
-            np.savez(file, **content)
-        partial.replace(path)
+        with replacing(path) as temporary:
+            np.savez(temporary, **content)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error}). Free some space and run the same command with "

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.errors import OutputError
+from mmace_sim.files import Appender, append, replacing
 from mmace_sim.io.extxyz import frame_text
 from mmace_sim.workflows.md.frames import UNITS, Checkpoint, Frame
 from mmace_sim.workflows.output import cannot_write
@@ -58,8 +58,12 @@ class SimulationFiles:
                     sizes = json.loads(str(arrays["sizes"]))
                     checkpoint = Checkpoint({name: arrays[name] for name in arrays.files if name != "sizes"})
             for path in (self.trajectory, self.thermo):
-                path.touch()
-                os.truncate(path, sizes[path.name])
+                if path.is_file() and path.stat().st_size < sizes[path.name]:
+                    raise ValueError(f"{path.name} is shorter than it was")
+                with Appender(path) as file:
+                    file.truncate(sizes[path.name])
+        except OutputError:
+            raise
         except (OSError, ValueError, KeyError) as error:
             raise OutputError(
                 f"{self._checkpoint}: cannot be read ({error}). Remove it to simulate this structure again, or start "
@@ -83,12 +87,11 @@ class SimulationFiles:
             if not self.thermo.is_file() or self.thermo.stat().st_size == 0:
                 writer.writerow(COLUMNS)
             writer.writerow(["" if frame.values[c] is None else frame.values[c] for c in COLUMNS])
-            _append(self.trajectory, written.text)
-            _append(self.thermo, table.getvalue())
+            append(self.trajectory, written.text)
+            append(self.thermo, table.getvalue())
             sizes = {path.name: path.stat().st_size for path in (self.trajectory, self.thermo)}
-            temporary = self.folder / ".checkpoint.npz"
-            np.savez(temporary, sizes=np.array(json.dumps(sizes)), **frame.checkpoint.arrays)
-            temporary.replace(self._checkpoint)
+            with replacing(self._checkpoint) as temporary:
+                np.savez(temporary, sizes=np.array(json.dumps(sizes)), **frame.checkpoint.arrays)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
@@ -123,8 +126,3 @@ def column(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
         name: Of the column.
     """
     return np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=float)
-
-
-def _append(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8", newline="") as file:
-        file.write(text)

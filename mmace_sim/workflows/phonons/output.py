@@ -1,12 +1,13 @@
 """What phonons write: phonopy's own files, a figure, the entry of the summary."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import units
 
+from mmace_sim.files import replacing
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 from mmace_sim.workflows.output import UNITS, cannot_write, entry_head, finite_or_none, summary_entry
 from mmace_sim.workflows.phonons.bands import IMAGINARY_TOL
@@ -63,16 +64,21 @@ def write_phonons(
     from phonopy.file_IO import write_FORCE_CONSTANTS, write_FORCE_SETS
 
     phonon = result.phonon
+    writers: dict[str, Callable[[Path], Any]] = {
+        "phonopy_params.yaml": phonon.save,
+        "band.yaml": lambda path: phonon.write_yaml_band_structure(filename=path),
+        "total_dos.dat": phonon.write_total_dos,
+        "thermal_properties.yaml": phonon.write_yaml_thermal_properties,
+    }
+    if "force_sets" in formats:
+        writers["FORCE_SETS"] = lambda path: write_FORCE_SETS(phonon.dataset, path)
+    if "force_constants" in formats:
+        writers["FORCE_CONSTANTS"] = lambda path: write_FORCE_CONSTANTS(phonon.force_constants, path)
     try:
         folder.mkdir(exist_ok=True)
-        phonon.save(folder / "phonopy_params.yaml")
-        phonon.write_yaml_band_structure(filename=folder / "band.yaml")
-        phonon.write_total_dos(folder / "total_dos.dat")
-        phonon.write_yaml_thermal_properties(folder / "thermal_properties.yaml")
-        if "force_sets" in formats:
-            write_FORCE_SETS(phonon.dataset, folder / "FORCE_SETS")
-        if "force_constants" in formats:
-            write_FORCE_CONSTANTS(phonon.force_constants, folder / "FORCE_CONSTANTS")
+        for name, write in writers.items():
+            with replacing(folder / name) as temporary:
+                write(temporary)
     except OSError as error:
         raise cannot_write(folder, error) from error
     if plots:
