@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmace_sim.errors import OutputError
 from mmace_sim.files import replacing
 
 if TYPE_CHECKING:
@@ -76,11 +75,6 @@ def save_figure(figure: "Figure", path_without_suffix: str | Path) -> list[Path]
     stem = Path(path_without_suffix)
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
     for path in paths:
-        try:
-            with replacing(path) as temporary:
-                figure.savefig(temporary, dpi=_PIXELS_PER_INCH)
-        except OutputError:
-            raise
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=_PIXELS_PER_INCH)
     return paths

@@ -8,7 +8,9 @@ import sys
 
 import ase.io
 import pytest
+import yaml
 from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
+from training_toys import TINY_MODEL, write_toys
 
 from mmace_sim import files
 from mmace_sim.cli.run_dir import open_folder
@@ -322,7 +324,52 @@ def test_refused_options_remove_nothing(command, model, tmp_path):
     assert mmace_sim(*arguments, "--force").exit_code in (0, 3)
     assert (out / "mine.txt").read_text() == "mine"
     assert summary_of(out)["command"] == command
-    if command == "md":
-        assert (
-            len((out / "iron" / "thermo.csv").read_text().splitlines()) == 2
-        )  # not appended to the earlier ones
+    if command == "md":  # not appended to the earlier ones
+        assert (out / "iron" / "thermo.csv").read_bytes() == before[out / "iron" / "thermo.csv"]
+
+
+def test_one_file_is_replaced_if_the_same_command_wrote_it(tmp_path):
+    source, output = tmp_path / "toys.extxyz", tmp_path / "out.extxyz"
+    write_toys(source, n=2)
+    arguments = ("data", "convert", source, "-o", output)
+    assert mmace_sim(*arguments).exit_code == 0
+    assert mmace_sim(*arguments).exit_code == 2
+    assert mmace_sim(*arguments, "--force").exit_code == 0
+    for text in ("mine", output.read_text() + "1\n\nFe 0 0 0\n"):
+        output.write_text(text)
+        refused = mmace_sim(*arguments, "--force")
+        assert refused.exit_code == 2
+        assert "was changed since, and is not replaced" in " ".join(refused.output.split())
+        assert output.read_text() == text
+    output.unlink()
+    output.symlink_to(source)
+    before = source.read_bytes()
+    for bad in (arguments, ("data", "convert", source, "-o", source)):
+        assert mmace_sim(*bad, "--force").exit_code == 2
+    assert source.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "toys.extxyz", "out.extxyz", ".mmace-sim-data-convert.jsonl",
+    }  # fmt: skip
+
+
+def test_a_training_is_overwritten_by_the_same_rule(tmp_path):
+    write_toys(tmp_path / "toys.extxyz", n=6)
+    config = {"data": {"valid_fraction": 0.3}, "model": TINY_MODEL, "trainer": {"figures": False}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    out = tmp_path / "out"
+    arguments = ("train", tmp_path / "config.yaml", "--train-file", tmp_path / "toys.extxyz", "-o", out)
+    arguments += ("--max-epochs", "1", "--device", "cpu", "-q")
+    assert mmace_sim(*arguments).exit_code == 0
+    (out / "checkpoints" / "mine.ckpt").write_text("mine")
+    (out / "one_body_mine.png").write_text("mine")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (tmp_path / "bad.extxyz").write_text("1\nREF_energy=1\nFe 0 0 0\n")
+    bad = ("train", tmp_path / "config.yaml", "--train-file", tmp_path / "bad.extxyz", "-o", out, "--force")
+    assert mmace_sim(*bad).exit_code == 2  # no moments
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert mmace_sim(*arguments, "--force").exit_code == 0
+    assert (out / "checkpoints" / "mine.ckpt").read_text() == "mine"
+    assert (out / "one_body_mine.png").read_text() == "mine"
+    (out / "model.safetensors").write_bytes(b"mine")
+    assert mmace_sim(*arguments, "--force").exit_code == 2
+    assert (out / "model.safetensors").read_bytes() == b"mine"

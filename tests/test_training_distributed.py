@@ -77,7 +77,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
         torch.testing.assert_close(b[name], weights, rtol=1e-6, atol=1e-8)
     assert {p.name for p in (tmp_path / "two").iterdir()} == {
         p.name for p in (tmp_path / "one").iterdir()
-    } | {"log.txt"}
+    } | {"log.txt", ".mmace-sim.jsonl"}
     assert (tmp_path / "two" / "log.txt").read_text().count("epoch 2") == 1
 
 

@@ -92,10 +92,11 @@ def _nothing_left(manifest: "Manifest", *, resume: bool) -> Iterator[None]:
     try:
         yield
     except (MmaceError, KeyboardInterrupt):
-        if resume or (manifest.folder / BEGUN_FILE).is_file():
-            manifest.begin()  # what the log says is kept
-        elif manifest.begun:
+        stepped = (manifest.folder / BEGUN_FILE).is_file()
+        if manifest.begun and not (resume or stepped):
             manifest.discard()
+        elif resume or (stepped and not manifest.existing):
+            manifest.begin()  # what the log says is kept; a run that --force would remove stays
         raise
 
 

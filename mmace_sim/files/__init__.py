@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmace_sim.errors import OutputError
 from mmace_sim.files.content import NOFOLLOW, lock
 from mmace_sim.files.manifest import Manifest, active_for, begin_all
 
-__all__ = ["Appender", "Manifest", "append", "begin_all", "replacing", "write_text"]
+__all__ = ["Appender", "Manifest", "append", "begin_all", "cannot_write", "replacing", "write_text"]
 
 
 @contextlib.contextmanager
@@ -28,14 +29,14 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
         Where to write.
 
     Raises:
-        OSError: If it cannot be written.
+        OutputError: If it cannot be written.
     """
     manifest = active_for(path)
     holder = path.parent / f".mmace-{secrets.token_hex(8)}"
     if manifest is not None:
         manifest.hold(holder)
-    holder.mkdir(mode=0o700)
     try:
+        holder.mkdir(mode=0o700)
         temporary = holder / path.name
         yield temporary
         if durable:
@@ -45,6 +46,8 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
             temporary.replace(path)
         else:
             manifest.place(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 
@@ -57,7 +60,7 @@ def write_text(path: Path, text: str) -> None:
         text: Its content.
 
     Raises:
-        OSError: If it cannot be written.
+        OutputError: If it cannot be written.
     """
     with replacing(path, durable=True) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
@@ -144,7 +147,28 @@ def append(path: Path, text: str) -> None:
         text: What to append.
 
     Raises:
-        OSError: If the disk is full.
+        OutputError: If it cannot be written.
     """
-    with Appender(path) as file:
-        file.write(text.encode(errors="backslashreplace"))
+    try:
+        with Appender(path) as file:
+            file.write(text.encode(errors="backslashreplace"))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The error to raise when `path` cannot be written.
+
+    Args:
+        path: File or folder.
+        error: What the system said.
+
+    Returns:
+        An error that says what to do.
+    """
+    if isinstance(error, OutputError):
+        return error
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}). What was computed is in {path.parent}/finished.jsonl "
+        "if that exists: make room, then run the same command with --resume."
+    )

@@ -153,16 +153,8 @@ def _save(sampler: Sampler, path: Path, identity: str, done: int, values: dict[s
     content: dict[str, Any] = {"done": np.array(done), "identity": np.array(identity)}
     content |= {f"state_{key}": value for key, value in sampler.state().items()}
     content |= {f"value_{key}": value for key, value in values.items()}
-    try:
-        with replacing(path) as temporary:
-            np.savez(temporary, **content)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}). Free some space and run the same command with "
-            "--resume."
-        ) from error
+    with replacing(path) as temporary:
+        np.savez(temporary, **content)
 
 
 def _load(sampler: Sampler, path: Path, identity: str) -> tuple[int, dict[str, np.ndarray]]:
