@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 from mmace_sim.cli import runs
 from mmace_sim.cli.app import app
 from mmace_sim.cli.tables import print_results
+from mmace_sim.files import write_text
 from mmace_sim.io.extxyz import frame_text, frames_text
 from mmace_sim.text import PLAIN_TEXT, json_text, plain, printable
-from mmace_sim.workflows.output import entry_head, write_csv, write_text
+from mmace_sim.workflows.output import entry_head, write_csv
 from mmace_sim.workflows.structure_files import file_names, write_structures
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 

@@ -12,17 +12,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmace_sim.cli.config import dump_config
+from mmace_sim.cli.config import MAX_THREADS, dump_config
 from mmace_sim.cli.inputs import run_inputs
 from mmace_sim.cli.options import pick_device, quiet_imports
 from mmace_sim.cli.run_dir import log_to, now, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
 from mmace_sim.errors import ConfigError, StructureError
+from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import has_magmoms, set_magmoms
 from mmace_sim.text import json_text
 from mmace_sim.workflows.checks import check_geometry
 from mmace_sim.workflows.initial_moments import initial_magmoms
-from mmace_sim.workflows.output import versions, write_text
+from mmace_sim.workflows.output import versions
 from mmace_sim.workflows.structures import FailedStructure, load_structures
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 class CheckConfig(BaseModel):
     """Everything that decides the result of ``mmace-sim check``."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     model: str = "default"
     """Name in the registry, path of a model file, or module:factory of an ASE calculator."""
@@ -67,7 +68,7 @@ class CheckConfig(BaseModel):
     """Precision of a model; of a calculator, what it computes in."""
     device: str | None = None
     """cpu, cuda, ...; None: a GPU if there is one."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MAX_THREADS)
     """CPU threads; None: as many as torch chooses."""
 
     @field_validator("elements")

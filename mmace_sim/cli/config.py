@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.cells import COMPONENTS, parse_cell_mask
+from mmace_sim.yamlfile import read_yaml
+
+MAX_THREADS: int = 1024
+"""More CPU threads than any machine has use for; torch ends the process if it cannot start them."""
 
 STARTS: tuple[str, ...] = ("file", "high-spin", "afm")
 """Ways to initialise moments, beside ``random:SEED``."""
@@ -18,7 +22,7 @@ STARTS: tuple[str, ...] = ("file", "high-spin", "afm")
 class ModelRunConfig(BaseModel):
     """What the commands that run a model have in common."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     output: str
     """Folder of the run."""
@@ -28,7 +32,7 @@ class ModelRunConfig(BaseModel):
     """Precision."""
     device: str | None = None
     """cpu, cuda, ...; None: a GPU if there is one."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MAX_THREADS)
     """CPU threads; None: as many as torch chooses."""
     report: bool = False
     """Write the results as one page, report.html."""
@@ -121,7 +125,7 @@ def load_config[Config: BaseModel](kind: type[Config], file: Path | None, flags:
     Raises:
         ConfigError: If the file cannot be read, holds unknown keys or impossible values.
     """
-    values = read_yaml(file) if file else {}
+    values = read_yaml(file, hint="Check the path of --config.") if file else {}
     source = str(file) if file else "command line"
     unknown = [key for key in values if key not in kind.model_fields]
     if unknown:
@@ -154,33 +158,6 @@ def load_run_config[Config: RunConfig](
     if not merged.paths:
         raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
     return merged
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Read a mapping from YAML.
-
-    Args:
-        file: The file.
-
-    Returns:
-        Its content; an empty file is an empty mapping.
-
-    Raises:
-        ConfigError: If it does not exist or is no YAML mapping.
-    """
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{file}: cannot be read ({error.strerror}). Check the path of --config."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: is no valid YAML ({' '.join(str(error).split())}).") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: expected lines such as 'fmax: 0.01', got a {type(values).__name__}.")
-    return values
 
 
 def dump_config(config: BaseModel) -> str:

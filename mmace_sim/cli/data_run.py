@@ -15,8 +15,9 @@ from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.run_dir import log_to, now, open_file, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.errors import ConfigError
+from mmace_sim.files import write_text
 from mmace_sim.text import json_text
-from mmace_sim.workflows.output import versions, write_text
+from mmace_sim.workflows.output import versions
 
 if TYPE_CHECKING:
     from mmace_sim.io.labels import LabelKeys

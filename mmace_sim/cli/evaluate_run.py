@@ -16,9 +16,10 @@ from mmace_sim.cli.inputs import load_run_model, run_inputs
 from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.run_dir import log_to, now, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
+from mmace_sim.files import write_text
 from mmace_sim.text import json_text
 from mmace_sim.training.config_loss import check_symbols
-from mmace_sim.workflows.output import versions, write_csv, write_text
+from mmace_sim.workflows.output import versions, write_csv
 from mmace_sim.workflows.report import write_report
 
 if TYPE_CHECKING:

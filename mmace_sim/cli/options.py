@@ -277,8 +277,8 @@ def pick_device(name: str | None, threads: int | None) -> "torch.device":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # raises for "meta", which has no numbers
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UnsupportedOptionError(
             f"device {name!r} cannot be used ({reason}). Use --device cpu."

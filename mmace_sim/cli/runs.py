@@ -30,10 +30,10 @@ from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.resumable import item_key, open_resumable
 from mmace_sim.cli.run_dir import log_start, log_to, now, open_folder
 from mmace_sim.errors import OutputError
-from mmace_sim.files import Manifest, begin_all
+from mmace_sim.files import Manifest, begin_all, write_text
 from mmace_sim.text import plain
 from mmace_sim.workflows.journal import Journal, atoms_from_record, atoms_to_record
-from mmace_sim.workflows.output import GOOD, entry_head, versions, write_summary, write_text
+from mmace_sim.workflows.output import GOOD, entry_head, versions, write_summary
 from mmace_sim.workflows.report import write_report
 from mmace_sim.workflows.structure_files import file_names, write_structures
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure

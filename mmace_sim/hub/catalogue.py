@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from mmace_sim.errors import ModelFileError
+from mmace_sim.errors import ConfigError, ModelFileError
+from mmace_sim.yamlfile import read_yaml
 
 ENTRY_POINT_GROUP: str = "mmace_sim.catalogues"
 """Entry points of this group are functions without arguments that return the path of a catalogue."""
@@ -141,13 +141,11 @@ def read_catalogue_file(path: Path) -> list[RemoteModel]:
         ModelFileError: If it cannot be read or an entry is impossible.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        content = read_yaml(path)
+    except ConfigError as error:
         raise ModelFileError(
-            f"{path}: is no readable catalogue of models ({' '.join(str(error).split())[:200]})."
+            f"{error} It is no catalogue of models; expected names with url, size, sha256, ..."
         ) from error
-    if not isinstance(content, dict):
-        raise ModelFileError(f"{path}: is no catalogue of models; expected names with url, size, sha256, ...")
     models = []
     for name, fields in content.items():
         try:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from ase import Atoms
 from ase.units import Bohr, Hartree
 
@@ -19,6 +18,7 @@ from mmace_sim.io.base import Format, Item
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import bare_name, open_text, read_text
 from mmace_sim.io.rows import set_results
+from mmace_sim.yamlfile import parse_yaml
 
 _SPHERES = "Integrated electronic and magnetization densities in atomic spheres"
 
@@ -106,7 +106,7 @@ def _document(text: str, name: str) -> dict[str, Any]:
     if found < 0:
         raise StructureError(f"no summary {name!r}; outputs of ABINIT before version 9 are not read")
     body = text[found:].split("\n", 1)[1].split("\n...", 1)[0]
-    return yaml.safe_load(body)
+    return parse_yaml(body.encode(), f"summary {name!r}")
 
 
 FORMAT = Format(

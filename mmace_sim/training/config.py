@@ -22,6 +22,7 @@ from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.config import DEFAULT_HEAD, check_head
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
 from mmace_sim.training.presets import preset as find_preset
+from mmace_sim.yamlfile import read_yaml
 
 
 class DataSource(Section):
@@ -181,7 +182,7 @@ class TrainerConfig(Section):
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`."""
 
-    num_threads: PositiveInt | None = None
+    num_threads: PositiveInt | None = Field(default=None, le=1024)
     """CPU threads of torch; default: as torch chooses."""
 
 
@@ -300,7 +301,7 @@ def load_section[S: Section](
     Raises:
         ConfigError: If the file is unreadable, a key is unknown or a value impossible.
     """
-    content = merge(base or {}, {} if path is None else _read_yaml(path))
+    content = merge(base or {}, {} if path is None else read_yaml(path))
     try:
         return kind.model_validate(merge(content, overrides or {}))
     except ValidationError as error:
@@ -312,18 +313,6 @@ def save_config(config: Section, path: Path) -> None:
     """Write the merged configuration as YAML (it can be given to `train` again)."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_text(path, text)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections, got {type(content).__name__}")
-    return content
 
 
 def explain(error: ValidationError, kind: type[Section]) -> str:

@@ -18,7 +18,7 @@ from pydantic import (
 class Section(BaseModel):
     """A part of the configuration that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 class LossTerm(Section):

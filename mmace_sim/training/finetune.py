@@ -193,12 +193,12 @@ def finetune(
             f"torchrun --nproc-per-node N -m mmace_sim.cli.app train --resume -o {output}"
         )
     training = training_config(config, output)
-    save_config(config, output / FINETUNE_FILE)
     split: DataSplit | None = None
     before: dict[str, Evaluation] = {}
+    if config.model is not None and not resume:
+        write_start(config, output)
+    save_config(config, output / FINETUNE_FILE)
     if config.model is not None:
-        if not resume:
-            write_start(config, output)
         split = read_split(training.data)
         _warn_of_few_steps(training, len(split.train))
         before = _errors_before(load_all_heads(output / START_FILE), training, split)
@@ -245,14 +245,13 @@ def write_start(config: FinetuneConfig, output: Path) -> None:
     new = read_split(config.data)
     _require_known_elements(base, new, config.model)
     _warn_of_large_moments(base, new.train)
-    sources = dict.fromkeys(config.data.sources(), base.heads[0])
+    sources, replayed = dict.fromkeys(config.data.sources(), base.heads[0]), {}
     if config.replay is not None:
         frames = replay_frames(config.replay, new.train, base, config.trainer.seed)
         train_frames, valid_frames, _ = split_frames(frames, config.replay.valid_fraction, 0.0)
         if not valid_frames:  # there are few, and chance left them all on one side
             train_frames, valid_frames = train_frames[1:], train_frames[:1]
-        write_frames(output / REPLAY_FILE, train_frames)
-        write_frames(output / REPLAY_VALID_FILE, valid_frames)
+        replayed = {REPLAY_FILE: train_frames, REPLAY_VALID_FILE: valid_frames}
         sources[REPLAY_HEAD] = base.heads[0]
     start = with_heads(base, sources)
     for head, name in enumerate(config.data.sources()):
@@ -263,6 +262,8 @@ def write_start(config: FinetuneConfig, output: Path) -> None:
             _refit_one_body(start, head, base, frames, config.loss.magforce_elements)
         else:
             _set_zero(start, head, base, frames, config.e0)
+    for name, frames in replayed.items():  # all that can be refused was looked at
+        write_frames(output / name, frames)
     save_model(start, output / START_FILE, base.metadata)
 
 
@@ -285,8 +286,7 @@ def zero_shift(model: AnyModel, frames: Sequence[Frame]) -> np.ndarray:
         float(f.labels["energy"] - p.labels["energy"]) for f, p in zip(frames, predicted, strict=True)
     ]
     counts = np.array([[(frame.atoms.numbers == z).sum() for z in model.elements] for frame in frames])
-    per_atom = np.array(residual) / n_atoms
-    mean = per_atom.mean()
+    mean = (per_atom := np.array(residual) / n_atoms).mean()
     present = counts.sum(axis=0) > 0
     shift = np.linalg.lstsq(counts[:, present] / n_atoms[:, None], per_atom - mean, rcond=1e-10)[0]
     result = np.zeros(len(model.elements))
@@ -341,8 +341,8 @@ def _refit_one_body(
 
 
 def _log_moved(start: AnyModel, head: int, moved: torch.Tensor) -> None:
-    names = [chemical_symbols[z] for z in start.elements]
-    told = ", ".join(f"{name} by {shift:.4f}" for name, shift in zip(names, moved.tolist(), strict=True))
+    shifts = zip(start.elements, moved.tolist(), strict=True)
+    told = ", ".join(f"{chemical_symbols[z]} by {shift:.4f}" for z, shift in shifts)
     logger.info("isolated-atom energies of head %s moved (eV): %s", start.heads[head], told)
 
 
@@ -377,8 +377,7 @@ def _warn_of_large_moments(base: AnyModel, frames: Sequence[Frame]) -> None:
 
 
 def _warn_of_few_steps(training: TrainConfig, n: int) -> None:
-    steps = training.trainer.max_epochs * -(-n // training.trainer.batch_size)
-    lr = training.optimizer.lr
+    steps, lr = training.trainer.max_epochs * -(-n // training.trainer.batch_size), training.optimizer.lr
     if lr * steps < FEW_STEPS:
         told = (
             "only %d steps at a learning rate of %g hardly move a model: take %d (more epochs) or --lr 0.002"
@@ -396,6 +395,6 @@ def _errors_before(start: AnyModel, training: TrainConfig, split: DataSplit) -> 
 def _extend_summary(path: Path, config: FinetuneConfig, before: dict[str, Evaluation]) -> None:
     """Add what is known of the start to the summary of the training."""
     summary = json.loads(path.read_text(encoding="utf-8"))
-    summary["started_from"] = config.model or config.foundation
-    summary["errors_before"] = {name: table_as_dict(errors.overall) for name, errors in before.items()}
-    write_text(path, json_text(summary, indent=2))
+    errors = {name: table_as_dict(errors.overall) for name, errors in before.items()}
+    started = {"started_from": config.model or config.foundation, "errors_before": errors}
+    write_text(path, json_text(summary | started, indent=2))

@@ -4,9 +4,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmace_sim.errors import ConfigError
+from mmace_sim.yamlfile import read_yaml
 
 FILE: Path = Path(__file__).with_name("presets.yaml")
 
@@ -14,7 +13,7 @@ FILE: Path = Path(__file__).with_name("presets.yaml")
 @lru_cache(maxsize=1)
 def presets() -> dict[str, dict[str, Any]]:
     """All presets: a part of a training configuration and a ``description``, by name."""
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return read_yaml(FILE)
 
 
 def preset(name: str) -> dict[str, Any]:

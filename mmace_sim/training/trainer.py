@@ -130,6 +130,7 @@ def prepare(config: TrainConfig, split: DataSplit | None = None) -> Prepared:
         DataError: If the data cannot be used.
     """
     require_loggers(config)
+    training_device(config.trainer.device)
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
     split = split or read_split(config.data)

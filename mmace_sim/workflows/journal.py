@@ -44,8 +44,6 @@ _TYPES: frozenset[str] = frozenset(
     }
 )
 
-_log = logging.getLogger(__name__)
-
 
 class Journal:
     """An open journal, locked against a second process.

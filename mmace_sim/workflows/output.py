@@ -13,8 +13,7 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 
-from mmace_sim.errors import OutputError
-from mmace_sim.files import cannot_write, write_text
+from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.cells import has_volume
 from mmace_sim.text import json_text

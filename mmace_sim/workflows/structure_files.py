@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ase import Atoms
 
+from mmace_sim.files import cannot_write, write_text
 from mmace_sim.text import printable
-from mmace_sim.workflows.output import cannot_write, write_text
 
 WRITERS: tuple[str, ...] = ("cif", "mcif", "poscar")
 _ENDINGS = {"cif": ".cif", "mcif": ".mcif", "poscar": ".vasp"}

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from ase.units import Rydberg
 
+from mmace_sim.files import write_text
 from mmace_sim.workflows.exchange.formats import (
     anisotropy_axes,
     axes_line,
@@ -26,7 +27,6 @@ from mmace_sim.workflows.exchange.formats import (
 )
 from mmace_sim.workflows.exchange.vampire import left_out, orthogonal_cell, vampire_files
 from mmace_sim.workflows.exchange.workflow import CONVENTION, ExchangeResult
-from mmace_sim.workflows.output import write_text
 
 __all__ = [
     "orthogonal_cell",

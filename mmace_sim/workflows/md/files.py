@@ -12,10 +12,9 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.errors import OutputError
-from mmace_sim.files import Appender, append, replacing
+from mmace_sim.files import Appender, append, cannot_write, replacing
 from mmace_sim.io.extxyz import frame_text
 from mmace_sim.workflows.md.frames import UNITS, Checkpoint, Frame
-from mmace_sim.workflows.output import cannot_write
 
 _log = logging.getLogger(__name__)
 

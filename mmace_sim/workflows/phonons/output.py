@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import units
 
-from mmace_sim.files import replacing
+from mmace_sim.files import cannot_write, replacing
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.output import UNITS, cannot_write, entry_head, finite_or_none, summary_entry
+from mmace_sim.workflows.output import UNITS, entry_head, finite_or_none, summary_entry
 from mmace_sim.workflows.phonons.bands import IMAGINARY_TOL
 from mmace_sim.workflows.phonons.workflow import PhononResult
 from mmace_sim.workflows.structures import LoadedStructure

@@ -16,7 +16,8 @@ from ase.formula import Formula
 from ase.geometry import cell_to_cellpar
 
 from mmace_sim.errors import OutputError
-from mmace_sim.workflows.output import GOOD, write_text
+from mmace_sim.files import write_text
+from mmace_sim.workflows.output import GOOD
 from mmace_sim.workflows.report.evaluation import render_evaluation
 from mmace_sim.workflows.report.frame import page_frame
 from mmace_sim.workflows.report.images import Figure, Images, Picture, collect_images
