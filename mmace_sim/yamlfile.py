@@ -124,8 +124,28 @@ def parse_yaml(content: bytes, source: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{source}: expected lines such as 'fmax: 0.01', got a {type(values).__name__}.")
+        raise ConfigError(
+            f"{source}: expected a mapping, lines such as 'fmax: 0.01', got a {type(values).__name__}."
+        )
     other = [key for key in values if not isinstance(key, str)]
     if other:
         raise ConfigError(f"{source}: the key {other[0]!r} is no option; names of options are words.")
     return values
+
+
+def refuse_huge_numbers(values: Any, source: str, key: str = "") -> None:
+    """Refuse whole numbers that no machine has a type for.
+
+    Args:
+        values: Content of a configuration.
+        source: Where it comes from, for messages.
+        key: Where in it.
+
+    Raises:
+        ConfigError: If there is one of 2^63 or more.
+    """
+    if isinstance(values, int) and abs(values) >= 2**63:
+        raise ConfigError(f"{source}: {key}: a whole number of {len(str(abs(values)))} digits is too large.")
+    if isinstance(values, dict | list):
+        for name, value in values.items() if isinstance(values, dict) else enumerate(values):
+            refuse_huge_numbers(value, source, f"{key}.{name}".lstrip("."))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.cells import COMPONENTS, parse_cell_mask
-from mmace_sim.yamlfile import read_yaml
+from mmace_sim.yamlfile import read_yaml, refuse_huge_numbers
 
 MAX_THREADS: int = 1024
 """More CPU threads than any machine has use for; torch ends the process if it cannot start them."""
@@ -131,6 +131,7 @@ def load_config[Config: BaseModel](kind: type[Config], file: Path | None, flags:
     if unknown:
         raise ConfigError(f"{source}: {_suggest(str(unknown[0]), list(kind.model_fields))}")
     given = {key: value for key, value in flags.items() if value is not None}
+    refuse_huge_numbers(values | given, source)
     try:
         return kind.model_validate(values | given)
     except ValidationError as error:

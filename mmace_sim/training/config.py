@@ -22,7 +22,7 @@ from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.config import DEFAULT_HEAD, check_head
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
 from mmace_sim.training.presets import preset as find_preset
-from mmace_sim.yamlfile import read_yaml
+from mmace_sim.yamlfile import read_yaml, refuse_huge_numbers
 
 
 class DataSource(Section):
@@ -302,10 +302,11 @@ def load_section[S: Section](
         ConfigError: If the file is unreadable, a key is unknown or a value impossible.
     """
     content = merge(base or {}, {} if path is None else read_yaml(path))
+    content, source = merge(content, overrides or {}), "options" if path is None else str(path)
+    refuse_huge_numbers(content, source)
     try:
-        return kind.model_validate(merge(content, overrides or {}))
+        return kind.model_validate(content)
     except ValidationError as error:
-        source = "options" if path is None else str(path)
         raise ConfigError(f"{source}: {explain(error, kind)}") from error
 
 
