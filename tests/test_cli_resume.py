@@ -2,6 +2,7 @@
 
 import ase.io
 import pytest
+from ase.build import bulk
 from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
 
 from mmace_sim.cli.runs import PropertyRun
@@ -26,7 +27,7 @@ def inputs(tmp_path):
     folder.mkdir()
     for a in (2.80, 2.83, 2.86):
         ase.io.write(folder / f"{a:.2f}.extxyz", bcc(a=a))
-    (folder / "4-empty.extxyz").write_text("no structure\n")
+    ase.io.write(folder / "4-unknown.extxyz", bulk("Au", cubic=True))
     return folder
 
 
@@ -36,7 +37,7 @@ def test_interrupted_and_resumed(command, model, inputs, tmp_path, monkeypatch):
         return (*command.split(), inputs, "-m", model, "-o", tmp_path / folder, *COMMANDS[command])
 
     result = mmace_sim(*arguments("whole"))
-    assert result.exit_code == 3, result.output  # the empty one
+    assert result.exit_code == 3, result.output  # the element that the model does not know
     store = PropertyRun.store
 
     def interrupted(run, *given):
