@@ -78,6 +78,7 @@ def _prepare(
         check_moments(item.atoms)
     except StructureError as error:
         return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
+    item.guessed_moments = bool(note)
     item.notes += [note] if note else []
     if getattr(config, "relax_cell", False):
         _, note = free_strains(item.atoms, parse_cell_mask(getattr(config, "cell_mask", None)))

@@ -28,12 +28,15 @@ from mmace_sim.cli.runs import (
 )
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.errors import ConfigError
+from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.torchsim.langevin_spins import ELECTRON_G
 from mmace_sim.workflows.md import Frame, MDResult, MDStatus, MolecularDynamics
 from mmace_sim.workflows.md import frames as md_frames
 from mmace_sim.workflows.md.averages import UNITS, averages
 from mmace_sim.workflows.md.files import SimulationFiles
-from mmace_sim.workflows.output import entry_head
+from mmace_sim.workflows.outcomes import Status
+from mmace_sim.workflows.output import entry_head, mean_moments
+from mmace_sim.workflows.singlepoint import SinglePoint
 from mmace_sim.workflows.structure_files import file_names, write_extxyz
 from mmace_sim.workflows.structures import LoadedStructure
 from mmace_sim.workflows.supercells import parse_supercell
@@ -171,6 +174,7 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
         model = load_run_model(config)
     dynamics = _dynamics(config, model)
     items = prepare_structures(config, model.elements)
+    _relax_guesses([item for item in items if isinstance(item, LoadedStructure)], config, model)
     matrix = parse_supercell(config.supercell)
     for item in items:
         if isinstance(item, LoadedStructure):
@@ -195,6 +199,32 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
     if not quiet:
         print_run(_table(entries[:MAX_ROWS]), entries, folder, run.written)
     return code
+
+
+def _relax_guesses(items: list[LoadedStructure], config: MDConfig, model: Any) -> None:
+    """Relax moments that were guessed, at fixed atoms, where the simulation keeps their lengths.
+
+    Random ones are left alone: whoever asks for disorder wants it.
+    """
+    keeps = config.spins == "frozen" or (config.spins == "llg" and config.lengths == "fixed")
+    random = (config.initial_magmoms or "").startswith("random")
+    guessed = [item for item in items if item.guessed_moments]
+    if not keeps or random or not guessed:
+        return
+    images = [item.atoms for item in guessed]
+    device = next(model.parameters()).device
+    point = SinglePoint(model, magmoms="relaxed", device=device, max_batch_atoms=config.max_batch_atoms)
+    for item, result in zip(guessed, point.run(images), strict=True):
+        if result.status is not Status.CONVERGED:
+            item.notes.append(
+                f"the guessed moments did not relax and are kept ({result.status}: {result.message})"
+            )
+            continue
+        set_magmoms(item.atoms, result.magmoms)
+        means = ", ".join(
+            f"{name} {value:.2f}" for name, value in mean_moments(item.atoms, result.magmoms).items()
+        )
+        item.notes.append(f"the guessed moments were relaxed at fixed atoms: {means} μB")
 
 
 def _repeated(atoms: Atoms, matrix: np.ndarray) -> Atoms:

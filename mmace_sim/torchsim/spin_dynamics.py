@@ -19,6 +19,7 @@ from torch_sim.state import SimState
 from torch_sim.units import MetalUnits
 
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.torchsim.adiabatic import EVALUATIONS
 from mmace_sim.torchsim.langevin_spins import (
     ELECTRON_G,
     NOISE_COLUMNS,
@@ -118,6 +119,7 @@ def spin_lattice_init(
         unsettled=torch.zeros_like(counts),
     )
     moving.store_model_extras(out)
+    _count(moving, out)
     return moving
 
 
@@ -178,8 +180,17 @@ def spin_lattice_step(
     state.energy, state.forces = out["energy"], out["forces"]
     state.stress = out.get("stress", state.stress)
     state.store_model_extras(out)
+    _count(state, out)
     momentum_step(state, 0.5 * dt)
     return state
+
+
+def _count(state: SpinLatticeState, out: dict[str, Tensor]) -> None:
+    """Add the evaluations, beyond one, that a model took to relax the moments of each system."""
+    if EVALUATIONS in out:
+        counts = torch.zeros_like(state.moment_evaluations)
+        counts = counts.scatter_reduce(0, state.system_idx, out[EVALUATIONS].to(counts.dtype), "amax")
+        state.moment_evaluations = state.moment_evaluations + counts - 1
 
 
 def kinetic_energy(state: MDState) -> Float[Tensor, " n_systems"]:

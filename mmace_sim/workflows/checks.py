@@ -133,12 +133,20 @@ def _check_elements(atoms: Atoms, elements: set[int]) -> None:
     names = ", ".join(chemical_symbols[number] for number in unknown)
     known = ", ".join(chemical_symbols[number] for number in sorted(elements))
     raise UnsupportedElementError(
-        f"the structure holds {names}; the model knows only {known}. {_advice(set(atoms.numbers.tolist()))}"
+        f"the structure holds {names}; the model knows only {known}. {which_model(set(atoms.numbers.tolist()))}"
     )
 
 
-def _advice(numbers: set[int]) -> str:
-    """Which registered models know the elements."""
+def which_model(numbers: set[int]) -> str:
+    """Which model to take for a set of elements, as lines to copy.
+
+    Args:
+        numbers: Atomic numbers.
+
+    Returns:
+        Installed models that know them all; else what to fetch; else how to train one.
+    """
+    from mmace_sim.hub.catalogue import read_catalogue
     from mmace_sim.model.checkpoint import read_metadata
     from mmace_sim.model.registry import list_models
 
@@ -151,9 +159,13 @@ def _advice(numbers: set[int]) -> str:
                 fitting.append(model)
     if fitting:
         return f"Models that know them all: {', '.join(fitting)} (--model NAME)."
-    return (
-        "No installed model knows them all (`mmace-sim models` lists them): train one with `mmace-sim train`."
-    )
+    symbols = {chemical_symbols[number] for number in numbers}
+    remote = []
+    with suppress(ModelFileError):
+        remote = [name for name, model in read_catalogue().items() if symbols <= set(model.elements)]
+    if remote:
+        return f"One that knows them all: `mmace-sim models get {remote[0]}`, then add `--model {remote[0]}`."
+    return "No model that is known here has them all (`mmace-sim models`): train one with `mmace-sim train`."
 
 
 def _check_cell(atoms: Atoms) -> None:

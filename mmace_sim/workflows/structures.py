@@ -49,6 +49,7 @@ class LoadedStructure:
         name: Short unique name, such as ``foo.extxyz#3``; without a number if the file holds one structure.
         atoms: The structure, moments (if the file has any) as vectors in ``initial_magmoms``.
         notes: What the user should know, for the log and the summary.
+        guessed_moments: The moments were initialised, not read.
     """
 
     file: str
@@ -56,6 +57,7 @@ class LoadedStructure:
     name: str
     atoms: Atoms
     notes: list[str] = field(default_factory=list)
+    guessed_moments: bool = False
 
 
 @dataclass

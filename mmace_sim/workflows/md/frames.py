@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
 from jaxtyping import Float
 from torch import Tensor
 
+from mmace_sim.graph.cells import has_volume, physical_stress
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.spin_dynamics import SpinLatticeState, drifts, kinetic_energy, removed_degrees
 from mmace_sim.torchsim.spin_temperature import SpinTemperature
@@ -141,8 +143,7 @@ def record(
     n_atoms, step = state.n_atoms, int(state.n_steps)
     magmoms, magforces = getattr(state, TORCHSIM_MAGMOMS), getattr(state, TORCHSIM_MAGFORCES)
     kinetic, potential = float(kinetic_energy(state)), float(state.energy)
-    periodic = bool(state.pbc.all())
-    volume = float(torch.linalg.det(state.cell).abs()) if periodic else None
+    volume = float(torch.linalg.det(state.cell).abs()) if has_volume(template) else None
     trace = float(state.stress.diagonal(dim1=1, dim2=2).sum())
     torque, curvature = (None, None) if spin is None else (float(spin.torque), float(spin.curvature))
     values = {
@@ -173,8 +174,9 @@ def _structure(state: SpinLatticeState, template: Atoms, values: dict[str, Any])
         "forces": state.forces.cpu().numpy().astype(float),
         "magmoms": getattr(state, TORCHSIM_MAGMOMS).cpu().numpy().astype(float),
     }
-    if values["volume"]:
-        results["stress"] = state.stress[0].cpu().numpy().astype(float).ravel()[[0, 4, 8, 5, 2, 1]]
+    stress = physical_stress(state.stress[0].cpu().numpy().astype(float), template)
+    if stress is not None:
+        results["stress"] = full_3x3_to_voigt_6_stress(stress)
     atoms.calc = SinglePointCalculator(atoms, **results)
     atoms.arrays["magforces"] = getattr(state, TORCHSIM_MAGFORCES).cpu().numpy().astype(float)
     return atoms

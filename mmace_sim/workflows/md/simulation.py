@@ -11,12 +11,14 @@ import torch
 from ase import Atoms
 
 from mmace_sim.errors import StructureError
+from mmace_sim.graph.cells import has_volume
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.spin_dynamics import FS_PER_TIME, SpinLatticeState
 from mmace_sim.torchsim.spin_temperature import SpinTemperature
 from mmace_sim.workflows.batching import RefillingBatch, failure_message
 from mmace_sim.workflows.md.frames import Checkpoint, Frame, record
+from mmace_sim.workflows.runaway import EnergyFloor
 from mmace_sim.workflows.structures import check_structure
 
 LARGEST_STEP: float = 0.5
@@ -88,6 +90,7 @@ class Simulation:
         self.on_frame = on_frame or (lambda _index, _frame: None)
         self.on_finished = on_finished or (lambda _index, _result: None)
         self.recorded = [-1 if c is None else c.n_steps for c in self.checkpoints]
+        self.floor = EnergyFloor.of(dynamics.bare_model)
         self.ready: dict[int, SpinLatticeState] = {}
 
     def run(self) -> list[MDResult]:
@@ -130,7 +133,14 @@ class Simulation:
             check=lambda state: check_memory(state, bare) if isinstance(bare, MagneticMaceModel) else None,
         )
         while batch.refill():
-            exploded = _exploded(batch.state, self.dynamics.timestep)
+            exploded = [
+                wild or gone
+                for wild, gone in zip(
+                    _exploded(batch.state, self.dynamics.timestep),
+                    self.floor.passed(batch.state),
+                    strict=True,
+                )
+            ]
             for _, index, state in batch.pop([k for k, bad in enumerate(exploded) if bad]):
                 self._finish(
                     index,
@@ -215,7 +225,7 @@ def _unsettled(state: SpinLatticeState) -> str:
 
 
 def _check_rescalable(atoms: Atoms) -> None:
-    if atoms.constraints or not atoms.pbc.all():
+    if atoms.constraints or not has_volume(atoms):
         raise StructureError(
-            "a pressure needs a crystal that is periodic in all directions and has no fixed atoms."
+            "a pressure needs a crystal that is periodic in all directions, without vacuum, and has no fixed atoms."
         )

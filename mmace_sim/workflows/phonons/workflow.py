@@ -147,6 +147,7 @@ class Phonons:
             self.crystals = Relaxation(model, fmax=fmax, stress_tol=stress_tol, **shared)
         else:
             self.crystals = (self.adiabatic or self.frozen).relaxation
+        self.at_rest = None if relax else (10 * fmax, 10 * stress_tol)
         self.spin_orbit = bool(getattr(getattr(model, "model", None), "spin_orbit", True))
 
     def run(
@@ -209,6 +210,13 @@ class Phonons:
         message = (
             "" if crystal.status is Status.CONVERGED else f"relaxation of the crystal: {crystal.message}"
         )
+        if self.at_rest is not None and (
+            crystal.max_force > self.at_rest[0] or crystal.max_stress > self.at_rest[1]
+        ):
+            message = (
+                f"{message} the crystal is not at rest: forces up to {crystal.max_force:.3f} eV/Å, stress up to "
+                f"{crystal.max_stress:.2f} GPa. Phonons belong to a minimum: relax it (without --no-relax)."
+            ).strip()
         return _Job(index, PhononResult(crystal, crystal.status, message, phonon, notes=notes), [])
 
     def _evaluate(
