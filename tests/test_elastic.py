@@ -310,3 +310,38 @@ def test_strains_and_fit():
     tensors = from_mandel(strains)
     np.testing.assert_allclose(to_mandel(tensors), strains)
     np.testing.assert_allclose((tensors**2).sum(axis=(1, 2)), (strains**2).sum(axis=1))
+
+
+def soft():
+    """Atoms off their sites and moments that are soft: much to relax in every strained cell."""
+    atoms = crystal("hcp", a=2.52, c=4.12)
+    return toy(**MAGNETOVOLUME), atoms
+
+
+def test_the_default_tolerances_give_constants_to_two_in_a_thousand():
+    model, atoms = soft()
+    ((default,), (strong,)) = (ElasticTensorCalculation(model, **s).run([atoms]) for s in ({}, STRONG))
+    found, exact = (r.constants["relaxed"].c_ieee_gpa for r in (default, strong))
+    np.testing.assert_allclose(found, exact, atol=2e-3 * exact.max())
+    assert default.constants["relaxed"].fit_error_gpa < 2e-3 * exact.max()
+
+
+@pytest.mark.parametrize(
+    "loose", [{"magforce_tol": 3e-4, "fmax": 1e-4}, {"magforce_tol": 1e-5, "fmax": 3e-3}]
+)
+def test_the_error_is_that_of_relaxations_which_stop_early(loose):
+    model, atoms = soft()
+    ((early,), (strong,)) = (
+        ElasticTensorCalculation(model, stress_tol=1e-3, **s).run([atoms])
+        for s in (loose, {"fmax": 1e-5, "magforce_tol": 1e-6})
+    )
+    off = np.abs(early.constants["relaxed"].c_ieee_gpa - strong.constants["relaxed"].c_ieee_gpa).max()
+    said = early.constants["relaxed"].fit_error_gpa
+    assert off > 0.05
+    assert 0.7 * off < said < 1.5 * off
+
+
+def test_an_uncertain_tensor_is_told():
+    model, atoms = soft()
+    (result,) = ElasticTensorCalculation(model, magforce_tol=3e-3, fmax=3e-2).run([atoms])
+    assert "The constants are uncertain by" in result.message

@@ -62,7 +62,7 @@ _StressTol = Annotated[
     float | None,
     typer.Option(
         help="Largest stress of the relaxed structure, GPa.",
-        show_default="0.02",
+        show_default="0.001",
         rich_help_panel=opt.RELAXATION,
     ),
 ]
@@ -74,8 +74,8 @@ _MaxSteps = Annotated[
         rich_help_panel=opt.RELAXATION,
     ),
 ]
-_Fmax = Annotated[float | None, opt.fmax_option("0.0005")]
-_MagforceTol = Annotated[float | None, opt.magforce_tol_option("0.0001")]
+_Fmax = Annotated[float | None, opt.fmax_option("0.0001")]
+_MagforceTol = Annotated[float | None, opt.magforce_tol_option("0.00001")]
 
 
 def elastic(

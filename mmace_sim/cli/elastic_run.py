@@ -37,7 +37,7 @@ UNITS: dict[str, str] = {
     "bulk, shear, young": "GPa, Hill's average",
     "bulk_voigt, bulk_reuss, shear_voigt, shear_reuss": "GPa",
     "poisson_ratio, universal_anisotropy": "1",
-    "fit_error_gpa": "GPa, root mean square of what symmetry leaves of the measured constants",
+    "fit_error_gpa": "GPa, uncertainty: what symmetry, relaxations and the series in the strain leave",
     "magmom_by_species": "μB, mean length, unstrained",
     "volume": "Å³, unstrained",
     "stress": "GPa, unstrained, Voigt's order",
@@ -70,11 +70,11 @@ class ElasticConfig(RunConfig):
     """Relax cell, atoms and moments before straining."""
     relax_positions: bool = True
     """Relax the atoms in the strained cells."""
-    fmax: float = Field(default=0.0005, gt=0)
+    fmax: float = Field(default=0.0001, gt=0)
     """Largest force at convergence, in eV/Å."""
-    stress_tol: float = Field(default=0.02, gt=0)
+    stress_tol: float = Field(default=0.001, gt=0)
     """Largest stress of the relaxed structure, in GPa."""
-    magforce_tol: float = Field(default=0.0001, gt=0)
+    magforce_tol: float = Field(default=0.00001, gt=0)
     """Largest magnetic force at convergence, in eV/μB."""
     max_steps: int = Field(default=1000, ge=0)
     """Largest number of steps of each relaxation."""

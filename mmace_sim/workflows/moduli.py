@@ -17,7 +17,8 @@ class ElasticConstants:
     Attributes:
         tensor: pymatgen's ``ElasticTensor``, in GPa, in the Cartesian axes of the structure.
         tensor_ieee: The same in the axes of the IEEE standard: the cubic axes, c along z, ...
-        fit_error_gpa: Root mean square of what symmetry leaves of the measured constants (C₁₂ against C₂₁), in GPa.
+        fit_error_gpa: Estimated uncertainty, in GPa: what symmetry leaves of the measured constants (C₁₂ against C₂₁),
+            what atoms and moments that are not relaxed to the end do, and terms of the series that are not fitted.
     """
 
     tensor: Any

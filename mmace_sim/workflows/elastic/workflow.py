@@ -24,6 +24,7 @@ from mmace_sim.workflows.elastic.symmetry import (
     sufficient_strains,
     to_mandel,
 )
+from mmace_sim.workflows.elastic.uncertainty import relaxation_error_gpa, slopes
 from mmace_sim.workflows.moduli import ElasticConstants
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult
 from mmace_sim.workflows.singlepoint import PointResult, converged, first_problem, point_result
@@ -37,6 +38,9 @@ MOMENT_MODES: dict[str, tuple[str, ...]] = {
 
 RUNAWAY: float = 0.3
 """Moments that change by more than this (μB) under a small strain do not respond to it: they slide to another state."""
+
+LARGE_ERROR: float = 0.01
+"""Uncertainty relative to the largest constant from which on it is pointed out."""
 
 LARGE_PRESSURE_GPA: float = 1.0
 """Stress of the reference (GPa) from which on it is pointed out."""
@@ -130,9 +134,9 @@ class ElasticTensorCalculation:
         magnitudes: Sequence[float] = (0.005, 0.01),
         symmetry: bool = True,
         symprec: float = 0.01,
-        fmax: float = 5e-4,
-        stress_tol: float = 0.02,
-        magforce_tol: float = 1e-4,
+        fmax: float = 1e-4,
+        stress_tol: float = 1e-3,
+        magforce_tol: float = 1e-5,
         max_steps: int = 1000,
         **settings: Any,
     ) -> None:
@@ -255,13 +259,6 @@ def _largest_change(reference: Atoms, points: Sequence[PointResult]) -> float:
     return float(max(changes, default=0.0))
 
 
-def _slope(magnitudes: Float[np.ndarray, " n"], odd: Float[np.ndarray, "n 6"]) -> Float[np.ndarray, " 6"]:
-    """Derivative at zero of an odd function; two magnitudes or more tell the cubic term from the linear one."""
-    powers = (1, 3) if len(magnitudes) > 1 else (1,)
-    design = np.stack([magnitudes**power for power in powers], axis=1) / magnitudes.max()
-    return np.linalg.lstsq(design, odd / magnitudes.max(), rcond=None)[0][0]
-
-
 def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
     """Fit the constants to what was computed."""
     points = result.points[mode]
@@ -282,10 +279,11 @@ def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
     pairs = (good[::2] & good[1::2]).reshape(-1, len(plan.magnitudes))
     odd = 0.5 * EV_PER_A3_IN_GPA * (piola[::2] - piola[1::2]).reshape(*pairs.shape, 6)
     measured = pairs.any(axis=1)
-    slopes = [
-        _slope(plan.magnitudes[ok], stresses[ok]) for ok, stresses in zip(pairs, odd, strict=True) if ok.any()
+    found = [
+        slopes(plan.magnitudes[ok], values[ok]) for ok, values in zip(pairs, odd, strict=True) if ok.any()
     ]
-    fitted = fit_constants(plan.basis, np.eye(6)[plan.simple][measured], np.array(slopes).reshape(-1, 6))
+    columns = np.array([column for column, _ in found]).reshape(-1, 6)
+    fitted = fit_constants(plan.basis, np.eye(6)[plan.simple][measured], columns)
     if fitted is None:
         result.status = ElasticStatus.FAILED
         result.message = f"too few of the strained cells converged with {mode} moments ({problem})"
@@ -293,7 +291,9 @@ def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
     if not good.all():
         result.status = ElasticStatus.INCOMPLETE
         result.message += f" {np.sum(~good)} of {len(good)} strained cells are left out ({problem})"
-    constants, error = fitted
+    constants, asymmetry = fitted
+    relaxation = relaxation_error_gpa(result.reference, points, pairs, plan.magnitudes)
+    error = float(np.linalg.norm([asymmetry, relaxation, max(series for _, series in found)]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen about its own defaults
         result.constants[mode] = ElasticConstants.from_voigt(
@@ -302,5 +302,10 @@ def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
     if not result.constants[mode].stable:
         result.message += (
             f" Mechanically unstable with {mode} moments (Born): an eigenvalue of C is negative."
+        )
+    if error > LARGE_ERROR * float(np.abs(constants).max()):
+        result.message += (
+            f" The constants are uncertain by {error:.1f} GPa with {mode} moments: "
+            "take smaller tolerances or strains."
         )
     result.message = result.message.strip()
