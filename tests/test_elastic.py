@@ -327,7 +327,7 @@ def test_the_default_tolerances_give_constants_to_two_in_a_thousand():
 
 
 @pytest.mark.parametrize(
-    "loose", [{"magforce_tol": 3e-4, "fmax": 1e-4}, {"magforce_tol": 1e-5, "fmax": 3e-3}]
+    "loose", [{"magforce_tol": 3e-4, "fmax": 1e-4}, {"magforce_tol": 1e-5, "fmax": 1e-2}]
 )
 def test_the_error_is_that_of_relaxations_which_stop_early(loose):
     model, atoms = soft()
@@ -337,7 +337,7 @@ def test_the_error_is_that_of_relaxations_which_stop_early(loose):
     )
     off = np.abs(early.constants["relaxed"].c_ieee_gpa - strong.constants["relaxed"].c_ieee_gpa).max()
     said = early.constants["relaxed"].fit_error_gpa
-    assert off > 0.05
+    assert off > 0.03
     assert 0.7 * off < said < 1.5 * off
 
 

@@ -52,6 +52,7 @@ class ElasticStatus(StrEnum):
     CONVERGED = "converged"
     INCOMPLETE = "incomplete"
     MAX_STEPS = "max_steps"
+    RUNAWAY = "runaway"
     NON_FINITE = "non_finite"
     FAILED = "failed"
 
