@@ -13,12 +13,13 @@ from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch import nn
 
-from mmace_sim.errors import UnsupportedElementError
+from mmace_sim.errors import StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import INITIAL_MAGMOMS, check_atomic_numbers, get_magmoms, has_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.graph.cells import physical_stress
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
+from mmace_sim.model.moment_limits import moment_beyond
 
 
 class MMACECalculator(Calculator):
@@ -109,9 +110,12 @@ class MMACECalculator(Calculator):
             MissingMomentsError: If the structure carries no moments of its own; the results of a calculator that was
                 attached before do not count.
             UnsupportedElementError: If it holds an element that the model was not made for.
+            StructureError: If a moment is above what a converted model was made for.
         """
         super().calculate(atoms, properties, system_changes)
         self._check_elements(self.atoms)
+        if problem := moment_beyond(self.model, self.atoms.numbers, get_magmoms(self.atoms)):
+            raise StructureError(problem)
         has_volume = bool(self.atoms.cell.rank == 3 and self.atoms.pbc.any())
         graph = graph_from_atoms(
             self.atoms, self.model.r_max, device=self.model.device, dtype=self.model.dtype

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import struct
+from types import SimpleNamespace
 
 import ase.io
 import numpy as np
@@ -184,7 +185,9 @@ def test_ten_thousand_tiny_structures_are_read_and_checked(tmp_path):
     line = 'Lattice="{a} 0 0 0 {a} 0 0 0 {a}" Properties=species:S:1:pos:R:3:initial_magmoms:R:1 pbc="T T T"'
     frames = [f"1\n{line.format(a=2.2 + k * 1e-5)}\nFe 0 0 0 2.2\n" for k in range(10_000)]
     (tmp_path / "a.extxyz").write_text("".join(frames))
-    items = prepare_structures(RelaxConfig(paths=[str(tmp_path / "a.extxyz")]), IRON)
+    items = prepare_structures(
+        RelaxConfig(paths=[str(tmp_path / "a.extxyz")]), SimpleNamespace(elements=IRON)
+    )
     assert len(items) == 10_000
     assert all(isinstance(item, LoadedStructure) for item in items)
     assert items[9_999].name == "a.extxyz#9999"

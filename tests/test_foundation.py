@@ -51,6 +51,12 @@ def small(path, **fields):
     )
 
 
+def seeded(path, **fields):
+    """With the same random weights in the magnetic part."""
+    torch.manual_seed(0)
+    return small(path, **fields)
+
+
 def randomize(model, seed=0):
     """Random magnetic weights, one-body energies and a wall, as after training."""
     generator = torch.Generator().manual_seed(seed)
@@ -102,7 +108,7 @@ def test_it_starts_at_the_chosen_head(tmp_path):
     for head in ("pt_head", "tuned"):
         results = [mace_results(mace, atoms, head=head) for atoms in images]
         assert_same(small(path, head=head), results, images)
-    with pytest.raises(ModelFileError, match="heads pt_head, tuned; choose one"):
+    with pytest.raises(ModelFileError, match=r"heads pt_head, tuned; choose one as in m\.model#pt_head"):
         small(path)
     with pytest.raises(ModelFileError, match="no head 'other'"):
         small(path, head="other")
@@ -129,6 +135,29 @@ class _Identities(MagneticModelConformance):
     def model(cls, tmp_path_factory):
         path, _ = write_mace(tmp_path_factory.mktemp("foundation") / "m.model", **cls.mace)
         return randomize(small(path, **cls.fields))
+
+
+def test_a_head_behind_the_file(tmp_path):
+    path, _ = write_mace(tmp_path / "m.model", heads=["pt_head", "tuned"])
+    chosen, given = seeded(f"{path}#tuned"), seeded(path, head="tuned")
+    assert chosen.metadata["foundation"]["head"] == "tuned"
+    torch.testing.assert_close(chosen.state_dict(), given.state_dict(), rtol=0, atol=0)
+    with pytest.raises(ModelFileError, match="no head 'other'"):
+        small(f"{path}#other")
+
+
+def test_what_older_versions_left_behind_is_ignored(tmp_path):
+    """Checkpoints of November 2024 (MP-0b, 0b2) hold buffers of a repulsion that was cut off otherwise before."""
+    path, mace = write_mace(tmp_path / "m.model", pair_repulsion=True)
+    expected = seeded(path)
+    repulsion = mace.pair_repulsion_fn
+    repulsion.register_buffer("r_max", torch.tensor(5.0))
+    repulsion.cutoff = torch.nn.Module()
+    repulsion.cutoff.register_buffer("p", torch.tensor(6))
+    repulsion.cutoff.register_buffer("r_max", torch.tensor(5.0))
+    save_mace(mace, tmp_path / "old.model")
+    found = seeded(tmp_path / "old.model")
+    torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
 
 
 class TestWithoutSpinOrbit(_Identities):

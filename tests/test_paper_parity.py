@@ -142,10 +142,6 @@ class TestRefusals:
         with pytest.raises(ModelFileError, match="max_m_ell = 2, but the weights say 1"):
             self.convert({"max_m_ell": 2})
 
-    def test_trained_bessel_weights(self):
-        with pytest.raises(ModelFileError, match="were trained"):
-            self.convert(**{"radial_embedding.bessel_fn.bessel_weights": np.ones(8)})
-
     def test_foreign_couplings(self):
         key = "products.0.symmetric_contractions.contractions.0.U_matrix_2"
         with pytest.raises(ModelFileError, match="not those of MACE"):

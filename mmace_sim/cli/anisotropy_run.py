@@ -89,7 +89,7 @@ def run_anisotropy(config: AnisotropyConfig, *, resume: bool, force: bool, quiet
 
     def build(model: Any) -> list[LoadedStructure | FailedStructure]:
         spin_orbit_host(model, None)  # refuses before anything is written
-        return prepare_structures(config, model.elements)
+        return prepare_structures(config, model)
 
     with open_run("anisotropy", config, resume=resume, force=force, build=build) as run:
         compute = _map if config.map else _anisotropy

@@ -20,6 +20,7 @@ from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.workflows.bain import BainMap, BainPath, BainResult, lowest_along_path
 from mmace_sim.workflows.initial_moments import high_spin_lengths
+from mmace_sim.workflows.moment_range import largest_moments
 from mmace_sim.workflows.output import entry_head, finite_or_none, write_csv
 from mmace_sim.workflows.structure_files import file_names
 from mmace_sim.workflows.structures import LoadedStructure
@@ -152,7 +153,7 @@ def element_builder(symbol: str | None) -> Callable[[Any], list[LoadedStructure]
                 f"got {got}; name files, or one of the model's elements: --element {'|'.join(known)}."
             )
         atoms = bulk(name, "bcc", a=(2 * _known_volume(name)) ** (1 / 3), cubic=True)
-        set_magmoms(atoms, high_spin_lengths(atoms))
+        set_magmoms(atoms, high_spin_lengths(atoms, largest_moments(model)))
         return [LoadedStructure(f"element {name}", 0, name, atoms)]
 
     return build

@@ -1,11 +1,19 @@
 """``mmace-sim convert``: checkpoints of the published magnetic MACE code to model files."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mmace_sim.cli import options
+
+
+class Precision(StrEnum):
+    """Floating-point types of a model file."""
+
+    FLOAT64 = "float64"
+    FLOAT32 = "float32"
 
 
 def convert(
@@ -32,6 +40,9 @@ def convert(
         bool,
         typer.Option("--smooth-cutoff", help="Let pairs fade out over the last 0.5 Å before the cutoff."),
     ] = False,
+    dtype: Annotated[
+        Precision, typer.Option(help="Floating-point type of the weights in the file.")
+    ] = Precision.FLOAT64,
     name: Annotated[str | None, typer.Option(help="Name of the model.", show_default="of the file")] = None,
     licence: Annotated[
         str | None, typer.Option("--license", help="Licence of the weights, kept in the file.")
@@ -50,6 +61,8 @@ def convert(
     from mmace_sim.cli.run_dir import open_file
 
     with quiet_imports():
+        import torch
+
         from mmace_sim.workflows.convert import convert as convert_file
     with open_file(output, "convert", force=force, inputs=[source]):
         model = convert_file(
@@ -59,6 +72,7 @@ def convert(
             time_reversal=time_reversal,
             saturate=saturate,
             smooth_cutoff=smooth_cutoff,
+            dtype=getattr(torch, dtype.value),
             metadata={"name": name, "license": licence, "citation": citation},
         )
     if quiet:
@@ -72,3 +86,8 @@ def convert(
     typer.echo("It violates:" if violations else "It violates none of the identities that were measured.")
     for text in violations.values():
         typer.echo(f"  {text}")
+    kept = [entry["statement"] for entry in model.metadata["identities"].values() if entry["holds"]]
+    if violations and kept:
+        typer.echo("It obeys:")
+        for text in kept:
+            typer.echo(f"  {text}")

@@ -38,7 +38,8 @@ def finetune(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Build a magnetic model around a non-magnetic MACE of mace-torch, in place of MODEL.",
+            help="Build a magnetic model around a non-magnetic MACE of mace-torch, in place of MODEL; `#HEAD` behind "
+            "it chooses one of several heads.",
             rich_help_panel=START,
         ),
     ] = None,

@@ -13,6 +13,7 @@ from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.cells import free_strains, parse_cell_mask
 from mmace_sim.workflows.checks import check_geometry, check_moments
 from mmace_sim.workflows.initial_moments import initial_magmoms
+from mmace_sim.workflows.moment_range import check_moment_range, largest_moments
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, load_structures
 
 
@@ -43,12 +44,12 @@ def load_run_model(config: ModelRunConfig) -> Any:
     return model
 
 
-def prepare_structures(config: RunConfig, elements: list[int]) -> list[LoadedStructure | FailedStructure]:
+def prepare_structures(config: RunConfig, model: Any) -> list[LoadedStructure | FailedStructure]:
     """Read, initialise the moments of, and check every structure.
 
     Args:
         config: The merged configuration.
-        elements: Atomic numbers that the model knows.
+        model: The energy model.
 
     Returns:
         Structures that can be computed and those that cannot, in the order of the files.
@@ -65,17 +66,16 @@ def prepare_structures(config: RunConfig, elements: list[int]) -> list[LoadedStr
             f"no structures in {', '.join(config.paths)}. Name files, or folders with CIF, mCIF, POSCAR, extxyz or "
             "JSON files."
         )
-    return [_prepare(item, config, elements) if isinstance(item, LoadedStructure) else item for item in items]
+    return [_prepare(item, config, model) if isinstance(item, LoadedStructure) else item for item in items]
 
 
-def _prepare(
-    item: LoadedStructure, config: RunConfig, elements: list[int]
-) -> LoadedStructure | FailedStructure:
+def _prepare(item: LoadedStructure, config: RunConfig, model: Any) -> LoadedStructure | FailedStructure:
     try:
-        check_geometry(item.atoms, elements)
-        moments, note = initial_magmoms(item.atoms, config.initial_magmoms)
+        check_geometry(item.atoms, model.elements)
+        moments, note = initial_magmoms(item.atoms, config.initial_magmoms, largest=largest_moments(model))
         set_magmoms(item.atoms, moments)
         check_moments(item.atoms)
+        check_moment_range(item.atoms, model)
     except StructureError as error:
         return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
     item.guessed_moments = bool(note)

@@ -173,7 +173,7 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
     with quiet_imports():
         model = load_run_model(config)
     dynamics = _dynamics(config, model)
-    items = prepare_structures(config, model.elements)
+    items = prepare_structures(config, model)
     _relax_guesses([item for item in items if isinstance(item, LoadedStructure)], config, model)
     matrix = parse_supercell(config.supercell)
     for item in items:

@@ -244,7 +244,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             fixed(row.get("energy"), "{:.6f}"),
             fixed(None if above is None else 1000 * above, "{:.2f}"),
             str(row.get("n_starts") or "–"),
-            " ".join(f"{symbol} {value:.2f}" for symbol, value in species.items()) or "–",
+            " ".join(f"{symbol} {fixed(value, '{:.2f}')}" for symbol, value in species.items()) or "–",
             fixed(row.get("total_magmom"), "{:.2f}"),
             row.get("magnetic_order") or "–",
             row.get("magnetic_space_group") or "–",

@@ -270,7 +270,7 @@ def open_run(
     """
     with quiet_imports():
         model = load_run_model(config)
-    items = build(model) if build is not None else prepare_structures(config, model.elements)
+    items = build(model) if build is not None else prepare_structures(config, model)
     run = PropertyRun(command, config, Path(config.output), model, items, now())
     if resume is not None:
         with open_resumable(run, resume=resume, force=force) as run.manifest:

@@ -1,11 +1,11 @@
 """The table that a run ends with."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +19,9 @@ MAX_ROWS = 100
 
 _WRAPPING = {"file": 12, "order\nbefore → after": 15, "status": 6}
 """Columns that may take several lines on a narrow terminal, with their least width."""
+
+WIDEST: float = 1e9
+"""Numbers from this on (and those that are not finite) are nonsense in any of our units."""
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("file", "left"), ("formula", "left"), ("E/atom\neV", "right"), ("ΔE/atom\neV", "right"), ("|m|\nμB", "left"),
@@ -107,8 +110,10 @@ def _row(entry: dict[str, Any]) -> list[str]:
         entry.get("formula") or "",
         fixed(entry.get("energy_per_atom"), "{:.4f}"),
         fixed(entry.get("energy_change_per_atom"), "{:+.4f}"),
-        " ".join(f"{symbol} {value:.2f}" for symbol, value in species.items()) if species else "–",
-        f"{np.linalg.norm(total):.2f}" if total else "–",
+        " ".join(f"{symbol} {fixed(value, '{:.2f}')}" for symbol, value in species.items())
+        if species
+        else "–",
+        fixed(math.hypot(*total) if total else None, "{:.2f}"),
         f"{before}\u00a0→ {after or '–'}" if before else "–",
         fixed(None if change is None else 100 * change, "{:+.2f}"),
         str(entry.get("steps") or 0),
@@ -117,7 +122,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
 
 
 def fixed(value: float | None, form: str) -> str:
-    """A number in a format, or a dash.
+    """A number in a format, or a dash; one that no column is wide enough for in powers of ten.
 
     Args:
         value: The number.
@@ -126,7 +131,9 @@ def fixed(value: float | None, form: str) -> str:
     Returns:
         Text of a cell.
     """
-    return "–" if value is None else form.format(value)
+    if value is None:
+        return "–"
+    return form.format(value) if abs(value) < WIDEST else f"{value:.2e}"
 
 
 def _grouped(entries: list[dict[str, Any]]) -> dict[str, list[str]]:

@@ -42,6 +42,11 @@ class MagneticModel(nn.Module):
         return self.config.atomic_numbers
 
     @property
+    def moment_limits(self) -> dict[int, float]:
+        """Moments of elements, in μB, above which an energy means nothing; empty if they have an energy everywhere."""
+        return {}
+
+    @property
     def heads(self) -> list[str]:
         """Names of the data sets with reference energies of their own."""
         return list(self.config.heads)

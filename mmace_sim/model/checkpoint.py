@@ -18,6 +18,7 @@ from mmace_sim.model.config import DEFAULT_HEAD, ArchitectureConfig
 from mmace_sim.model.header import FORMAT_VERSION, read_header
 from mmace_sim.model.heads import choose_heads
 from mmace_sim.model.registry import resolve_model, split_head
+from mmace_sim.nn.shapes import ShapesOnly
 
 _KEY = "mmace_sim"
 _DTYPES: dict[str, torch.dtype] = {"F64": torch.float64, "F32": torch.float32}
@@ -187,7 +188,7 @@ class _ModelFile:
 
     def check_sizes(self) -> None:
         """Compare names, shapes and types of the weights with those of the model, built without memory."""
-        with torch.device("meta"):
+        with ShapesOnly():
             model = ARCHITECTURES[self.header["architecture"]].model(self.config)
         found = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
         dtype = _DTYPES.get(found["scale"].get_dtype()) if "scale" in found else None

@@ -13,8 +13,9 @@ from mmace_sim.model.foundation_mmace import MAGNETIC_FIELDS, FoundationConfig, 
 from mmace_sim.model.foundation_weights import backbone_fields, element_numbers, fill_foundation
 from mmace_sim.model.from_mace import download_foundation
 from mmace_sim.model.mace_weights import UpstreamWeights
+from mmace_sim.model.registry import is_file, split_head
 from mmace_sim.model.unpickle import Record, read_pickled_module
-from mmace_sim.model.upstream_file import activations, check_options
+from mmace_sim.model.upstream_file import activations, check_name, check_options, check_radial
 
 CLASSES: tuple[str, ...] = ("MACE", "ScaleShiftMACE")
 """Classes of mace-torch whose function we have."""
@@ -31,18 +32,14 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "products": ("EquivariantProductBasisBlock",),
     "readouts": ("LinearReadoutBlock", "NonLinearReadoutBlock"),
 }
-_RADIAL: dict[str, tuple[str, ...]] = {
-    "bessel_fn": ("BesselBasis",),
-    "cutoff_fn": ("PolynomialCutoff",),
-    "distance_transform": ("AgnesiTransform",),
-}
 
 
 class FoundationFile:
     """A checkpoint of a non-magnetic MACE, read without importing or running anything that it names.
 
     Args:
-        name_or_path: File of ``torch.save(model)``, or name of a foundation model (see :func:`find_foundation`).
+        name_or_path: File of ``torch.save(model)``, or name of a foundation model (see :func:`find_foundation`), with
+            ``#HEAD`` behind it to choose one of several heads.
 
     Attributes:
         path: The file.
@@ -56,6 +53,7 @@ class FoundationFile:
 
     def __init__(self, name_or_path: str | Path) -> None:
         self.path = find_foundation(name_or_path)
+        self._chosen = split_head(name_or_path)[1]
         self.record = read_pickled_module(self.path)
         try:
             _check_class(self.record)
@@ -134,9 +132,11 @@ class FoundationFile:
         return model.eval()
 
     def _head(self, head: str | None) -> str:
-        names = ", ".join(self.heads)
+        names, head = ", ".join(self.heads), head or self._chosen
         if head is None and len(self.heads) > 1:
-            raise ModelFileError(f"{self.path}: the foundation has the heads {names}; choose one.")
+            raise ModelFileError(
+                f"{self.path}: the foundation has the heads {names}; choose one as in {self.path.name}#{self.heads[0]}."
+            )
         if head is not None and head not in self.heads:
             raise ModelFileError(f"{self.path}: there is no head '{head}'; the foundation has {names}.")
         return head or self.heads[0]
@@ -174,11 +174,14 @@ def from_foundation(
 def find_foundation(name_or_path: str | Path) -> Path:
     """File of a foundation: a path, or a name that mace-torch knows ("small", "medium-mpa-0", …) and downloads.
 
+    Args:
+        name_or_path: Either, perhaps with ``#HEAD`` behind it.
+
     Raises:
         ModelFileError: If it is neither, or cannot be downloaded.
     """
-    path = Path(name_or_path)
-    return path if path.is_file() else download_foundation(str(name_or_path))
+    name = split_head(name_or_path)[0]
+    return Path(name) if is_file(name) else download_foundation(name)
 
 
 def _check_class(record: Record) -> None:
@@ -196,16 +199,15 @@ def _check_blocks(record: Record) -> list[str]:
     """Names of the interaction blocks, if all parts are supported."""
     for group, known in _PARTS.items():
         for name, part in _part(record, group).children.items():
-            _check_name(f"{group}.{name}", part.name, known)
-    for name, part in _part(record, "radial_embedding").children.items():
-        _check_name(f"radial_embedding.{name}", part.name, _RADIAL.get(name, ()))
+            check_name(f"{group}.{name}", part.name, known)
+    check_radial(record)
     blocks = [part.name for part in _part(record, "interactions").children.values()]
     for k, block in enumerate(blocks):
-        _check_name(f"interactions.{k}", block, [b for b in BLOCKS if BLOCKS[b] or k == 0])
+        check_name(f"interactions.{k}", block, [b for b in BLOCKS if BLOCKS[b] or k == 0])
     if any(("Density" in block) != ("Density" in blocks[0]) for block in blocks):
         raise ModelFileError(f"mixes interaction blocks ({', '.join(blocks)}), which is not supported.")
     for activation in activations(record):
-        _check_name("the gate of a readout", activation, ("silu",))
+        check_name("the gate of a readout", activation, ("silu",))
     return blocks
 
 
@@ -213,13 +215,6 @@ def _part(record: Record, name: str) -> Record:
     if name not in record.children:
         raise ModelFileError(f"the model has no '{name}'; the file is incomplete.")
     return record.children[name]
-
-
-def _check_name(place: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise ModelFileError(
-            f"{place} is {name}, which is not supported; supported are {', '.join(known) or 'none'}."
-        )
 
 
 def _neighbors(record: Record) -> float:

@@ -10,20 +10,21 @@ from torch import Tensor
 from mmace_sim.errors import ModelFileError
 from mmace_sim.model.foundation_mmace import FoundationLayer, FoundationMMACE
 from mmace_sim.model.mace_weights import (
+    REPULSION,
+    TRANSFORM,
     UpstreamWeights,
     common_fields,
+    fill_bessel,
     fill_contraction,
     fill_linears,
     fill_mlp,
     fill_readout,
     fill_species,
+    fill_table,
     number_of_heads,
 )
-from mmace_sim.nn.foundation import PairTable
 
 PRODUCT = "products.{}.symmetric_contractions.contractions"
-TRANSFORM = "radial_embedding.distance_transform"
-REPULSION = "pair_repulsion_fn"
 
 
 def backbone_fields(weights: UpstreamWeights, *, residual_first: bool) -> dict[str, Any]:
@@ -65,15 +66,11 @@ def fill_foundation(model: FoundationMMACE, weights: UpstreamWeights, head: int)
     rows = [numbers.index(z) for z in model.elements]
     embedding = weights("node_embedding.linear.weight", len(numbers), model.config.num_channels)
     model.embedding.copy_(embedding[rows] / math.sqrt(len(numbers)))
-    model.radial_basis.frequencies.copy_(weights("radial_embedding.bessel_fn.bessel_weights"))
-    model.radial_basis.prefactor.copy_(weights("radial_embedding.bessel_fn.prefactor"))
+    fill_bessel(model.radial_basis, weights)
     if model.radial_basis.transform is not None:
-        _fill_table(model.radial_basis.transform, weights, TRANSFORM, model.elements)
+        fill_table(model.radial_basis.transform, weights, TRANSFORM, model.elements)
     if model.repulsion is not None:
-        _fill_table(model.repulsion, weights, REPULSION, model.elements)
-        model.repulsion.charges.copy_(torch.tensor(model.elements))
-        if int(weights(f"{REPULSION}.p")) != model.repulsion.p:
-            raise ModelFileError(f"{REPULSION}.p is another than that of the radial cutoff.")
+        fill_table(model.repulsion, weights, REPULSION, model.elements)
     for k, layer in enumerate(model.layers):
         _fill_layer(layer, weights, k, model, rows)
         fill_readout(model.readouts[k], weights, f"readouts.{k}", head, n_heads)
@@ -84,12 +81,6 @@ def fill_foundation(model: FoundationMMACE, weights: UpstreamWeights, head: int)
             f"the model holds weights that are not supported: {', '.join(unknown[:5])}"
             f"{' ...' if len(unknown) > 5 else ''}."
         )
-
-
-def _fill_table(table: PairTable, weights: UpstreamWeights, name: str, elements: Sequence[int]) -> None:
-    table.covalent_radii.copy_(weights(f"{name}.covalent_radii")[elements])
-    for key in ("a", "q", "p") if name == TRANSFORM else ("c", "a_exp", "a_prefactor"):
-        getattr(table, key).copy_(weights(f"{name}.{key}"))
 
 
 def _fill_layer(

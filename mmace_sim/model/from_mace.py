@@ -12,18 +12,24 @@ import torch
 
 from mmace_sim.errors import ModelFileError
 from mmace_sim.model.mace_weights import (
+    REPULSION,
+    TRANSFORM,
     UpstreamWeights,
     common_fields,
+    fill_bessel,
     fill_contraction,
     fill_linears,
     fill_mlp,
     fill_readout,
     fill_species,
+    fill_table,
     layer_shapes,
     number_of_heads,
 )
+from mmace_sim.model.one_body_weights import fill_one_body, one_body_fields
 from mmace_sim.model.paper_mmace import PaperConfig, PaperLayer, PaperMMACE
-from mmace_sim.nn.paper_interaction import coupling_paths
+from mmace_sim.nn.foundation import FoundationRadialBasis
+from mmace_sim.nn.paper_interaction import DensityKind, coupling_paths
 from mmace_sim.nn.paper_product import SELF_MLP
 
 
@@ -85,9 +91,12 @@ def read_config(weights: UpstreamWeights, config: Mapping[str, Any]) -> PaperCon
         "max_m_ell": _max_m_ell(weights, fields["max_ell"], int(fields["hidden_irreps"].split("x")[0])),
         "max_moment": dict(zip(numbers, weights("m_max").flatten().tolist(), strict=True)),
         "num_moment_basis": n_features - fields["num_bessel"],
-        "num_one_body": max(weights("onebody_magmombasis_coeffs").shape[1] - 1, 1)
-        if "onebody_magmombasis_coeffs" in weights
-        else 1,
+        "distance_transform": "agnesi" if f"{TRANSFORM}.q" in weights else "none",
+        "pair_repulsion": bool(config.get("pair_repulsion", f"{REPULSION}.c" in weights)),
+        "stored_bessel": not _usual_bessel(weights, fields),
+        "first_density": _density(weights, 0, fields["num_bessel"]),
+        "later_density": _later_density(weights, fields),
+        **one_body_fields(weights),
         "clamp": bool(config.get("clamp_moments", False)),
         "time_reversal": bool(config.get("time_reversal", False)),
         "saturate": bool(config.get("saturate", False)),
@@ -136,29 +145,49 @@ def _max_m_ell(weights: UpstreamWeights, max_ell: int, n_channels: int) -> int:
     )
 
 
+def _usual_bessel(weights: UpstreamWeights, fields: Mapping[str, Any]) -> bool:
+    """Whether the radial functions are those of n π / r_max to the last digit."""
+    usual = FoundationRadialBasis(fields["r_max"], fields["num_bessel"], 2, None)
+    name = "radial_embedding.bessel_fn"
+    pairs = (("bessel_weights", usual.frequencies), ("prefactor", usual.prefactor.reshape(1)))
+    return all(
+        torch.allclose(weights(f"{name}.{key}").flatten(), value, rtol=1e-14, atol=0.0)
+        for key, value in pairs
+    )
+
+
+def _density(weights: UpstreamWeights, layer: int, num_bessel: int) -> DensityKind:
+    """What the messages of a layer are divided by."""
+    if f"interactions.{layer}.density_gate.layer0.weight" in weights:
+        return "gated"
+    n_features = layer_shapes(weights, f"interactions.{layer}.density_fn")[0][0]
+    return "distance" if n_features == num_bessel else "moment"
+
+
+def _later_density(weights: UpstreamWeights, fields: Mapping[str, Any]) -> DensityKind:
+    kinds = {_density(weights, k, fields["num_bessel"]) for k in range(1, fields["num_interactions"])}
+    if len(kinds) > 1:
+        raise ModelFileError("the layers after the first divide their messages by different densities.")
+    return kinds.pop() if kinds else "distance"
+
+
 def _fill_atoms(model: PaperMMACE, weights: UpstreamWeights, head: int) -> None:
-    """Embedding, reference energies and scale; the radial basis is checked only."""
+    """Embedding, radial basis, repulsion, reference energies and scale."""
     config = model.config
     n_species, K = len(config.atomic_numbers), config.num_channels
     model.embedding.copy_(weights("node_embedding.linear.weight", n_species, K) / math.sqrt(n_species))
-    frequencies = weights("radial_embedding.bessel_fn.bessel_weights")
-    if not torch.allclose(frequencies, model.radial_basis.frequencies, rtol=1e-5):
-        raise ModelFileError(
-            "radial_embedding.bessel_fn.bessel_weights of the upstream model were trained; only n π / r_max is "
-            "supported."
-        )
+    if config.stored_bessel:
+        fill_bessel(model.radial_basis, weights)
+    if model.radial_basis.transform is not None:
+        fill_table(model.radial_basis.transform, weights, TRANSFORM, model.elements)
+    if model.repulsion is not None:
+        fill_table(model.repulsion, weights, REPULSION, model.elements)
     scale = weights("scale_shift.scale").flatten()
     shift = weights("scale_shift.shift").flatten()
     scale, shift = scale[head if len(scale) > 1 else 0], shift[head if len(shift) > 1 else 0]
     model.scale.copy_(scale)
-    reference = model.reference
     energies = torch.atleast_2d(weights("atomic_energies_fn.atomic_energies"))[head] + shift
-    if "onebody_magmombasis_coeffs" in weights:
-        coefficients = weights("onebody_magmombasis_coeffs")[:, :, head]
-        constant = coefficients.sum(dim=1) - weights("one_body_magmom_const_correction")[:, head]
-        energies = energies + scale * constant  # all T_n are 1 for a zero moment
-        reference.one_body[:, : coefficients.shape[1] - 1] = scale * coefficients[:, 1:]
-    reference.atomic_energies.copy_(energies)
+    model.reference.atomic_energies.copy_(energies + fill_one_body(model.reference, weights, head, scale))
 
 
 def _fill_layer(layer: PaperLayer, weights: UpstreamWeights, k: int, config: PaperConfig) -> None:
@@ -170,6 +199,9 @@ def _fill_layer(layer: PaperLayer, weights: UpstreamWeights, k: int, config: Pap
     )
     fill_mlp([interaction.second_weights.weight], weights, f"{block}.conv_tp_weights_magmom")
     fill_mlp(interaction.density.weights, weights, f"{block}.density_fn")
+    if interaction.moment_density is not None and interaction.density_gate is not None:
+        fill_mlp(interaction.moment_density.weights, weights, f"{block}.density_fn_magmom")
+        fill_mlp(interaction.density_gate.weights, weights, f"{block}.density_gate")
     fill_linears(interaction.mix, weights, f"{block}.magmom_linear.weight")
     if interaction.species_mix is not None:
         fill_species(interaction.species_mix, weights, f"{block}.magmom_skip_tp.weight", n_species)

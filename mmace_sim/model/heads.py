@@ -9,7 +9,9 @@ from mmace_sim.errors import ModelFileError
 from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.config import ArchitectureConfig
 
-HEAD_TABLES: tuple[str, ...] = ("reference.atomic_energies", "reference.one_body")
+HEAD_TABLES: tuple[str, ...] = tuple(
+    f"reference.{name}" for name in ("atomic_energies", "one_body", "last_knot", "barrier")
+)
 """Tensors of a model with one row for each element of each head."""
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmace_sim.errors import ModelFileError
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.nn.angular import symmetric_couplings
+from mmace_sim.nn.foundation import FoundationRadialBasis, PairRepulsion, PairTable
 from mmace_sim.nn.ops import SILU_NORM, ChannelLinear, Mlp, SpeciesLinear
 from mmace_sim.nn.product import SymmetricContraction
 
@@ -21,12 +22,17 @@ E3NN_SILU_NORM: float = 1.6791767923989418
 
 ALL_ELEMENTS: slice = slice(None)
 
+TRANSFORM: str = "radial_embedding.distance_transform"
+REPULSION: str = "pair_repulsion_fn"
+
 _INERT = re.compile(
     r"(\.bias|\.output_mask|\.conv_tp\.weight|\.magmom_conv_tp\.weight|\._w3j_\d_\d_\d|\.U_matrix_\d|\.n"
     r"|bessel_fn\.(r_max|prefactor)|cutoff_fn\.r_max|\.weights_(max|\d+)_zeroed)$|^num_interactions$"
-    r"|^(magmom_products|magmom_readouts|spherical_harmonics|mag_solid_harmoics)\."
+    r"|^pair_repulsion_fn\.(cutoff\.p|cutoff\.r_max|r_max)$|^one_body_magmom_exp_scaling$"
+    r"|^(magmom_products|magmom_readouts|spherical_harmonics|mag_solid_harmoics|joint_embedding|embedding_readout)\."
 )
-"""Entries that hold no weight of their own: masks, coupling coefficients, unused modules."""
+"""Entries that hold no weight of their own: masks, coupling coefficients, modules that are not called, and what older
+versions left behind."""
 
 
 class UpstreamWeights:
@@ -226,3 +232,32 @@ def _upstream_couplings(weights: UpstreamWeights, name: str, max_ell: int, nu: i
     tensor = tensor.reshape(2 * ell + 1, *[n] * nu, tensor.shape[-1]).movedim(-1, 0)
     reordered = [tensor.permute(0, 1, *order) for order in itertools.permutations(range(2, nu + 2))]
     return sum(reordered) / len(reordered)
+
+
+def fill_bessel(basis: FoundationRadialBasis, weights: UpstreamWeights) -> None:
+    """Frequencies and prefactor of the radial functions, and the transformation of distances."""
+    name = "radial_embedding.bessel_fn"
+    basis.frequencies.copy_(weights(f"{name}.bessel_weights", *basis.frequencies.shape))
+    basis.prefactor.copy_(weights(f"{name}.prefactor").reshape(()))
+
+
+def fill_table(table: PairTable, weights: UpstreamWeights, name: str, elements: Sequence[int]) -> None:
+    """A formula of pairs of elements: covalent radii and constants.
+
+    Args:
+        table: `AgnesiTransform` or `PairRepulsion` to fill.
+        weights: Weights.
+        name: Where upstream has it.
+        elements: Atomic numbers of our elements.
+
+    Raises:
+        ModelFileError: If the repulsion is cut off by another polynomial than the radial functions.
+    """
+    table.covalent_radii.copy_(weights(f"{name}.covalent_radii")[list(elements)])
+    for key, buffer in table.named_buffers():
+        if key not in ("covalent_radii", "charges"):
+            buffer.copy_(weights(f"{name}.{key}").reshape(buffer.shape))
+    if isinstance(table, PairRepulsion):
+        table.charges.copy_(torch.tensor(elements))
+        if int(weights(f"{name}.p")) != table.p:
+            raise ModelFileError(f"{name}.p is another than that of the radial cutoff.")

@@ -1,23 +1,24 @@
 """The published magnetic MACE architecture, with its defects and the options that repair them."""
 
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ArchitectureConfig, Basis, Width
-from mmace_sim.model.reference import ReferenceEnergy
+from mmace_sim.model.paper_reference import PaperReference, SplineReference
 from mmace_sim.nn.angular import spherical_harmonics, split_degrees
-from mmace_sim.nn.moments import chebyshev
+from mmace_sim.nn.foundation import AgnesiTransform, FoundationRadialBasis, PairRepulsion
 from mmace_sim.nn.ops import NeighborLayout, SpeciesLinear
-from mmace_sim.nn.paper_interaction import PaperEdges, PaperInteraction, coupling_paths
-from mmace_sim.nn.paper_moments import moment_harmonics, saturate_outside, squared_ratio
+from mmace_sim.nn.paper_interaction import DensityKind, PaperEdges, PaperInteraction, coupling_paths
+from mmace_sim.nn.paper_moments import moment_functions, moment_harmonics, saturate_outside
 from mmace_sim.nn.paper_product import PaperProduct
-from mmace_sim.nn.radial import RadialBasis, polynomial_cutoff
+from mmace_sim.nn.radial import polynomial_cutoff
 from mmace_sim.nn.readout import mace_readouts
 
 FADING_WIDTH: float = 0.5
@@ -35,7 +36,19 @@ class PaperConfig(ArchitectureConfig):
     num_moment_basis: Basis = 8
     """Number of Chebyshev functions of a moment's length in the network."""
     num_one_body: Basis = 9
-    """Number of Chebyshev functions of the one-body energy, not counting the constant."""
+    """Number of Chebyshev functions of the one-body energy, not counting the constant, or of knots of its spline."""
+    one_body: Literal["chebyshev", "spline"] = "chebyshev"
+    """The one-body energy: Chebyshev functions of 1 − 2 m²/m_max², or a natural cubic spline in m²."""
+    distance_transform: Literal["none", "agnesi"] = "none"
+    """What the radial basis is a function of."""
+    pair_repulsion: bool = False
+    """Whether there is a Ziegler–Biersack–Littmark repulsion, before the scale."""
+    stored_bessel: bool = False
+    """Whether frequencies and prefactor of the radial functions are weights, not n π / r_max and √(2 / r_max)."""
+    first_density: DensityKind = "distance"
+    """What the message of the first layer is divided by."""
+    later_density: DensityKind = "distance"
+    """What the messages of the other layers are divided by."""
     time_reversal: bool = False
     """Repair: evaluate ½[E(m) + E(−m)]. The published function is neither even in m nor under inversion."""
     saturate: bool = False
@@ -45,6 +58,12 @@ class PaperConfig(ArchitectureConfig):
     """Repair: pairs fade out over the last 0.5 Å before the cutoff, where the published energy jumps."""
     clamp: bool = False
     """Whether Chebyshev functions keep their value above the largest moment, as in later upstream versions."""
+
+    @model_validator(mode="after")
+    def _enough_knots(self) -> "PaperConfig":
+        if self.one_body == "spline" and self.num_one_body < 3:
+            raise ValueError(f"num_one_body = {self.num_one_body}, but a spline has at least 3 knots")
+        return self
 
     def moment_scale(self, atomic_number: int) -> float:
         """Largest moment of an element, in μB, exactly as given; 1 where it is not known or zero."""
@@ -57,40 +76,6 @@ class PaperConfig(ArchitectureConfig):
         second = coupling_paths([path.out for path in first], self.max_m_ell, self.max_ell)
         n_components = sum(2 * first[path.source].source + 1 for path in second)
         return (2 if self.time_reversal else 1) * 3 * n_components * self.num_channels
-
-
-class PaperReference(ReferenceEnergy):
-    """E0_z + E1_z(m·m) in the Chebyshev functions T₁ … of 1 − 2 m·m/m_max², minus their values at m = 0.
-
-    Args:
-        max_moment: Largest moment of each element, in μB.
-        num_basis: Number of functions.
-        saturated: Whether moments saturate and a wall rises above the largest moment.
-        clamped: Whether the functions are constant above the largest moment.
-    """
-
-    def __init__(
-        self, max_moment: Sequence[float], num_basis: int, *, saturated: bool, clamped: bool
-    ) -> None:
-        super().__init__(max_moment, num_basis)
-        self.saturated = saturated
-        self.clamped = clamped
-
-    def basis(
-        self, magmoms: Float[Tensor, "n_atoms 3"], species: Int[Tensor, " n_atoms"]
-    ) -> Float[Tensor, "n_atoms n_basis"]:
-        """Functions of m·m that vanish for a zero moment."""
-        max_moment = self.max_moment[species]
-        if self.saturated:
-            magmoms = saturate_outside(magmoms, max_moment)
-        return moment_functions(magmoms, max_moment, self.num_basis, clamped=self.clamped) - 1.0
-
-    def wall(
-        self, magmoms: Float[Tensor, "n_atoms 3"], species: Int[Tensor, " n_atoms"]
-    ) -> Float[Tensor, " n_atoms"]:
-        """The wall, in eV; none in the published function."""
-        wall = super().wall(magmoms, species)
-        return wall if self.saturated else torch.zeros_like(wall)
 
 
 class PaperLayer(nn.Module):
@@ -114,6 +99,7 @@ class PaperLayer(nn.Module):
             n_radial=config.num_bessel,
             num_moment_basis=config.num_moment_basis,
             radial_mlp=config.radial_mlp,
+            density=config.later_density if index else config.first_density,
             n_species=None if index else n_species,
         )
         self.product = PaperProduct(
@@ -163,11 +149,22 @@ class PaperMMACE(MagneticModel):
     def __init__(self, config: PaperConfig) -> None:
         super().__init__(config)
         n_species, K, n_layers = len(config.atomic_numbers), config.num_channels, config.num_interactions
-        self.reference = PaperReference(
+        reference = SplineReference if config.one_body == "spline" else PaperReference
+        self.reference = reference(
             config.reference_moments(), config.num_one_body, saturated=config.saturate, clamped=config.clamp
         )
         self.embedding = nn.Parameter(torch.randn(n_species, K))
-        self.radial_basis = RadialBasis(config.r_max, config.num_bessel, config.num_polynomial_cutoff)
+        agnesi = config.distance_transform == "agnesi"
+        self.radial_basis = FoundationRadialBasis(
+            config.r_max,
+            config.num_bessel,
+            config.num_polynomial_cutoff,
+            AgnesiTransform(n_species) if agnesi else None,
+            stored=config.stored_bessel,
+        )
+        self.repulsion = (
+            PairRepulsion(n_species, config.num_polynomial_cutoff) if config.pair_repulsion else None
+        )
         self.layers = nn.ModuleList(PaperLayer(config, k) for k in range(n_layers))
         self.readouts = mace_readouts(K, config.readout_channels, n_layers)
         self.double()
@@ -176,6 +173,11 @@ class PaperMMACE(MagneticModel):
     def spin_orbit(self) -> bool:
         """Directions of moments always couple to space."""
         return True
+
+    @property
+    def moment_limits(self) -> dict[int, float]:
+        """The largest moments, unless they saturate: beyond, Chebyshev functions grow without bounds."""
+        return {} if self.config.saturate else dict(self.config.max_moment)
 
     def network(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]
@@ -189,7 +191,7 @@ class PaperMMACE(MagneticModel):
         moments = saturate_outside(graph.magmoms, max_moment) if config.saturate else graph.magmoms
         basis = moment_functions(moments, max_moment, config.num_moment_basis, clamped=config.clamp)
         harmonics = moment_harmonics(moments, config.max_m_ell)
-        edges = self._edges(graph, vectors, basis, harmonics)
+        edges, repulsion = self._edges(graph, vectors, species, basis, harmonics)
         hidden = [self.embedding[species][:, :, None]]
         if config.time_reversal:
             species, basis = species.repeat(2), basis.repeat(2, 1)
@@ -198,18 +200,20 @@ class PaperMMACE(MagneticModel):
         for layer, readout in zip(self.layers, self.readouts, strict=True):
             hidden = layer(hidden, basis, harmonics, species, edges)
             energies = energies + readout(hidden[0][:, :, 0])
-        return energies.view(2, -1).mean(dim=0) if config.time_reversal else energies
+        return repulsion + (energies.view(2, -1).mean(dim=0) if config.time_reversal else energies)
 
     def _edges(
         self,
         graph: MagneticGraph,
         vectors: Float[Tensor, "n_edges 3"],
+        species: Int[Tensor, " n_atoms"],
         moment_basis: Float[Tensor, "n_atoms n_basis"],
         harmonics: Float[Tensor, "n_atoms n_harmonics"],
-    ) -> PaperEdges:
+    ) -> tuple[PaperEdges, Float[Tensor, " n_atoms"] | float]:
+        """Pairs as the layers take them, and the repulsion of each atom, before the scale."""
         sender, receiver = graph.edge_index
         layout = NeighborLayout.build(receiver, graph.n_atoms, vectors.dtype)
-        vectors, sender = layout.arrange(vectors, sender)
+        vectors, sender, receiver = layout.arrange(vectors, sender, receiver)
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         mask = layout.mask * (lengths < self.config.r_max)
         # upstream's vectors point from the neighbour to the centre; with moments as polar vectors that matters
@@ -220,9 +224,13 @@ class PaperMMACE(MagneticModel):
                 (lengths - inside).clamp(min=0.0), FADING_WIDTH, FADING_ORDER
             )
         degrees = split_degrees(angular, self.config.max_ell)
-        radial = self.radial_basis(lengths)
+        pairs = species[torch.stack([sender, receiver])]
+        radial = self.radial_basis(lengths, pairs)
+        repulsion = (
+            0.0 if self.repulsion is None else self.repulsion(lengths, pairs, replace(layout, mask=mask))
+        )
         sent = harmonics.index_select(0, sender)[:, None]
-        return PaperEdges(
+        edges = PaperEdges(
             sender=sender,
             radial=radial,
             features=torch.cat([radial, moment_basis.index_select(0, sender)], dim=1),
@@ -231,22 +239,4 @@ class PaperMMACE(MagneticModel):
             layout=layout,
             both_directions=self.config.time_reversal,
         )
-
-
-def moment_functions(
-    magmoms: Float[Tensor, "n_atoms 3"],
-    max_moment: Float[Tensor, " n_atoms"],
-    num_basis: int,
-    *,
-    clamped: bool,
-) -> Float[Tensor, "n_atoms n_basis"]:
-    """Chebyshev functions of 1 − 2 |m|²/m_max².
-
-    Args:
-        magmoms: Moments, in μB.
-        max_moment: Largest moment of each atom's element, in μB.
-        num_basis: Number of functions.
-        clamped: Whether they are constant above the largest moment.
-    """
-    ratio = squared_ratio(magmoms, max_moment)
-    return chebyshev(1.0 - 2.0 * (ratio.clamp(max=1.0) if clamped else ratio), num_basis)
+        return edges, repulsion

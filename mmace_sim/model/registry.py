@@ -46,7 +46,7 @@ def list_models() -> dict[str, Path]:
 def split_head(name_or_path: str | Path) -> tuple[str, str | None]:
     """Name or path of a model and the head chosen behind it, as in ``iron.safetensors#fcc``."""
     text = str(name_or_path)
-    if "#" not in text or _is_file(text):
+    if "#" not in text or is_file(text):
         return text, None
     name, head = text.rsplit("#", 1)
     return name, head
@@ -59,7 +59,7 @@ def resolve_model(name_or_path: str | Path) -> Path:
         ModelFileError: If it is neither a known name nor an existing file.
     """
     name = split_head(name_or_path)[0]
-    if _is_file(name):
+    if is_file(name):
         return Path(name)
     models = list_models()
     if name in models and models[name].is_file():
@@ -82,8 +82,12 @@ def fetch_command(name: str) -> str:
     return f"`mmace-sim models get {name}` ({remote.megabytes:.0f} MB, {remote.license})"
 
 
-def _is_file(name: str) -> bool:
-    """Whether a name is that of a file; one that cannot be (too long, no permission) is not."""
+def is_file(name: str) -> bool:
+    """Whether a name is that of a file; one that cannot be (too long, no permission) is not.
+
+    Args:
+        name: Name or path.
+    """
     try:
         return Path(name).is_file()
     except (OSError, ValueError):

@@ -7,6 +7,7 @@ Only plain containers, numbers and tensors are rebuilt, by functions of a fixed 
 
 import codecs
 import io
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -131,6 +132,10 @@ def read_pickled_module(path: str | Path) -> Record:
             if len(pickles) != 1:
                 raise ModelFileError(f"{path}: a zip file, but not one written by torch.save.")
             root = pickles[0].removesuffix("data.pkl")
+            if sum(entry.file_size for entry in archive.infolist()) > 2 * Path(path).stat().st_size + 1000:
+                raise ModelFileError(
+                    f"{path}: says that it holds more than its size, which torch.save does not do."
+                )
             _check_byte_order(path, archive, root)
             content = _Unpickler(io.BytesIO(archive.read(pickles[0])), archive, root).load()
     except (OSError, zipfile.BadZipFile) as error:
@@ -176,7 +181,9 @@ class _Unpickler(pickle.Unpickler):
             return _TYPES[global_name]
         if (module_name, global_name) == ("collections", "OrderedDict"):
             return OrderedDict
-        if module_name == "torch" and global_name in _STORAGES:
+        if (
+            module_name in ("torch", "torch.cuda") and global_name in _STORAGES
+        ):  # all become storages on the CPU
             return _STORAGES[global_name]
         if module_name == "torch" and isinstance(getattr(torch, global_name, None), torch.dtype):
             return getattr(torch, global_name)
@@ -202,6 +209,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    if math.prod(size) > storage.numel():
+        raise pickle.UnpicklingError(f"a tensor of shape {tuple(size)} with {storage.numel()} stored numbers")
     return torch.as_strided(storage, tuple(size), tuple(stride), int(offset)).clone()
 
 
@@ -265,3 +274,4 @@ _TYPES: dict[str, type] = {
     for t in (set, frozenset, slice, list, dict, tuple, int, float, str, bool, complex, bytearray, object)
 }
 _TYPES["type"] = Record
+_TYPES["bytearray"] = Record  # of a number, it would take that much memory

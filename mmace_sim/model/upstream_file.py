@@ -1,6 +1,7 @@
 """Checkpoints of the published magnetic MACE code: what they hold, and which of them we can run."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,18 @@ from mmace_sim.model.from_mace import from_upstream
 from mmace_sim.model.paper_mmace import PaperMMACE
 from mmace_sim.model.unpickle import Record, read_pickled_module
 
+_FORK = "MagneticSolidHarmonicsSpinOrbitCoupledWith{}SelfMagmomScaleShiftMACE"
+_ONE_BODY = ("", "OneBodyGinzburg", "OneBodyMultiSpeciesGinzburg", "OneBodyMultiSpeciesEvenSpline")
+
 MODELS: dict[tuple[str, str], dict[str, Any]] = {
-    (
-        "mace.modules.models",
-        "MagneticSolidHarmonicsSpinOrbitCoupledWithOneBodyMultiSpeciesGinzburgSelfMagmomScaleShiftMACE",
-    ): {},
+    **{("mace.modules.models", _FORK.format(kind)): {} for kind in _ONE_BODY},
     ("mace.modules.extensions", "MagneticMACE"): {"clamp_moments": True},
     ("mace.modules.extensions", "MagneticScaleShiftMACE"): {"clamp_moments": True},
 }
 """Module and class of the models that have the published function, and what their weights do not tell.
 
-The merged code keeps Chebyshev functions constant above the largest moment; the fork of the paper does not.
+The published weights (MATPES-PBE) are of the first, without a one-body energy; the next three add one. The merged code
+keeps Chebyshev functions constant above the largest moment; the fork of the paper does not.
 """
 
 WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -32,9 +34,25 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Modules around a model: the name of the model in them, and what they change of its function."""
 
-FIRST_BLOCK = "MagneticRealAgnosticSpinOrbitCoupledDensityInteractionBlock"
-LATER_BLOCK = "MagneticRealAgnosticResidueSpinOrbitCoupledDensityInteractionBlock"
-PRODUCT_BLOCK = "EquivariantProductBasisWithSelfMagmomBlock"
+_DENSITIES = ("Density", "MagmomDensity", "DensityWithMagmom")
+_FIRST = tuple(f"MagneticRealAgnosticSpinOrbitCoupled{density}InteractionBlock" for density in _DENSITIES)
+_LATER = tuple(
+    f"MagneticRealAgnosticResidueSpinOrbitCoupled{density}InteractionBlock" for density in _DENSITIES
+)
+
+PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "interactions": (_FIRST, _LATER),
+    "products": (("EquivariantProductBasisWithSelfMagmomBlock",),) * 2,
+    "readouts": (("LinearReadoutBlock", "NonLinearReadoutBlock"),) * 2,
+}
+"""Parts of a model, and the blocks that we have of each in the first layer and in the others."""
+
+RADIAL: dict[str, tuple[str, ...]] = {
+    "bessel_fn": ("BesselBasis",),
+    "cutoff_fn": ("PolynomialCutoff",),
+    "distance_transform": ("AgnesiTransform",),
+}
+"""Parts of the radial embedding, and the classes that we have of each."""
 
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "apply_cutoff": (None, True),
@@ -128,10 +146,13 @@ def read_upstream_file(path: str | Path) -> UpstreamFile:
         supported = "; ".join(f"{module}.{name}" for module, name in MODELS)
         raise ModelFileError(
             f"{path}: holds a {record.module}.{record.name}, which is not supported. Supported are {supported}, alone "
-            f"or inside of {', '.join(WRAPPERS)}. A non-magnetic MACE can be trained to a magnetic model: see "
-            "`mmace-sim finetune --foundation`."
+            f"or inside of {', '.join(WRAPPERS)}.{_advice(record)}"
         )
-    _check_function(path, record)
+    try:
+        _check_function(record)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    options |= {"pair_repulsion": bool(record.get("pair_repulsion"))}
     heads = record.get("heads") or ["default"]
     return UpstreamFile(path, record, [str(head) for head in heads], options | known, wrappers)
 
@@ -150,31 +171,69 @@ def check_options(record: Record) -> None:
             raise ModelFileError(f"{option} = {record.get(option)} is not supported.")
 
 
-def _check_function(path: Path, record: Record) -> None:
+def _advice(record: Record) -> str:
+    """What else there is for a model that is refused; nothing for another magnetic one."""
+    if record.module.partition(".")[0] != "mace" or is_magnetic(record):
+        return ""
+    return " A non-magnetic MACE can be trained to a magnetic model: see `mmace-sim finetune --foundation`."
+
+
+def is_magnetic(record: Record) -> bool:
+    """Whether a model takes magnetic moments.
+
+    Args:
+        record: The model, or a module around one.
+    """
+    if any(word in record.name.lower() for word in ("magn", "magmom")):
+        return True
+    return any("mag" in name.lower() or is_magnetic(child) for name, child in record.children.items())
+
+
+def _check_function(record: Record) -> None:
     """Refuse blocks and options whose function differs although the weights have the same names."""
-    try:
-        check_options(record)
-    except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from error
-    if record.get("pair_repulsion"):
-        raise ModelFileError(f"{path}: pair_repulsion = True is not supported.")
-    for group, expected in (
-        ("interactions", (FIRST_BLOCK, LATER_BLOCK)),
-        ("products", (PRODUCT_BLOCK, PRODUCT_BLOCK)),
-    ):
+    check_options(record)
+    if record.get("pair_repulsion") and "pair_repulsion_fn" not in record.children:
+        raise ModelFileError("pair_repulsion = True, but the model holds no pair_repulsion_fn.")
+    for group, known in PARTS.items():
         if group not in record.children:
-            raise ModelFileError(f"{path}: the model has no '{group}'; the file is incomplete.")
+            raise ModelFileError(f"the model has no '{group}'; the file is incomplete.")
         for name, block in record.children[group].children.items():
-            wanted = expected[0 if name == "0" else 1]
-            if block.name != wanted:
-                raise ModelFileError(
-                    f"{path}: {group}.{name} is a {block.name}, which is not supported; expected {wanted}."
-                )
+            check_name(f"{group}.{name}", block.name, known[0 if name == "0" else 1])
+    check_radial(record)
     for activation in activations(record):
-        if activation != "silu":
-            raise ModelFileError(
-                f"{path}: a readout uses {activation}, which is not supported; expected silu."
-            )
+        check_name("the gate of a readout", activation, ("silu",))
+
+
+def check_radial(record: Record) -> None:
+    """Refuse other radial functions than Bessel functions, of distances as they are or of Agnesi's.
+
+    Args:
+        record: A model.
+
+    Raises:
+        ModelFileError: If it has others.
+    """
+    if "radial_embedding" not in record.children:
+        raise ModelFileError("the model has no 'radial_embedding'; the file is incomplete.")
+    for name, part in record.children["radial_embedding"].children.items():
+        check_name(f"radial_embedding.{name}", part.name, RADIAL.get(name, ()))
+
+
+def check_name(place: str, name: str, known: Sequence[str]) -> None:
+    """Refuse a part that is none of ours.
+
+    Args:
+        place: Where it is.
+        name: Its class.
+        known: Classes that we have.
+
+    Raises:
+        ModelFileError: If it is not one of them.
+    """
+    if name not in known:
+        raise ModelFileError(
+            f"{place} is {name}, which is not supported; supported are {', '.join(known) or 'none'}."
+        )
 
 
 def activations(record: Record) -> list[str]:

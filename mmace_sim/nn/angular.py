@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmace_sim.nn.shapes import ShapesOnly
+
 _OPPOSITE: frozenset[tuple[int, int, int]] = frozenset(
     [(1, ell, ell) for ell in range(2, 9)]
     + [(3, 4, 6), (3, 5, 7), (3, 6, 8), (4, 4, 5), (4, 5, 6), (4, 6, 7), (4, 7, 8)]
@@ -129,13 +131,13 @@ def symmetric_couplings(max_ell: int, correlation: int, ell: int) -> Tensor:
         ell: Degree of the result.
 
     Returns:
-        Tensor of shape (n_paths, 2·ell+1, n, …, n) with `correlation` axes of n = (max_ell+1)², float64; on the meta
-        device the shape alone, which costs nothing.
+        Tensor of shape (n_paths, 2·ell+1, n, …, n) with `correlation` axes of n = (max_ell+1)², float64; zeros of this
+        shape, which cost nothing, where only shapes are wanted.
     """
-    if torch.get_default_device().type != "meta":
+    if not ShapesOnly.active:
         return _symmetric_basis(max_ell, correlation, ell)
     shape = (count_couplings(max_ell, correlation, ell), 2 * ell + 1, *[(max_ell + 1) ** 2] * correlation)
-    return torch.empty(shape, dtype=torch.float64)
+    return torch.zeros((), dtype=torch.float64).expand(shape)
 
 
 def count_couplings(max_ell: int, correlation: int, ell: int) -> int:

@@ -103,14 +103,23 @@ class FoundationRadialBasis(RadialBasis):
         num_bessel: Number of functions.
         num_polynomial_cutoff: Order of the cutoff.
         transform: Transformation of the distances.
+        stored: Whether frequencies and prefactor are kept in the file: in most checkpoints they are rounded to float32,
+            in some they were trained.
     """
 
     def __init__(
-        self, r_max: float, num_bessel: int, num_polynomial_cutoff: int, transform: AgnesiTransform | None
+        self,
+        r_max: float,
+        num_bessel: int,
+        num_polynomial_cutoff: int,
+        transform: AgnesiTransform | None,
+        *,
+        stored: bool = True,
     ) -> None:
         super().__init__(r_max, num_bessel, num_polynomial_cutoff)
-        self.register_buffer("frequencies", self.frequencies)  # float32 in most checkpoints: kept in the file
-        self.register_buffer("prefactor", torch.tensor(math.sqrt(2.0 / r_max), dtype=torch.float64))
+        prefactor = torch.tensor(math.sqrt(2.0 / r_max), dtype=torch.float64)
+        self.register_buffer("frequencies", self.frequencies, persistent=stored)
+        self.register_buffer("prefactor", prefactor, persistent=stored)
         self.transform = transform
 
     def forward(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 
 from mmace_sim.nn.angular import clebsch_gordan, degree_slice
 from mmace_sim.nn.ops import SILU_NORM, ChannelLinear, Mlp, NeighborLayout, SpeciesLinear
+
+DensityKind = Literal["distance", "moment", "gated"]
+"""What a message is divided by: 1 + Σ_j ρ(r_ij), 1 + Σ_j ρ(r_ij, |m_j|), or it is multiplied by a gate of the sums of
+ρ(r_ij) and of ρ'(|m_j|)."""
 
 
 @dataclass
@@ -188,6 +193,7 @@ class PaperInteraction(nn.Module):
         n_radial: Number of radial functions.
         num_moment_basis: Number of Chebyshev functions of the moments.
         radial_mlp: Widths of the network of the first product's weights.
+        density: What the message is divided by.
         n_species: Number of elements; None in all layers but the first, which alone mixes by species.
     """
 
@@ -201,6 +207,7 @@ class PaperInteraction(nn.Module):
         n_radial: int,
         num_moment_basis: int,
         radial_mlp: Sequence[int],
+        density: DensityKind,
         n_species: int | None,
     ) -> None:
         super().__init__()
@@ -210,7 +217,10 @@ class PaperInteraction(nn.Module):
         self.radial = Mlp([n_features, *radial_mlp])
         self.first_weights = PathLinear(radial_mlp[-1], len(self.convolution.first), K)
         self.second_weights = PathLinear(n_features, len(self.convolution.second), K)
-        self.density = Mlp([n_radial, 1])
+        self.density = Mlp([n_features if density == "moment" else n_radial, 1])
+        gated = density == "gated"
+        self.moment_density = Mlp([num_moment_basis, 1]) if gated else None
+        self.density_gate = Mlp([2, 1]) if gated else None
         self.mix = nn.ModuleList(ChannelLinear(n * K, K) for n in self.convolution.n_paths)
         self.species_mix = (
             None
@@ -241,11 +251,26 @@ class PaperInteraction(nn.Module):
         sums = self.convolution(
             sent, self.first_weights(hidden_radial), self.second_weights(edges.features), edges
         )
-        density = torch.tanh(self.density(edges.radial) ** 2)
-        norm = 1.0 / (1.0 + edges.layout.sum_neighbors(density, edges.mask))
+        norm = self._norm(edges)
         if edges.both_directions:
             norm = norm.repeat(2, 1, 1)
         features = [mix(a) for mix, a in zip(self.mix, sums, strict=True)]
         if self.species_mix is not None:
             features = [mix(a, species) for mix, a in zip(self.species_mix, features, strict=True)]
         return torch.cat(features, dim=2) * norm
+
+    def _norm(self, edges: PaperEdges) -> Float[Tensor, "n_atoms 1 1"]:
+        """Factor of each atom's message, which knows the lengths of moments at most."""
+        n_radial = edges.radial.shape[1]
+        seen = edges.radial if self.density.weights[0].shape[0] == n_radial else edges.features
+        density = _summed_density(self.density, seen, edges)
+        if self.moment_density is None or self.density_gate is None:
+            return 1.0 / (1.0 + density)
+        moments = _summed_density(self.moment_density, edges.features[:, n_radial:], edges)
+        return torch.sigmoid(self.density_gate(torch.cat([density, moments], dim=1)[:, :, 0]))[:, :, None]
+
+
+def _summed_density(
+    network: Mlp, features: Float[Tensor, "n_edges n_features"], edges: PaperEdges
+) -> Float[Tensor, "n_atoms 1 1"]:
+    return edges.layout.sum_neighbors(torch.tanh(network(features) ** 2), edges.mask)

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmace_sim.nn.angular import solid_harmonics
+from mmace_sim.nn.moments import chebyshev
 
 SATURATION_ONSET: float = 0.95
 """Share of the largest moment up to which saturated moments are exactly as given."""
@@ -52,3 +53,22 @@ def moment_harmonics(
         max_ell: Highest degree.
     """
     return solid_harmonics(magmoms, max_ell) / math.sqrt(4.0 * math.pi)
+
+
+def moment_functions(
+    magmoms: Float[Tensor, "n_atoms 3"],
+    max_moment: Float[Tensor, " n_atoms"],
+    num_basis: int,
+    *,
+    clamped: bool,
+) -> Float[Tensor, "n_atoms n_basis"]:
+    """Chebyshev functions of 1 − 2 |m|²/m_max².
+
+    Args:
+        magmoms: Moments, in μB.
+        max_moment: Largest moment of each atom's element, in μB.
+        num_basis: Number of functions.
+        clamped: Whether they are constant above the largest moment.
+    """
+    ratio = squared_ratio(magmoms, max_moment)
+    return chebyshev(1.0 - 2.0 * (ratio.clamp(max=1.0) if clamped else ratio), num_basis)

@@ -56,10 +56,9 @@ class SymmetricContraction(nn.Module):
         if n_species == 1:
             return self._one_species(x, 0).transpose(0, 1)
         out = x.new_zeros(x.shape[0], x.shape[1], self.n_out)
-        for z in range(n_species):
+        for z in species.unique().tolist():  # of 89 elements, a structure has a few
             (members,) = torch.nonzero(species == z, as_tuple=True)
-            if len(members):
-                out = out.index_copy(1, members, self._one_species(x[:, members], z))
+            out = out.index_copy(1, members, self._one_species(x[:, members], z))
         return out.transpose(0, 1)
 
     def _one_species(

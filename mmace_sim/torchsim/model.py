@@ -1,6 +1,7 @@
 """Magnetic models behind TorchSim's model interface."""
 
 import copy
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,12 @@ from torch import Tensor, nn
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from mmace_sim.errors import MissingMomentsError
+from mmace_sim.errors import MissingMomentsError, PhysicsWarning
 from mmace_sim.graph.batch import MagneticGraph, build_graph
 from mmace_sim.keys import TORCHSIM_MAGMOMS
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import check_elements, evaluate
+from mmace_sim.model.moment_limits import beyond_limits, moment_beyond
 
 
 class MagneticMaceModel(ModelInterface):
@@ -75,12 +77,23 @@ class MagneticMaceModel(ModelInterface):
             MissingMomentsError: If the state carries no moments.
             UnsupportedElementError: If it holds an element that the model was not made for.
         """
-        return evaluate(
-            self.model,
-            self.graph(state),
-            compute_forces=self._compute_forces,
-            compute_stress=self._compute_stress,
+        graph = self.graph(state)
+        output = evaluate(
+            self.model, graph, compute_forces=self._compute_forces, compute_stress=self._compute_stress
         )
+        self._give_up_beyond(graph, output)
+        return output
+
+    def _give_up_beyond(self, graph: MagneticGraph, output: dict[str, Tensor]) -> None:
+        """NaN as the energy of structures with a moment above what the model was made for."""
+        if not getattr(self.model, "moment_limits", None):  # toys have none
+            return
+        numbers, magmoms = graph.atomic_numbers.cpu().numpy(), graph.magmoms.detach().double().cpu().numpy()
+        beyond = beyond_limits(self.model, numbers, magmoms)
+        if beyond:
+            warnings.warn(moment_beyond(self.model, numbers, magmoms), PhysicsWarning, stacklevel=3)
+            output["energy"] = output["energy"].clone()
+            output["energy"][graph.system_idx[beyond]] = float("nan")
 
     @torch.inference_mode(mode=False)
     def graph(self, state: SimState) -> MagneticGraph:

@@ -11,6 +11,7 @@ import torch
 
 from mmace_sim.model.foundation import FoundationFile, find_foundation
 from mmace_sim.model.foundation_mmace import MAGNETIC_FIELDS, FoundationConfig, FoundationMMACE
+from mmace_sim.model.registry import split_head
 from mmace_sim.training.dataset import GraphDataset, make_loader
 from mmace_sim.training.frames import Frame
 
@@ -64,7 +65,8 @@ def foundation_model(section: Mapping[str, Any], config: FoundationConfig) -> Fo
         section: Model section of the configuration.
         config: Complete hyper-parameters.
     """
-    model = foundation_file(section["foundation"]).model(config, section.get("head")).train()
+    head = section.get("head") or split_head(section["foundation"])[1]
+    model = foundation_file(section["foundation"]).model(config, head).train()
     if section.get("freeze_backbone"):
         for parameter in model.backbone_parameters():
             parameter.requires_grad_(requires_grad=False)

@@ -1,7 +1,10 @@
 """Upstream checkpoints to model files, with a measurement of what each model violates."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
 from mmace_sim.model.checkpoint import save_model
@@ -27,6 +30,7 @@ def convert(
     *,
     head: str | None = None,
     metadata: dict | None = None,
+    dtype: torch.dtype = torch.float64,
     **repairs: bool,
 ) -> PaperMMACE:
     """Convert a checkpoint of the published magnetic MACE code and write it as a model file.
@@ -35,12 +39,14 @@ def convert(
         path: Checkpoint.
         output: Model file to write.
         head: Head to keep of a model with several.
+        dtype: Floating-point type of the weights in the file; reference energies are float64 in any case.
         metadata: What to put into the file beside what the checkpoint says ("name", "license", …).
         **repairs: "time_reversal", "saturate" and "smooth_cutoff", see
             :class:`~mmace_sim.model.paper_mmace.PaperConfig`.
 
     Returns:
-        The model, with its ``violations`` in its metadata.
+        The model in float64, with a card in its metadata: ``identities`` says which hold and which do not, each with
+        its measure, ``violations`` those that do not in words.
 
     Raises:
         ModelFileError: If the checkpoint cannot be read or is of another architecture.
@@ -48,13 +54,22 @@ def convert(
     model = read_upstream_file(path).model(head, **repairs)
     model.requires_grad_(requires_grad=False)
     model.metadata |= {key: value for key, value in (metadata or {}).items() if value}
-    model.metadata["violations"] = violations_of(model)
-    save_model(model, output)
+    identities = measured_identities(model)
+    model.metadata["identities"] = identities
+    model.metadata["violations"] = {
+        name: f"{entry['statement']} (measured {entry['measured']:.1e})"
+        for name, entry in identities.items()
+        if not entry["holds"]
+    }
+    if dtype == model.dtype:
+        save_model(model, output)
+    else:
+        save_model(copy.deepcopy(model).to(dtype), output)
     return model
 
 
-def violations_of(model: nn.Module, *, n_structures: int = 2) -> dict[str, str]:
-    """Identities that a model violates by more than rounding, each with its statement and its measured violation.
+def measured_identities(model: nn.Module, *, n_structures: int = 2) -> dict[str, dict[str, Any]]:
+    """What a model obeys and what not: statement, largest violation found, and whether it is one beyond rounding.
 
     Args:
         model: Energy model in float64.
@@ -62,7 +77,10 @@ def violations_of(model: nn.Module, *, n_structures: int = 2) -> dict[str, str]:
     """
     measured = measure_identities(model, names=MEASURED, n_structures=n_structures)
     return {
-        name: f"{IDENTITIES[name].statement} (measured {value:.1e})"
+        name: {
+            "statement": IDENTITIES[name].statement,
+            "measured": float(f"{value:.3e}"),
+            "holds": bool(value <= IDENTITIES[name].tolerance),
+        }
         for name, value in measured.items()
-        if not value <= IDENTITIES[name].tolerance
     }

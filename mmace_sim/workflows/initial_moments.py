@@ -1,5 +1,7 @@
 """Starting moments for structures: from the file, high-spin ferromagnetic, antiferromagnetic, random."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
@@ -9,6 +11,7 @@ from matscipy.neighbours import neighbour_list
 
 from mmace_sim.errors import ConfigError, MissingMomentsError, StructureError
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms
+from mmace_sim.workflows.moment_range import START_SHARE
 
 _METALS = {"V": 1.0, "Cr": 2.0, "Mn": 3.0, "Fe": 2.5, "Co": 1.7, "Ni": 0.7}
 _RARE_EARTHS = {
@@ -35,7 +38,9 @@ CHOICES = "file, high-spin, afm or random:SEED (e.g. random:7)"
 _EXACT_SITES = 14
 
 
-def initial_magmoms(atoms: Atoms, how: str | None = None) -> tuple[Float[np.ndarray, "n_atoms 3"], str]:
+def initial_magmoms(
+    atoms: Atoms, how: str | None = None, *, largest: Mapping[int, float] | None = None
+) -> tuple[Float[np.ndarray, "n_atoms 3"], str]:
     """Moments to start from.
 
     Args:
@@ -43,6 +48,8 @@ def initial_magmoms(atoms: Atoms, how: str | None = None) -> tuple[Float[np.ndar
         how: ``"file"`` (must be in the structure), ``"high-spin"`` (ferromagnetic along z, see `HIGH_SPIN`),
             ``"afm"`` (signs alternating as far as the lattice allows), ``"random:SEED"`` (high-spin lengths, random
             directions) or None: from the structure if it has moments, else high-spin.
+        largest: Largest moment of each element that the model was made for, in μB: moments that are not of the
+            structure stay below 0.9 of it.
 
     Returns:
         Moments in μB, and a sentence for the log if they do not come from the structure, else "".
@@ -60,18 +67,24 @@ def initial_magmoms(atoms: Atoms, how: str | None = None) -> tuple[Float[np.ndar
         )
     if kind == "file" or (kind is None and has_magmoms(atoms)):
         return get_magmoms(atoms), ""
-    lengths = high_spin_lengths(atoms)
+    lengths = high_spin_lengths(atoms, largest)
     moments = np.zeros((len(atoms), 3))
     if kind == "random":
         directions = np.random.default_rng(seed).normal(size=(len(atoms), 3))
         moments = lengths[:, None] * directions / np.linalg.norm(directions, axis=1)[:, None]
-        return moments, f"moments initialised with random directions (seed {seed}, {_describe(atoms)})"
+        return (
+            moments,
+            f"moments initialised with random directions (seed {seed}, {_describe(atoms, lengths)})",
+        )
     if kind == "afm":
         moments[:, 2] = _alternate(atoms, lengths)
-        return moments, f"moments initialised antiferromagnetically along z ({_describe(atoms)})"
+        return moments, f"moments initialised antiferromagnetically along z ({_describe(atoms, lengths)})"
     moments[:, 2] = lengths
     reason = "no moments in the file, " if kind is None else ""
-    return moments, f"{reason}moments initialised high-spin ferromagnetic along z ({_describe(atoms)})"
+    return (
+        moments,
+        f"{reason}moments initialised high-spin ferromagnetic along z ({_describe(atoms, lengths)})",
+    )
 
 
 def parse_initial(how: str | None) -> tuple[str | None, int]:
@@ -94,22 +107,27 @@ def parse_initial(how: str | None) -> tuple[str | None, int]:
     raise ConfigError(f"unknown start of the moments {how!r}; choose {CHOICES}.")
 
 
-def high_spin_lengths(atoms: Atoms) -> Float[np.ndarray, " n_atoms"]:
-    """Starting length of each moment, from `HIGH_SPIN`.
+def high_spin_lengths(
+    atoms: Atoms, largest: Mapping[int, float] | None = None
+) -> Float[np.ndarray, " n_atoms"]:
+    """Starting length of each moment, from `HIGH_SPIN`, within the range of a model.
 
     Args:
         atoms: Structure.
+        largest: Largest moment of each element that the model was made for, in μB.
 
     Returns:
         Lengths in μB.
     """
-    return np.array([HIGH_SPIN.get(symbol, 0.0) for symbol in atoms.get_chemical_symbols()])
+    usual = np.array([HIGH_SPIN.get(symbol, 0.0) for symbol in atoms.get_chemical_symbols()])
+    limits = np.array([START_SHARE * (largest or {}).get(z, np.inf) for z in atoms.numbers.tolist()])
+    return np.minimum(usual, limits)
 
 
-def _describe(atoms: Atoms) -> str:
+def _describe(atoms: Atoms, lengths: Float[np.ndarray, " n_atoms"]) -> str:
     """Starting lengths in words: 'Fe 2.5 μB, Al 0 μB'."""
-    symbols = [chemical_symbols[number] for number in dict.fromkeys(atoms.numbers.tolist())]
-    return ", ".join(f"{symbol} {HIGH_SPIN.get(symbol, 0.0):g} μB" for symbol in symbols)
+    of_element = dict(zip(atoms.numbers.tolist(), lengths.tolist(), strict=True))
+    return ", ".join(f"{chemical_symbols[z]} {length:.3g} μB" for z, length in of_element.items())
 
 
 def _alternate(atoms: Atoms, lengths: Float[np.ndarray, " n_atoms"]) -> Float[np.ndarray, " n_atoms"]:

@@ -25,6 +25,7 @@ from mmace_sim.torchsim.state import as_atoms, initialize_state, state_to_atoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.batching import Outcomes, RefillingBatch, failure_message
 from mmace_sim.workflows.checks import check_distances, check_structure
+from mmace_sim.workflows.moment_range import check_moment_range
 from mmace_sim.workflows.outcomes import (
     Curvature,
     Plan,
@@ -48,7 +49,6 @@ ModelLike = nn.Module | str | Path
 """An energy model, any TorchSim model that gives magforces, or the name or path of a model file."""
 
 MOMENT_MODES: tuple[str, ...] = ("joint", "adiabatic", "fixed")
-
 
 MAX_PUSHES: int = 3
 """So often a structure is pushed off saddle points."""
@@ -173,6 +173,7 @@ class Relaxation:
         for index, atoms in enumerate(images):
             try:
                 check_structure(atoms, elements)
+                check_moment_range(atoms, self.bare_model)
             except StructureError as error:
                 finish(index, StructureResult(atoms, atoms, Status.FAILED, str(error)))
             else:

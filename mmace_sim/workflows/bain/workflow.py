@@ -12,6 +12,7 @@ from jaxtyping import Float
 from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.workflows.eos.birch_murnaghan import EosStatus
 from mmace_sim.workflows.magnetic_states import check_state, magnetic_state
+from mmace_sim.workflows.moment_range import largest_moments, shorten_moments
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status
 from mmace_sim.workflows.singlepoint import (
     PointResult,
@@ -199,6 +200,8 @@ class BainPath:
         try:
             base, height = _tetragonal(atoms)
             state, note = magnetic_state(atoms, name)
+            if name != "file":
+                shorten_moments(state, largest_moments(self.relaxation.bare_model))
         except StructureError as error:
             return BainMap(name, EosStatus.FAILED, str(error))
         points = []

@@ -15,6 +15,7 @@ from mmace_sim.workflows.eos.analysis import Crossing, MomentJump, branches, cro
 from mmace_sim.workflows.eos.birch_murnaghan import BirchMurnaghanFit, EosStatus, fit_birch_murnaghan
 from mmace_sim.workflows.magnetic_order import classify_order
 from mmace_sim.workflows.magnetic_states import check_state, magnetic_state
+from mmace_sim.workflows.moment_range import largest_moments, shorten_moments
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status
 from mmace_sim.workflows.singlepoint import (
     PointResult,
@@ -205,6 +206,8 @@ class EquationOfState:
                     "an equation of state needs a crystal, periodic in all three directions."
                 )
             state, note = magnetic_state(atoms, name)
+            if name != "file":
+                shorten_moments(state, largest_moments(self.relaxation.bare_model))
         except StructureError as error:
             return EosCurve(name, EosStatus.FAILED, str(error))
         points = []

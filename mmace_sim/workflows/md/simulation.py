@@ -18,6 +18,7 @@ from mmace_sim.torchsim.spin_dynamics import FS_PER_TIME, SpinLatticeState
 from mmace_sim.torchsim.spin_temperature import SpinTemperature
 from mmace_sim.workflows.batching import RefillingBatch, failure_message
 from mmace_sim.workflows.md.frames import Checkpoint, Frame, record
+from mmace_sim.workflows.moment_range import check_moment_range
 from mmace_sim.workflows.runaway import EnergyFloor
 from mmace_sim.workflows.structures import check_structure
 
@@ -105,6 +106,7 @@ class Simulation:
         for index, atoms in enumerate(self.images):
             try:
                 check_structure(atoms, elements)
+                check_moment_range(atoms, self.dynamics.bare_model)
                 if self.dynamics.rescales:
                     _check_rescalable(atoms)
             except StructureError as error:

@@ -17,6 +17,7 @@ from mmace_sim.workflows.magnetic_order import (
     MagneticSymmetry,
     classify_order,
 )
+from mmace_sim.workflows.moment_range import hard_limits, shorten_moments
 from mmace_sim.workflows.moments.relax import Descent, MomentRelaxation
 from mmace_sim.workflows.moments.starts import free_moments, random_starts
 from mmace_sim.workflows.order import OrderStatus
@@ -236,7 +237,7 @@ class MomentSearch:
 
     def _starts(self, atoms: Atoms) -> list[Atoms]:
         freedom = self.relaxation.freedom
-        return random_starts(
+        starts = random_starts(
             atoms,
             self.n_starts,
             seed=self.seed,
@@ -244,6 +245,10 @@ class MomentSearch:
             collinear=freedom.collinear,
             fix_magnitude=freedom.fix_magnitude,
         )
+        limits = hard_limits(self.relaxation.bare_model)
+        if freedom.fix_magnitude or not limits:
+            return starts
+        return [shorten_moments(start, limits) for start in starts]
 
     def _start(self, number: int, index: int, outcome: StructureResult) -> MomentStart:
         return MomentStart(

@@ -1,0 +1,41 @@
+"""Tables stay readable whatever a model says."""
+
+import math
+
+import pytest
+from rich.console import Console
+
+from mmace_sim.cli.tables import fixed, results_table
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (-3386.1234, "-3386.1234"),
+        (1.5e170, "1.50e+170"),
+        (-2.5e9, "-2.50e+09"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (0, "0.0000"),
+    ],
+)
+def test_a_number_fits_into_a_column(value, text):
+    assert fixed(value, "{:.4f}") == text
+
+
+def test_a_row_of_nonsense_is_no_wider_than_others():
+    entry = {
+        "name": "a.cif",
+        "energy_per_atom": -1e170,
+        "energy_change_per_atom": math.inf,
+        "magmom_by_species": {"Fe": 1e200},
+        "total_magmom": [1e300, math.nan, 0.0],
+        "volume_change": 1e99,
+        "status": "non_finite",
+    }
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(results_table([entry]))
+    assert "-1.00e+170" in captured.get()
+    assert max(map(len, captured.get().splitlines())) <= 120
