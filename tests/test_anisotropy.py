@@ -6,6 +6,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from paper_tools import random_paper_model
+from scipy.spatial.transform import Rotation
 
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
@@ -18,9 +19,10 @@ from mmace_sim.workflows.anisotropy.directions import (
     sphere_directions,
     turned,
 )
+from mmace_sim.workflows.anisotropy.fits import fit_constants
 from mmace_sim.workflows.anisotropy.output import megajoule_per_m3, milli_ev_per_formula
 from mmace_sim.workflows.anisotropy.sensitivity import Sensitivity
-from mmace_sim.workflows.anisotropy.symmetry import crystal_direction, direction_symmetry
+from mmace_sim.workflows.anisotropy.symmetry import DirectionSymmetry, crystal_direction, direction_symmetry
 from mmace_sim.workflows.relax import Status
 from mmace_sim.workflows.singlepoint import SinglePoint
 
@@ -63,6 +65,83 @@ def test_uniaxial_constants_and_their_signs(k1):
     assert result.mae / 2 == pytest.approx(highest if k1 > 0 else -(k1 + 2e-5 - 3e-6), abs=1e-11)
     assert result.curve_error < 1e-12  # energies that no fit has seen
     assert result.time_reversal_error == 0
+
+
+def test_sixth_order_is_part_of_the_uniaxial_form():
+    """E = 20 sin²θ + 10 sin⁶θ (μeV) and terms of the basal plane; without sin⁶θ K1 was 13.1."""
+    model = SingleIonModel(uniaxial=(2e-5, 0.0, 1e-5), basal=(3e-6, -2e-6, 0.0))
+    (result,) = Anisotropy(model, magmoms="fixed", directions=50, curve_points=6).run([iron(c=3.0)])
+    assert result.message == ""
+    assert result.constants.order == 6
+    known = {"K1": 2e-5, "K2": 0.0, "K3": 1e-5, "K_cos4": 3e-6, "K_cos4_6": -2e-6}
+    assert set(result.constants.values) == {"K0", *known}
+    for name, value in known.items():
+        assert per_atom(result, name) == pytest.approx(value, abs=1e-12), name
+    assert result.constants.residual < 1e-13
+    (hexa,) = Anisotropy(SingleIonModel(uniaxial=(2e-5, 1e-6, 1e-5), basal=(0, 0, 4e-6)), **FAST).run(
+        [hexagonal()]
+    )
+    for name, value in {"K1": 2e-5, "K2": 1e-6, "K3": 1e-5}.items():
+        assert per_atom(hexa, name) == pytest.approx(value, abs=1e-12), name
+    assert abs(per_atom(hexa, "K_cos6")) == pytest.approx(4e-6, abs=1e-12)
+
+
+def test_what_directions_do_not_determine_is_not_reported():
+    """Thirteen directions are five different ones in a tetragonal crystal: enough for fourth order, not for sixth."""
+    fourth = SingleIonModel(uniaxial=(2e-5, 5e-6), basal=3e-6)
+    (result,) = Anisotropy(fourth, **QUICK).run([iron(c=3.0)])
+    assert result.constants.order == 4
+    assert result.message == ""
+    assert per_atom(result, "K1") == pytest.approx(2e-5, abs=1e-12)
+    sixth = SingleIonModel(uniaxial=(2e-5, 0.0, 1e-5))
+    (result,) = Anisotropy(sixth, **QUICK).run([iron(c=3.0)])
+    assert result.constants is None
+    assert "do not determine the 5 constants" in result.message
+    eighth = SingleIonModel(cubic=(0.0, 0.0, 1e-4))  # of sixth order at most in a tetragonal crystal: named
+    (result,) = Anisotropy(eighth, **FAST).run([iron(c=3.0)])
+    assert "orders above 6" in result.message
+    left = result.constants.residual / 2
+    assert f"leave {1e6 * left:.2g} μeV/atom" in result.message
+    assert result.constants.errors["K1"] > 0.1 * left
+
+
+def test_third_cubic_constant():
+    (result,) = Anisotropy(SingleIonModel(cubic=(5e-6, -3e-6, 8e-6)), **FAST | {"directions": 50}).run(
+        [iron()]
+    )
+    for name, value in {"K1": 5e-6, "K2": -3e-6, "K3": 8e-6}.items():
+        assert per_atom(result, name) == pytest.approx(value, abs=1e-11), name
+    assert "K2_t" not in result.constants.values
+
+
+@pytest.mark.parametrize("group", ["C2", "D2", "C3", "D3", "C4", "D4", "C6", "D6", "T", "O"])
+def test_forms_are_complete_to_sixth_order(group):
+    """A random even polynomial of degree six, averaged over a group, is nothing but its constants."""
+    rotations = Rotation.create_group(group).as_matrix()
+    cubic = group in ("T", "O")
+    symmetry = DirectionSymmetry("cubic" if cubic else "trigonal", np.eye(3), rotations, None)
+    rng = np.random.default_rng(0)
+    powers = [(a, b, d - a - b) for d in (2, 4, 6) for a in range(d + 1) for b in range(d + 1 - a)]
+    factors = rng.normal(size=len(powers))
+    directions = rng.normal(size=(120, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    energies = np.zeros(len(directions))
+    for rotation in rotations:
+        x, y, z = (directions @ rotation.T).T
+        energies += sum(f * x**a * y**b * z**c for f, (a, b, c) in zip(factors, powers, strict=True))
+    form = "cubic" if cubic else "uniaxial"
+    found = fit_constants(form, symmetry.terms(form), directions, energies / len(rotations), np.eye(3))
+    assert found.residual < 1e-10
+    assert found.order == (8 if cubic else 6)
+    if cubic:
+        assert found.values["K3"] == pytest.approx(0, abs=1e-8)
+
+
+def test_easy_cone_of_sixth_order():
+    """−3 s + 2 s³ with s = sin²θ is lowest at s = 1/√2."""
+    (result,) = Anisotropy(SingleIonModel(uniaxial=(-3e-5, 0.0, 2e-5)), **FAST).run([iron(c=3.0)])
+    assert result.constants.easy == "cone"
+    assert result.constants.cone_angle == pytest.approx(np.degrees(np.arcsin(0.5**0.25)), abs=1e-4)
 
 
 def test_easy_cone():
@@ -118,7 +197,7 @@ def test_antiferromagnet_has_the_symmetry_of_its_pattern():
     symmetry = direction_symmetry(larger)
     assert (symmetry.system, symmetry.form) == ("trigonal", "uniaxial")
     assert abs(symmetry.frame[2] @ np.ones(3)) == pytest.approx(3**0.5)
-    assert set(symmetry.terms("uniaxial")) == {"K1", "K2", "K_sin3", "K_cos6"}
+    assert set(symmetry.terms("uniaxial")) == {"K1", "K2", "K3", "K_sin3", "K_sin3_6", "K_cos6"}
     assert crystal_direction(symmetry.frame[2], symmetry.lattice) == "[1 1 1]"
     ferro = larger.copy()
     set_magmoms(ferro, 1.5 * np.abs(signs))
@@ -128,7 +207,7 @@ def test_antiferromagnet_has_the_symmetry_of_its_pattern():
 def test_symmetry_of_other_crystals():
     symmetry = direction_symmetry(hexagonal())
     assert symmetry.system == "hexagonal"
-    assert set(symmetry.terms("uniaxial")) == {"K1", "K2", "K_cos6"}
+    assert set(symmetry.terms("uniaxial")) == {"K1", "K2", "K3", "K_cos6"}
     orthorhombic = iron()
     orthorhombic.set_cell([2.7, 2.8, 2.9], scale_atoms=True)
     symmetry = direction_symmetry(orthorhombic)

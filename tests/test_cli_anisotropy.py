@@ -54,7 +54,13 @@ def test_a_folder_is_ranked(models, tmp_path):
     assert (cubic["symmetry"], cubic["form"], cubic["easy"]) == ("cubic", "cubic", "<100>")
     assert cubic["mae"] == pytest.approx(cubic["K1"] / 3 + cubic["K2"] / 27, rel=1e-6)
     assert entries["tetragonal.extxyz"]["form"] == "uniaxial"
-    assert {row["name"] for row in entries["tetragonal.extxyz"]["constants"]} == {"K1", "K2", "K_cos4"}
+    assert {row["name"] for row in entries["tetragonal.extxyz"]["constants"]} == {
+        "K1",
+        "K2",
+        "K3",
+        "K_cos4",
+        "K_cos4_6",
+    }
     assert cubic["mae_mev_fu"] == pytest.approx(cubic["mae"] / 1e3)
     rows = rows_of(out / "summary.csv")
     sizes = [float(row["mae"]) for row in rows[:2]]

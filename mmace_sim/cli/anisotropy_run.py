@@ -163,13 +163,13 @@ def _table(entries: list[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     texts = ("file", "form", "easy", "status")
     for heading in (
-        "file", "form", "K1\nμeV/atom", "K2\nμeV/atom", "MAE\nμeV/atom", "MAE\nmeV/f.u.", "MAE\nMJ/m³", "easy",
-        "residual\nμeV/atom", "status",
+        "file", "form", "K1\nμeV/atom", "K2\nμeV/atom", "K3\nμeV/atom", "MAE\nμeV/atom", "MAE\nmeV/f.u.", "MAE\nMJ/m³",
+        "easy", "residual\nμeV/atom", "status",
     ):  # fmt: skip
         table.add_column(heading, justify="left" if heading in texts else "right", overflow="fold")
     for entry in entries:
         cells = [entry["name"], entry.get("form", "–")]
-        cells += [fixed(entry.get(name), "{:.3f}") for name in ("K1", "K2", "mae")]
+        cells += [fixed(entry.get(name), "{:.3f}") for name in ("K1", "K2", "K3", "mae")]
         cells += [fixed(entry.get("mae_mev_fu"), "{:.4f}"), fixed(entry.get("mae_mj_m3"), "{:.4f}")]
         easy = " ".join(str(part) for part in (entry.get("easy"), entry.get("easy_crystal")) if part)
         cells += [easy or "–", fixed(entry.get("fit_residual"), "{:.2g}"), entry["status"].replace("_", " ")]

@@ -13,6 +13,9 @@ from mmace_sim.workflows.anisotropy.symmetry import Term
 _OVERSAMPLING = 1.3
 """Least number of energies for each harmonic."""
 _N_TRIALS = 2000
+_LEFT = 1e-4
+"""Residual of a fit without the highest orders, relative to the range of the energies, up to which it is taken."""
+_ROUNDING = 1e-13
 
 
 def real_harmonics(
@@ -104,6 +107,7 @@ class Constants:
         values: Constants, in eV per cell.
         errors: Standard errors of the fit, in eV per cell.
         residual: Root mean square of what is left of the energies, in eV per cell.
+        order: Highest degree of the functions: 6 (cubic: 8), or less where directions determine no more.
     """
 
     form: str
@@ -111,6 +115,7 @@ class Constants:
     values: dict[str, float]
     errors: dict[str, float]
     residual: float
+    order: int
 
     def get(self, name: str) -> float | None:
         """A constant in eV per cell; None if the form has none of that name."""
@@ -118,37 +123,44 @@ class Constants:
 
     @property
     def easy(self) -> str:
-        """Easy directions that K1 and K2 alone ask for."""
-        k1, k2 = self.values["K1"], self.values["K2"]
+        """Easy directions that K1, K2 and K3 alone ask for (cubic: of those of high symmetry)."""
+        k1, k2, k3 = (self.values.get(name, 0.0) for name in ("K1", "K2", "K3"))
         if self.form == "cubic":
-            energies = {"<100>": 0.0, "<110>": k1 / 4, "<111>": k1 / 3 + k2 / 27}
+            energies = {"<100>": 0.0, "<110>": k1 / 4 + k3 / 16, "<111>": k1 / 3 + k2 / 27 + k3 / 9}
             return min(energies, key=lambda name: energies[name])
-        sine = -k1 / (2 * k2) if k2 else -1.0
-        energies = {"axis": 0.0, "plane": k1 + k2}
-        if 0 < sine < 1:
-            energies["cone"] = sine * k1 + sine**2 * k2
-        return min(energies, key=lambda name: energies[name])
+        return {0.0: "axis", 1.0: "plane"}.get(self._easy_square(), "cone")
 
     @property
     def cone_angle(self) -> float | None:
         """Angle of an easy cone to the axis, in degrees."""
         if self.form == "cubic" or self.easy != "cone":
             return None
-        return float(np.degrees(np.arcsin((-self.values["K1"] / (2 * self.values["K2"])) ** 0.5)))
+        return float(np.degrees(np.arcsin(self._easy_square() ** 0.5)))
+
+    def _easy_square(self) -> float:
+        """sin²θ where K1 sin²θ + K2 sin⁴θ + K3 sin⁶θ is lowest."""
+        k1, k2, k3 = (self.values.get(name, 0.0) for name in ("K1", "K2", "K3"))
+        energy = np.polynomial.Polynomial([0.0, k1, k2, k3])
+        flat = energy.deriv().roots()
+        inside = flat.real[(np.abs(flat.imag) < 1e-9) & (flat.real > 0) & (flat.real < 1)]
+        return min([0.0, 1.0, *inside.tolist()], key=energy)
 
 
 def fit_constants(
     form: str,
-    terms: Mapping[str, tuple[str, Term]],
+    terms: Mapping[str, Term],
     directions: Float[np.ndarray, "n 3"],
     energies: Float[np.ndarray, " n"],
     frame: Float[np.ndarray, "3 3"],
 ) -> Constants | None:
-    """Least squares of the functions of a form.
+    """Least squares of the functions of a form, of as high an order as the directions determine and check.
+
+    Directions that the functions do not tell apart count as one: each fit has at least one more of them than constants.
+    A fit that had to leave out orders is taken only if it leaves next to nothing of the energies.
 
     Args:
         form: Name of the form.
-        terms: Name, text and function of each term besides the constant.
+        terms: Functions besides the constant, by the names of their constants.
         directions: Unit vectors.
         energies: In eV per cell.
         frame: Axes as rows, in which the functions are written.
@@ -156,25 +168,45 @@ def fit_constants(
     Returns:
         The constants; None without terms, or if the directions do not determine them.
     """
-    if not terms:
-        return None
     inside = directions @ frame.T
-    design = np.stack([np.ones(len(inside)), *(function(inside) for _, function in terms.values())], axis=1)
-    if len(energies) <= design.shape[1] or np.linalg.matrix_rank(design, tol=1e-6) < design.shape[1]:
-        return None
-    mean = energies.mean()
+    complete = max((term.degree for term in terms.values()), default=0)
+    every = np.stack([np.ones(len(inside)), *(term.function(inside) for term in terms.values())], axis=1)
+    n_different = len(np.unique(np.round(every, 6) + 0.0, axis=0))
+    for order in range(complete, 0, -2):
+        chosen = {name: term for name, term in terms.items() if term.degree <= order}
+        if not chosen:
+            return None
+        design = every[:, [0, *(1 + list(terms).index(name) for name in chosen)]]
+        n_terms = design.shape[1]
+        if n_different <= n_terms or np.linalg.matrix_rank(design, tol=1e-6) < n_terms:
+            continue
+        found = _least_squares(form, chosen, design, energies, n_different)
+        small = max(_LEFT * float(np.ptp(energies)), _ROUNDING * float(np.abs(energies).max()))
+        return found if order == complete or found.residual <= small else None
+    return None
+
+
+def _least_squares(
+    form: str,
+    terms: Mapping[str, Term],
+    design: Float[np.ndarray, "n n_terms"],
+    energies: Float[np.ndarray, " n"],
+    n_different: int,
+) -> Constants:
+    """The fit; equivalent directions have the same energy and count once in the errors."""
+    mean, n_terms = energies.mean(), design.shape[1]
     solution = np.linalg.lstsq(design, energies - mean, rcond=None)[0]
     left = design @ solution + mean - energies
-    variance = (left**2).sum() / (len(energies) - design.shape[1])
-    errors = np.sqrt(variance * np.linalg.inv(design.T @ design).diagonal())
+    variance = (left**2).mean() * n_different / (n_different - n_terms)
+    covariance = np.linalg.inv(design.T @ design / len(design)) / n_different
     names = ["K0", *terms]
-    values = dict(zip(names, solution.tolist(), strict=True)) | {"K0": float(solution[0] + mean)}
     return Constants(
         form=form,
-        functions={"K0": "1"} | {name: text for name, (text, _) in terms.items()},
-        values=values,
-        errors=dict(zip(names, errors.tolist(), strict=True)),
+        functions={"K0": "1"} | {name: term.text for name, term in terms.items()},
+        values=dict(zip(names, solution.tolist(), strict=True)) | {"K0": float(solution[0] + mean)},
+        errors=dict(zip(names, np.sqrt(variance * covariance.diagonal()).tolist(), strict=True)),
         residual=float(np.sqrt(np.mean(left**2))),
+        order=max(term.degree for term in terms.values()),
     )
 
 

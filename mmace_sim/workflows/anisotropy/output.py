@@ -17,9 +17,10 @@ from mmace_sim.workflows.structures import LoadedStructure
 
 ANISOTROPY_UNITS: dict[str, str] = {
     "convention": CONVENTION,
-    "K1, K2, mae": "μeV/atom",
-    "K1_mev_fu, K2_mev_fu, mae_mev_fu": "meV/f.u.",
-    "K1_mj_m3, K2_mj_m3, mae_mj_m3": "MJ/m³",
+    "K1, K2, K3, mae": "μeV/atom",
+    "K1_mev_fu, K2_mev_fu, K3_mev_fu, mae_mev_fu": "meV/f.u.",
+    "K1_mj_m3, K2_mj_m3, K3_mj_m3, mae_mj_m3": "MJ/m³",
+    "constants_order": "highest degree of the functions that were fitted",
     "constants": "μeV/atom, of the functions given beside them; error is the standard error of the fit",
     "fit_residual, curve_error, time_reversal_error": "μeV/atom",
     "easy_axis, hard_axis, reference_axis, frame": "Cartesian unit vectors; frame: x, y, z of θ and φ as rows",
@@ -32,7 +33,7 @@ ANISOTROPY_UNITS: dict[str, str] = {
 """Unit of each quantity in the summary."""
 
 ANISOTROPY_COLUMNS: tuple[str, ...] = (
-    "rank", "name", "file", "index", "formula", "magnetic_order", "moment", "symmetry", "form", "K1", "K2", "mae",
+    "rank", "name", "file", "index", "formula", "magnetic_order", "moment", "symmetry", "form", "K1", "K2", "K3", "mae",
     "K1_mev_fu", "mae_mev_fu", "K1_mj_m3", "mae_mj_m3", "easy", "easy_crystal", "hard_crystal", "fit_residual",
     "status", "message",
 )  # fmt: skip
@@ -110,7 +111,7 @@ def anisotropy_entry(item: LoadedStructure, result: AnisotropyResult) -> dict[st
         "form": "general" if constants is None else constants.form,
         "n_directions": len(result.directions),
     }
-    for name, energy in (("K1", result.k("K1")), ("K2", result.k("K2")), ("mae", result.mae)):
+    for name, energy in (*((name, result.k(name)) for name in ("K1", "K2", "K3")), ("mae", result.mae)):
         entry[name] = small(energy)
         entry[f"{name}_mev_fu"] = milli_ev_per_formula(energy, atoms)
         entry[f"{name}_mj_m3"] = megajoule_per_m3(energy, atoms)
@@ -122,6 +123,7 @@ def anisotropy_entry(item: LoadedStructure, result: AnisotropyResult) -> dict[st
         "hard_axis": result.hard.tolist(),
         "hard_crystal": crystal_direction(result.hard, symmetry.lattice),
         "constants": _constant_rows(result),
+        "constants_order": None if constants is None else constants.order,
         "fit_residual": small(result.surface.residual if constants is None else constants.residual),
         "curve_error": small(result.curve_error),
         "time_reversal_error": small(result.time_reversal_error),

@@ -21,46 +21,81 @@ FORMS: tuple[str, ...] = ("uniaxial", "cubic", "general")
 UNIAXIAL_SYSTEMS: frozenset[str] = frozenset({"hexagonal", "tetragonal", "trigonal"})
 _FOLDS = {3: 1, -1: 2, 0: 3, 1: 4, 2: 6}
 _MAX_INDEX, _INDEX_TOL = 5, 0.5
+_BROKEN = 1e-3
+"""A function that a rotation changes by more is not allowed by symmetry."""
 
-Term = Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]]
+Function = Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]]
 """A function of unit vectors in the frame."""
 
 
-def _power(k: int, *, imaginary: bool = False, with_z: bool = False) -> Term:
-    """sin^k θ times cos kφ or sin kφ, and cos θ where k is odd."""
+@dataclass(frozen=True)
+class Term:
+    """A function of the direction whose factor is a constant of the anisotropy.
 
-    def term(n: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+    Attributes:
+        text: The function as text.
+        degree: Its degree as a polynomial of the components of the direction.
+        function: Its values for unit vectors in the frame.
+    """
+
+    text: str
+    degree: int
+    function: Function
+
+
+def _sine(power: int) -> Term:
+    """sin^p θ, p even."""
+    return Term(f"sin{_RAISED[power]}θ", power, lambda n: (n[:, 0] ** 2 + n[:, 1] ** 2) ** (power // 2))
+
+
+def _basal(k: int, degree: int, *, sine: bool) -> Term:
+    """sin^p θ times cos kφ or sin kφ, and times cos θ where k is odd; a polynomial of even degree."""
+    power = degree - k % 2  # of sin θ
+
+    def function(n: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         value = (n[:, 0] + 1j * n[:, 1]) ** k
-        return (value.imag if imaginary else value.real) * (n[:, 2] if with_z else 1.0)
+        flat = (n[:, 0] ** 2 + n[:, 1] ** 2) ** ((power - k) // 2)
+        return (value.imag if sine else value.real) * flat * (n[:, 2] if k % 2 else 1.0)
 
-    return term
+    angle = f"{'sin' if sine else 'cos'} {k if k > 1 else ''}φ"
+    return Term(f"sin{_RAISED[power]}θ{' cosθ' if k % 2 else ''} {angle}", degree, function)
 
 
-UNIAXIAL_TERMS: dict[str, tuple[str, Term]] = {
-    "K1": ("sin²θ", lambda n: n[:, 0] ** 2 + n[:, 1] ** 2),
-    "K2": ("sin⁴θ", lambda n: (n[:, 0] ** 2 + n[:, 1] ** 2) ** 2),
-}
-"""Constant: its function as text, and the function."""
+def _basal_terms() -> dict[str, Term]:
+    """All of them up to degree 6; the lowest of each angle has no degree in its name."""
+    found = {}
+    for k in range(1, 7):
+        lowest = k + k % 2
+        for degree in range(lowest, 7, 2):
+            for sine in (False, True):
+                name = f"K_{'sin' if sine else 'cos'}{k}" + ("" if degree == lowest else f"_{degree}")
+                found[name] = _basal(k, degree, sine=sine)
+    return found
 
-BASAL_TERMS: dict[str, tuple[str, Term]] = {
-    "K_cos2": ("sin²θ cos 2φ", _power(2)),
-    "K_sin2": ("sin²θ sin 2φ", _power(2, imaginary=True)),
-    "K_cos3": ("sin³θ cosθ cos 3φ", _power(3, with_z=True)),
-    "K_sin3": ("sin³θ cosθ sin 3φ", _power(3, imaginary=True, with_z=True)),
-    "K_cos4": ("sin⁴θ cos 4φ", _power(4)),
-    "K_sin4": ("sin⁴θ sin 4φ", _power(4, imaginary=True)),
-    "K_cos6": ("sin⁶θ cos 6φ", _power(6)),
-    "K_sin6": ("sin⁶θ sin 6φ", _power(6, imaginary=True)),
-}
-"""Those of the angle φ in the basal plane, used where symmetry allows them."""
 
-CUBIC_TERMS: dict[str, tuple[str, Term]] = {
-    "K1": (
-        "α1²α2² + α2²α3² + α3²α1²",
-        lambda n: 0.5 * ((n**2).sum(axis=1) ** 2 - (n**4).sum(axis=1)),
+_RAISED = {1: "", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶"}
+
+UNIAXIAL_TERMS: dict[str, Term] = {"K1": _sine(2), "K2": _sine(4), "K3": _sine(6)}
+"""Those of the angle θ alone."""
+
+BASAL_TERMS: dict[str, Term] = _basal_terms()
+"""Those of the angle φ in the basal plane, used where symmetry allows them; with `UNIAXIAL_TERMS` all functions up to
+sixth order that are even in the direction."""
+
+
+def _pairs(n: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+    return 0.5 * ((n**2).sum(axis=1) ** 2 - (n**4).sum(axis=1))
+
+
+CUBIC_TERMS: dict[str, Term] = {
+    "K1": Term("α1²α2² + α2²α3² + α3²α1²", 4, _pairs),
+    "K2": Term("α1²α2²α3²", 6, lambda n: n.prod(axis=1) ** 2),
+    "K2_t": Term(
+        "(α1² − α2²)(α2² − α3²)(α3² − α1²)", 6, lambda n: (n**2 - np.roll(n**2, -1, axis=1)).prod(axis=1)
     ),
-    "K2": ("α1²α2²α3²", lambda n: n.prod(axis=1) ** 2),
+    "K3": Term("(α1²α2² + α2²α3² + α3²α1²)²", 8, lambda n: _pairs(n) ** 2),
 }
+"""Up to eighth order; K2_t where there are no four-fold axes, as in pyrite and B20 crystals."""
 
 
 @dataclass(frozen=True)
@@ -86,26 +121,30 @@ class DirectionSymmetry:
             return "cubic"
         return "uniaxial" if self.system in UNIAXIAL_SYSTEMS else "general"
 
-    def terms(self, form: str) -> dict[str, tuple[str, Term]]:
-        """Functions of a form: K1 and K2, and of the basal ones those that every rotation leaves unchanged.
+    def terms(self, form: str) -> dict[str, Term]:
+        """Functions of a form that every rotation leaves unchanged: all up to sixth (cubic: eighth) order.
 
         Args:
             form: One of `FORMS`; "general" has none.
         """
-        if form == "cubic":
-            return dict(CUBIC_TERMS)
         if form == "general":
             return {}
         inside = self.frame @ self.rotations @ self.frame.T
         points = np.random.default_rng(0).normal(size=(20, 3))
         points /= np.linalg.norm(points, axis=1, keepdims=True)
         images = points @ inside.transpose(0, 2, 1)
-        allowed = {
-            name: entry
-            for name, entry in BASAL_TERMS.items()
-            if all(np.abs(entry[1](image) - entry[1](points)).max() < 1e-3 for image in images)
-        }
-        return UNIAXIAL_TERMS | allowed
+
+        def allowed(term: Term) -> bool:
+            return all(
+                np.abs(term.function(image) - term.function(points)).max() < _BROKEN for image in images
+            )
+
+        fixed, others = (
+            (UNIAXIAL_TERMS, BASAL_TERMS)
+            if form == "uniaxial"
+            else ({k: t for k, t in CUBIC_TERMS.items() if k != "K2_t"}, {"K2_t": CUBIC_TERMS["K2_t"]})
+        )
+        return fixed | {name: term for name, term in others.items() if allowed(term)}
 
     def standard(self, direction: Float[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
         """Of all directions equivalent by symmetry and time reversal the one nearest to z, then x, of the frame.

@@ -49,6 +49,8 @@ LENGTHS: tuple[str, ...] = ("rigid", "relaxed")
 _N_CHECKS = 3
 _MISFIT = 0.05
 """Error of the harmonics in the planes, relative to the range of the energies, from which on a result says so."""
+_LEFT = 0.002
+"""Residual of the constants, relative to the range of the energies, from which on a result says so."""
 _ROUNDING = 1e-13
 """Energies that differ by less than this part of them differ by rounding."""
 
@@ -294,7 +296,7 @@ class Anisotropy:
         for count in sorted({-(-n_directions // 2), -(-3 * n_directions // 4), n_directions}):
             self._fit(result, count)
             constants = result.constants
-            values = (None, None) if constants is None else (constants.values["K1"], constants.values["K2"])
+            values = (None, None) if constants is None else (constants.get("K1"), constants.get("K2"))
             result.convergence.append((count, *values, result.mae))
         if result.curves:
             left = [result.surface(curve.directions()) - curve.energies for curve in result.curves]
@@ -328,6 +330,7 @@ class Anisotropy:
                 f"harmonics miss the energies in the planes by {micro * result.curve_error:.2g} μeV/atom: take more "
                 "--directions."
             )
+        notes += self._about_constants(result, max(_LEFT * span, rounding))
         if result.time_reversal_error > max(_MISFIT * span, rounding):
             consequence = (
                 "E(−m) = E(m) was taken for granted, and energies are not means of both: look at `mmace-sim check`."
@@ -344,3 +347,23 @@ class Anisotropy:
                 "it are not looked at."
             )
         return notes
+
+    def _about_constants(self, result: AnisotropyResult, small: float) -> list[str]:
+        """Whether the constants say all of the energies."""
+        form = self.form if self.form != "auto" else result.symmetry.form if result.collinear else "general"
+        terms = result.symmetry.terms(form)
+        if not terms:
+            return []
+        if result.constants is None:
+            where = "directions" if self.plane is None else "directions of one plane"
+            return [
+                f"{len(result.directions)} {where} do not determine the {len(terms)} constants of the {form} form: "
+                + ("take more --directions." if self.plane is None else "leave out --plane for them.")
+            ]
+        if result.constants.residual > small:
+            micro = 1e6 / len(result.atoms)
+            return [
+                f"the constants leave {micro * result.constants.residual:.2g} μeV/atom of the energies (rms): "
+                f"there are orders above {result.constants.order}, and K1 and K2 are those of this fit only."
+            ]
+        return []

@@ -12,9 +12,11 @@ from mmace_sim.workflows.curie.statistics import Point, Value
 
 ORDERED_BINDER, DISORDERED_BINDER = 2 / 3, 4 / 9
 """U = 1 − ⟨o⁴⟩/(3⟨o²⟩²) of a three-component order parameter far below and far above the transition."""
+_CRITICAL_BINDER = 0.6
+"""About that of a periodic cube at the transition, 0.62."""
 _N_BOOTSTRAP = 200
-_WINDOW = 0.15
-"""Temperatures this close to a crossing, relative to it, may enter the curve that it is refined with."""
+_WINDOW = 1.5
+"""Temperatures this many widths from a crossing enter the curve that it is refined with (more bend too much)."""
 _HIGH = 0.6
 """Values above this fraction of the highest make up the peak."""
 _LAW_WINDOW = (0.6, 0.97)
@@ -127,8 +129,9 @@ def crossing(
     difference: Float[np.ndarray, " n"],
     guess: float,
     *,
+    errors: Float[np.ndarray, " n"] | None = None,
     inside: tuple[float, float] = (-np.inf, np.inf),
-    window: float = _WINDOW,
+    window: float = 0.1,
 ) -> float:
     """Where a function goes from negative to positive values, nearest to a guess.
 
@@ -139,6 +142,7 @@ def crossing(
         temperatures: In K, ascending.
         difference: Cumulant of the smaller less that of the larger size: negative below the transition.
         guess: Where the root is about, in K.
+        errors: Of the difference, for the weights of the points; by default all are the same.
         inside: Lowest and highest temperature that count, in K.
         window: Points this close to the root, relative to it, are fitted.
 
@@ -157,7 +161,8 @@ def crossing(
     if min(below, above) < 2:
         return root
     x = t[near] / root - 1
-    fit = np.polynomial.Polynomial.fit(x, d[near], 3 if near.sum() > 6 else 2)
+    weights = None if errors is None else 1 / np.maximum(errors[near], 1e-3 * errors.max() + 1e-300)
+    fit = np.polynomial.Polynomial.fit(x, d[near], 3 if near.sum() > 6 else 2, w=weights)
     grid = np.linspace(x[0], x[-1], 201)
     values = fit(grid)
     changes = np.flatnonzero((values[:-1] < 0) & (values[1:] >= 0))
@@ -219,13 +224,14 @@ def _crossing(
     space = _spacing(t, top) + (0.0 if at is None else 2 * at.error)
     inside = (top / (1 + _SHIFT * width(large[0].n_spins)) - space, top + space)
     difference, error = first - second, np.hypot(first_error, second_error)
-    above = np.flatnonzero((difference > 2 * error) & (t > inside[0]) & (t - space < inside[1]))
-    if len(above) and above[0] > 0 and (wide := _between(t, int(above[0]), width(n))) is not None:
+    k = int(np.argmax(second < _CRITICAL_BINDER)) if second[-1] < _CRITICAL_BINDER else 0
+    if k > 0 and (wide := _between(t, k, width(n))) is not None:  # far from T_C both cumulants are the same
         return wide, None
-    window = min(_WINDOW, 2.5 * width(n))
+    window = _WINDOW * width(n)
 
     def root(noise: np.ndarray, limits: tuple[float, float] = inside) -> float:
-        return crossing(t, difference + noise * error, top, inside=limits, window=window)
+        moved = difference + noise * error
+        return crossing(t, moved, top, errors=error, inside=limits, window=window)
 
     found = _bootstrap(root, len(t), rng)
     if found is None:
