@@ -23,6 +23,14 @@ BY_FIELD = {
     "heads": ({"a b": {}}, {"a": []}, {"a": {"26": -1}}, {"a": {}, "b": {}}, {"default": {"27": 1.0}}),
     "max_moment": ({"26": None}, {"Xx": 1.0}, {"26": math.inf}, {"26": True}, {"27": 2.0}, {"26": [1]}),
     "atomic_numbers": ([], ["Qq"], [0], [119], [26, 27], [[26]], [26.5], [10**9], [True]),
+    "repulsion": (
+        {"Fe": 1.0},
+        {"Fe-Qq": 1.0},
+        {"Fe-Fe": -1.0},
+        {"Fe-Fe": "a"},
+        {"Fe-Fe-Fe": 1.0},
+        {"Fe-Fe": True},
+    ),
     "radial_mlp": ([10**9], [32], [-1], ["a"], [32] * 100),
     "max_ell": (10**9, 4, 2, 0),
     "num_interactions": (10**9, 2, 32),
@@ -110,5 +118,12 @@ def _metadata(good):
                 yield f"{field} {str(value)[:20]}", json.dumps({**good, "config": changed})
 
 
-_HARMLESS = (("max_moment", {}), ("r_max", 0.5), ("avg_num_neighbors", 0.5), ("avg_num_neighbors", True))
-"""Values that a model may have: without its largest moments, or with a short cutoff."""
+_HARMLESS = (
+    ("max_moment", {}),
+    ("r_max", 0.5),
+    ("avg_num_neighbors", 0.5),
+    ("repulsion", {}),
+    ("repulsion", None),
+    ("energy_floor", {}),
+)
+"""Values that a model may have: nothing known of its data, a short cutoff, another repulsion."""
