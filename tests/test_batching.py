@@ -215,3 +215,36 @@ def test_errors_that_mean_lack_of_memory():
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     assert not is_out_of_memory(ValueError("can't allocate memory"))
     assert failure_message(KeyError("a")) == "the model failed: KeyError: 'a'"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("momenta", np.ones(2), r"momenta have shape \(2,\), expected \(2, 3\)"),
+        ("momenta", np.full((2, 3), np.nan), "momenta are not all finite"),
+        ("momenta", np.array([[object()] * 3] * 2), "momenta are no numbers"),
+        ("masses", np.ones((2, 3)), r"masses have shape \(2, 3\), expected \(2,\)"),
+        ("masses", np.array([1.0, np.inf]), "masses are not all finite"),
+    ],
+)
+def test_velocities_and_masses_that_are_none(name, value, message):
+    odd = bcc()
+    odd.arrays[name] = value
+    with pytest.raises(StructureError, match=message):
+        initialize_state([odd])
+    results = relax([odd, bcc(), odd], HeisenbergModel(), relax_cell=False, max_steps=1)
+    assert [str(result.status) == "failed" for result in results] == [True, False, True]
+
+
+def test_states_that_do_not_go_together_are_run_apart():
+    """Extras of other shapes: what joins them is part of the attempt."""
+
+    def start(index):
+        state = initialize_state([IMAGES[index]])
+        state.atom_extras["odd"] = torch.ones(2, 1 + index % 2)
+        return state
+
+    for max_atoms in (2, 4, None):
+        batch, failed = batch_of(start, max_atoms=max_atoms)
+        assert sorted(run_through(batch)) == list(range(6))
+        assert failed == {}

@@ -75,11 +75,25 @@ def _read_ase(atoms: Atoms) -> Record:
         cell=atoms.cell.array.copy(),
         pbc=atoms.pbc.copy(),
         atomic_numbers=atoms.get_atomic_numbers(),
-        masses=atoms.get_masses(),
+        masses=_checked(atoms.get_masses(), (len(atoms),), "masses"),
         magmoms=get_magmoms(atoms),
-        momenta=atoms.get_momenta() if atoms.has("momenta") else None,
+        momenta=_checked(atoms.arrays["momenta"], (len(atoms), 3), "momenta")
+        if atoms.has("momenta")
+        else None,
         fixed=fixed_from_ase(atoms),
     )
+
+
+def _checked(values: np.ndarray, shape: tuple[int, ...], name: str) -> Float[np.ndarray, "..."]:
+    """Numbers of the expected shape, or an error that names them."""
+    try:
+        numbers = np.array(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise StructureError(f"{name} are no numbers ({error}). Correct or remove them.") from error
+    if numbers.shape != shape or not np.isfinite(numbers).all():
+        got = f"have shape {numbers.shape}" if numbers.shape != shape else "are not all finite"
+        raise StructureError(f"{name} {got}, expected {shape} finite numbers. Correct or remove them.")
+    return numbers
 
 
 def _read_pymatgen(structure: Any) -> Record:

@@ -111,8 +111,14 @@ class RefillingBatch[State: ts.SimState]:
             new.append(self._waiting.popleft())
             plain.append(candidate)
         for indices, state in self._initialized(new, plain):
-            self.state = state if self.state is None else ts.concatenate_states([self.state, state])
-            self.indices += indices
+            joined, error = (
+                (state, None) if self.state is None else _attempt(ts.concatenate_states, [self.state, state])
+            )
+            if error is None:
+                self.state = joined
+                self.indices += indices
+            else:  # they do not go together: one after the other
+                self._parked.append((indices, state))
 
     def _checked_start(self, index: int) -> ts.SimState:
         state = self._start(index)
@@ -145,7 +151,7 @@ class RefillingBatch[State: ts.SimState]:
         logger.warning(
             "a batch of %d structures raised %s: %s", len(self.indices), type(error).__name__, error
         )
-        self._after(error, self.state)
+        self._after(error, memory_scaler(self.state))
         if len(self.indices) == 1:
             self._fail(self.indices[0], error)
             self.indices, self.state = [], None
@@ -160,23 +166,22 @@ class RefillingBatch[State: ts.SimState]:
         left = [(indices, plain)] if indices else []
         while left:
             indices, plain = left.pop()
-            joined = join_states(plain)
-            state, error = _attempt(self._init, joined)
+            state, error = _attempt(lambda states: self._init(join_states(states)), plain)
             if error is None:
                 yield indices, state
                 continue
-            self._after(error, joined)
+            self._after(error, sum(map(memory_scaler, plain)))
             if len(indices) == 1:
                 self._fail(indices[0], error)
                 continue
             half = len(indices) // 2
             left += [(indices[half:], plain[half:]), (indices[:half], plain[:half])]
 
-    def _after(self, error: Exception, state: ts.SimState) -> None:
-        """Take smaller batches from now on if the memory did not suffice."""
+    def _after(self, error: Exception, scaler: float) -> None:
+        """Take smaller batches from now on if the memory did not suffice for one of this size."""
         if is_out_of_memory(error):
-            self._max_scaler = min(self._max_scaler, 0.5 * memory_scaler(state))
-            if state.device.type == "cuda":
+            self._max_scaler = min(self._max_scaler, 0.5 * scaler)
+            if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
 

@@ -1,0 +1,42 @@
+"""A bounded number of random inputs of every kind; `tools/fuzz.py` runs many."""
+
+import pytest
+from cli_tools import write_tiny_model
+from fuzzing import check_frame, check_journal, check_model_file, check_relaxation, check_structure_file
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_frames(data):
+    check_frame(data)
+
+
+@settings(max_examples=15, phases=[Phase.generate])
+@given(data=st.data())
+def test_relaxations(data, tmp_path_factory, model):
+    check_relaxation(data, tmp_path_factory.mktemp("run"), model)
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_structure_files(data, tmp_path_factory):
+    check_structure_file(data, tmp_path_factory.getbasetemp())
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_journals(data, tmp_path_factory):
+    check_journal(data, tmp_path_factory.mktemp("journal") / "finished.jsonl")
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_model_files(data, tmp_path_factory, model):
+    check_model_file(data, tmp_path_factory.getbasetemp() / "mutated.safetensors", model.read_bytes())
