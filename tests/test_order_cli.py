@@ -8,6 +8,10 @@ import pytest
 import yaml
 from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 
+from mmace_sim.cli.order_run import _rank
+from mmace_sim.workflows.order import RelaxedOrder
+from mmace_sim.workflows.order.starts import OrderStart
+from mmace_sim.workflows.relax import Status
 from mmace_sim.workflows.structures import read_structures
 
 FILES = {
@@ -113,3 +117,18 @@ def test_bad_configuration_and_help(tmp_path):
     assert mmace_sim("order").exit_code == 2
     assert mmace_sim("order", tmp_path / "none.cif", "-o", tmp_path / "o").exit_code == 2
     assert "--max-supercell" in mmace_sim("order", "--help").output
+
+
+def test_states_that_did_not_converge_never_rank_first():
+    """However low the energy of a structure that runs away is."""
+    orders = [
+        RelaxedOrder(OrderStart(name, bcc()), status, "", bcc(), energy, state=state or None)
+        for name, state, status, energy in (
+            ("runaway", "", Status.MAX_STEPS, -5e4),
+            ("afm", "afm", Status.CONVERGED, -8.1),
+            ("fm", "fm", Status.CONVERGED, -8.2),
+            ("same", "fm", Status.CONVERGED, -8.2),
+            ("nothing", "", Status.FAILED, np.nan),
+        )
+    ]
+    assert [order.name for order in sorted(orders, key=_rank)] == ["fm", "same", "afm", "runaway", "nothing"]

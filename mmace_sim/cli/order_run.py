@@ -15,6 +15,7 @@ from mmace_sim.cli.runs import open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.workflows.order import OrderResult, OrderSearch, RelaxedOrder
 from mmace_sim.workflows.output import entry_head, finite_or_none, mean_moments
+from mmace_sim.workflows.relax import Status
 from mmace_sim.workflows.structure_files import file_names, write_crystal, write_extxyz
 from mmace_sim.workflows.structures import LoadedStructure
 
@@ -149,10 +150,11 @@ def order_entry(item: LoadedStructure, result: OrderResult) -> dict[str, Any]:
     }
 
 
-def _rank(order: RelaxedOrder) -> tuple[bool, float, bool]:
-    """Low energies first, the start that stands for a state before the others, failures last."""
+def _rank(order: RelaxedOrder) -> tuple[bool, bool, float, bool]:
+    """Converged states first; low energies first, the start that stands for a state before the others."""
     is_finite = bool(np.isfinite(order.energy))
-    return not is_finite, round(order.energy, 4) if is_finite else 0.0, order.state != order.name
+    energy = round(order.energy, 4) if is_finite else 0.0
+    return order.status is not Status.CONVERGED, not is_finite, energy, order.state != order.name
 
 
 def _order_entry(order: RelaxedOrder) -> dict[str, Any]:

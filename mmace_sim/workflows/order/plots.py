@@ -39,9 +39,9 @@ def order_figure(result: OrderResult) -> "Figure":
     computed = [
         order for order in result.orders if order.order_final is not None and np.isfinite(order.energy)
     ]
-    orders = sorted(computed, key=lambda order: (round(order.energy, 4), order.state != order.name))[
-        :MAX_SHOWN
-    ]
+    orders = sorted(
+        computed, key=lambda order: (not order.state, round(order.energy, 4), order.state != order.name)
+    )[:MAX_SHOWN]
     wide = len(orders) > 14
     figure, axes = new_figure("page" if wide else "column", aspect=0.5 if wide else 0.85)
     axes.axhline(0.0, color=REFERENCE, linewidth=0.8, zorder=0)
