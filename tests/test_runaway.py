@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk
 from ase.io import read
 
@@ -14,8 +15,9 @@ from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.model.data_range import data_range
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
+from mmace_sim.workflows.checks import check_geometry, closest_pair
 from mmace_sim.workflows.relax import Status
-from mmace_sim.workflows.runaway import CROWDED_MARGIN, ENERGY_MARGIN, EnergyFloor, closest_pair
+from mmace_sim.workflows.runaway import CROWDED_MARGIN, ENERGY_MARGIN, EnergyFloor
 
 CASES = Path(__file__).parent / "cases" / "start"
 E0 = -8.0
@@ -118,10 +120,27 @@ def test_what_lies_outside_of_the_data_says_so():
 
 
 def test_closest_pairs():
-    assert closest_pair(bulk("Fe", "bcc", a=2.87))[2] == pytest.approx(2.87 * 3**0.5 / 2)
-    assert closest_pair(bulk("Fe", "sc", a=7.0)) is None
+    assert closest_pair(bulk("Fe", "bcc", a=2.87), 6.0)[2] == pytest.approx(2.87 * 3**0.5 / 2)
+    assert closest_pair(bulk("Fe", "sc", a=7.0), 6.0) is None
     free = read(CASES / "nano.xyz")
-    assert closest_pair(free)[2] == pytest.approx(2.83 * 3**0.5 / 2, abs=1e-3)
+    assert closest_pair(free, 6.0)[2] == pytest.approx(2.83 * 3**0.5 / 2, abs=1e-3)
+    flat = Atoms("Fe100", [[2.5 * (k % 10), 2.5 * (k // 10), 0] for k in range(100)])
+    check_geometry(flat, [26])
+    chain = Atoms("Fe2", [[0, 0, 0], [0, 0, 2.2]])
+    assert closest_pair(chain, 6.0)[2] == pytest.approx(2.2)
+    layer = Atoms("Fe", cell=[2.4, 2.5, 0], pbc=(True, True, False))
+    assert closest_pair(layer, 6.0) == (0, 0, pytest.approx(2.4))
+
+
+@pytest.mark.parametrize("flags", [False, (True, False, False), (True, True, False)])
+def test_molecules_chains_and_layers_without_cells_are_told_to_be_outside(flags):
+    atoms = Atoms("Fe2", [[0, 0, 0], [0, 0, 2.2]])
+    atoms.pbc = flags
+    atoms.set_cell(np.diag([2.5, 2.6, 0.0]) * np.reshape(atoms.pbc, (3, 1)))
+    set_magmoms(atoms, [[0, 0, 2.0]] * 2)
+    (result,) = mmace_sim.relax(atoms, model((LOWEST - 0.1, LOWEST + 9.0)))
+    assert result.status is Status.CONVERGED
+    assert "it has a surface, the data are crystals" in result.message
 
 
 @pytest.mark.parametrize("name", ["octahedral.cif", "dumbbell110.cif"])

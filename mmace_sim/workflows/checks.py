@@ -5,15 +5,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.geometry import complete_cell, minkowski_reduce
 from jaxtyping import Float
-from matscipy.neighbours import neighbour_list
 
 from mmace_sim.errors import MissingMomentsError, ModelFileError, StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import check_atomic_numbers, check_magnitudes, get_magmoms, has_magmoms
 from mmace_sim.graph.cells import free_strains
+from mmace_sim.graph.neighbors import neighbor_list
 
 MIN_DISTANCE: float = 0.5
 """Atoms closer than this (Å) are a mistake: no bond is shorter than 0.7 Å."""
@@ -204,7 +205,7 @@ def _relative_volume(cell: Float[np.ndarray, "3 3"]) -> float:
 
 def check_distances(atoms: Atoms) -> None:
     """Raise if two atoms, or an atom and its own periodic image, are closer than `MIN_DISTANCE`."""
-    closest = _closest_pair(atoms) if len(atoms) <= _ALL_PAIRS else _closest_listed(atoms)
+    closest = _closest_pair(atoms) if len(atoms) <= _ALL_PAIRS else closest_pair(atoms, MIN_DISTANCE)
     if closest is None:
         return
     first, second, distance = closest
@@ -258,13 +259,25 @@ def _reduced(cell: Float[np.ndarray, "3 3"], pbc: np.ndarray) -> Float[np.ndarra
         ) from error
 
 
-def _closest_listed(atoms: Atoms) -> tuple[int, int, float] | None:
-    """By a neighbour list, for large cells."""
-    cell = complete_cell(atoms.cell.array) if atoms.pbc.any() else None
-    first, second, distances = neighbour_list(
-        "ijd", positions=atoms.positions, cell=cell, pbc=atoms.pbc, cutoff=MIN_DISTANCE
-    )
-    if len(distances) == 0:
-        return None
-    pair = int(np.argmin(distances))
-    return int(first[pair]), int(second[pair]), float(distances[pair])
+def closest_pair(atoms: Atoms, reach: float) -> tuple[int, int, float] | None:
+    """The closest two atoms, or an atom and its image, by a neighbour list.
+
+    Args:
+        atoms: Structure.
+        reach: Atoms farther apart than this, in Å, do not count.
+
+    Returns:
+        Indices and distance in Å; None if there is no such pair.
+    """
+    positions, cell = torch.as_tensor(atoms.positions), torch.as_tensor(atoms.cell.array[None])
+    system_idx = torch.zeros(len(atoms), dtype=torch.long)
+    for cutoff in (0.4 * reach, reach):  # the first is often enough
+        (first, second), shifts = neighbor_list(
+            positions, cell, torch.as_tensor(atoms.pbc[None]), system_idx, cutoff, backend="matscipy"
+        )
+        if len(first):
+            vectors = positions[first] + shifts.to(positions.dtype) @ cell[0] - positions[second]
+            distances = torch.linalg.norm(vectors, dim=1)
+            pair = int(torch.argmin(distances))
+            return int(first[pair]), int(second[pair]), float(distances[pair])
+    return None

@@ -8,13 +8,12 @@ import torch
 import torch_sim as ts
 from ase import Atoms
 from jaxtyping import Bool, Float
-from matscipy.neighbours import neighbour_list
 from torch import Tensor
 
 from mmace_sim.graph.cells import has_volume
 from mmace_sim.model.config import pair_name
 from mmace_sim.model.data_range import DataRange, data_range
-from mmace_sim.workflows.checks import MIN_DISTANCE
+from mmace_sim.workflows.checks import MIN_DISTANCE, closest_pair
 
 ENERGY_MARGIN: float = 0.5
 """eV/atom below the lowest energy of the data, from which on a structure has run away. A phase that the data lack may
@@ -112,7 +111,7 @@ class EnergyFloor:
         Args:
             atoms: Structure.
         """
-        pair = closest_pair(atoms)
+        pair = closest_pair(atoms, REACH)
         if self.data is None or pair is None:
             return ""
         symbols = atoms.get_chemical_symbols()
@@ -136,7 +135,7 @@ class EnergyFloor:
         )
         text = f"the energy ran away to {float(self.interaction(state)):.2f} eV/atom{known}"
         atoms = _geometry(state)
-        pair, close = closest_pair(atoms), self.too_close(atoms)
+        pair, close = closest_pair(atoms, REACH), self.too_close(atoms)
         if low is None and pair is not None:
             close = f"atoms {pair[0]} and {pair[1]} are {pair[2]:.2f} Å apart"
         if not close:
@@ -176,23 +175,6 @@ class EnergyFloor:
         if 0.95 * low <= volume <= 1.05 * high:
             return []
         return [f"{volume:.2f} Å³/atom, {low:.2f} to {high:.2f} in the data"]
-
-
-def closest_pair(atoms: Atoms) -> tuple[int, int, float] | None:
-    """The closest two atoms, or an atom and its image, and their distance in Å; None if none are within `REACH`.
-
-    Args:
-        atoms: Structure.
-    """
-    cell = atoms.cell.complete().array if atoms.pbc.any() else None
-    for cutoff in (0.25 * REACH, REACH):
-        first, second, distances = neighbour_list(
-            "ijd", positions=atoms.positions, cell=cell, pbc=atoms.pbc, cutoff=cutoff
-        )
-        if len(distances):
-            pair = int(np.argmin(distances))
-            return int(first[pair]), int(second[pair]), float(distances[pair])
-    return None
 
 
 def _geometry(state: ts.SimState) -> Atoms:
