@@ -13,7 +13,7 @@ from mmace_sim.errors import ConfigError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
-from mmace_sim.workflows.bain import BainPath, find_minima, lowest_along_path
+from mmace_sim.workflows.bain import BainMinimum, BainPath, find_minima, lowest_along_path
 from mmace_sim.workflows.bain.plots import save_bain_figures
 from mmace_sim.workflows.eos.birch_murnaghan import EosStatus
 
@@ -50,6 +50,36 @@ def test_fcc_is_found_on_the_path(toy):
     assert result.lowest_energy == minimum.energy
     along = lowest_along_path(fm)
     assert np.nanmin(along) == pytest.approx(minimum.energy, abs=5e-3)
+
+
+@pytest.mark.parametrize("c_over_a", [(1.36, 1.5), (1.37, 1.47)])
+def test_minima_are_where_symmetry_puts_them_on_coarse_grids(toy, c_over_a):
+    """fcc is at c/a = √2 whatever the grid, and no energy is lower than what a calculation gives."""
+    path = BainPath(toy, states=["fm"], c_over_a=c_over_a, n_ratios=5, volume_range=(0.9, 1.1), n_volumes=6)
+    (result,) = path.run([fcc_as_bct()])
+    ((minimum,),) = (one.minima for one in result.maps)
+    assert minimum.refined
+    assert minimum.c_over_a == pytest.approx(2**0.5, abs=1e-4)
+    assert minimum.volume == pytest.approx(FCC_VOLUME, rel=3e-4)
+    assert minimum.energy == pytest.approx(toy.model.relaxed_energy(12), abs=1e-5)
+    assert minimum.energy > toy.model.relaxed_energy(12) - 1e-9
+    assert minimum.grid_ratio in result.c_over_a
+    assert result.maps[0].message == ""
+
+
+def test_a_minimum_whose_cell_relaxes_away_is_the_point_of_the_grid(toy):
+    """Springs between nearest neighbours do not hold bcc; a minimum there, made by hand."""
+    path = BainPath(
+        toy, states=["fm"], c_over_a=(0.96, 1.04), n_ratios=5, volume_range=(0.97, 1.03), n_volumes=5
+    )
+    (result,) = path.run([fcc_as_bct()])
+    (one,) = result.maps
+    point = one.points[12]
+    one.minima = [BainMinimum(0.99, 11.0, point.energy / 2 - 1.0, 2.0, False, 1.0, float(result.volumes[2]))]
+    path._refine([result])
+    assert not one.minima[0].refined
+    assert (one.minima[0].c_over_a, one.minima[0].energy) == (1.0, point.energy / 2)
+    assert "The minimum at c/a = 1.000 is a point of the grid: the cell relaxes away" in one.message
 
 
 def test_cells_have_the_ratio_and_the_volume_that_were_asked_for(toy):

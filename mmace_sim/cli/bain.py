@@ -50,7 +50,7 @@ _VolumeMax = Annotated[float | None, opt.volume_option("Largest", "1.12")]
 _NVolumes = Annotated[
     int | None, typer.Option(help="Number of volumes.", show_default="9", rich_help_panel=opt.STRAIN)
 ]
-_MagforceTol = Annotated[float | None, opt.magforce_tol_option("0.001")]
+_MagforceTol = Annotated[float | None, opt.magforce_tol_option("0.0001")]
 
 
 def bain(

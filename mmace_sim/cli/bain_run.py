@@ -31,13 +31,15 @@ UNITS: dict[str, str] = {
     "energy": "eV/atom",
     "energy_above_lowest": "eV/atom, above the lowest minimum of the same structure",
     "moment": "μB, mean length of all moments",
+    "refined": "whether the cell of a minimum is relaxed",
+    "grid_ratio, grid_volume": "1 and Å³/atom, nearest point of the map",
     "path": "eV/atom, energy at the best volume of each c/a",
 }
 """Unit of each quantity in the summary and in ``curves.csv``."""
 
 COLUMNS: tuple[str, ...] = (
     "name", "file", "index", "formula", "state", "minimum", "status", "c_over_a", "volume", "energy",
-    "energy_above_lowest", "moment", "message",
+    "energy_above_lowest", "moment", "refined", "message",
 )  # fmt: skip
 """Columns of ``summary.csv``: one line for each minimum of each state."""
 
@@ -68,7 +70,7 @@ class BainConfig(RunConfig):
     """Largest volume, relative to that of the structure."""
     n_volumes: int = Field(default=9, ge=3)
     """Number of volumes."""
-    magforce_tol: float = Field(default=0.001, gt=0)
+    magforce_tol: float = Field(default=0.0001, gt=0)
     """Largest magnetic force of relaxed moments, in eV/μB."""
     max_steps: int = Field(default=500, ge=0)
     """Largest number of steps of a point."""

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult
 
 POINT_MODES: tuple[str, ...] = ("fixed", "relaxed")
@@ -217,3 +218,16 @@ def energies_and_moments(
     )
     good = converged(points)
     return np.where(good, energies, np.nan), np.where(good, moments, np.nan)
+
+
+def pressures_gpa(points: Sequence[PointResult]) -> Float[np.ndarray, " n_points"]:
+    """Pressure of each point.
+
+    Args:
+        points: Results.
+
+    Returns:
+        In GPa, positive under compression; NaN where a point did not converge.
+    """
+    pressures = np.array([np.nan if p.stress is None else -np.trace(p.stress) / 3 for p in points])
+    return np.where(converged(points), pressures * EV_PER_A3_IN_GPA, np.nan)

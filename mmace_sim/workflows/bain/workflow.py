@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
-from mmace_sim.workflows.eos.birch_murnaghan import EosStatus
+from mmace_sim.workflows.bain.minima import BainMinimum, find_minima
+from mmace_sim.workflows.bain.refinement import TETRAGONAL_TOL, refined
+from mmace_sim.workflows.eos.birch_murnaghan import EosStatus, fit_birch_murnaghan
 from mmace_sim.workflows.magnetic_states import check_state, magnetic_state
 from mmace_sim.workflows.moment_range import largest_moments, shorten_moments
 from mmace_sim.workflows.relax import ModelLike, Relaxation, Status
@@ -21,26 +23,11 @@ from mmace_sim.workflows.singlepoint import (
     energies_and_moments,
     first_problem,
     point_result,
+    pressures_gpa,
 )
 
-_CELL_TOL = 1e-3
-
-
-@dataclass(frozen=True)
-class BainMinimum:
-    """A local minimum of a map, from a paraboloid through the lowest point and its eight neighbours.
-
-    Attributes:
-        c_over_a: Ratio of the cell.
-        volume: In Å³/atom.
-        energy: In eV/atom.
-        moment: Mean length of the moments at the nearest point of the grid, in μB.
-    """
-
-    c_over_a: float
-    volume: float
-    energy: float
-    moment: float
+REFINED_STRESS_GPA: float = 1e-3
+"""Largest stress of the cell at a minimum."""
 
 
 @dataclass
@@ -102,7 +89,8 @@ class BainPath:
 
     A body-centred tetragonal cell is bcc at c/a = 1 and fcc at c/a = √2. Layered antiferromagnets fit into it (AFM) or
     into two of them (AFMD). Every point starts from the moments of its state, and all points of all states of all
-    structures are computed in one batch.
+    structures are computed in one batch. From every minimum of the maps the cell is then relaxed, in a second batch,
+    which keeps its symmetry.
 
     Args:
         model: Model, its name or path, or any TorchSim model that gives magforces.
@@ -136,7 +124,7 @@ class BainPath:
         n_volumes: int = 9,
         relax_positions: bool = False,
         fmax: float = 0.005,
-        magforce_tol: float = 1e-3,
+        magforce_tol: float = 1e-4,
         max_steps: int = 500,
         **settings: Any,
     ) -> None:
@@ -153,15 +141,16 @@ class BainPath:
         self.states = [check_state(name) for name in dict.fromkeys(states)]
         self.c_over_a = np.linspace(*c_over_a, n_ratios)
         self.factors = np.linspace(*volume_range, n_volumes)
-        self.relaxation = Relaxation(
-            model,
-            relax_positions=relax_positions,
-            relax_cell=False,
-            magmoms="joint" if magmoms == "relaxed" else "fixed",
-            fmax=fmax,
-            magforce_tol=magforce_tol,
-            max_steps=max_steps,
-            **settings,
+        alike = {
+            "relax_positions": relax_positions,
+            "magmoms": "joint" if magmoms == "relaxed" else "fixed",
+            "fmax": fmax,
+            "magforce_tol": magforce_tol,
+            "max_steps": max_steps,
+        } | settings
+        self.relaxation = Relaxation(model, relax_cell=False, **alike)
+        self.refinement = Relaxation(
+            self.relaxation.bare_model, relax_cell=True, stress_tol=REFINED_STRESS_GPA, **alike
         )
 
     def run(
@@ -193,7 +182,34 @@ class BainPath:
                     one.points = list(itertools.islice(points, len(one.points)))
                     self._finish(one, volumes)
             results.append(BainResult(atoms, self.c_over_a, volumes, row))
+        self._refine(results)
         return results
+
+    def _refine(self, results: Sequence[BainResult]) -> None:
+        """Relax the cell from the lowest point of every minimum; one that does not stay there is that point."""
+        found = [
+            (result, one, k) for result in results for one in result.maps for k in range(len(one.minima))
+        ]
+        starts = [_grid_point(result, one, one.minima[k]) for result, one, k in found]
+        ends = self.refinement.run([point.atoms for point in starts]) if starts else []
+        for (result, one, k), point, end in zip(found, starts, ends, strict=True):
+            minimum = one.minima[k]
+            steps = (float(np.diff(result.c_over_a)[0]), float(np.diff(result.volumes)[0]))
+            new = refined(minimum, point, end, _axes(result.atoms), steps)
+            if isinstance(new, str):
+                one.message += (
+                    f" The minimum at c/a = {minimum.grid_ratio:.3f} is a point of the grid: {new}."
+                )
+                new = replace(
+                    minimum,
+                    c_over_a=minimum.grid_ratio,
+                    volume=minimum.grid_volume,
+                    energy=point.energy / len(point.atoms),
+                )
+            one.minima[k] = new
+        for one in (one for result in results for one in result.maps):
+            one.message = one.message.strip()
+            one.minima.sort(key=lambda minimum: minimum.energy)
 
     def _start(self, atoms: Atoms, name: str) -> BainMap:
         """A map whose points are still to be computed, or one that failed."""
@@ -237,13 +253,20 @@ class BainPath:
             one.status = EosStatus.CONVERGED
 
 
+def _grid_point(result: BainResult, one: BainMap, minimum: BainMinimum) -> PointResult:
+    """The point of the grid where a minimum was found."""
+    row = int(np.argmin(np.abs(result.c_over_a - minimum.grid_ratio)))
+    column = int(np.argmin(np.abs(result.volumes - minimum.grid_volume)))
+    return one.points[row * len(result.volumes) + column]
+
+
 def _tetragonal(atoms: Atoms) -> tuple[float, float]:
     """Base edge and height of a tetragonal cell, in Å."""
     if not atoms.pbc.all():
         raise StructureError("a Bain path needs a crystal, periodic in all three directions.")
     a, b, c = atoms.cell.lengths()
     angles = atoms.cell.angles()
-    if abs(a - b) > _CELL_TOL * a or np.abs(angles - 90).max() > 0.1:
+    if abs(a - b) > TETRAGONAL_TOL * a or np.abs(angles - 90).max() > 0.1:
         raise StructureError(
             "a Bain path needs a tetragonal cell, two equal edges and a third one perpendicular to them; this one has "
             f"{a:.3f}, {b:.3f}, {c:.3f} Å and {angles[0]:.1f}, {angles[1]:.1f}, {angles[2]:.1f}°. Give the "
@@ -257,47 +280,10 @@ def _axes(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
     return atoms.cell.array / atoms.cell.lengths()[:, None]
 
 
-def find_minima(
-    c_over_a: Float[np.ndarray, " n_ratios"],
-    volumes: Float[np.ndarray, " n_volumes"],
-    energies: Float[np.ndarray, "n_ratios n_volumes"],
-    moments: Float[np.ndarray, "n_ratios n_volumes"],
-) -> list[BainMinimum]:
-    """Local minima inside of a map.
-
-    Args:
-        c_over_a: Ratios, equally spaced.
-        volumes: In Å³/atom, equally spaced.
-        energies: In eV/atom, NaN where unknown.
-        moments: In μB.
-
-    Returns:
-        Minima in the order of their energies.
-    """
-    offsets = np.array(list(itertools.product((-1, 0, 1), repeat=2)))
-    x, y = offsets.T
-    design = np.stack([np.ones(9), x, y, x * x, x * y, y * y], axis=1)
-    steps = np.array([c_over_a[1] - c_over_a[0], volumes[1] - volumes[0]])
-    found = []
-    for row, column in itertools.product(range(1, len(c_over_a) - 1), range(1, len(volumes) - 1)):
-        around = energies[row - 1 : row + 2, column - 1 : column + 2].ravel()
-        if not np.isfinite(around).all() or around.argmin() != 4:
-            continue
-        e, gx, gy, xx, xy, yy = np.linalg.lstsq(design, around, rcond=None)[0]
-        hessian = np.array([[2 * xx, xy], [xy, 2 * yy]])
-        shift = np.zeros(2)
-        if np.linalg.eigvalsh(hessian)[0] > 0:
-            shift = np.clip(np.linalg.solve(hessian, [-gx, -gy]), -1, 1)
-        place = np.array([c_over_a[row], volumes[column]]) + shift * steps
-        energy = e + np.array([gx, gy]) @ shift + 0.5 * shift @ hessian @ shift
-        found.append(
-            BainMinimum(float(place[0]), float(place[1]), float(energy), float(moments[row, column]))
-        )
-    return sorted(found, key=lambda minimum: minimum.energy)
-
-
 def lowest_along_path(one: BainMap) -> Float[np.ndarray, " n_ratios"]:
-    """Energy at the best volume of each c/a, by a parabola through the lowest volume and its neighbours.
+    """Energy at the best volume of each c/a, that of the equation of state.
+
+    Where none describes the points, that of a parabola through the lowest volume and its neighbours.
 
     Args:
         one: Map of one state.
@@ -306,7 +292,13 @@ def lowest_along_path(one: BainMap) -> Float[np.ndarray, " n_ratios"]:
         In eV/atom; NaN where the best volume is at the edge.
     """
     path = np.full(len(one.energies), np.nan)
+    points = np.array(one.points, dtype=object).reshape(one.energies.shape)
     for row, values in enumerate(one.energies):
+        volumes = np.array([point.atoms.get_volume() / len(point.atoms) for point in points[row]])
+        status, fit = fit_birch_murnaghan(volumes, values, one.moments[row], pressures_gpa(list(points[row])))
+        if status is EosStatus.CONVERGED:
+            path[row] = fit.energy
+            continue
         k = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))
         if 0 < k < len(values) - 1 and np.isfinite(values[k - 1 : k + 2]).all():
             left, middle, right = values[k - 1 : k + 2]

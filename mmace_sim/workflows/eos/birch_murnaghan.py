@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -139,9 +140,10 @@ def fit_birch_murnaghan(
 ) -> tuple[EosStatus, BirchMurnaghanFit | None]:
     """Fit the Birch–Murnaghan equation around the lowest point.
 
-    Among all runs of at least `MIN_POINTS` neighbouring volumes within ±`FIT_WINDOW` around the lowest point, the one
-    with the most volumes is fitted whose fit of some order leaves no more than `LARGEST_RESIDUAL`; the lower order if
-    both do. If there is none, the one that leaves the least.
+    All runs of at least `MIN_POINTS` neighbouring volumes around the lowest point, within ±`FIT_WINDOW`, are fitted in
+    all `ORDERS`. Of those that leave no more than `LARGEST_RESIDUAL` the one is taken with the most volumes on the
+    poorer side of the minimum, then with the most volumes, then of the lower order. If there is none, the one that
+    leaves the least.
 
     Args:
         volumes: In ascending order, in Å³/atom.
@@ -165,10 +167,15 @@ def fit_birch_murnaghan(
     if not fits:
         return EosStatus.OUTSIDE, None
     fine = [fit for fit in fits if fit.residual <= LARGEST_RESIDUAL]
-    best = min(
-        fine or fits, key=lambda fit: (-fit.n_points, fit.order, fit.residual) if fine else (fit.residual,)
-    )
+    best = max(fine or fits, key=partial(_preference, points.volumes) if fine else lambda fit: -fit.residual)
     return (EosStatus.CONVERGED if best.determined else EosStatus.POOR_FIT), best
+
+
+def _preference(volumes: Float[np.ndarray, " n"], fit: BirchMurnaghanFit) -> tuple[float, ...]:
+    """Points on the poorer side of the minimum, points, order (low), residual (small)."""
+    low = fit.volume_range[0]
+    below = int(np.count_nonzero((volumes >= low) & (volumes < fit.volume)))
+    return min(below, fit.n_points - below), fit.n_points, -fit.order, -fit.residual
 
 
 def _windows(points: _Points) -> Iterator[_Points]:

@@ -10,7 +10,6 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
-from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.eos.analysis import Crossing, MomentJump, branches, crossings, moment_jumps
 from mmace_sim.workflows.eos.birch_murnaghan import BirchMurnaghanFit, EosStatus, fit_birch_murnaghan
 from mmace_sim.workflows.magnetic_order import classify_order
@@ -24,6 +23,7 @@ from mmace_sim.workflows.singlepoint import (
     energies_and_moments,
     first_problem,
     point_result,
+    pressures_gpa,
 )
 
 MESSAGES: dict[EosStatus, str] = {
@@ -224,8 +224,7 @@ def _finish_curve(curve: EosCurve, points: list[PointResult]) -> None:
     curve.points = points
     good, problem = converged(points), first_problem(points)
     curve.energies, curve.moments = energies_and_moments(points)
-    pressures = [np.nan if p.stress is None else -np.trace(p.stress) / 3 for p in points]
-    curve.pressures_gpa = np.where(good, np.array(pressures) * EV_PER_A3_IN_GPA, np.nan)
+    curve.pressures_gpa = pressures_gpa(points)
     curve.orders = [
         str(classify_order(p.magmoms)) if ok else None for p, ok in zip(points, good, strict=True)
     ]
