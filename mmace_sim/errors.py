@@ -41,6 +41,10 @@ class UnsupportedOptionError(MmaceError, ValueError):
     """An option is valid in itself but not for this model, structure or host."""
 
 
+class UnsupportedConstraintError(StructureError, UnsupportedOptionError):
+    """A structure has a constraint that cannot be honoured."""
+
+
 class OutputError(MmaceError, OSError):
     """A result cannot be written (read-only folder, full disk, existing files)."""
 

@@ -8,10 +8,10 @@ import torch
 import torch_sim as ts
 from ase import Atoms, units
 from ase.build import bulk
-from ase.constraints import FixAtoms, FixCom, FixedPlane
+from ase.constraints import FixAtoms, FixBondLength, FixCom
 from ase.md.velocitydistribution import thermalize_momenta
 
-from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError, UnsupportedOptionError
+from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError, UnsupportedConstraintError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.torchsim import (
     initialize_state,
@@ -140,8 +140,8 @@ def test_fixed_center_of_mass_is_kept_for_its_system_only():
 @pytest.mark.parametrize("index", [0, 1])
 def test_other_constraints_are_refused(index):
     items = [iron(), iron()]
-    items[index].set_constraint(FixedPlane(0, (0, 0, 1)))
-    with pytest.raises(UnsupportedOptionError, match="FixedPlane"):
+    items[index].set_constraint(FixBondLength(0, 1))
+    with pytest.raises(UnsupportedConstraintError, match="FixBondLength"):
         initialize_state(items)
 
 
@@ -201,8 +201,11 @@ def test_pymatgen_species_with_spin():
 def test_pymatgen_structure_without_moments_is_named():
     with pytest.raises(MissingMomentsError, match="structure 1: site 0 of Fe2"):
         initialize_state([structure([1.0, 1.0]), structure()])
-    with pytest.raises(MissingMomentsError, match="structure 0: site 1 of Fe2"):
-        initialize_state(structure([1.0, None]))
+
+
+def test_pymatgen_site_without_a_moment_beside_others_has_none():
+    state = initialize_state(structure([1.0, None]))
+    np.testing.assert_allclose(state_magmoms(state), [[0, 0, 1], [0, 0, 0]])
 
 
 def test_pymatgen_moment_of_wrong_shape():
@@ -230,11 +233,12 @@ def test_pymatgen_round_trip():
     assert [list(flags) for flags in back.site_properties["selective_dynamics"]] == [[False] * 3, [True] * 3]
 
 
-def test_pymatgen_partly_fixed_site_is_refused():
+def test_pymatgen_partly_fixed_site_stays_so():
     original = structure([1.0, 1.0])
-    original.add_site_property("selective_dynamics", [[True] * 3, [True, True, False]])
-    with pytest.raises(UnsupportedOptionError, match="site 1"):
-        initialize_state(original)
+    flags = [[True] * 3, [True, True, False]]
+    original.add_site_property("selective_dynamics", flags)
+    (back,) = state_to_structures(initialize_state(original))
+    assert [list(site) for site in back.site_properties["selective_dynamics"]] == flags
 
 
 @pytest.mark.parametrize(

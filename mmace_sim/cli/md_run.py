@@ -1,5 +1,6 @@
 """One run of ``mmace-sim md``: read, simulate, write as it goes, show."""
 
+import copy
 import logging
 from collections.abc import Collection
 from pathlib import Path
@@ -9,7 +10,6 @@ import numpy as np
 import typer
 from ase import Atoms
 from ase.build import make_supercell
-from ase.constraints import FixAtoms
 from pydantic import Field, field_validator
 from rich import box
 from rich.table import Table
@@ -228,11 +228,14 @@ def _relax_guesses(items: list[LoadedStructure], config: MDConfig, model: Any) -
 
 
 def _repeated(atoms: Atoms, matrix: np.ndarray) -> Atoms:
-    """A supercell, with the fixed atoms that `make_supercell` forgets."""
+    """A supercell, with the constraints of atoms that `make_supercell` forgets."""
     repeated = make_supercell(atoms, matrix, order="atom-major")
     images = np.arange(len(repeated)).reshape(len(atoms), -1)
-    fixed = [FixAtoms(images[c.index].ravel()) if isinstance(c, FixAtoms) else c for c in atoms.constraints]
-    repeated.set_constraint(fixed)
+    constraints = [copy.copy(constraint) for constraint in atoms.constraints]
+    for constraint in constraints:
+        if hasattr(constraint, "index"):
+            constraint.index = images[constraint.index].ravel()
+    repeated.set_constraint(constraints)
     return repeated
 
 

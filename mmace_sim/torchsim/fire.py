@@ -14,6 +14,7 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
 from mmace_sim.keys import TORCHSIM_MAGMOMS
+from mmace_sim.torchsim.directions import FixDirections
 from mmace_sim.torchsim.freedom import (
     DegreesOfFreedom,
     MagneticOptimState,
@@ -198,6 +199,10 @@ def _moved(state: MagneticFireState, step: Tensor, strain: Tensor) -> SimState:
     for constraint in state.constraints:
         constraint.adjust_forces(state, shift)
     deformation = torch.matrix_exp(0.5 * (strain + strain.mT))
+    for constraint in state.constraints:
+        if isinstance(constraint, FixDirections):  # along lattice vectors, which turn with the cell
+            atoms = constraint.atom_idx[constraint.follows_cell]
+            shift[atoms] = torch.einsum("nij,nj->ni", deformation[idx[atoms]], shift[atoms])
     positions = torch.einsum("nij,nj->ni", deformation[idx], state.positions) + shift
     magmoms = state.moved_moments(step[:, 3:] / MOMENT_SCALE)
     return SimState(

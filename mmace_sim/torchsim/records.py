@@ -49,7 +49,7 @@ def read_record(item: Any) -> Record:
         MissingMomentsError: If it carries no moments.
         MomentShapeError: If its moments have a wrong shape or number.
         StructureError: If it has no atoms, or sites that hold no or several elements.
-        UnsupportedOptionError: If it has a constraint that TorchSim cannot represent.
+        UnsupportedConstraintError: If it has a constraint that cannot be honoured.
         TypeError: If it is of another kind.
     """
     if isinstance(item, Atoms):
@@ -111,7 +111,7 @@ def _read_pymatgen(structure: Any) -> Record:
         masses=masses,
         magmoms=_pymatgen_magmoms(structure),
         momenta=None if velocities is None else _pymatgen_momenta(velocities, masses),
-        fixed=fixed_from_selective_dynamics(flags, structure.formula),
+        fixed=fixed_from_selective_dynamics(flags, structure.formula, structure.lattice.matrix),
     )
 
 
@@ -130,11 +130,14 @@ def _pymatgen_magmoms(structure: Any) -> Float[np.ndarray, "n_atoms 3"]:
     else:
         name, moments = "spin", [getattr(site.specie, "spin", None) for site in structure]
     missing = [index for index, moment in enumerate(moments) if moment is None]
-    if missing:
+    if len(missing) == len(moments):
         raise MissingMomentsError(
             f"site {missing[0]} of {structure.formula} carries no magnetic moment. Set them all with "
             'structure.add_site_property("magmom", moments); all zeros mean a non-magnetic start.'
         )
+    moments = [
+        0.0 if moment is None else moment for moment in moments
+    ]  # enumerators leave oxygen without one
     vectors = [np.atleast_1d(getattr(moment, "global_moment", moment)) for moment in moments]
     vectors = [np.array([0.0, 0.0, vector[0]]) if vector.shape == (1,) else vector for vector in vectors]
     return check_magmoms(vectors, len(structure), source=f"site property {name} of {structure.formula}")

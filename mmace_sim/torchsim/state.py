@@ -62,15 +62,16 @@ def initialize_state(
         dtype: Floating-point type of the state.
 
     Returns:
-        State with moments in the per-atom extra ``magnetic_moments`` (μB), ``FixAtoms`` and ``FixCom``
-        constraints. It is a `MovingState` if any structure has velocities (those without then are at rest,
+        State with moments in the per-atom extra ``magnetic_moments`` (μB) and constraints, see
+        `mmace_sim.torchsim.constraints`.
+        It is a `MovingState` if any structure has velocities (those without then are at rest,
         as in ASE).
 
     Raises:
         MissingMomentsError: If a structure carries no moments; the message names its index.
         MomentShapeError: If its moments have a wrong shape or number.
         StructureError: If there is no structure, one is empty or disordered, or periodic axes differ.
-        UnsupportedOptionError: If a structure has a constraint that TorchSim cannot represent.
+        UnsupportedConstraintError: If a structure has a constraint that cannot be honoured.
         TypeError: If an item is of another kind.
     """
     device = torch.get_default_device() if device is None else torch.device(device)
@@ -178,8 +179,9 @@ def state_to_structures(state: ts.SimState) -> list[Any]:
         if record.momenta is not None:
             velocities = record.momenta / record.masses[:, None] / ANGSTROM_PER_FS
             properties["velocities"] = velocities.tolist()
-        if record.fixed.atoms.any():
-            properties["selective_dynamics"] = [[not fixed] * 3 for fixed in record.fixed.atoms.tolist()]
+        movable = record.fixed.free_axes & ~record.fixed.atoms[:, None]
+        if not movable.all():
+            properties["selective_dynamics"] = movable.tolist()
         structures.append(
             Structure(
                 Lattice(record.cell, pbc=tuple(record.pbc.tolist())),

@@ -14,7 +14,9 @@ from jaxtyping import Float
 from mmace_sim.errors import MissingMomentsError, ModelFileError, StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import check_atomic_numbers, check_magnitudes, get_magmoms, has_magmoms
 from mmace_sim.graph.cells import free_strains
+from mmace_sim.graph.cells import free_strains
 from mmace_sim.graph.neighbors import neighbor_list
+from mmace_sim.torchsim.constraints import fixed_from_ase
 
 MIN_DISTANCE: float = 0.5
 """Atoms closer than this (Å) are a mistake: no bond is shorter than 0.7 Å."""
@@ -102,6 +104,7 @@ def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureChe
     Raises:
         StructureError: No atoms, NaN or infinite numbers, flat or left-handed cell, atoms on top of each other.
         UnsupportedElementError: An element that the model does not know.
+        UnsupportedConstraintError: A constraint that cannot be honoured.
     """
     if len(atoms) == 0:
         raise StructureError("the structure holds no atoms.")
@@ -122,6 +125,7 @@ def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureChe
             "beyond any meaning. Correct the file; lengths are in Å."
         )
     _check_cell(atoms)
+    fixed_from_ase(atoms)
     check_distances(atoms)
     free, note = free_strains(atoms)
     return StructureCheck(cell_can_relax=bool(free.any()), note=note)
