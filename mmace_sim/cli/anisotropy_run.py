@@ -86,12 +86,13 @@ def run_anisotropy(config: AnisotropyConfig, *, resume: bool, force: bool, quiet
         ModelFileError: If the model cannot be loaded.
         UnsupportedOptionError: If the model has no spin–orbit coupling, or the machine lacks what an option asks for.
     """
+    skipped: list[FailedStructure] = []
 
     def build(model: Any) -> list[LoadedStructure | FailedStructure]:
         spin_orbit_host(model, None)  # refuses before anything is written
-        return prepare_structures(config, model)
+        return prepare_structures(config, model, skipped)
 
-    with open_run("anisotropy", config, resume=resume, force=force, build=build) as run:
+    with open_run("anisotropy", config, resume=resume, force=force, build=build, skipped=skipped) as run:
         compute = _map if config.map else _anisotropy
         entries, code, names = compute(run, quiet=quiet)
     if not quiet:

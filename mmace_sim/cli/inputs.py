@@ -44,12 +44,15 @@ def load_run_model(config: ModelRunConfig) -> Any:
     return model
 
 
-def prepare_structures(config: RunConfig, model: Any) -> list[LoadedStructure | FailedStructure]:
+def prepare_structures(
+    config: RunConfig, model: Any, skipped: list[FailedStructure] | None = None
+) -> list[LoadedStructure | FailedStructure]:
     """Read, initialise the moments of, and check every structure.
 
     Args:
         config: The merged configuration.
         model: The energy model.
+        skipped: Files of folders that hold no structure are added to it.
 
     Returns:
         Structures that can be computed and those that cannot, in the order of the files.
@@ -60,11 +63,13 @@ def prepare_structures(config: RunConfig, model: Any) -> list[LoadedStructure | 
     missing = [path for path in config.paths if not Path(path).exists()]
     if missing:
         raise ConfigError(f"{', '.join(missing)}: no such file or folder. Check the path.")
-    items = load_structures(config.paths)
+    skipped = [] if skipped is None else skipped
+    items = load_structures(config.paths, skipped.append)
     if not items:
+        passed = f" ({len(skipped)} files hold none: {skipped[0].message})" if skipped else ""
         raise ConfigError(
-            f"no structures in {', '.join(config.paths)}. Name files, or folders with CIF, mCIF, POSCAR, extxyz or "
-            "JSON files."
+            f"no structures in {', '.join(config.paths)}{passed}. Name files, or folders with CIF, mCIF, POSCAR, "
+            "extxyz or JSON files."
         )
     return [_prepare(item, config, model) if isinstance(item, LoadedStructure) else item for item in items]
 

@@ -38,7 +38,7 @@ from mmace_sim.workflows.outcomes import Status
 from mmace_sim.workflows.output import entry_head, mean_moments
 from mmace_sim.workflows.singlepoint import SinglePoint
 from mmace_sim.workflows.structure_files import file_names, write_extxyz
-from mmace_sim.workflows.structures import LoadedStructure
+from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 from mmace_sim.workflows.supercells import parse_supercell
 
 COLUMNS: tuple[str, ...] = (
@@ -173,14 +173,15 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
     with quiet_imports():
         model = load_run_model(config)
     dynamics = _dynamics(config, model)
-    items = prepare_structures(config, model)
+    skipped: list[FailedStructure] = []
+    items = prepare_structures(config, model, skipped)
     _relax_guesses([item for item in items if isinstance(item, LoadedStructure)], config, model)
     matrix = parse_supercell(config.supercell)
     for item in items:
         if isinstance(item, LoadedStructure):
             item.atoms = _repeated(item.atoms, matrix)
     folder = Path(config.output)
-    run = PropertyRun("md", config, folder, model, items, now())
+    run = PropertyRun("md", config, folder, model, items, now(), skipped=skipped)
     with open_resumable(run, resume=resume, force=force, may_differ=MAY_DIFFER) as manifest:
         manifest.begin()
         names = file_names([item.name for item in run.structures])

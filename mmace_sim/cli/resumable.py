@@ -47,7 +47,7 @@ def open_resumable(
             write_text(run.folder / "config.yaml", dump_config(run.config))
 
         manifest.on_begin(begin)
-        log_start(run.command, run.config, run.items)
+        log_start(run.command, run.config, run.items, run.skipped)
         yield manifest
 
 

@@ -337,7 +337,10 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 def log_start(
-    command: str, config: ModelRunConfig, items: Sequence[LoadedStructure | FailedStructure]
+    command: str,
+    config: ModelRunConfig,
+    items: Sequence[LoadedStructure | FailedStructure],
+    skipped: Sequence[FailedStructure] = (),
 ) -> None:
     """Write to the log what runs, with which versions, and what is wrong with structures.
 
@@ -345,9 +348,12 @@ def log_start(
         command: Name of the command.
         config: The merged configuration.
         items: Structures and failures.
+        skipped: Files of folders that hold no structure.
     """
     _log.info("mmace-sim %s, %d structures, model %s", command, len(items), config.model)
     _log.info("versions: %s", ", ".join(f"{name} {number}" for name, number in versions().items()))
+    for item in skipped:
+        _log.info("skipped %s", item.message)
     for item in items:
         if isinstance(item, FailedStructure):
             _log.error("%s", item.message)

@@ -56,6 +56,7 @@ class PropertyRun:
         model: The model on its device.
         items: Structures and failures in the order of the files.
         created: When the run began.
+        skipped: Files of folders that hold no structure.
         records: What is finished, by `item_key`, if the run can be resumed.
         n_resumed: How many of them an earlier run had finished.
         journal: Where they are written, if the run can be resumed and has begun.
@@ -70,6 +71,7 @@ class PropertyRun:
     model: Any
     items: list[LoadedStructure | FailedStructure]
     created: str
+    skipped: list[FailedStructure] = field(default_factory=list)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     n_resumed: int = 0
     journal: Journal | None = None
@@ -220,6 +222,7 @@ class PropertyRun:
             "config": self.config.model_dump(mode="json"),
             "model": {"name": self.config.model, "elements": list(self.model.elements)} | metadata,
             "structures": entries,
+            "skipped": [{"file": item.file, "message": item.message} for item in self.skipped],
         }
 
 
@@ -248,6 +251,7 @@ def open_run(
     force: bool,
     resume: bool | None = None,
     build: Callable[[Any], list[LoadedStructure | FailedStructure]] | None = None,
+    skipped: list[FailedStructure] | None = None,
 ) -> Iterator[PropertyRun]:
     """Load the model, read the structures, prepare the folder and log to it.
 
@@ -257,6 +261,7 @@ def open_run(
         force: Overwrite an earlier run in the same folder.
         resume: Go on with an earlier run in the same folder; None for a command that does not `store` what it finishes.
         build: Makes the structures from the model, for a command that needs no files.
+        skipped: Where `build` puts files of folders that hold no structure.
 
     Yields:
         The run.
@@ -270,8 +275,9 @@ def open_run(
     """
     with quiet_imports():
         model = load_run_model(config)
-    items = build(model) if build is not None else prepare_structures(config, model)
-    run = PropertyRun(command, config, Path(config.output), model, items, now())
+    skipped = [] if skipped is None else skipped
+    items = build(model) if build is not None else prepare_structures(config, model, skipped)
+    run = PropertyRun(command, config, Path(config.output), model, items, now(), skipped=skipped)
     if resume is not None:
         with open_resumable(run, resume=resume, force=force) as run.manifest:
             run.n_resumed = len(run.records)
@@ -281,7 +287,7 @@ def open_run(
     folder = open_folder(run.folder, command, resume=None, force=force, inputs=run_inputs(config, items))
     with folder as (run.manifest, _), log_to(run.folder / "log.txt"):
         run.manifest.on_begin(lambda: _write_start(run))
-        log_start(command, config, items)
+        log_start(command, config, items, skipped)
         yield run
 
 

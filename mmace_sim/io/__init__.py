@@ -16,7 +16,7 @@ from ase import Atoms
 
 from mmace_sim.errors import DataError, NotAStructureError, StructureError
 from mmace_sim.graph.atoms import check_atomic_numbers, file_magmoms, has_magmoms, set_magmoms
-from mmace_sim.io import abinit, ase_files, ase_json, cif, database, deepmd, mlip, ulm, vasp, xyz
+from mmace_sim.io import abinit, ase_files, ase_json, castep, cif, database, deepmd, mlip, ulm, vasp, xyz
 from mmace_sim.io.base import Format, Item, put_labels, results_as_labels, take_notes
 from mmace_sim.io.labels import LabelKeys
 
@@ -30,6 +30,7 @@ FORMATS: tuple[Format, ...] = (
     ase_json.FORMAT,
     ulm.FORMAT,
     cif.FORMAT,
+    castep.FORMAT,
     ase_files.FORMAT,
 )
 """Formats in the order in which they are tried; the last takes everything."""

@@ -4,6 +4,7 @@ Scripts, pickles, bundles and addresses of servers are not in it. Counts in a he
 file before ASE's reader believes them.
 """
 
+import glob
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import bare_name, open_text, plain_file, read_text
 
 FORMATS: frozenset[str] = frozenset(
-    {"abinit-in", "abinit-out", "aims", "aims-output", "castep-castep", "castep-cell", "castep-geom", "castep-md",
+    {"abinit-in", "abinit-out", "aims", "aims-output", "castep-castep", "castep-geom", "castep-md",
      "cfg", "cif", "cjson", "cp2k-restart", "crystal", "cube", "dftb", "dlp4", "dmol-arc", "dmol-car", "dmol-incoor",
      "elk", "elk-in", "eon", "espresso-in", "espresso-out", "exciting", "extxyz", "findsym", "gaussian-in",
      "gaussian-out", "gen", "gpaw-out", "gromacs", "gromos", "jsv", "lammps-data", "lammps-dump-text", "magres", "mol",
@@ -33,7 +34,6 @@ _ENDINGS = {".vasp": "vasp", ".poscar": "vasp", ".contcar": "vasp"}
 
 _SIGNS: dict[str, str] = {
     "xsf": r"(?i)PRIMVEC|PRIMCOORD|ATOMS|CRYSTAL",
-    "castep-cell": r"(?i)%BLOCK",
     "res": r"(?im)^\s*(TITL|CELL|SFAC)",
     "proteindatabank": r"(?m)^(ATOM|HETATM|CRYST1)",
 }
@@ -58,6 +58,7 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
     else:
         with plain_file(path) as plain:
             whole = str(plain.resolve())
+            whole = glob.escape(whole) if name == "res" else whole  # which ASE takes for a pattern
             frames = read(whole, index=slice(None), format=name, do_not_split_by_at_sign=True)
     yield from [frames] if isinstance(frames, Atoms) else frames
 

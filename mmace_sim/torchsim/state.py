@@ -8,6 +8,7 @@ per-atom extra ``magnetic_moments`` of a state. Momenta, if a structure has any,
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.io.collection import read_files
 from mmace_sim.keys import TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.constraints import (
     constraints_to_torchsim,
@@ -53,8 +55,8 @@ def initialize_state(
     """Convert structures into one TorchSim state that carries their moments.
 
     Args:
-        structures: An ``ase.Atoms``, a pymatgen ``Structure``, a ``PhonopyAtoms``, a TorchSim state, or a
-            list of these (kinds may be mixed). Moments are read from where each host keeps them: see
+        structures: An ``ase.Atoms``, a pymatgen ``Structure``, a ``PhonopyAtoms``, a TorchSim state, the name of a
+            file, or a list of these (kinds may be mixed). Moments are read from where each host keeps them: see
             `mmace_sim.graph.atoms.get_magmoms` for ASE; site property ``magmom``, else ``final_magmom``, else
             the spin of the species for pymatgen; ``magnetic_moments`` for phonopy. Collinear moments become
             vectors along z.
@@ -79,6 +81,9 @@ def initialize_state(
         state_magmoms(structures)
         return structures.clone().to(device, dtype)
     items = list(structures) if isinstance(structures, list | tuple) else [structures]
+    items = [
+        one for item in items for one in (read_files([item]) if isinstance(item, str | Path) else [item])
+    ]
     if not items:
         raise StructureError("there is no structure to simulate: the list is empty.")
     if any(isinstance(item, ts.SimState) for item in items):
@@ -94,13 +99,25 @@ def initialize_state(
 
 
 def as_atoms(structures: Any) -> list[Atoms]:
-    """Structures of any host as ASE structures; ASE structures are taken as they are."""
-    items = (
-        structures if isinstance(structures, Iterable) and not isinstance(structures, Atoms) else [structures]
-    )
-    if hasattr(structures, "lattice") or hasattr(structures, "scaled_positions"):
-        items = [structures]
-    return [item if isinstance(item, Atoms) else state_to_atoms(initialize_state(item))[0] for item in items]
+    """Structures of any host, and those in files, as ASE structures; ASE structures are taken as they are.
+
+    Args:
+        structures: ASE, pymatgen or phonopy structures, names of files or folders, one or many, mixed.
+
+    Raises:
+        StructureError: If a file or a structure in it cannot be read.
+    """
+    is_one = isinstance(structures, Atoms | str | Path) or not isinstance(structures, Iterable)
+    is_one = is_one or hasattr(structures, "lattice") or hasattr(structures, "scaled_positions")
+    found: list[Atoms] = []
+    for item in [structures] if is_one else structures:
+        if isinstance(item, str | Path):
+            found += read_files([item])
+        elif isinstance(item, Atoms):
+            found.append(item)
+        else:
+            found.append(state_to_atoms(initialize_state(item))[0])
+    return found
 
 
 def state_magmoms(state: ts.SimState) -> Float[Tensor, "n_atoms 3"]:

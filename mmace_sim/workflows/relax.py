@@ -150,7 +150,7 @@ class Relaxation:
         """Relax structures; one that fails does not stop the others.
 
         Args:
-            structures: ASE, pymatgen or phonopy structures, one or many, each with moments.
+            structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
             on_finished: Called with the index and the result of each structure as soon as it is finished.
             on_step: Called after every step of a batch.
 
@@ -385,7 +385,7 @@ def relax(
     """Relax positions, cell and magnetic moments of many structures in one batch.
 
     Args:
-        structures: ASE, pymatgen or phonopy structures, one or many, each with moments.
+        structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
         model: Model, its name or path, or any TorchSim model that gives magforces.
         on_finished: Called with the index and the result of each structure as soon as it is finished.
         on_step: Called after every step.

@@ -99,7 +99,7 @@ class SinglePoint:
         """Evaluate structures; one that fails does not stop the others.
 
         Args:
-            structures: ASE, pymatgen or phonopy structures, one or many, each with moments.
+            structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
             on_finished: Called with the index and the result of each structure as soon as it is finished.
 
         Returns:

@@ -15,7 +15,7 @@ from mmace_sim.workflows.bain.refinement import TETRAGONAL_TOL, refined
 from mmace_sim.workflows.eos.birch_murnaghan import EosStatus, fit_birch_murnaghan
 from mmace_sim.workflows.magnetic_states import check_state, magnetic_state
 from mmace_sim.workflows.moment_range import largest_moments, shorten_moments
-from mmace_sim.workflows.relax import ModelLike, Relaxation, Status
+from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, as_atoms
 from mmace_sim.workflows.singlepoint import (
     PointResult,
     check_point_mode,
@@ -154,7 +154,7 @@ class BainPath:
         )
 
     def run(
-        self, structures: Sequence[Atoms], *, on_finished: Callable[[int, int], None] | None = None
+        self, structures: Any, *, on_finished: Callable[[int, int], None] | None = None
     ) -> list[BainResult]:
         """Compute the maps; a structure or state that fails does not stop the others.
 
@@ -165,7 +165,7 @@ class BainPath:
         Returns:
             One result for each structure, in the same order.
         """
-        maps = [[self._start(atoms, name) for name in self.states] for atoms in structures]
+        maps = [[self._start(atoms, name) for name in self.states] for atoms in as_atoms(structures)]
         images = [point.atoms for row in maps for one in row for point in one.points]
         counter = itertools.count(1)
 

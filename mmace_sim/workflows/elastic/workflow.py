@@ -26,7 +26,7 @@ from mmace_sim.workflows.elastic.symmetry import (
 )
 from mmace_sim.workflows.elastic.uncertainty import relaxation_error_gpa, slopes
 from mmace_sim.workflows.moduli import ElasticConstants
-from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult
+from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult, as_atoms
 from mmace_sim.workflows.singlepoint import PointResult, converged, first_problem, point_result
 
 MOMENT_MODES: dict[str, tuple[str, ...]] = {
@@ -171,7 +171,7 @@ class ElasticTensorCalculation:
 
     def run(
         self,
-        structures: Sequence[Atoms],
+        structures: Any,
         *,
         on_relaxed: Callable[[int], None] | None = None,
         on_finished: Callable[[int, int], None] | None = None,
@@ -187,7 +187,8 @@ class ElasticTensorCalculation:
             One result for each structure, in the same order.
         """
         ready = (lambda index, _: on_relaxed(index)) if on_relaxed is not None else None
-        references = self.reference.run(list(structures), on_finished=ready)
+        structures = as_atoms(structures)
+        references = self.reference.run(structures, on_finished=ready)
         results, plans = [], []
         for atoms, reference in zip(structures, references, strict=True):
             result, plan = self._plan(atoms, reference)

@@ -15,7 +15,7 @@ from mmace_sim.workflows.eos.birch_murnaghan import BirchMurnaghanFit, EosStatus
 from mmace_sim.workflows.magnetic_order import classify_order
 from mmace_sim.workflows.magnetic_states import check_state, magnetic_state
 from mmace_sim.workflows.moment_range import largest_moments, shorten_moments
-from mmace_sim.workflows.relax import ModelLike, Relaxation, Status
+from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, as_atoms
 from mmace_sim.workflows.singlepoint import (
     PointResult,
     check_point_mode,
@@ -170,7 +170,7 @@ class EquationOfState:
 
     def run(
         self,
-        structures: Sequence[Atoms],
+        structures: Any,
         *,
         on_finished: Callable[[int, int], None] | None = None,
     ) -> list[EosResult]:
@@ -183,7 +183,7 @@ class EquationOfState:
         Returns:
             One result for each structure, in the same order.
         """
-        curves = [[self._start(atoms, name) for name in self.states] for atoms in structures]
+        curves = [[self._start(atoms, name) for name in self.states] for atoms in as_atoms(structures)]
         images = [point.atoms for row in curves for curve in row for point in curve.points]
         n_finished = itertools.count(1)
 

@@ -21,7 +21,7 @@ from mmace_sim.workflows.magnetic_order import (
 from mmace_sim.workflows.order.axes import symmetry_of_moments
 from mmace_sim.workflows.order.starts import OrderStart, order_starts
 from mmace_sim.workflows.order.states import cluster_states, keeps_order, state_fingerprint
-from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult
+from mmace_sim.workflows.relax import ModelLike, Relaxation, Status, StructureResult, as_atoms
 
 _SYMPREC_FACTORS = (3.0, 1.0, 6.0)
 """Relaxed positions are less exact than given ones; where spglib names no group, other tolerances are tried."""
@@ -213,7 +213,7 @@ class OrderSearch:
         self.spin_orbit = bool(getattr(bare, "spin_orbit", True))
 
     def run(
-        self, structures: Sequence[Atoms], *, on_finished: Callable[[int, int], None] | None = None
+        self, structures: Any, *, on_finished: Callable[[int, int], None] | None = None
     ) -> list[OrderResult]:
         """Relax all starts of all structures; a start or structure that fails does not stop the others.
 
@@ -225,7 +225,7 @@ class OrderSearch:
             One result for each structure, in the same order.
         """
         results, starts = [], []
-        for atoms in structures:
+        for atoms in as_atoms(structures):
             try:
                 own, note = order_starts(atoms, **self.starts)
             except StructureError as error:

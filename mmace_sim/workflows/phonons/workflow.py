@@ -156,7 +156,7 @@ class Phonons:
         """Compute the phonons of crystals; one that fails does not stop the others.
 
         Args:
-            structures: ASE, pymatgen or phonopy structures, one or many, each with moments.
+            structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
             on_finished: Called with the index and the result of each crystal as soon as it is finished.
 
         Returns:

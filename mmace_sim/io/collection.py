@@ -1,0 +1,248 @@
+"""Structures from files and folders, moments included: the only door from the disk for commands and for Python."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ase import Atoms
+
+from mmace_sim.errors import NotAStructureError, StructureError
+from mmace_sim.io import read_atoms
+from mmace_sim.io.opening import bare_name, bare_suffix
+from mmace_sim.text import printable
+
+_log = logging.getLogger(__name__)
+
+SUFFIXES: frozenset[str] = frozenset(
+    {".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", ".extxyz", ".json", ".traj", ".db", ".xsf", ".cell",
+     ".res", ".gen", ".pdb", ".xml"}
+)  # fmt: skip
+"""Endings that are taken from a folder; a file named explicitly may have any that ASE can read."""
+
+PREFIXES: tuple[str, ...] = ("POSCAR", "CONTCAR", "OUTCAR", "XDATCAR")
+"""Beginnings of file names that are taken from a folder."""
+
+RESULTS: tuple[str, ...] = ("OUTCAR", "XDATCAR", "vasprun")
+"""Beginnings of names of what VASP writes beside the structure that it ends with."""
+
+
+@dataclass
+class LoadedStructure:
+    """One structure of a file.
+
+    Attributes:
+        file: The file, as it was given or found.
+        index: Position in the file, from 0.
+        name: Short unique name, such as ``foo.extxyz#3``; without a number if the file holds one structure.
+        atoms: The structure, moments (if the file has any) as vectors in ``initial_magmoms``.
+        notes: What the user should know, for the log and the summary.
+        guessed_moments: The moments were initialised, not read.
+    """
+
+    file: str
+    index: int
+    name: str
+    atoms: Atoms
+    notes: list[str] = field(default_factory=list)
+    guessed_moments: bool = False
+
+
+@dataclass
+class FailedStructure:
+    """A file, or a structure of it, that cannot be used.
+
+    Attributes:
+        file: The file.
+        message: What is wrong and what to do.
+        index: Position in the file, from 0.
+        name: Short name.
+    """
+
+    file: str
+    message: str
+    index: int = 0
+    name: str = ""
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Say whether a folder was written by one of our commands.
+
+    Args:
+        folder: Any folder.
+
+    Returns:
+        True if it holds a journal of ours, or a summary beside its configuration.
+    """
+    journal = (folder / "finished.jsonl").is_file()
+    return journal or ((folder / "summary.json").is_file() and (folder / "config.yaml").is_file())
+
+
+def find_structures(paths: Iterable[str | Path]) -> list[Path]:
+    """List the structure files behind files and folders, in the order of the arguments, each once.
+
+    Folders are searched to any depth, in alphabetical order. Hidden files and folders are skipped, and so are folders
+    that our own commands wrote; naming such a folder itself gives its ``relaxed.extxyz``.
+
+    Args:
+        paths: Files and folders.
+
+    Returns:
+        The files. A file that was named but does not exist is included: reading it reports the error.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found[path] = None
+        elif is_run_folder(path):
+            found[path / "relaxed.extxyz"] = None
+        else:
+            found.update(dict.fromkeys(_walk(path)))
+    return list(found)
+
+
+def _walk(folder: Path) -> list[Path]:
+    files = []
+    for parent, folders, names in os.walk(folder):
+        here = Path(parent)
+        folders[:] = [name for name in folders if not name.startswith(".") and not is_run_folder(here / name)]
+        files += [here / name for name in names if _looks_like_structure(name)]
+    return sorted(files)
+
+
+def _looks_like_structure(name: str) -> bool:
+    plain = bare_name(Path(name))
+    return not name.startswith(".") and (bare_suffix(Path(name)) in SUFFIXES or plain.startswith(PREFIXES))
+
+
+def _is_beside_its_structure(path: Path) -> bool:
+    """Whether a file is the output of a run of VASP whose last structure lies beside it."""
+    if not path.name.startswith(RESULTS):
+        return False
+    return any(_looks_like_structure(other.name) for other in path.parent.glob("CONTCAR*"))
+
+
+def load_structures(
+    paths: Iterable[str | Path], on_skipped: Callable[[FailedStructure], None] | None = None
+) -> list[LoadedStructure | FailedStructure]:
+    """Read all structures behind files and folders; a file that cannot be read does not stop the others.
+
+    Files in folders that hold no structure (notes, logs, empty files, the OUTCAR beside a CONTCAR) are passed over.
+    Named themselves, they are failures.
+
+    Args:
+        paths: Files and folders, see `find_structures`.
+        on_skipped: Called with every file that is passed over.
+
+    Returns:
+        Structures and failures, in the order of the files.
+    """
+    paths = [Path(path) for path in paths]
+    named = {path for path in paths if not path.is_dir()}
+    items: list[LoadedStructure | FailedStructure] = []
+    for path in find_structures(paths):
+        try:
+            if path not in named and _is_beside_its_structure(path):
+                raise NotAStructureError(f"{path}: output of a run whose structure is in CONTCAR beside it.")
+            items += _read(path)
+        except NotAStructureError as error:
+            skipped = FailedStructure(str(path), str(error), name=path.name)
+            if path in named or is_run_folder(path.parent):
+                items.append(skipped)
+            elif on_skipped is not None:
+                on_skipped(skipped)
+        except StructureError as error:
+            items.append(FailedStructure(str(path), str(error), name=path.name))
+    _make_names_unique(items)
+    return items
+
+
+def read_files(paths: Iterable[str | Path]) -> list[Atoms]:
+    """The structures behind files and folders; the first that cannot be read is an error.
+
+    Args:
+        paths: Files and folders, see `load_structures`.
+
+    Returns:
+        Structures, moments (if the files have any) as vectors in ``initial_magmoms``.
+
+    Raises:
+        StructureError: If a file or a structure in it cannot be read, or there is none.
+    """
+    paths = list(paths)
+    found = []
+    for item in load_structures(paths):
+        if isinstance(item, FailedStructure):
+            raise StructureError(item.message)
+        for note in item.notes:
+            _log.info("%s: %s", item.name, note)
+        found.append(item.atoms)
+    if not found:
+        raise StructureError(f"no structures in {', '.join(map(str, paths))}.")
+    return found
+
+
+def _make_names_unique(items: Sequence[LoadedStructure | FailedStructure]) -> None:
+    """Use the path in place of the file name where two files have the same name; names are printable."""
+    owners: dict[str, set[str]] = {}
+    for item in items:
+        owners.setdefault(Path(item.file).name, set()).add(item.file)
+    for item in items:
+        short = Path(item.file).name
+        if len(owners[short]) > 1:
+            item.name = item.file + item.name.removeprefix(short)
+        item.name = printable(item.name)
+
+
+def read_structures(path: str | Path) -> list[LoadedStructure]:
+    """Read every structure of a file, with its magnetic moments.
+
+    All formats of `mmace_sim.io`, compressed or not. Moments in mCIF are expanded by the magnetic symmetry, moments of
+    pymatgen JSON are taken from the site property ``magmom`` or the spin of the species. Elsewhere they are looked for
+    as `mmace_sim.graph.atoms.file_magmoms` says: what was computed goes before an initial guess. Scalars become vectors
+    along z.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The structures, in the order of the file.
+
+    Raises:
+        StructureError: If the file or a structure in it cannot be read, or there is none; the message names the file.
+    """
+    items = _read(Path(path))
+    for item in items:
+        if isinstance(item, FailedStructure):
+            raise StructureError(item.message)
+    return [item for item in items if isinstance(item, LoadedStructure)]
+
+
+def _read(path: Path) -> list[LoadedStructure | FailedStructure]:
+    """Structures of a file, and those in it that cannot be used."""
+    _check_file(path)
+    found: list[tuple[Atoms, list[str]] | StructureError] = []
+    try:
+        found.extend(read_atoms(path))  # keeps what came before an error
+    except StructureError as error:
+        if not found:
+            raise type(error)(f"{path}: {error}") from error
+        found.append(error)
+    if not found:
+        raise NotAStructureError(f"{path}: holds no structure.")
+    items: list[LoadedStructure | FailedStructure] = []
+    for index, item in enumerate(found):
+        name = f"{path.name}#{index}" if len(found) > 1 else path.name
+        if isinstance(item, StructureError):
+            items.append(FailedStructure(str(path), f"{path}: {item}", index, name))
+        else:
+            items.append(LoadedStructure(str(path), index, name, item[0], item[1]))
+    return items
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise StructureError(f"{path}: no such file or folder. Check the path.")
+    if not os.access(path, os.R_OK):
+        raise StructureError(f"{path}: not readable. Check its permissions.")
