@@ -432,14 +432,12 @@ NO_STRUCTURES = {
     "empty.cif": "",
     "README.xyz": "Structures of the project\nsee below\n",
     "log.xml": "<log><line/></log>",
-    "page.cif": "<html><body>404</body></html>",
     "refinement.res": "REM nothing\n",
     "a.cell": "task: none\n",
     "notes.pdb": "hello\n",
     "a.xsf": "hello\n",
     "a.gen": "hello\n",
     "a.db": "hello\n",
-    "a.traj": "hello\n",
     "POSCAR.notes": "the POSCAR of the project\nis elsewhere\n",
     "OUTCAR.started": " vasp.6.4.2\n INCAR:\n",
     "OUTCAR.text": "nothing\n",
@@ -470,9 +468,11 @@ def test_broken_structures_in_folders_are_failures(tmp_path):
     ase.io.write(tmp_path / "d.extxyz", [bcc(), bcc()])
     with (tmp_path / "d.extxyz").open("a") as file:
         file.write("3\n\nFe 0 0\n")
+    (tmp_path / "e.cif").write_text("<html><body>404</body></html>")
+    (tmp_path / "f.traj").write_text("hello")
     items = load_structures([tmp_path])
     assert [Path(item.file).name for item in items if isinstance(item, FailedStructure)] == [
-        "a.extxyz", "b.json", "c.cif", "d.extxyz"
+        "a.extxyz", "b.json", "c.cif", "d.extxyz", "e.cif", "f.traj"
     ]  # fmt: skip
 
 

@@ -24,6 +24,9 @@ SUFFIXES: frozenset[str] = frozenset(
 PREFIXES: tuple[str, ...] = ("POSCAR", "CONTCAR", "OUTCAR", "XDATCAR")
 """Beginnings of file names that are taken from a folder."""
 
+CERTAIN: frozenset[str] = frozenset({".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".extxyz", ".traj"})
+"""Endings that nothing but structures have: such a file with other content is broken, unless it is empty."""
+
 RESULTS: tuple[str, ...] = ("OUTCAR", "XDATCAR", "vasprun")
 """Beginnings of names of what VASP writes beside the structure that it ends with."""
 
@@ -129,7 +132,7 @@ def load_structures(
     """Read all structures behind files and folders; a file that cannot be read does not stop the others.
 
     Files in folders that hold no structure (notes, logs, empty files, the OUTCAR beside a CONTCAR) are passed over.
-    Named themselves, they are failures.
+    Named themselves, they are failures, and so are files in folders with an ending of `CERTAIN`.
 
     Args:
         paths: Files and folders, see `find_structures`.
@@ -148,7 +151,8 @@ def load_structures(
             items += _read(path)
         except NotAStructureError as error:
             skipped = FailedStructure(str(path), str(error), name=path.name)
-            if path in named or is_run_folder(path.parent):
+            is_broken = bare_suffix(path) in CERTAIN and path.stat().st_size > 0
+            if path in named or is_broken or is_run_folder(path.parent):
                 items.append(skipped)
             elif on_skipped is not None:
                 on_skipped(skipped)

@@ -55,8 +55,8 @@ def initialize_state(
     """Convert structures into one TorchSim state that carries their moments.
 
     Args:
-        structures: An ``ase.Atoms``, a pymatgen ``Structure``, a ``PhonopyAtoms``, a TorchSim state, the name of a
-            file, or a list of these (kinds may be mixed). Moments are read from where each host keeps them: see
+        structures: An ``ase.Atoms``, a pymatgen ``Structure``, a ``PhonopyAtoms``, a TorchSim state, or a
+            list of these (kinds may be mixed). Moments are read from where each host keeps them: see
             `mmace_sim.graph.atoms.get_magmoms` for ASE; site property ``magmom``, else ``final_magmom``, else
             the spin of the species for pymatgen; ``magnetic_moments`` for phonopy. Collinear moments become
             vectors along z.
@@ -81,9 +81,6 @@ def initialize_state(
         state_magmoms(structures)
         return structures.clone().to(device, dtype)
     items = list(structures) if isinstance(structures, list | tuple) else [structures]
-    items = [
-        one for item in items for one in (read_files([item]) if isinstance(item, str | Path) else [item])
-    ]
     if not items:
         raise StructureError("there is no structure to simulate: the list is empty.")
     if any(isinstance(item, ts.SimState) for item in items):
