@@ -14,7 +14,6 @@ from jaxtyping import Float
 from mmace_sim.errors import MissingMomentsError, ModelFileError, StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import check_atomic_numbers, check_magnitudes, get_magmoms, has_magmoms
 from mmace_sim.graph.cells import free_strains
-from mmace_sim.graph.cells import free_strains
 from mmace_sim.graph.neighbors import neighbor_list
 from mmace_sim.torchsim.constraints import fixed_from_ase
 
