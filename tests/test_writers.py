@@ -15,7 +15,7 @@ from ase.constraints import FixAtoms
 from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
 from typer.testing import CliRunner
 
-from mmace_sim.cli import runs
+from mmace_sim.cli import relax_run, runs
 from mmace_sim.cli.app import app
 from mmace_sim.cli.tables import print_results
 from mmace_sim.files import write_text
@@ -27,7 +27,8 @@ from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
 CASES = Path(__file__).parent / "cases" / "structures"
 ASE_ARRAY = '_JSON {"__ndarray__": [[1000000000000], "float64", [1]]}'
-QUICK = ("--max-steps", "1", "--fixed-cell", "--quiet")
+QUICK = ("--max-steps", "0", "--fixed-cell", "--quiet")
+"""Nothing converges in no step: exit code 3."""
 
 
 @pytest.fixture(scope="module")
@@ -301,10 +302,30 @@ def test_a_failure_of_further_files_leaves_the_summary(model, tmp_path, monkeypa
     monkeypatch.setattr(runs, "write_structures", broken)
     ase.io.write(tmp_path / "a.extxyz", bcc())
     result = mmace_sim("relax", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *QUICK)
-    assert result.exit_code == 0
+    assert result.exit_code == 3
     assert "RuntimeError: no figure today. The results are in summary.json." in result.output
     assert "no figure today" in summary_of(tmp_path / "o")["notes"][0]
     assert "Traceback" in (tmp_path / "o" / "log.txt").read_text()
+
+
+def test_a_structure_whose_result_cannot_be_written_fails_alone(model, tmp_path, monkeypatch):
+    real = relax_run.output_atoms
+
+    def broken(structure, result):
+        if structure.index == 1:
+            raise ValueError("no place for this")
+        return real(structure, result)
+
+    monkeypatch.setattr(relax_run, "output_atoms", broken)
+    ase.io.write(tmp_path / "a.extxyz", [bcc(), bcc(a=2.8), bcc(a=2.75)])
+    result = mmace_sim("relax", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *QUICK)
+    assert result.exit_code == 3
+    entries = summary_of(tmp_path / "o")["structures"]
+    assert [entry["status"] == "failed" for entry in entries] == [False, True, False]
+    assert (
+        "computed, but the result cannot be written: ValueError: no place for this" in entries[1]["message"]
+    )
+    assert len(ase.io.read(tmp_path / "o" / "relaxed.extxyz", ":")) == 2
 
 
 def test_ascii_terminal(model, tmp_path, monkeypatch):
@@ -313,6 +334,6 @@ def test_ascii_terminal(model, tmp_path, monkeypatch):
     run = CliRunner(charset="ascii").invoke
     arguments = ["relax", str(tmp_path / "a\udcff.extxyz"), "-m", str(model), "-o", str(tmp_path / "o")]
     result = run(app, [*arguments, *QUICK[:-1]])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 3, result.output
     assert b"uB" in result.stdout_bytes
     assert b"a\\udcff.extxyz" in result.stdout_bytes.replace(b"\n", b"").replace(b" ", b"")

@@ -114,8 +114,12 @@ def _anisotropy(run: PropertyRun, *, quiet: bool) -> tuple[list[dict[str, Any]],
 
         def store(index: int, result: AnisotropyResult) -> None:
             item = pending[index]
-            write_anisotropy(result, folders[item.name], figures=config.figures)
-            run.store(item, anisotropy_entry(item, result))
+
+            def write() -> tuple[dict[str, Any], None]:
+                write_anisotropy(result, folders[item.name], figures=config.figures)
+                return anisotropy_entry(item, result), None
+
+            run.record(item, write)
             advance()
 
         workflow.run([item.atoms for item in pending], on_finished=store)
@@ -142,7 +146,8 @@ def _map(run: PropertyRun, *, quiet: bool) -> tuple[list[dict[str, Any]], int, l
     with progress("Rotating", len(pending), "structures", quiet=quiet) as advance:
 
         def store(index: int, result: SensitivityResult) -> None:
-            run.store(pending[index], sensitivity_entry(pending[index], result))
+            item = pending[index]
+            run.record(item, lambda: (sensitivity_entry(item, result), None))
             advance()
 
         workflow.run([item.atoms for item in pending], on_finished=store)

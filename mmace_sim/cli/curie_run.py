@@ -140,8 +140,12 @@ def _sample(
 
     def store(index: int, result: CurieResult) -> None:
         item = pending[index]
-        write_curie(result, folders[item.name], figures=config.figures)
-        run.store(item, curie_entry(item, result))
+
+        def write() -> tuple[dict[str, Any], None]:
+            write_curie(result, folders[item.name], figures=config.figures)
+            return curie_entry(item, result), None
+
+        run.record(item, write)
 
     with progress("Sampling", planned_sweeps(workflow, len(pending)), "sweeps", quiet=quiet) as advance:
         workflow.run(

@@ -91,8 +91,12 @@ def _compute(run: PropertyRun, config: ExchangeConfig, *, quiet: bool) -> None:
 
         def store(index: int, result: ExchangeResult) -> None:
             item = pending[index]
-            item.notes += write_exchange(result, folders[item.name], figures=config.figures)
-            run.store(item, exchange_entry(item, result))
+
+            def write() -> tuple[dict[str, Any], None]:
+                item.notes += write_exchange(result, folders[item.name], figures=config.figures)
+                return exchange_entry(item, result), None
+
+            run.record(item, write)
             advance()
 
         workflow.run([item.atoms for item in pending], on_finished=store)

@@ -1,9 +1,9 @@
 """One run of ``mmace-sim phonons``: compute, write each crystal as soon as it is finished, show."""
 
-import logging
 from typing import Any
 
 import torch
+from ase import Atoms
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -20,8 +20,6 @@ from mmace_sim.workflows.phonons.output import (
     write_phonons,
 )
 from mmace_sim.workflows.relax import Status
-
-_log = logging.getLogger(__name__)
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("file", "left"), ("formula", "left"), ("|m|\nμB", "left"), ("order", "left"), ("atoms in\nsupercell", "right"),
@@ -90,11 +88,15 @@ def _compute(run: PropertyRun, config: PhononsConfig, *, plots: bool, quiet: boo
     with progress("Phonons", len(pending), "structures", quiet=quiet) as advance:
 
         def store(index: int, result: PhononResult) -> None:
-            item, crystal = pending[index], None
-            if result.path is not None:
+            item = pending[index]
+
+            def write() -> tuple[dict[str, Any], Atoms | None]:
+                if result.path is None:
+                    return phonon_entry(item, result), None
                 write_phonons(folders[item.name], result, plots=plots, formats=config.write)
-                crystal = output_atoms(item, result.crystal)
-            run.store(item, phonon_entry(item, result), crystal)
+                return phonon_entry(item, result), output_atoms(item, result.crystal)
+
+            run.record(item, write)
             advance()
 
         workflow.run([item.atoms for item in pending], on_finished=store)

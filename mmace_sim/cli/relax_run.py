@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from ase import Atoms
+
 from mmace_sim.cli.config import RelaxConfig
 from mmace_sim.cli.runs import PropertyRun, open_run, progress, write_stored
 from mmace_sim.cli.tables import print_results
 from mmace_sim.workflows.output import CSV_COLUMNS, UNITS, failed_entry, output_atoms, summary_entry
+from mmace_sim.workflows.structures import LoadedStructure
 
 
 def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) -> int:
@@ -60,8 +63,7 @@ def _relax_pending(run: PropertyRun, config: RelaxConfig, *, quiet: bool) -> Non
                 ended = {"status": status, "steps": result.steps}
                 run.store(item, failed_entry(item, result.message) | ended)
             else:
-                usable = status != "non_finite"
-                run.store(item, summary_entry(item, result), output_atoms(item, result) if usable else None)
+                run.record(item, lambda: _outcome(item, result), failed=failed_entry)
             advance()
 
         relax(
@@ -84,3 +86,9 @@ def _relax_pending(run: PropertyRun, config: RelaxConfig, *, quiet: bool) -> Non
             on_finished=store,
             on_step=step,
         )
+
+
+def _outcome(item: LoadedStructure, result: Any) -> tuple[dict[str, Any], Atoms | None]:
+    """Entry and relaxed atoms of a structure, which has none if its numbers are not finite."""
+    usable = str(result.status) != "non_finite"
+    return summary_entry(item, result), output_atoms(item, result) if usable else None

@@ -117,6 +117,32 @@ class PropertyRun:
         self.records[record["key"]] = record
         _log.info("%s: %s %s", item.name, entry["status"], entry["message"])
 
+    def record(
+        self,
+        item: LoadedStructure,
+        make: Callable[[], tuple[dict[str, Any], Atoms | None]],
+        failed: Callable[..., dict[str, Any]] = entry_head,
+    ) -> None:
+        """Write and `store` what was computed for a structure; if that raises, only this structure fails.
+
+        Args:
+            item: The structure.
+            make: Writes its files; gives its entry and what it has become.
+            failed: Makes the entry of a structure whose result cannot be written.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        try:
+            entry, atoms = make()
+        except (OSError, OutputError):
+            raise
+        except Exception as error:
+            _log.exception("%s: the result cannot be written", item.name)
+            message = f"computed, but the result cannot be written: {type(error).__name__}: {error}"
+            entry, atoms = failed(item, message=message), None
+        self.store(item, entry, atoms)
+
     def stored_entries(
         self, failed: Callable[[FailedStructure], dict[str, Any]] = entry_head
     ) -> list[dict[str, Any]]:
@@ -152,9 +178,21 @@ class PropertyRun:
         """
         rest = iter(results)
         return [
-            entry_of(item, next(rest)) if isinstance(item, LoadedStructure) else entry_head(item)
+            self._entry(item, next(rest), entry_of) if isinstance(item, LoadedStructure) else entry_head(item)
             for item in self.items
         ]
+
+    def _entry(
+        self, item: LoadedStructure, result: Any, entry_of: Callable[[LoadedStructure, Any], dict[str, Any]]
+    ) -> dict[str, Any]:
+        try:
+            return entry_of(item, result)
+        except (OSError, OutputError):
+            raise
+        except Exception as error:
+            _log.exception("%s: the result cannot be summarised", item.name)
+            message = f"computed, but the result cannot be summarised: {type(error).__name__}: {error}"
+            return entry_head(item, message=message)
 
     def finish(
         self,
