@@ -92,7 +92,10 @@ Paths = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="PATHS",
-        help=("Files and folders with structures, in any format that ASE reads, mCIF and pymatgen JSON."),
+        help=(
+            "Files and folders with structures: CIF, mCIF, POSCAR, extxyz, JSON of ASE and pymatgen, databases, outputs "
+            "of VASP and other text formats of ASE, compressed or not."
+        ),
         show_default=False,
     ),
 ]
