@@ -6,6 +6,8 @@ import ase.io
 import pytest
 from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
+from mmace_sim.workflows.report import write_report
+
 RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl"}
 FILES = {
     "directions.csv", "anisotropy_planes.png", "anisotropy_planes.svg", "anisotropy_surface.png",
@@ -50,6 +52,8 @@ def test_a_folder_is_ranked(models, tmp_path):
     summary = summary_of(out)
     entries = {entry["name"]: entry for entry in summary["structures"]}
     assert "K1 > 0" in summary["units"]["convention"]
+    write_report(out)  # whose constants are a list
+    assert "tetragonal.extxyz" in (out / "report.html").read_text(encoding="utf-8")
     cubic = entries["cubic.extxyz"]
     assert (cubic["symmetry"], cubic["form"], cubic["easy"]) == ("cubic", "cubic", "<100>")
     assert cubic["mae"] == pytest.approx(cubic["K1"] / 3 + cubic["K2"] / 27, rel=1e-6)

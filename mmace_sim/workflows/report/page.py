@@ -166,7 +166,9 @@ def render(folder: Path, summary: dict[str, Any], max_bytes: int = MAX_BYTES) ->
 
 def _status(entry: Mapping[str, Any]) -> str:
     """Status of an entry or of a line of the table; a crystal that falls apart is no success."""
-    stable = [entry.get("stable"), *(c.get("stable") for c in (entry.get("constants") or {}).values())]
+    constants = entry.get("constants") or {}  # elastic: by response of the moments; anisotropy: a list
+    modes = constants.values() if isinstance(constants, Mapping) else constants
+    stable = [entry.get("stable"), *(mode.get("stable") for mode in modes)]
     unstable = any(value in (False, "False") for value in stable)
     return "unstable" if unstable and entry["status"] in GOOD else entry["status"]
 
