@@ -252,6 +252,20 @@ def test_constraints_of_ase_files(tmp_path, name, constraint):
         np.testing.assert_allclose(new["kwargs"][key], value)
 
 
+def test_labels_are_read_whatever_holds_the_atoms(tmp_path):
+    atoms = bcc()
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, magmoms=np.array([2.0, 2.0]))
+    ase.io.write(tmp_path / "a.json", atoms)
+    data = json.loads((tmp_path / "a.json").read_text())
+    data["1"]["constraints"] = [{"name": "FixEverything", "kwargs": {}}]
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    with pytest.raises(StructureError, match="FixEverything"):
+        read_structures(tmp_path / "a.json")
+    found = read_frames([tmp_path / "a.json"])
+    assert (len(found.frames), found.problems) == (1, [])
+    assert all(isinstance(key, str) for key in found.frames[0].atoms.info)
+
+
 def test_cell_files_of_castep_run_nothing(tmp_path, monkeypatch):
     (tmp_path / "castep").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     (tmp_path / "castep").chmod(0o755)

@@ -93,8 +93,8 @@ Paths = Annotated[
     typer.Argument(
         metavar="PATHS",
         help=(
-            "Files and folders with structures: CIF, mCIF, POSCAR, extxyz, JSON of ASE and pymatgen, databases, outputs "
-            "of VASP and other text formats of ASE, compressed or not."
+            "Files and folders with structures: CIF, mCIF, POSCAR, extxyz, JSON of ASE and pymatgen, databases, "
+            "outputs of VASP and other text formats of ASE, compressed or not."
         ),
         show_default=False,
     ),

@@ -17,7 +17,7 @@ from ase import Atoms
 from mmace_sim.errors import DataError, NotAStructureError, StructureError
 from mmace_sim.graph.atoms import check_atomic_numbers, file_magmoms, has_magmoms, set_magmoms
 from mmace_sim.io import abinit, ase_files, ase_json, castep, cif, database, deepmd, mlip, ulm, vasp, xyz
-from mmace_sim.io.base import Format, Item, put_labels, results_as_labels, take_notes
+from mmace_sim.io.base import Format, Item, put_labels, results_as_labels, take_notes, take_problem
 from mmace_sim.io.labels import LabelKeys
 
 FORMATS: tuple[Format, ...] = (
@@ -145,6 +145,7 @@ def labelled(item: Item, known: Format, keys: LabelKeys) -> Item:
         return item
     try:
         take_notes(item)
+        take_problem(item)
         results = getattr(item.calc, "results", None) or {}
         labels = results_as_labels(item)
         if not known.results_are_labels:
@@ -161,6 +162,9 @@ def _settled(atoms: Atoms, keys: LabelKeys) -> tuple[Atoms, list[str]] | Structu
     """A structure with its moments in place, without what belongs to the file format."""
     try:
         notes = take_notes(atoms)
+        problem = take_problem(atoms)
+        if problem is not None:
+            return problem
         magmoms, note = file_magmoms(atoms, keys.magmoms)
         if magmoms is not None:
             set_magmoms(atoms, magmoms)

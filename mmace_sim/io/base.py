@@ -24,6 +24,9 @@ PER_ATOM: tuple[str, ...] = ("forces", "magmoms", "magforces")
 _NOTES = ("mmace_sim", "notes")
 """Where a reader leaves notes in `Atoms.info`: no file can hold a key that is a tuple."""
 
+_PROBLEM = ("mmace_sim", "problem")
+"""Where a reader leaves what is wrong with a structure for everything but its labels."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -54,6 +57,16 @@ def add_note(atoms: Atoms, note: str) -> None:
 def take_notes(atoms: Atoms) -> list[str]:
     """Take the sentences that `add_note` left off a structure."""
     return atoms.info.pop(_NOTES, [])
+
+
+def add_problem(atoms: Atoms, problem: StructureError) -> None:
+    """Leave what forbids to compute anything with a structure; its labels can still be used."""
+    atoms.info[_PROBLEM] = problem
+
+
+def take_problem(atoms: Atoms) -> StructureError | None:
+    """Take what `add_problem` left off a structure."""
+    return atoms.info.pop(_PROBLEM, None)
 
 
 def put_labels(atoms: Atoms, keys: LabelKeys, labels: Mapping[str, Any]) -> Atoms:

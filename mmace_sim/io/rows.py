@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import check_atomic_numbers, set_magmoms
+from mmace_sim.io.base import add_problem
 from mmace_sim.io.plain_json import parse_ase_json
 
 CONSTRAINTS: frozenset[str] = frozenset(
@@ -53,7 +54,10 @@ def atoms_of_row(row: Mapping[str, Any]) -> Atoms:
         atoms.set_momenta(_vectors(row["momenta"], len(atoms), "momenta"))
     if row.get("initial_magmoms") is not None:
         set_magmoms(atoms, _shaped(row["initial_magmoms"], len(atoms)))
-    atoms.set_constraint(read_constraints(row.get("constraints"), len(atoms)))
+    try:
+        atoms.set_constraint(read_constraints(row.get("constraints"), len(atoms)))
+    except StructureError as error:
+        add_problem(atoms, error)
     set_results(atoms, {name: row.get(name) for name in (*all_properties, "magforces")})
     return atoms
 
