@@ -37,6 +37,10 @@ SMALL_MOMENT: float = 0.05
 PASSES: int = 3
 """Passes over the implicit equation between two evaluations of the magforces."""
 
+BATH_SLACK: float = 50.0
+"""The bath's equation is iterated to this many tolerances: an iteration leaves some per cent of its change, and no law
+of conservation hangs on it."""
+
 NOISE_COLUMNS: int = 9
 """Normal numbers that a step takes for each moment: turns before friction, kicks, turns after friction."""
 
@@ -79,7 +83,8 @@ class MomentStep:
     Attributes:
         magmoms: New moments, in μB.
         fields: Magforces at the last midpoint, in eV/μB.
-        residual: Largest change of the moments of each system in a last iteration, in μB.
+        residual: Largest change of the moments of each system in a last iteration, in μB; of the bath's over
+            `BATH_SLACK`.
         n_evaluations: Evaluations of the magforces.
     """
 
@@ -188,7 +193,7 @@ class _Iteration:
 
     def solve(self, equation: "_Turn | _Friction", guess: Tensor) -> tuple[Tensor, Tensor]:
         """Moments after one of the motions, and the field that brought them there, from a guess of it."""
-        start, field = equation.magmoms, guess
+        start, field, tolerance = equation.magmoms, guess, equation.slack * self.dynamics.tolerance
         new = equation.solve(start, equation.relevant(field, start))
         active = torch.ones(self.n_systems, dtype=torch.bool, device=start.device)
         residual = start.new_full((self.n_systems,), float("inf"))
@@ -201,14 +206,14 @@ class _Iteration:
             change = torch.linalg.norm(better - new, dim=1)
             latest = change.new_zeros(self.n_systems).scatter_reduce(0, self.system_idx, change, "amax")
             residual = torch.where(active, latest, residual)
-            rows, active = active[self.system_idx], active & ~(latest <= self.dynamics.tolerance)
+            rows, active = active[self.system_idx], active & ~(latest <= tolerance)
             if converge and bool(active.any()):
                 mixed = mixing(better - new, relevant)
                 better = _where(active[self.system_idx], equation.solve(new, mixed), better)
             field, new = _where(rows, found, field), _where(rows, better, new)
             if not bool(active.any()):
                 break
-        self.residual = torch.maximum(self.residual.to(residual), residual)
+        self.residual = torch.maximum(self.residual.to(residual), residual / equation.slack)
         return new, field
 
 
@@ -248,6 +253,8 @@ class _Mixing:
 
 class _Turn:
     """Precession at fixed lengths, m' − m = (m + m') × w; vectors of atoms are (n_atoms, 3)."""
+
+    slack = 1.0
 
     def __init__(self, magmoms: Tensor, dynamics: MomentDynamics, *, dt: Any, gamma: Tensor) -> None:
         self.magmoms = magmoms
@@ -295,6 +302,8 @@ class _Friction:
     m' = R(θ) (m + a/2) + a/2, with the rotation vector θ = [Ω(m) + Ω(m')] dt/2, Ω = γ' (α/|m|) m×B, and the shift
     a = η [B(m) + B(m')] dt/2 + ζ: symmetric in time, and exact in lengths where there is no friction.
     """
+
+    slack = BATH_SLACK
 
     def __init__(self, magmoms: Tensor, before: Tensor, bath: "_Bath", kick: Tensor) -> None:
         self.magmoms, self.bath, self.kick = magmoms, bath, kick
