@@ -29,8 +29,8 @@ eos = EquationOfState(model, states=states, volume_range=(0.9, 1.23), n_volumes=
 results = dict(zip(("bcc", "fcc"), eos.run([bcc, fcc]), strict=True))
 
 # %%
-# V₀, B₀ and B₀′ come from a Birch–Murnaghan equation in a window that its residual chooses. A curve whose moment jumps has an equation of
-# state on each side: ferromagnetic fcc iron has a low-spin and a high-spin one.
+# V₀, B₀ and B₀′ come from a Birch–Murnaghan equation in a window that its residual chooses. A curve whose moment
+# jumps has an equation of state on each side: ferromagnetic fcc iron has a low-spin and a high-spin one.
 
 zero = results["bcc"].lowest.fits[0].energy
 for lattice, result in results.items():

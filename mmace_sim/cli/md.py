@@ -168,8 +168,8 @@ def md(
 
     In the folder of the run: `summary.json` and `summary.csv` (averages), for each structure a folder with
     `trajectory.extxyz` (velocities and moments), `thermo.csv`, figures and a checkpoint, and `config.yaml` and
-    `log.txt`. A run that was killed, or is to be longer (`--steps`), goes on with `--resume`. A structure that explodes,
-    fails, or has steps whose moments were not solved for (unsettled) ends with exit code 3; the others go on.
+    `log.txt`. A run that was killed, or is to be longer (`--steps`), goes on with `--resume`. A structure that explodes
+    or fails, or with steps whose moments were not solved for (unsettled), ends with exit code 3; the others go on.
 
     Examples: `mmace-sim md Fe.cif --supercell 3 -T 600`; `mmace-sim md Fe.cif --supercell 3 --spins llg -T 300
     --steps 5000`; `mmace-sim md Fe.cif --ensemble nve --spins adiabatic`.
