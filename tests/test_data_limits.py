@@ -11,7 +11,7 @@ from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.data_range import data_range, interaction_energy_per_atom
 from mmace_sim.nn.repulsion import FLOOR_WIDTH
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.data_limits import ONSET_SHARE, lower_onsets
+from mmace_sim.training.data_limits import lower_onsets
 from mmace_sim.training.trainer import prepare, train
 
 
@@ -30,7 +30,7 @@ def test_a_trained_model_knows_where_its_data_end(tmp_path):
     train(config_for(tmp_path, frames), tmp_path / "run")
     distances = [neighbor_list("d", atoms, 3.2).min() for atoms in frames]
     model = load_model(tmp_path / "run" / "model.safetensors")
-    assert model.config.repulsion["Fe-Fe"] == pytest.approx(ONSET_SHARE * min(distances), abs=1.1e-3)
+    assert model.config.repulsion["Fe-Fe"] == pytest.approx(min(distances), abs=1.1e-3)
     told = data_range(model)
     low, high = told.interaction_energy_per_atom
     used = [a for a in frames if low - 1e-9 <= interaction_energy_per_atom(

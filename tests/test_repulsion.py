@@ -32,7 +32,7 @@ def make(architecture="MagneticMACE", *, repulsion=True, floor=None, **fields):
     options = {"max_moment": {26: 2.5, 13: 0.2}, **SMALL, **EXTRA[architecture], **fields}
     model = kind.model(kind.config(atomic_numbers=[13, 26], repulsion=onsets, **options))
     if floor is not None:
-        model.set_limits(energy_floor={13: floor, 26: floor})
+        model.set_limits(energy_floor={13: floor, 26: floor}, max_crowding={13: 10.0, 26: 15.0})
     return model.requires_grad_(requires_grad=False)
 
 
@@ -87,9 +87,8 @@ def test_nothing_changes_above_the_onset(architecture):
     for name, value in evaluate(without, graph).items():
         assert torch.equal(evaluate(with_it, graph)[name], value), name
     close = graph_from_atoms([cell(0.55), cell(0.5)], 4.0)
-    pairs = with_it._pairs(close)
-    seen = with_it.short_range.seen(close.edge_vectors(), pairs).norm(dim=1)
-    assert float(seen.min()) == pytest.approx(0.9 * ONSET)
+    seen = with_it.seen_vectors(close, close.edge_vectors()).norm(dim=1)
+    assert float(seen.min()) == pytest.approx(0.975 * ONSET)
     energies = with_it.close_pairs(close, close.edge_vectors()).view(2, 3).sum(dim=1)
     expected = zbl_energy(torch.tensor([0.55, 0.5], dtype=torch.float64), torch.full((2, 1), 26.0).double())
     torch.testing.assert_close(energies, expected)
@@ -182,7 +181,7 @@ def test_onsets_of_pairs_that_the_data_lack():
     assert config.repulsion_onset(13, 26) == config.repulsion_onset(26, 13) == 1.9
     assert config.repulsion_onset(26, 26) == 2.5  # 2.64 by the radii
     assert config.repulsion_onset(13, 13) == pytest.approx(2.42)
-    block = ShortRange([13, 26], [[2.42, 1.9], [1.9, 2.5]], [-1.0, -1.0])
+    block = ShortRange(2.5, [13, 26], [[2.42, 1.9], [1.9, 2.5]], [20.0, 20.0], [-1.0, -1.0])
     assert not block.state_dict()
     assert not list(block.parameters())
     assert isinstance(MagneticMACE(config).short_range, ShortRange)

@@ -7,6 +7,7 @@ import typer
 
 from mmace_sim.cli import options
 from mmace_sim.cli import train_options as opt
+from mmace_sim.cli.stability_run import judge, report_and_exit
 from mmace_sim.cli.train_run import (
     data_files,
     model_files,
@@ -126,6 +127,7 @@ def finetune(
     device: options.Device = None,
     dtype: opt.Dtype = None,
     threads: options.Threads = None,
+    stability_test: opt.StabilityTest = None,
 ) -> None:
     """Fine-tune a magnetic model to new data, or train a magnetic model from a non-magnetic foundation model.
 
@@ -135,7 +137,7 @@ def finetune(
 
     Writes what `mmace-sim train` writes, and `finetune.yaml` (everything that was chosen), `start.safetensors` (the
     model before the first step), `replay.extxyz` and `replay_valid.extxyz`. `mmace-sim finetune --resume -o DIR` goes
-    on with an interrupted run.
+    on with an interrupted run. The model is tried out at the end as by `mmace-sim train`.
     """  # fmt: skip
     folder = Path(output or "finetune")
     words = list(model_and_data or [])
@@ -160,6 +162,7 @@ def finetune(
             "device": device,
             "dtype": dtype,
             "num_threads": threads,
+            "stability_test": stability_test,
         },
     }
     if resume:
@@ -168,6 +171,7 @@ def finetune(
     settings, result = _run(config, opt.given_flags(flags), folder, resume=resume, force=force, quiet=quiet)
     if not quiet:
         _report(settings, result, folder)
+    report_and_exit(result.training)
 
 
 def parse_energies(text: str | None) -> str | dict[str, float] | None:
@@ -210,7 +214,9 @@ def _run(
         quiet=quiet,
         inputs=_inputs(settings),
     ) as displays:
-        return settings, run_finetuning(settings, folder, resume=resume, **displays)
+        result = run_finetuning(settings, folder, resume=resume, **displays)
+        judge(result.training, settings.trainer)
+        return settings, result
 
 
 def _inputs(settings: "FinetuneConfig") -> list[Path]:

@@ -8,6 +8,7 @@ import typer
 
 from mmace_sim.cli import options
 from mmace_sim.cli import train_options as opt
+from mmace_sim.cli.stability_run import judge, report_and_exit
 from mmace_sim.cli.train_run import data_files, model_files, open_training, print_outcome, require_run
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def train(
     device: options.Device = None,
     dtype: opt.Dtype = None,
     threads: options.Threads = None,
+    stability_test: opt.StabilityTest = None,
 ) -> None:
     """Train a magnetic model on structures with reference energies, forces, stresses and magnetic forces.
 
@@ -82,7 +84,8 @@ def train(
 
     Writes `model.safetensors`, `metrics.csv` (one row per epoch), `config.yaml` (everything that was chosen),
     `summary.json` (errors per config_type), `log.txt` and `checkpoints/` to one folder.
-    `mmace-sim train --resume -o DIR` goes on with an interrupted run.
+    `mmace-sim train --resume -o DIR` goes on with an interrupted run. At the end the model is tried out: if it violates
+    an identity or falls into a well outside of its data, it says "do not use it" and exits with code 3.
     """  # fmt: skip
     folder = Path(output or "train")
     data = opt.data_flags(opt.as_texts(train_file), valid_file, valid_fraction, test_file)
@@ -93,6 +96,7 @@ def train(
         "device": device,
         "dtype": dtype,
         "num_threads": threads,
+        "stability_test": stability_test,
     }
     model = {"r_max": r_max, "hidden_irreps": hidden_irreps}
     flags = {"name": name, "data": data, "model": model, "optimizer": {"lr": lr}, "trainer": trainer}
@@ -117,9 +121,10 @@ def train(
         inputs=data_files(settings.data) + model_files(settings.model.get("start_from")),
     ) as displays:
         result = run_training(settings, folder, resume=resume, **displays)
+        judge(result, settings.trainer)
     if is_main() and not quiet:
         _report(result, folder)
-    return None
+    return report_and_exit(result)
 
 
 def _print_plan(config: "TrainConfig") -> None:

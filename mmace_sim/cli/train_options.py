@@ -47,6 +47,16 @@ Dtype = Annotated[
     ),
 ]
 
+StabilityTest = Annotated[
+    bool | None,
+    typer.Option(
+        "--stability-test/--no-stability-test",
+        help="Try the model out at the end, for a tenth of the time at most.",
+        show_default="--stability-test",
+        rich_help_panel=options.RUN,
+    ),
+]
+
 
 def max_epochs_option(default: str) -> Any:
     """The option for the length of a training.

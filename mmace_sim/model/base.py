@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.model.reference import ReferenceEnergy
-from mmace_sim.nn.repulsion import NO_FLOOR, ShortRange
+from mmace_sim.nn.repulsion import NO_CROWD, NO_FLOOR, ShortRange
 
 
 class MagneticModel(nn.Module):
@@ -66,17 +66,13 @@ class MagneticModel(nn.Module):
         """Device of the network."""
         return self.scale.device
 
-    def set_limits(
-        self, *, repulsion: dict[str, float] | None = None, energy_floor: dict[int, float] | None = None
-    ) -> None:
+    def set_limits(self, **limits: dict) -> None:
         """Change where the network ends; no weight changes.
 
         Args:
-            repulsion: Onsets as in the configuration; None keeps them.
-            energy_floor: Floors as in the configuration; None keeps them.
+            **limits: Any of `repulsion`, `max_crowding` and `energy_floor` as in the configuration.
         """
-        told = {"repulsion": repulsion, "energy_floor": energy_floor}
-        self.config = self.config.model_copy(update={k: v for k, v in told.items() if v is not None})
+        self.config = self.config.model_copy(update=limits)
         short_range = _short_range(self.config)
         self.short_range = short_range if short_range is None else short_range.to(self.device)
 
@@ -108,12 +104,12 @@ class MagneticModel(nn.Module):
         """
         if self.short_range is None:
             return vectors
-        return self.short_range.seen(vectors, self._pairs(graph))
+        return self.short_range.seen(vectors, graph.edge_index, self.species_table[graph.atomic_numbers])
 
     def close_pairs(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]
     ) -> Float[Tensor, " n_atoms"] | float:
-        """Repulsion of atoms closer than those of the data, in eV and float64, half of each pair's to either.
+        """Repulsion of atoms closer or more crowded than those of the data, in eV and float64.
 
         Args:
             graph: The batch.
@@ -121,12 +117,8 @@ class MagneticModel(nn.Module):
         """
         if self.short_range is None:
             return 0.0
-        receiver = graph.edge_index[1]
-        return self.short_range.energies(vectors, self._pairs(graph), receiver, graph.n_atoms)
-
-    def _pairs(self, graph: MagneticGraph) -> Int[Tensor, "2 n_edges"]:
-        """Elements of both atoms of each pair."""
-        return self.species_table[graph.atomic_numbers][graph.edge_index]
+        species = self.species_table[graph.atomic_numbers]
+        return self.short_range.energies(vectors, graph.edge_index, species)
 
     def network(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]
@@ -190,4 +182,6 @@ def _short_range(config: ArchitectureConfig) -> ShortRange | None:
         return None
     numbers = config.atomic_numbers
     onsets = [[config.repulsion_onset(a, b) for b in numbers] for a in numbers]
-    return ShortRange(numbers, onsets, [config.energy_floor.get(z, NO_FLOOR) for z in numbers])
+    crowding = [config.max_crowding.get(z, NO_CROWD) for z in numbers]
+    floors = [config.energy_floor.get(z, NO_FLOOR) for z in numbers]
+    return ShortRange(config.r_max, numbers, onsets, crowding, floors)

@@ -80,6 +80,7 @@ Width = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 Basis = Annotated[int, Field(ge=1, le=256)]
 Pair = Annotated[str, Field(max_length=5), AfterValidator(check_pair)]
 Onset = Annotated[float, Field(gt=0, le=30)]
+Crowding = Annotated[float, Field(gt=0, le=1e9)]
 Floor = Annotated[float, Field(ge=-1e6, le=0)]
 Head = Annotated[str, Field(max_length=100), AfterValidator(check_head)]
 
@@ -120,6 +121,9 @@ class ArchitectureConfig(BaseModel):
     repulsion: dict[Pair, Onset] | None = Field(default=None, max_length=10_000)
     """Distance of each pair of elements ("Al-Fe", in Å) below which a repulsion of known form replaces the network. The
     sum of covalent radii for pairs that are left out; null: no repulsion, as in files of earlier versions."""
+    max_crowding: dict[Element, Crowding] = {}
+    """Crowding of each element, in Å³ (see `mmace_sim.nn.repulsion.ShortRange`), above which a wall rises; with
+    `repulsion` only. Found after the training, 5 % above all that the data know."""
     energy_floor: dict[Element, Floor] = {}
     """Energy of each element, in eV, below which what the network gives an atom comes to rest; with `repulsion` only.
     Found after the training, well below all that the data know."""
@@ -154,10 +158,11 @@ class ArchitectureConfig(BaseModel):
 
     @model_validator(mode="after")
     def _known_elements(self) -> "ArchitectureConfig":
-        named = set(self.max_moment).union(self.energy_floor, *self.heads.values())
+        named = set(self.max_moment).union(self.energy_floor, self.max_crowding, *self.heads.values())
         if unknown := named - set(self.atomic_numbers):
             raise ValueError(
-                f"max_moment, energy_floor or heads name elements {sorted(unknown)} that are not in atomic_numbers"
+                f"max_moment, max_crowding, energy_floor or heads name elements {sorted(unknown)} that are not in "
+                "atomic_numbers"
             )
         return self
 

@@ -1,13 +1,15 @@
 """What holds atoms apart where the data end: a repulsion of known form, and a network that is blind below.
 
 A network knows no distance that its data lack, and may be arbitrarily deep there. So below the shortest distance of
-each pair of elements (the onset) it sees a distance that soon stays constant, a screened Coulomb repulsion is switched
-on, and the network's energy of an atom has a floor. Above the onset, and above the floor, nothing changes.
+each pair of elements (the onset) it sees a distance that soon stays constant, and a screened Coulomb repulsion is
+switched on. A wall rises where atoms are more crowded than in the data, and the network's energy of an atom has a floor
+below that of the data. Elsewhere nothing changes.
 """
 
 from collections.abc import Sequence
 
 import torch
+from ase.data import covalent_radii
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -20,12 +22,16 @@ BOHR: float = 0.529
 SCREENING_FACTORS: tuple[float, ...] = (0.1818, 0.5099, 0.2802, 0.02817)
 SCREENING_EXPONENTS: tuple[float, ...] = (3.2, 0.9423, 0.4028, 0.2016)
 """The universal screening function is a sum of such exponentials."""
-SWITCH_SHARE: float = 0.75
+SWITCH_SHARE: float = 0.4
 """The repulsion is switched on over this part of the onset, so slowly because the universal function, right below 1 Å,
 is several times too strong at the distances of bonds."""
-BLIND_SHARE: float = 0.2
+BLIND_SHARE: float = 0.05
 """The distance that the network sees comes to rest over this part of the onset, at half of it below the onset."""
-FLOOR_WIDTH: float = 1.0
+CROWD_EV: float = 300.0
+"""Strength of the wall against crowds: 0.3 eV where an atom is crowded 10 % more than allowed, 2.4 eV at 20 %."""
+NO_CROWD: float = 1e12
+"""Largest crowding, in Å³, of an element that may be crowded at will."""
+FLOOR_WIDTH: float = 0.2
 """Over how much energies of the network come to rest below their floor, in eV."""
 NO_FLOOR: float = -1e12
 """Floor, in eV, of an element whose energies are not limited."""
@@ -83,15 +89,18 @@ def smooth_floor(
 
 
 class ShortRange(Float64Module):
-    """Repulsion of each pair of elements below its onset, what the network sees there, and the floor of its energy.
+    """What holds atoms apart: pair repulsion, a wall against crowds, blindness and a floor for the network.
 
-    E_rep = ½ Σ_ij V_ZBL(r_ij) s((r_on − r_ij)/(0.75 r_on)) with the smooth step s. The network sees `smooth_floor` of
-    r_ij, no less than 0.9 r_on. Everything is two times continuously differentiable and exactly nothing above the
-    onset.
+    E_rep = ½ Σ_ij V_ZBL(r_ij) s((r_on − r_ij)/(0.4 r_on)) with the smooth step s. The network sees `smooth_floor` of
+    r_ij, no less than 0.975 r_on. An atom is crowded by c_i = Σ_j R_j³ (1 − r_ij²/r_max²)³ with covalent radii R; above
+    the largest crowding allowed to its element it costs 300 eV (c/c_max − 1)³. Everything is two times
+    continuously differentiable, and exactly nothing where the data are.
 
     Args:
+        r_max: Cutoff radius, in Å.
         atomic_numbers: Elements of the model.
-        onsets: Distance of each pair of these elements, in Å, in the order of the model.
+        onsets: Distance r_on of each pair of these elements, in Å, in the order of the model.
+        max_crowding: Of each element, in Å³.
         floors: Of each element, in eV.
 
     References:
@@ -99,22 +108,38 @@ class ShortRange(Float64Module):
         doi:10.1063/5.0158783, for a core repulsion below the distances of the data.
     """
 
-    def __init__(self, atomic_numbers: list[int], onsets: list[list[float]], floors: list[float]) -> None:
+    def __init__(
+        self,
+        r_max: float,
+        atomic_numbers: Sequence[int],
+        onsets: Sequence[Sequence[float]],
+        max_crowding: Sequence[float],
+        floors: Sequence[float],
+    ) -> None:
         super().__init__()
+        self.r_max = r_max
         self.register_buffer("onsets", torch.tensor(onsets, dtype=torch.float64), persistent=False)
         self.register_buffer("charges", torch.tensor(atomic_numbers, dtype=torch.float64), persistent=False)
+        volumes = torch.as_tensor(covalent_radii[list(atomic_numbers)] ** 3, dtype=torch.float64)
+        self.register_buffer("volumes", volumes, persistent=False)
+        crowding = torch.tensor(max_crowding, dtype=torch.float64)
+        self.register_buffer("max_crowding", crowding, persistent=False)
         self.register_buffer("floors", torch.tensor(floors, dtype=torch.float64), persistent=False)
 
     def seen(
-        self, vectors: Float[Tensor, "n_edges 3"], pairs: Int[Tensor, "2 n_edges"]
+        self,
+        vectors: Float[Tensor, "n_edges 3"],
+        edge_index: Int[Tensor, "2 n_edges"],
+        species: Int[Tensor, " n_atoms"],
     ) -> Float[Tensor, "n_edges 3"]:
         """Pair vectors as the network sees them, in Å.
 
         Args:
             vectors: Pair vectors, in Å.
-            pairs: Index of both atoms' elements.
+            edge_index: Both atoms of each pair, the centre last.
+            species: Index of each atom's element.
         """
-        close, onsets = self._close(vectors, pairs)
+        close, onsets = self._close(vectors, species[edge_index])
         if not len(close):
             return vectors
         lengths, onsets = torch.linalg.norm(vectors[close], dim=1), onsets.to(vectors.dtype)
@@ -124,23 +149,46 @@ class ShortRange(Float64Module):
     def energies(
         self,
         vectors: Float[Tensor, "n_edges 3"],
-        pairs: Int[Tensor, "2 n_edges"],
-        receiver: Int[Tensor, " n_edges"],
-        n_atoms: int,
+        edge_index: Int[Tensor, "2 n_edges"],
+        species: Int[Tensor, " n_atoms"],
     ) -> Float[Tensor, " n_atoms"]:
-        """Half of the repulsion of the pairs of each atom, in eV and float64.
+        """Half of the repulsion of the pairs of each atom, and its wall against crowds, in eV and float64.
 
         Args:
             vectors: Pair vectors, in Å.
-            pairs: Index of both atoms' elements.
-            receiver: Centre of each pair.
-            n_atoms: Number of atoms.
+            edge_index: Both atoms of each pair, the centre last.
+            species: Index of each atom's element.
         """
+        pairs = species[edge_index]
         close, onsets = self._close(vectors, pairs)
         lengths = torch.linalg.norm(vectors[close].double(), dim=1)
         switch = smooth_step((onsets - lengths) / (SWITCH_SHARE * onsets))
         energies = 0.5 * switch * zbl_energy(lengths, self.charges[pairs[:, close]])
-        return energies.new_zeros(n_atoms).index_add(0, receiver[close], energies)
+        total = energies.new_zeros(len(species)).index_add(0, edge_index[1][close], energies)
+        limits = self.max_crowding[species]
+        with torch.no_grad():
+            crowded = bool((self.crowding(vectors, edge_index, species) > limits).any())
+        if not crowded:
+            return total
+        excess = self.crowding(vectors, edge_index, species) / limits - 1.0
+        return total + CROWD_EV * torch.relu(excess) ** 3
+
+    def crowding(
+        self,
+        vectors: Float[Tensor, "n_edges 3"],
+        edge_index: Int[Tensor, "2 n_edges"],
+        species: Int[Tensor, " n_atoms"],
+    ) -> Float[Tensor, " n_atoms"]:
+        """How much volume of other atoms is around each one, weighted by a smooth function, in Å³.
+
+        Args:
+            vectors: Pair vectors, in Å.
+            edge_index: Both atoms of each pair, the centre last.
+            species: Index of each atom's element.
+        """
+        squares = (vectors.double() ** 2).sum(dim=1) / self.r_max**2
+        weights = self.volumes[species[edge_index[0]]] * torch.relu(1.0 - squares) ** 3
+        return weights.new_zeros(len(species)).index_add(0, edge_index[1], weights)
 
     @torch.no_grad()
     def _close(

@@ -173,6 +173,10 @@ class TrainerConfig(Section):
     figures: bool = True
     """Draw the one-body energies with the magnetic forces they were fitted to."""
 
+    stability_test: bool = True
+    """Relax some training structures and look for violated identities and impossible energies at the end (by the
+    commands): errors on a test set say nothing of wells outside of the data."""
+
     seed: int = 0
     """Seed of the initial weights and of the order of the structures."""
 

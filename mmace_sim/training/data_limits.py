@@ -9,20 +9,22 @@ from ase.data import chemical_symbols, covalent_radii
 
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.architectures import DEFAULT_ARCHITECTURE, AnyModel
-from mmace_sim.model.config import pair_name
+from mmace_sim.model.config import ArchitectureConfig, pair_name
 from mmace_sim.model.data_range import DataRange, interaction_energy_per_atom
 from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.dataset import GraphDataset, make_loader
 from mmace_sim.training.stream import Frames
 from mmace_sim.training.stream_summary import summarize
 
-ONSET_SHARE: float = 0.98
-"""Onset of the repulsion over the shortest distance of the data; less where only some of them were measured."""
-SAMPLED_ONSET_SHARE: float = 0.9
+SAMPLED_SHARE: float = 0.9
+"""Onset of the repulsion over the shortest distance where only some of the structures were measured."""
 
-FLOOR_MARGIN: float = 0.5
+CROWD_MARGIN: float = 1.05
+"""Crowding that is allowed, over the largest of the data: atoms that vibrate in a crystal of the data keep within."""
+
+FLOOR_MARGIN: float = 0.25
 """The floor lies below the lowest energy that an atom has in the data by this part of the width of such energies."""
-SMALLEST_MARGIN: float = 0.2
+SMALLEST_MARGIN: float = 0.1
 """... and by at least this much, in eV."""
 
 
@@ -44,7 +46,7 @@ def shortest_distances(graphs: Iterable[MagneticGraph]) -> dict[str, float]:
 def repulsion_onsets(sets: Sequence[GraphDataset]) -> dict[str, float]:
     """Onset of the repulsion for each pair of elements, in Å.
 
-    It is below all distances of the data, and never above the sum of covalent radii.
+    It is the shortest distance of the data, and never above the sum of covalent radii.
 
     Args:
         sets: Structures to train and to validate on.
@@ -52,7 +54,7 @@ def repulsion_onsets(sets: Sequence[GraphDataset]) -> dict[str, float]:
     parts = [whole.part() for whole in sets]
     found = shortest_distances(part[k].graph for part in parts for k in range(len(part)))
     all_seen = all(len(part) == len(whole) for part, whole in zip(parts, sets, strict=True))
-    share = ONSET_SHARE if all_seen else SAMPLED_ONSET_SHARE
+    share = 1.0 if all_seen else SAMPLED_SHARE
     radii = dict(zip(chemical_symbols, covalent_radii.tolist(), strict=False))
     onsets = {}
     for pair, distance in found.items():
@@ -88,29 +90,39 @@ def lower_onsets(old: Mapping[str, float], new: Mapping[str, float]) -> dict[str
     }
 
 
-def set_floors(model: AnyModel, frames: Frames, before: Mapping[int, float]) -> None:
-    """Set the energy of each element that the network may not undercut, well below all that it gives for the data.
+def set_outer_limits(model: AnyModel, frames: Frames, before: ArchitectureConfig | None) -> None:
+    """Set what atoms may not undercut in energy, and from where on they are crowded: both a bit outside of the data.
 
     Args:
-        model: The trained model, without floors, on the CPU in float64; one without a repulsion has no floors either.
+        model: The trained model, without these limits, on the CPU in float64; one without a repulsion has none.
         frames: Structures that it was trained on.
-        before: Floors of the model that training started from; no floor rises.
+        before: Hyper-parameters of the model that training started from, whose limits only widen.
     """
     if model.short_range is None:
         return
-    train_set = GraphDataset(frames, model.r_max, keep=False).part()
-    low, high = np.zeros(120), np.zeros(120)  # an isolated atom has none
+    whole = GraphDataset(frames, model.r_max, keep=False)
+    train_set = whole.part()
+    low, high, crowding = np.zeros(120), np.zeros(120), np.zeros(120)  # an isolated atom has none
     for batch in make_loader(train_set, batch_size=8, num_workers=0):
-        graph = batch.graph
-        vectors = model.seen_vectors(graph, graph.edge_vectors())
+        graph, species = batch.graph, model.species_table[batch.graph.atomic_numbers]
+        vectors, numbers = graph.edge_vectors(), graph.atomic_numbers.numpy()
         with torch.no_grad():
-            network = model.network(graph, vectors, model.species_table[graph.atomic_numbers])
-        energies, numbers = (model.scale * network).double().numpy(), graph.atomic_numbers.numpy()
+            network = model.network(graph, model.seen_vectors(graph, vectors), species)
+            crowds = model.short_range.crowding(vectors, graph.edge_index, species)
+        energies = (model.scale * network).double().numpy()
         np.minimum.at(low, numbers, energies)
         np.maximum.at(high, numbers, energies)
+        np.maximum.at(crowding, numbers, crowds.numpy())
     margin = np.maximum(FLOOR_MARGIN * (high - low), SMALLEST_MARGIN)
     floors = np.floor(1e3 * (low - margin)) / 1e3
-    model.set_limits(energy_floor={z: float(min(floors[z], before.get(z, 0.0))) for z in model.elements})
+    share = 1.0 if len(train_set) == len(whole) else SAMPLED_SHARE
+    crowding = np.ceil(1e3 * CROWD_MARGIN * crowding / share) / 1e3
+    told = {} if before is None else before.energy_floor
+    packed = {} if before is None else before.max_crowding
+    model.set_limits(
+        energy_floor={z: float(max(min(floors[z], told.get(z, 0.0)), -1e6)) for z in model.elements},
+        max_crowding={z: float(max(crowding[z], packed.get(z, 0.0))) for z in model.elements if crowding[z]},
+    )
 
 
 def data_ranges(model: AnyModel, train_set: GraphDataset) -> dict[str, Any]:

@@ -161,10 +161,10 @@ def complete_model_config(
     """
     config = with_onsets(config, onsets)
     if "start_from" in config.model:
-        complete = _start_config(config)
+        complete = start_model(config).config
         if complete.repulsion is not None:
             lower = lower_onsets(complete.repulsion, onsets or {})
-            complete = complete.model_copy(update={"repulsion": lower, "energy_floor": {}})
+            complete = complete.model_copy(update={"repulsion": lower})
     elif "foundation" in config.model:
         complete = foundation_config(config.model, _derived_fields(config, frames, largest_moments(frames)))
     else:
@@ -204,7 +204,7 @@ def resolved_model_section(config: TrainConfig, complete: ArchitectureConfig) ->
 def cutoff_of(config: TrainConfig) -> float:
     """Cutoff radius that the model will have, in Å."""
     if "start_from" in config.model:
-        return _start_config(config).r_max
+        return start_model(config).r_max
     if "foundation" in config.model:
         return foundation_file(config.model["foundation"]).r_max
     return _model_config(config, {"atomic_numbers": [1]}, only=("r_max",)).r_max
@@ -250,7 +250,7 @@ def build_model(config: TrainConfig, model_config: ArchitectureConfig, frames: S
     dtype = getattr(torch, config.trainer.dtype)
     if "start_from" in config.model:
         model = start_model(config).train().requires_grad_(requires_grad=True)
-        model.set_limits(repulsion=model_config.repulsion, energy_floor={})
+        model.set_limits(repulsion=model_config.repulsion, energy_floor={}, max_crowding={})
         _set_atomic_energies(model, config.data)
         return model.to(dtype)
     if isinstance(model_config, FoundationConfig) and "foundation" in config.model:
@@ -297,9 +297,9 @@ def start_model(config: TrainConfig) -> AnyModel:
     return model if list(sources.items()) == [(h, h) for h in model.heads] else with_heads(model, sources)
 
 
-def floors_before(config: TrainConfig) -> dict[int, float]:
-    """Floors of the energies of the model that training goes on from, if there is one."""
-    return start_model(config).config.energy_floor if "start_from" in config.model else {}
+def start_config(config: TrainConfig) -> ArchitectureConfig | None:
+    """Hyper-parameters of the model that training goes on from, if there is one."""
+    return start_model(config).config if "start_from" in config.model else None
 
 
 def _fit_above(model: FoundationMMACE, frames: Sequence[Frame], config: TrainConfig) -> None:
@@ -333,10 +333,6 @@ def _fit_head(
 
 def _architecture(config: TrainConfig) -> Architecture:
     return ARCHITECTURES[config.model.get("architecture", DEFAULT_ARCHITECTURE)]
-
-
-def _start_config(config: TrainConfig) -> ArchitectureConfig:
-    return start_model(config).config
 
 
 def _model_config(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ase import Atoms
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
@@ -18,6 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from mmace_sim import __version__
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
+from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import save_model
 from mmace_sim.model.data_range import DATA_RANGE_KEY
@@ -35,7 +37,7 @@ from mmace_sim.training.checkpoints import (
     read_checkpoint,
 )
 from mmace_sim.training.config import TrainConfig, save_config
-from mmace_sim.training.data_limits import data_ranges, repulsion_onsets, set_floors
+from mmace_sim.training.data_limits import data_ranges, repulsion_onsets, set_outer_limits
 from mmace_sim.training.dataset import GraphDataset
 from mmace_sim.training.distributed import is_main, processes_per_machine, world_size
 from mmace_sim.training.evaluate import Evaluation, evaluate_frames
@@ -53,9 +55,9 @@ from mmace_sim.training.setup import (
     complete_model_config,
     cutoff_of,
     describe_split,
-    floors_before,
     read_split,
     resolved_model_section,
+    start_config,
 )
 from mmace_sim.training.stream import StoredFrames
 from mmace_sim.training.stream_summary import sample, select, summarize
@@ -70,6 +72,9 @@ CHECKPOINTS = "checkpoints"
 
 TRAIN_SAMPLE: int = 10_000
 """Training structures that the final errors are those of, where structures stay on the disk."""
+
+N_EXAMPLES: int = 10
+"""Training structures that the model is tried on at the end."""
 
 OnEpoch = Callable[[dict[str, float]], None]
 OnStep = Callable[[StepReport], None]
@@ -88,6 +93,7 @@ class TrainResult:
         best_epoch: Epoch whose averaged weights were kept.
         is_best: Whether validations chose it; else it is the last one.
         seconds: Duration of the training proper.
+        examples: Some training structures of each head, with their moments.
     """
 
     model: AnyModel
@@ -97,6 +103,7 @@ class TrainResult:
     best_epoch: int
     is_best: bool
     seconds: float
+    examples: dict[str, list[Atoms]]
 
 
 @dataclass
@@ -194,16 +201,33 @@ def train(
     best_epoch, is_best = load_best(trainer, module, output / CHECKPOINTS / BEST_FILE)
     model = module.validated.cpu().double().eval()
     merge_adapters(model)
-    set_floors(model, run.split.train, floors_before(run.config))
+    set_outer_limits(model, run.split.train, start_config(run.config))
     errors = final_errors(model, run.split, run.config)
     model.metadata = model_metadata(run.config, model, errors, best_epoch)
     model.metadata[DATA_RANGE_KEY] = data_ranges(model, run.train_set)
     path = output / MODEL_FILE
-    result = TrainResult(model, path, errors, trainer.current_epoch, best_epoch, is_best, seconds)
+    result = TrainResult(
+        model, path, errors, trainer.current_epoch, best_epoch, is_best, seconds, _examples(model, run)
+    )
     if is_main():
         save_model(model, path)
         _save_summary(result, run.split, output / SUMMARY_FILE)
     return result
+
+
+def _examples(model: AnyModel, run: Prepared) -> dict[str, list[Atoms]]:
+    """Some training structures of each head."""
+    frames, examples = run.split.train, {}
+    heads = summarize(frames).heads
+    for head in model.heads:
+        own = frames if len(model.heads) == 1 else select(frames, heads == head)
+        examples[head] = []
+        for frame in sample(
+            own, -(-N_EXAMPLES // len(model.heads)), per_element=1, seed=run.config.trainer.seed
+        ):
+            examples[head].append(frame.atoms.copy())
+            set_magmoms(examples[head][-1], frame.magmoms)
+    return examples
 
 
 def final_errors(model: AnyModel, split: DataSplit, config: TrainConfig) -> dict[str, Evaluation]:
