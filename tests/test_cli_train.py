@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import yaml
 from cli_tools import names_in
@@ -5,6 +7,7 @@ from training_toys import TINY_MODEL, write_toys
 from typer.testing import CliRunner
 
 from mmace_sim.cli.app import app
+from mmace_sim.model.checkpoint import read_metadata
 
 runner = CliRunner()
 
@@ -14,6 +17,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     write_toys(folder / "toys.extxyz", n=12)
     config = {"data": {"valid_fraction": 0.2}, "model": TINY_MODEL}
+    config["trainer"] = {"stability_test": False}  # what is trained for two epochs is no model
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     arguments = ["train", str(folder / "config.yaml"), "--train-file", str(folder / "toys.extxyz")]
     arguments += [
@@ -219,3 +223,37 @@ def test_force_removes_nothing_that_is_read_or_before_the_data_exist(tmp_path):
     assert inside.exit_code != 0
     assert "which this run reads" in inside.output.replace("\n", " ")
     assert model.read_text() == "its model\n"
+
+
+def test_a_model_that_must_not_be_used_says_so(trained, tmp_path, monkeypatch):
+    """On the terminal, by the exit code, in the summary and in the model file."""
+    from mmace_sim.workflows import stability
+
+    folder, _ = trained
+    command = [
+        "train",
+        str(folder / "config.yaml"),
+        "--train-file",
+        str(folder / "toys.extxyz"),
+        "--stability-test",
+    ]
+    command += ["--max-epochs", "1", "--device", "cpu", "--quiet"]
+    seen = []
+
+    def verdict(models, structures, **_):
+        seen.append((models, structures))
+        problems = ["Fe2 falls by 55,000 eV/atom"] if len(seen) == 1 else []
+        return stability.StabilityReport(problems, 10, 20, 0.0, 1.0)
+
+    monkeypatch.setattr(stability, "check_stability", verdict)
+    result = runner.invoke(app, [*command, "-o", str(tmp_path / "bad")])
+    assert result.exit_code == 3
+    assert "Do not use it, because Fe2 falls by 55,000 eV/atom" in " ".join(result.output.split())
+    summary = json.loads((tmp_path / "bad" / "summary.json").read_text())
+    assert summary["stability"]["passed"] is False
+    assert read_metadata(tmp_path / "bad" / "model.safetensors")["stability"] == summary["stability"]
+    assert "do not use it" in (tmp_path / "bad" / "log.txt").read_text()
+    assert len(seen[0][1]["default"]) == 10
+    good = runner.invoke(app, [*command, "-o", str(tmp_path / "good")])
+    assert good.exit_code == 0, good.output
+    assert read_metadata(tmp_path / "good" / "model.safetensors")["stability"]["passed"] is True

@@ -56,6 +56,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
             "valid_batch_size": 2,
             "device": "cpu",
             "dtype": "float64",
+            "stability_test": False,
         },
         "stage_two": {"start_epoch": 2},
     }
