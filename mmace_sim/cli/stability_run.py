@@ -28,8 +28,10 @@ def judge(result: "TrainResult", settings: "TrainerConfig") -> None:
         result: The training.
         settings: Its settings; nothing happens if they say so.
     """
+    from mmace_sim.files import write_text
     from mmace_sim.model.checkpoint import save_model
     from mmace_sim.model.heads import with_heads
+    from mmace_sim.text import json_text
     from mmace_sim.training.distributed import is_main
     from mmace_sim.training.trainer import SUMMARY_FILE
     from mmace_sim.workflows.stability import check_stability
@@ -46,7 +48,7 @@ def judge(result: "TrainResult", settings: "TrainerConfig") -> None:
     save_model(model, result.path)
     path = result.path.with_name(SUMMARY_FILE)
     summary = json.loads(path.read_text(encoding="utf-8")) | {STABILITY_KEY: report.as_dict()}
-    path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json_text(summary, indent=2))
 
 
 def report_and_exit(result: "TrainResult") -> None:
