@@ -66,7 +66,7 @@ class MagneticModel(nn.Module):
         """Device of the network."""
         return self.scale.device
 
-    def set_limits(self, **limits: dict) -> None:
+    def set_limits(self, **limits: dict | None) -> None:
         """Change where the network ends; no weight changes.
 
         Args:
