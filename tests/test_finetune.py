@@ -194,7 +194,7 @@ def test_new_elements_are_refused_with_advice(place, tmp_path):
 def test_large_moments_are_counted(place, tmp_path, caplog):
     frames = toy_frames(10, seed=2)
     for atoms in frames[:3]:
-        atoms.arrays["REF_magmom"] *= 10
+        atoms.arrays["REF_magmom"] *= 5
     write(tmp_path / "large.extxyz", frames, format="extxyz")
     data = {"train_file": str(tmp_path / "large.extxyz"), "valid_file": str(place / "new.extxyz")}
     with caplog.at_level("WARNING", logger="mmace_sim"):
