@@ -67,8 +67,8 @@ def eos(
 
     Gives V₀, B₀, B₀′ (Birch–Murnaghan, in a window that the residual chooses), the moment against volume and where it
     jumps, and the volumes where two states have the same energy. The cell keeps its shape. In the folder of the run:
-    `summary.json` and `summary.csv` (one line for each minimum), `curves.csv` (every point), `points.extxyz` (structures with moments),
-    `figures/`, `config.yaml` and `log.txt`.
+    `summary.json` and `summary.csv` (one line for each minimum), `curves.csv` (every point), `points.extxyz`
+    (structures with moments), `figures/`, `config.yaml` and `log.txt`.
 
     Examples: `mmace-sim eos POSCAR`; `mmace-sim eos fcc.cif --states fm,afm,afmd,nm --volume-max 1.3 --n-volumes 25`.
     """
