@@ -11,7 +11,7 @@ ROOT = Path(mmace_sim.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 400
 
-BASE = {"allocator", "errors", "files", "keys", "plots", "text", "typing", "units", "yamlfile"}
+BASE = {"allocator", "errors", "files", "keys", "plots", "signals", "text", "typing", "units", "yamlfile"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "nn": BASE,

@@ -29,6 +29,7 @@ from mmace_sim.cli.relax import relax
 from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
 from mmace_sim.errors import MmaceError
+from mmace_sim.signals import exit_code, interruptible, told
 from mmace_sim.text import PLAIN_TEXT
 
 EXIT_USAGE = 2
@@ -47,7 +48,11 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with interruptible():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:  # commands with a folder have said what they keep
+            typer.echo(f"{told(interrupt)} Nothing was written.", err=True)
+            raise typer.Exit(exit_code(interrupt)) from interrupt
         except MmaceError as error:
             if os.environ.get("MMACE_SIM_TRACEBACK"):
                 raise
@@ -86,7 +91,7 @@ def _main(
     JSON, ...).
 
     Exit codes: 0 all right; 2 wrong usage or output that cannot be written; 3 some structures failed or did not
-    converge.
+    converge; 128 + N stopped by signal N (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1, 129 SIGHUP).
     """
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from mmace_sim.cli.config import MAX_THREADS, dump_config
 from mmace_sim.cli.inputs import run_inputs
 from mmace_sim.cli.options import pick_device, quiet_imports
+from mmace_sim.cli.progress import says_what_is_finished
 from mmace_sim.cli.run_dir import log_to, now, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
 from mmace_sim.errors import ConfigError, StructureError
@@ -121,7 +122,8 @@ def run_check(config: CheckConfig, *, force: bool, quiet: bool) -> int:
         _write_summary(folder, summary)  # marks the folder as ours if the run is interrupted
 
     opened = open_folder(folder, "check", resume=None, force=force, inputs=run_inputs(config))
-    with opened as (manifest, _), log_to(folder / "log.txt"):
+    again = says_what_is_finished(lambda: "check keeps nothing of it: start over with --force.")
+    with opened as (manifest, _), log_to(folder / "log.txt"), again:
         manifest.on_begin(begin)
         _log.info("mmace-sim check %s", config.model)
         for note in notes:

@@ -14,6 +14,7 @@ from mmace_sim.cli.data_run import parse_keys
 from mmace_sim.cli.evaluate import error_table
 from mmace_sim.cli.inputs import load_run_model, run_inputs
 from mmace_sim.cli.options import quiet_imports
+from mmace_sim.cli.progress import says_what_is_finished
 from mmace_sim.cli.run_dir import log_to, now, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
 from mmace_sim.files import write_text
@@ -114,7 +115,8 @@ def run_evaluate(config: EvaluateConfig, *, force: bool, quiet: bool) -> int:
     created, folder = now(), Path(config.output)
     found = read_frames([Path(path) for path in config.data], parse_keys(config.keys))
     opened = open_folder(folder, "evaluate", resume=None, force=force, inputs=run_inputs(config))
-    with opened as (manifest, _), log_to(folder / "log.txt"):
+    again = says_what_is_finished(lambda: "evaluate keeps nothing of it: start over with --force.")
+    with opened as (manifest, _), log_to(folder / "log.txt"), again:
         manifest.on_begin(lambda: write_text(folder / "config.yaml", dump_config(config)))
         with progress("Evaluating", len(found.frames), "structures", quiet=quiet) as advance:
             result = evaluate_frames(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import typer
 from ase import Atoms
 from ase.build import make_supercell
 from pydantic import Field, field_validator
@@ -17,10 +16,10 @@ from rich.text import Text
 
 from mmace_sim.cli.config import NOT_PHYSICS, RunConfig, split_list
 from mmace_sim.cli.options import quiet_imports
+from mmace_sim.cli.progress import says_what_is_finished
 from mmace_sim.cli.resumable import open_resumable
 from mmace_sim.cli.run_dir import now
 from mmace_sim.cli.runs import (
-    EXIT_INTERRUPTED,
     PropertyRun,
     load_run_model,
     prepare_structures,
@@ -162,7 +161,7 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
         quiet: Show nothing but errors.
 
     Returns:
-        Exit code: 0; 3 if a structure failed or exploded; 130 if interrupted from the keyboard.
+        Exit code: 0; 3 if a structure failed or exploded; 128 plus the number of the signal that stops it.
 
     Raises:
         ConfigError: If there are no structures.
@@ -186,14 +185,9 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
         manifest.begin()
         names = file_names([item.name for item in run.structures])
         files = [SimulationFiles(folder / name) for name in names]
-        try:
+        how = f"All frames up to now are safe in {folder}: run the same command with --resume to go on."
+        with says_what_is_finished(lambda: how):
             results = _simulate(run, dynamics, files, quiet=quiet)
-        except KeyboardInterrupt:
-            typer.echo(
-                f"Interrupted. All frames up to now are safe in {folder}: run the same command with --resume to go on.",
-                err=True,
-            )
-            return EXIT_INTERRUPTED
         entries = _entries(run, results, files)
         units = md_frames.UNITS | UNITS
         code = run.finish(entries, columns=COLUMNS, units=units, write=lambda: _write(run, files))

@@ -5,6 +5,7 @@ from typing import Any
 from ase import Atoms
 
 from mmace_sim.cli.config import RelaxConfig
+from mmace_sim.cli.resumable import item_key
 from mmace_sim.cli.runs import PropertyRun, open_run, progress, write_stored
 from mmace_sim.cli.tables import print_results
 from mmace_sim.workflows.output import CSV_COLUMNS, UNITS, failed_entry, output_atoms, summary_entry
@@ -28,7 +29,7 @@ def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) ->
         OutputError: If the folder cannot be used, or the disk is full.
         ModelFileError: If the model cannot be loaded.
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
-        typer.Exit: 130 if interrupted from the keyboard.
+        typer.Exit: 128 plus the number of the signal that stops it.
     """
     with open_run("relax", config, resume=resume, force=force) as run:
         if run.pending:
@@ -49,6 +50,9 @@ def _relax_pending(run: PropertyRun, config: RelaxConfig, *, quiet: bool) -> Non
     """Relax what is not finished; each structure is on disk as soon as it is finished."""
     import torch
 
+    from mmace_sim.workflows.checkpoint import FILE_NAME as CHECKPOINT
+    from mmace_sim.workflows.checkpoint import BatchCheckpoint
+    from mmace_sim.workflows.journal import fingerprint
     from mmace_sim.workflows.relax import relax
 
     pending = run.pending
@@ -66,6 +70,8 @@ def _relax_pending(run: PropertyRun, config: RelaxConfig, *, quiet: bool) -> Non
                 run.record(item, lambda: _outcome(item, result), failed=failed_entry)
             advance()
 
+        keys = [f"{item_key(item)} {fingerprint(item.atoms)}" for item in pending]
+        checkpoint = BatchCheckpoint(run.folder / CHECKPOINT, run.identity, keys)
         relax(
             [item.atoms for item in pending],
             model=run.model,
@@ -85,7 +91,9 @@ def _relax_pending(run: PropertyRun, config: RelaxConfig, *, quiet: bool) -> Non
             max_batch_atoms=config.max_batch_atoms,
             on_finished=store,
             on_step=step,
+            checkpoint=checkpoint,
         )
+    checkpoint.remove()
 
 
 def _outcome(item: LoadedStructure, result: Any) -> tuple[dict[str, Any], Atoms | None]:

@@ -1,5 +1,7 @@
 """Runs that can be resumed: a journal that says what the run is, and what of it is finished."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -21,7 +23,7 @@ def open_resumable(
 
     Args:
         run: A run, with command, config, folder, model, items and created; its `records` become what is finished by
-            `item_key`, and its `journal` is opened when it begins.
+            `item_key`, its `identity` tells settings and model, and its `journal` is opened when it begins.
         resume: Go on with an earlier run in the same folder.
         force: Overwrite an earlier run.
         may_differ: Fields of the configuration that may differ when a run is resumed.
@@ -33,6 +35,7 @@ def open_resumable(
         OutputError: If the folder cannot be used, or holds another run.
     """
     header = _header(run, may_differ)
+    run.identity = hashlib.sha256(json.dumps(header["config"], sort_keys=True).encode()).hexdigest()
     folder = open_folder(
         run.folder, run.command, resume=resume, force=force, inputs=run_inputs(run.config, run.items)
     )

@@ -21,16 +21,16 @@ from typing import Any
 
 import typer
 from ase import Atoms
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmace_sim.cli.config import RunConfig, dump_config
 from mmace_sim.cli.inputs import load_run_model, prepare_structures, run_inputs
 from mmace_sim.cli.options import quiet_imports
+from mmace_sim.cli.progress import progress as progress
+from mmace_sim.cli.progress import says_what_is_finished
 from mmace_sim.cli.resumable import item_key, open_resumable
 from mmace_sim.cli.run_dir import log_start, log_to, now, open_folder
 from mmace_sim.errors import OutputError
-from mmace_sim.files import Manifest, begin_all, write_text
+from mmace_sim.files import Manifest, write_text
 from mmace_sim.text import plain
 from mmace_sim.workflows.journal import Journal, atoms_from_record, atoms_to_record
 from mmace_sim.workflows.output import GOOD, entry_head, versions, write_summary
@@ -40,7 +40,6 @@ from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
 EXIT_OK = 0
 EXIT_INCOMPLETE = 3
-EXIT_INTERRUPTED = 130
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +58,7 @@ class PropertyRun:
         skipped: Files of folders that hold no structure.
         records: What is finished, by `item_key`, if the run can be resumed.
         n_resumed: How many of them an earlier run had finished.
+        identity: Hash of settings and model, if the run can be resumed.
         journal: Where they are written, if the run can be resumed and has begun.
         manifest: List of its files.
         written: What `finish` wrote beside the summary.
@@ -74,6 +74,7 @@ class PropertyRun:
     skipped: list[FailedStructure] = field(default_factory=list)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     n_resumed: int = 0
+    identity: str = ""
     journal: Journal | None = None
     manifest: Manifest | None = None
     written: list[str] = field(default_factory=list)
@@ -88,6 +89,13 @@ class PropertyRun:
     def pending(self) -> list[LoadedStructure]:
         """Those of them that are not finished."""
         return [item for item in self.structures if item_key(item) not in self.records]
+
+    def kept(self) -> str:
+        """What is safe if the run ends now, and how to go on."""
+        return (
+            f"{len(self.records)} of {len(self.structures)} structures are finished and safe in {self.folder}: run the "
+            "same command with --resume to go on."
+        )
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -309,7 +317,7 @@ def open_run(
         OutputError: If the folder cannot be used.
         ModelFileError: If the model cannot be loaded.
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
-        typer.Exit: 130 if a run that can be resumed is interrupted from the keyboard.
+        typer.Exit: 128 plus the number of the signal that stops the run.
     """
     with quiet_imports():
         model = load_run_model(config)
@@ -319,62 +327,20 @@ def open_run(
     if resume is not None:
         with open_resumable(run, resume=resume, force=force) as run.manifest:
             run.n_resumed = len(run.records)
-            with _interruptible(run):
+            if run.n_resumed:
+                _log.info("resumed: %d structures were finished before", run.n_resumed)
+            with says_what_is_finished(run.kept):
                 yield run
         return
     folder = open_folder(run.folder, command, resume=None, force=force, inputs=run_inputs(config, items))
     with folder as (run.manifest, _), log_to(run.folder / "log.txt"):
         run.manifest.on_begin(lambda: _write_start(run))
         log_start(command, config, items, skipped)
-        yield run
+        with says_what_is_finished(lambda: f"{command} keeps nothing of it: start over with --force."):
+            yield run
 
 
 def _write_start(run: PropertyRun) -> None:
     """Mark the folder as ours in case the run is interrupted."""
     write_text(run.folder / "config.yaml", dump_config(run.config))
     write_summary(run.folder, run.summary([], {}), ())
-
-
-@contextmanager
-def _interruptible(run: PropertyRun) -> Iterator[None]:
-    """Say what an interrupted run has finished, and how to go on."""
-    if run.n_resumed:
-        _log.info("resumed: %d structures were finished before", run.n_resumed)
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        typer.echo(
-            f"Interrupted. {len(run.records)} of {len(run.structures)} structures are finished and safe in "
-            f"{run.folder}: run the same command with --resume to go on.",
-            err=True,
-        )
-        raise typer.Exit(EXIT_INTERRUPTED) from interrupt
-
-
-@contextmanager
-def progress(what: str, total: int | None, unit: str, *, quiet: bool) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr; with it, the runs under way begin to write.
-
-    Args:
-        what: What is being done, such as "Relaxing".
-        total: How many there are; None if that is not known yet.
-        unit: Of what, such as "structures".
-        quiet: Show nothing.
-
-    Yields:
-        What to call with how many more are finished, a text to show beside the bar (``detail=``) and, once it is
-        known, their number (``total=``).
-    """
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
-        TimeElapsedColumn(), TextColumn("{task.fields[detail]}"),
-    )  # fmt: skip
-    begin_all()
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task(what, total=total, detail="")
-
-        def advance(n: int = 1, *, detail: str | None = None, total: int | None = None) -> None:
-            fields = {} if detail is None else {"detail": detail}
-            bar.update(task, advance=n, total=total, **fields)
-
-        yield advance

@@ -10,7 +10,9 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mmace_sim.cli.progress import Heartbeat, says_what_is_finished
 from mmace_sim.errors import DataError, MmaceError, OutputError
+from mmace_sim.signals import exit_code
 
 if TYPE_CHECKING:
     from mmace_sim.files import Manifest
@@ -55,35 +57,35 @@ def open_training(
         typer.Exit: If the run was interrupted.
     """
     from mmace_sim.cli.run_dir import log_to, open_folder  # heavy, and not needed for --help
-    from mmace_sim.cli.runs import EXIT_INTERRUPTED
     from mmace_sim.training.distributed import is_main
 
-    try:
-        if not is_main():
+    if not is_main():
+        try:
             yield {}
-            return
-        for path in inputs:
-            if not path.exists():
-                raise DataError(f"{path}: no such file")
-        opened = open_folder(
-            folder, command, resume=resume, force=force, inputs=inputs, resumes_from=str(RESUME_FILE)
-        )
-        with (
-            opened as (manifest, _),
-            _nothing_left(manifest, resume=resume),
-            log_to(folder / LOG_FILE),
-            TrainingProgress(max_epochs, quiet=quiet) as progress,
-        ):
-            yield {} if quiet else {"on_epoch": progress, "on_step": progress.step}
-    except KeyboardInterrupt:
-        if is_main():
-            can_resume = (folder / RESUME_FILE).is_file()
-            text = f"This goes on where it stopped: mmace-sim {command} --resume -o {folder}"
-            typer.echo(
-                f"Interrupted. {text if can_resume else 'There is no checkpoint to go on from yet.'}",
-                err=True,
-            )
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(exit_code(interrupt)) from interrupt
+        return
+    for path in inputs:
+        if not path.exists():
+            raise DataError(f"{path}: no such file")
+
+    def described() -> str:
+        going_on = f"This goes on where it stopped: mmace-sim {command} --resume -o {folder}"
+        can_resume = (folder / RESUME_FILE).is_file()
+        return f"{progress.text}. {going_on if can_resume else 'There is no checkpoint to go on from yet.'}"
+
+    opened = open_folder(
+        folder, command, resume=resume, force=force, inputs=inputs, resumes_from=str(RESUME_FILE)
+    )
+    with (
+        opened as (manifest, _),
+        _nothing_left(manifest, resume=resume),
+        log_to(folder / LOG_FILE),
+        TrainingProgress(max_epochs, quiet=quiet) as progress,
+        Heartbeat(lambda: progress.text, quiet=quiet),
+        says_what_is_finished(described),
+    ):
+        yield {"on_epoch": progress, "on_step": progress.step}
 
 
 @contextmanager
@@ -91,7 +93,7 @@ def _nothing_left(manifest: "Manifest", *, resume: bool) -> Iterator[None]:
     """Remove what a run wrote that was refused, or interrupted, before its first step: the next try finds no run."""
     try:
         yield
-    except (MmaceError, KeyboardInterrupt):
+    except (MmaceError, KeyboardInterrupt, typer.Exit):
         stepped = (manifest.folder / BEGUN_FILE).is_file()
         if manifest.begun and not (resume or stepped):
             manifest.discard()
@@ -179,9 +181,17 @@ class TrainingProgress:
             TimeRemainingColumn(),
             TextColumn("{task.description}"),
         )
-        self._bar = _Bars(*columns, console=console or Console(stderr=True), disable=quiet)
+        no_terminal = console is None and not Console(stderr=True).is_terminal  # which lines are for
+        self._bar = _Bars(*columns, console=console or Console(stderr=True), disable=quiet or no_terminal)
+        self._n_epochs, self._n_done, self._step = max_epochs, 0, ""
         self._epochs = self._bar.add_task("reading data", total=max_epochs, unit="epoch")
         self._steps = self._bar.add_task("", total=None, unit="step", visible=False)
+
+    @property
+    def text(self) -> str:
+        """How far the run is, in words."""
+        epochs = f"{self._n_done} of {self._n_epochs} epochs"
+        return f"Training: {epochs}{self._step}" if self._n_done or self._step else "Training: reading data"
 
     def __enter__(self) -> "TrainingProgress":
         self._bar.start()
@@ -203,6 +213,7 @@ class TrainingProgress:
             for label, unit in UNITS.items()
             if f"valid_{label}_mae" in row
         )
+        self._n_done, self._step = row["epoch"] + 1, ""
         self._bar.text = f"validation MAE: {errors}" if errors else ""
         self._bar.update(
             self._epochs, completed=row["epoch"] + 1, description=f"loss {row['train_loss']:.3f}"
@@ -217,6 +228,7 @@ class TrainingProgress:
         if report.step == 1:
             self._bar.reset(self._steps, total=report.n_steps, visible=True)
         rate = f"{report.rate:.3g} structures/s"
+        self._step = f", step {report.step} of {report.n_steps} of the next, {rate}"
         self._bar.update(
             self._steps, completed=report.step, total=report.n_steps, description=rate, visible=True
         )

@@ -11,7 +11,7 @@ from mmace_sim.errors import OutputError
 from mmace_sim.files.content import NOFOLLOW, lock
 from mmace_sim.files.manifest import Manifest, active_for, begin_all
 
-__all__ = ["Appender", "Manifest", "append", "begin_all", "cannot_write", "replacing", "write_text"]
+__all__ = ["Appender", "Manifest", "append", "begin_all", "cannot_write", "remove", "replacing", "write_text"]
 
 
 @contextlib.contextmanager
@@ -172,3 +172,14 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
         f"{path}: cannot be written ({error.strerror or error}). What was computed is in {path.parent}/finished.jsonl "
         "if that exists: make room, then run the same command with --resume."
     )
+
+
+def remove(path: Path) -> None:
+    """Remove a file of this run that is no longer needed, unless somebody else has changed it.
+
+    Args:
+        path: The file; it need not exist.
+    """
+    manifest = active_for(path)
+    if manifest is None or manifest.has_own(path):
+        path.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from mmace_sim.errors import ModelFileError
 from mmace_sim.files import replacing
+from mmace_sim.signals import handled
 from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.distributed import is_main, max_over_processes
 from mmace_sim.training.module import MagneticTraining
@@ -209,11 +210,12 @@ class TrainingStopped(Exception):  # noqa: N818 an outcome, not an error
 
     Attributes:
         interrupted: Whether someone wanted it to end, rather than its time being over.
+        number: The signal that said so.
     """
 
-    def __init__(self, *, interrupted: bool) -> None:
+    def __init__(self, *, interrupted: bool, number: int | None = None) -> None:
         super().__init__("interrupted" if interrupted else "time is over")
-        self.interrupted = interrupted
+        self.interrupted, self.number = interrupted, number or signal.SIGINT
 
 
 class GracefulStop(Callback):
@@ -224,21 +226,19 @@ class GracefulStop(Callback):
         config: The run.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
     def __init__(self, checkpoints: Checkpoints, config: TrainConfig) -> None:
         self.checkpoints = checkpoints
         hours = config.trainer.max_time
         self._deadline = math.inf if hours is None else time.monotonic() + 3600.0 * hours
         self._interval = 60.0 * config.trainer.checkpoint_every
         self._saved = time.monotonic()
-        self._signalled = False
+        self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
-        """Take over Ctrl-C and SIGTERM (Lightning's own handlers are set by now)."""
+        """Take over all signals that end a run (Lightning's own handlers are set by now)."""
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
+            self._handlers = {number: signal.signal(number, self._on_signal) for number in handled()}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
         """Stop between epochs; but for the very first, the state is saved already."""
@@ -267,17 +267,17 @@ class GracefulStop(Callback):
         now = time.monotonic()
         mine = Urgency.SAVE if now > self._saved + self._interval else Urgency.NONE
         mine = Urgency.STOP if now > self._deadline else mine
-        mine = Urgency.INTERRUPT if self._signalled else mine
+        mine = Urgency.INTERRUPT if self._signal is not None else mine
         return Urgency(max_over_processes(mine, module.device))
 
     def _stop_if(self, urgency: Urgency) -> None:
         if urgency >= Urgency.STOP:
-            raise TrainingStopped(interrupted=urgency == Urgency.INTERRUPT)
+            raise TrainingStopped(interrupted=urgency == Urgency.INTERRUPT, number=self._signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:  # noqa: ARG002
-        if self._signalled and number == signal.SIGINT:
+        if self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._signalled = True
+        self._signal = number
         if is_main():
             name = signal.Signals(number).name
             logger.warning("%s: stopping after this step (once more Ctrl-C: at once)", name)

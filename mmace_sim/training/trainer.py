@@ -24,6 +24,7 @@ from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import save_model
 from mmace_sim.model.data_range import DATA_RANGE_KEY
 from mmace_sim.model.heads import with_heads
+from mmace_sim.signals import Interrupted
 from mmace_sim.text import json_text
 from mmace_sim.training.callbacks import EpochLog, StepProgress, StepReport
 from mmace_sim.training.checkpoints import (
@@ -307,10 +308,11 @@ def _fit(
         trainer.fit(module, val_dataloaders=valid_loader, ckpt_path=checkpoint, weights_only=True)
     except TrainingStopped as stop:
         if stop.interrupted:
-            raise KeyboardInterrupt from stop
+            raise Interrupted(stop.number) from stop
         logger.info("max_time is over in epoch %d; --resume goes on", trainer.current_epoch)
     except SystemExit as exit_:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from exit_
+        signalled = exit_.__context__
+        raise signalled if isinstance(signalled, Interrupted) else KeyboardInterrupt() from exit_
     return trainer, module
 
 

@@ -94,6 +94,21 @@ class RefillingBatch[State: ts.SimState]:
             if not (self._waiting or self._parked):
                 return False
 
+    def under_way(self) -> list[tuple[list[int], State]]:
+        """All that was started and is not finished: indices and solver's states of batches."""
+        current = [] if self.state is None else [(self.indices, self.state)]
+        return [*current, *self._parked]
+
+    def go_on_with(self, parts: Iterable[tuple[list[int], State]]) -> None:
+        """Take over what another batch had `under_way`, before anything else is started.
+
+        Args:
+            parts: Indices and solver's states, which this batch then does not start anew.
+        """
+        self._parked.extend(parts)
+        started = {index for indices, _ in self._parked for index in indices}
+        self._waiting = deque(index for index in self._waiting if index not in started)
+
     def _admit(self) -> None:
         """Start waiting systems while they fit; at least one is started, or fails."""
         plain, new = [], []

@@ -16,14 +16,15 @@ from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.cells import free_strains, has_volume, parse_cell_mask
 from mmace_sim.keys import TORCHSIM_MAGFORCES
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
-from mmace_sim.torchsim.curvature import is_known, lowest_curvature, lowest_direction, probing_step
+from mmace_sim.torchsim.curvature import is_known, lowest_curvature, probing_step
 from mmace_sim.torchsim.fire import magnetic_fire_init, magnetic_fire_step
 from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, MagneticOptimState
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
-from mmace_sim.torchsim.state import as_atoms, initialize_state, state_to_atoms
+from mmace_sim.torchsim.state import as_atoms, initialize_state, join_states, state_to_atoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.batching import Outcomes, RefillingBatch, failure_message
+from mmace_sim.workflows.checkpoint import BatchCheckpoint
 from mmace_sim.workflows.checks import check_distances, check_structure
 from mmace_sim.workflows.moment_range import check_moment_range
 from mmace_sim.workflows.outcomes import (
@@ -40,6 +41,7 @@ from mmace_sim.workflows.verdict import (
     NOT_CONVERGED,
     NOT_FINITE,
     ase_results,
+    known_curvature,
     moment_note,
     residuals,
     volume_note,
@@ -146,6 +148,7 @@ class Relaxation:
         *,
         on_finished: Callable[[int, StructureResult], None] | None = None,
         on_step: Callable[[RelaxProgress], None] | None = None,
+        checkpoint: BatchCheckpoint | None = None,
     ) -> RelaxResult:
         """Relax structures; one that fails does not stop the others.
 
@@ -153,6 +156,7 @@ class Relaxation:
             structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
             on_finished: Called with the index and the result of each structure as soon as it is finished.
             on_step: Called after every step of a batch.
+            checkpoint: Keeps what is under way, so that a killed run can go on with it.
 
         Returns:
             One result for each structure, in the same order.
@@ -161,7 +165,7 @@ class Relaxation:
         finish = Outcomes(len(images), on_finished)
 
         for indices in self._accepted(images, finish):
-            self._run_alike(images, indices, finish, on_step)
+            self._run_alike(images, indices, finish, on_step, checkpoint or BatchCheckpoint())
         return RelaxResult(finish.in_order())
 
     def _accepted(
@@ -186,13 +190,13 @@ class Relaxation:
         indices: list[int],
         finish: Outcomes[StructureResult],
         on_step: Callable[[RelaxProgress], None] | None,
+        checkpoint: BatchCheckpoint,
     ) -> None:
         """Relax structures of one periodicity."""
 
         def fail(index: int, error: Exception) -> None:
-            finish(
-                index, StructureResult(images[index], images[index], Status.FAILED, failure_message(error))
-            )
+            atoms = images[index]
+            finish(index, StructureResult(atoms, atoms, Status.FAILED, failure_message(error)))
 
         batch = RefillingBatch(
             indices,
@@ -204,19 +208,33 @@ class Relaxation:
             max_atoms=self.max_batch_atoms,
             check=self._check_memory,
         )
-        n_steps = 0
-        while batch.refill():
-            self._observe(batch.indices, batch.state)
-            status = self._status(batch.state)
-            done = [k for k, s in enumerate(status) if s is not None]
-            for k, index, state in batch.pop(done):
-                finish(index, self._result(state, images[index], status[k]))
-            if batch.state is not None and not done:
-                batch.advance()
-                n_steps += 1
-            if on_step is not None:
+        batch.go_on_with(
+            checkpoint.parts(
+                indices, lambda few: self._init(join_states([self._start(images[k]) for k in few]))
+            )
+        )
+        n_steps, more = 0, True
+        while more:
+            with checkpoint.keeping(batch):
+                more = batch.refill()
+                done = self._finish_done(batch, images, finish) if more else 0
+                if batch.state is not None and not done:
+                    batch.advance()
+                    n_steps += 1
+            if more and on_step is not None:
                 n_finished = len(finish.in_order())
                 on_step(RelaxProgress(n_steps, len(images), n_finished, batch.n_active))
+
+    def _finish_done(
+        self, batch: RefillingBatch, images: Sequence[Atoms], finish: Outcomes[StructureResult]
+    ) -> int:
+        """Take finished systems out of a batch; returns their number."""
+        self._observe(batch.indices, batch.state)
+        status = self._status(batch.state)
+        done = [k for k, s in enumerate(status) if s is not None]
+        for k, index, state in batch.pop(done):
+            finish(index, self._result(state, images[index], status[k]))
+        return len(done)
 
     def _start(self, atoms: Atoms) -> ts.SimState:
         """The plain state of a structure."""
@@ -321,7 +339,7 @@ class Relaxation:
                 check_distances(atoms)
             except StructureError as error:
                 return runaway(f"atoms fell onto each other: {error}")
-        curvature = self._curvature(state)
+        curvature = known_curvature(state)
         force, stress, magforce = (float(x) for x in residuals(state))
         if not has_volume(initial):
             strained = self.freedom.relax_cell and bool(state.system_extras[FREE_STRAINS].any())
@@ -360,19 +378,6 @@ class Relaxation:
         ]
         return " ".join(note for note in notes if note)
 
-    def _curvature(self, state: MagneticOptimState) -> Curvature | None:
-        """What is known of the curvature of a single system."""
-        number = int(state.n_probes)
-        if number == 0:
-            return None
-        found = lowest_curvature(state)
-        return Curvature(
-            values=found.values[0, :number].cpu().numpy().astype(float),
-            error=float(found.error),
-            noise=float(found.noise),
-            direction=lowest_direction(state).cpu().numpy().astype(float),
-        )
-
 
 def relax(
     structures: Any,
@@ -380,6 +385,7 @@ def relax(
     *,
     on_finished: Callable[[int, StructureResult], None] | None = None,
     on_step: Callable[[RelaxProgress], None] | None = None,
+    checkpoint: BatchCheckpoint | None = None,
     **settings: Any,
 ) -> RelaxResult:
     """Relax positions, cell and magnetic moments of many structures in one batch.
@@ -389,6 +395,7 @@ def relax(
         model: Model, its name or path, or any TorchSim model that gives magforces.
         on_finished: Called with the index and the result of each structure as soon as it is finished.
         on_step: Called after every step.
+        checkpoint: Keeps what is under way, so that a killed run can go on with it.
         **settings: Settings of :class:`Relaxation` (`relax_cell`, `magmoms`, `fmax`, `stress_tol`, …); `stability` is
             on.
 
@@ -396,5 +403,5 @@ def relax(
         One :class:`StructureResult` for each structure, in the same order. Look at its `status`.
     """
     return Relaxation(model, **({"stability": True} | settings)).run(
-        structures, on_finished=on_finished, on_step=on_step
+        structures, on_finished=on_finished, on_step=on_step, checkpoint=checkpoint
     )

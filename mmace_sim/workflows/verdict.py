@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mmace_sim.graph.cells import has_volume, physical_stress
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.torchsim.curvature import lowest_curvature, lowest_direction
+from mmace_sim.torchsim.fire import MagneticFireState
 from mmace_sim.torchsim.freedom import MagneticOptimState, largest_per_system
 from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.outcomes import Curvature, Status
@@ -91,3 +93,21 @@ def volume_note(state: MagneticOptimState, atoms: Atoms) -> str:
     if not has_volume(atoms) or abs(change) <= LARGE_VOLUME_CHANGE:
         return ""
     return f"the volume changed by {100 * change:+.0f} %: the start may lie outside of what the model knows."
+
+
+def known_curvature(state: MagneticFireState) -> Curvature | None:
+    """What is known of the curvature of a single system.
+
+    Args:
+        state: Of one system.
+    """
+    number = int(state.n_probes)
+    if number == 0:
+        return None
+    found = lowest_curvature(state)
+    return Curvature(
+        values=found.values[0, :number].cpu().numpy().astype(float),
+        error=float(found.error),
+        noise=float(found.noise),
+        direction=lowest_direction(state).cpu().numpy().astype(float),
+    )
