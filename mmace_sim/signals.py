@@ -53,34 +53,37 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        _Handling.waiting = None
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def deferred(keep: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Let a signal wait until the block ends; a second one does not.
+def deferred(keep: Callable[[], None] = lambda: None) -> Iterator[Callable[[], None]]:
+    """Let a signal wait until it suits; a second one does not.
 
     Args:
         keep: Called before the exception is raised, to save what is under way.
 
     Yields:
-        Nothing.
+        What to call where it suits, such as after each step; the end of the block does too.
 
     Raises:
-        Interrupted: At the end of the block, if a signal has come.
+        Interrupted: There, if a signal has come.
     """
+
+    def raise_waiting() -> None:
+        number, _Handling.waiting = _Handling.waiting, None
+        if number is not None:
+            keep()
+            raise Interrupted(number)
+
     _Handling.depth += 1
     try:
-        yield
+        yield raise_waiting
+        raise_waiting()
     finally:
         _Handling.depth -= 1
-        number = None
-        if not _Handling.depth:
-            number, _Handling.waiting = _Handling.waiting, None
-    if number is not None:
-        keep()
-        raise Interrupted(number)
 
 
 def exit_code(interrupt: KeyboardInterrupt) -> int:

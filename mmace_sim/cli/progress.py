@@ -109,24 +109,22 @@ def progress(what: str, total: int | None, unit: str, *, quiet: bool) -> Iterato
     begin_all()
     console, tally = Console(stderr=True), Tally(what, total, unit)
     shown = console.is_terminal and not quiet
-    with (
-        Progress(*columns, console=console, disable=not shown) as bar,
-        Heartbeat(tally.__str__, quiet=quiet) as beat,
-    ):
-        task = bar.add_task(what, total=total, detail="")
+    beat = Heartbeat(tally.__str__, quiet=quiet)
+    try:
+        with Progress(*columns, console=console, disable=not shown) as bar, beat:
+            task = bar.add_task(what, total=total, detail="")
 
-        def advance(n: int = 1, *, detail: str | None = None, total: int | None = None) -> None:
-            tally.done += n
-            tally.total = tally.total if total is None else total
-            tally.detail = tally.detail if detail is None else detail
-            bar.update(task, advance=n, total=total, detail=tally.detail)
+            def advance(n: int = 1, *, detail: str | None = None, total: int | None = None) -> None:
+                tally.done += n
+                tally.total = tally.total if total is None else total
+                tally.detail = tally.detail if detail is None else detail
+                bar.update(task, advance=n, total=total, detail=tally.detail)
 
-        try:
             yield advance
-        except KeyboardInterrupt as interrupt:
-            interrupt.add_note(beat.text)
-            raise
-        beat.say(log=False)
+            beat.say(log=False)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(beat.text)
+        raise
 
 
 @contextmanager

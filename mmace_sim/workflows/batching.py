@@ -99,13 +99,13 @@ class RefillingBatch[State: ts.SimState]:
         current = [] if self.state is None else [(self.indices, self.state)]
         return [*current, *self._parked]
 
-    def go_on_with(self, parts: Iterable[tuple[list[int], State]]) -> None:
+    def go_on_with(self, find: Callable[..., Iterable[tuple[list[int], State]]]) -> None:
         """Take over what another batch had `under_way`, before anything else is started.
 
         Args:
-            parts: Indices and solver's states, which this batch then does not start anew.
+            find: Gives indices and solver's states of it, from the indices of all structures, `start` and `init`.
         """
-        self._parked.extend(parts)
+        self._parked.extend(find(list(self._waiting), self._start, self._init))
         started = {index for indices, _ in self._parked for index in indices}
         self._waiting = deque(index for index in self._waiting if index not in started)
 

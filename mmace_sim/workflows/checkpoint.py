@@ -19,6 +19,7 @@ import torch_sim as ts
 
 from mmace_sim.files import remove, replacing
 from mmace_sim.signals import deferred
+from mmace_sim.torchsim.state import join_states
 from mmace_sim.workflows.batching import RefillingBatch
 
 FILE_NAME = "checkpoint.npz"
@@ -59,7 +60,7 @@ class BatchCheckpoint:
         if not path.is_file():
             return {}
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 content = {name: file[name] for name in file.files}
             head = json.loads(str(content.pop("head")))
             if head["version"] != _VERSION or head["identity"] != self._identity:
@@ -71,13 +72,17 @@ class BatchCheckpoint:
             return {}
 
     def parts[State: ts.SimState](
-        self, indices: Sequence[int], init: Callable[[list[int]], State]
+        self,
+        indices: Sequence[int],
+        start: Callable[[int], ts.SimState],
+        init: Callable[[ts.SimState], State],
     ) -> Iterator[tuple[list[int], State]]:
         """What the file holds of some structures, in the batches that they were in.
 
         Args:
             indices: The structures.
-            init: Makes the solver's state of some of them, in their order.
+            start: Makes the plain state of one.
+            init: Makes the solver's state of plain ones.
 
         Yields:
             Indices and solver's states.
@@ -89,7 +94,10 @@ class BatchCheckpoint:
         for number in sorted(batches):
             few = sorted(batches[number], key=lambda index: int(self._left[self._keys[index]]["place"]))
             try:
-                state = _filled(init(few), [self._left[self._keys[index]] for index in few])
+                state = _filled(
+                    init(join_states([start(index) for index in few])),
+                    [self._left[self._keys[index]] for index in few],
+                )
             except Exception as error:  # of the model, or because it is none of these structures
                 _log.warning(
                     "%s: does not fit (%s); %d structures are started anew", self._path, error, len(few)
@@ -99,19 +107,23 @@ class BatchCheckpoint:
             yield few, state
 
     @contextmanager
-    def keeping(self, batch: RefillingBatch) -> Iterator[None]:
-        """One step, after which a signal that came meanwhile is raised and the batch is kept if it is time.
+    def keeping(self, batch: RefillingBatch) -> Iterator[Callable[[], None]]:
+        """Keep a batch every now and then, and when a signal has come.
 
         Args:
             batch: What is under way.
 
         Yields:
-            Nothing.
+            What to call after each step; it raises a signal that has come.
         """
-        with deferred(lambda: self._save(batch)):
-            yield
-        if time.monotonic() - self._saved >= self._interval:
-            self._save(batch)
+        with deferred(lambda: self._save(batch)) as raise_waiting:
+
+            def after_step() -> None:
+                raise_waiting()
+                if time.monotonic() - self._saved >= self._interval:
+                    self._save(batch)
+
+            yield after_step
 
     def _save(self, batch: RefillingBatch) -> None:
         if self._path is None:

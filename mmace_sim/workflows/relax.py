@@ -21,7 +21,7 @@ from mmace_sim.torchsim.fire import magnetic_fire_init, magnetic_fire_step
 from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, MagneticOptimState
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
-from mmace_sim.torchsim.state import as_atoms, initialize_state, join_states, state_to_atoms
+from mmace_sim.torchsim.state import as_atoms, initialize_state, state_to_atoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.batching import Outcomes, RefillingBatch, failure_message
 from mmace_sim.workflows.checkpoint import BatchCheckpoint
@@ -51,7 +51,6 @@ ModelLike = nn.Module | str | Path
 """An energy model, any TorchSim model that gives magforces, or the name or path of a model file."""
 
 MOMENT_MODES: tuple[str, ...] = ("joint", "adiabatic", "fixed")
-
 MAX_PUSHES: int = 3
 """So often a structure is pushed off saddle points."""
 
@@ -208,22 +207,17 @@ class Relaxation:
             max_atoms=self.max_batch_atoms,
             check=self._check_memory,
         )
-        batch.go_on_with(
-            checkpoint.parts(
-                indices, lambda few: self._init(join_states([self._start(images[k]) for k in few]))
-            )
-        )
-        n_steps, more = 0, True
-        while more:
-            with checkpoint.keeping(batch):
-                more = batch.refill()
-                done = self._finish_done(batch, images, finish) if more else 0
+        batch.go_on_with(checkpoint.parts)
+        n_steps = 0
+        with checkpoint.keeping(batch) as after_step:
+            while batch.refill():
+                done = self._finish_done(batch, images, finish)
                 if batch.state is not None and not done:
                     batch.advance()
                     n_steps += 1
-            if more and on_step is not None:
-                n_finished = len(finish.in_order())
-                on_step(RelaxProgress(n_steps, len(images), n_finished, batch.n_active))
+                if on_step is not None:
+                    on_step(RelaxProgress(n_steps, len(images), len(finish.in_order()), batch.n_active))
+                after_step()
 
     def _finish_done(
         self, batch: RefillingBatch, images: Sequence[Atoms], finish: Outcomes[StructureResult]
@@ -283,9 +277,8 @@ class Relaxation:
             check_memory(state, self.bare_model)
 
     def _max_scaler(self) -> float:
-        if isinstance(self.bare_model, MagneticMaceModel):
-            return estimate_max_memory_scaler(self.bare_model)
-        return float("inf")
+        measured = isinstance(self.bare_model, MagneticMaceModel)
+        return estimate_max_memory_scaler(self.bare_model) if measured else float("inf")
 
     def _largest(self, state: MagneticOptimState) -> tuple[Tensor, Tensor, Tensor]:
         """Largest force (eV/Å), stress (GPa) and magforce (eV/μB) of each system that may still relax."""
