@@ -337,3 +337,24 @@ def test_ascii_terminal(model, tmp_path, monkeypatch):
     assert result.exit_code == 3, result.output
     assert b"uB" in result.stdout_bytes
     assert b"a\\udcff.extxyz" in result.stdout_bytes.replace(b"\n", b"").replace(b" ", b"")
+
+
+@pytest.mark.parametrize("command", ["relax", "data", "evaluate"])
+def test_names_that_look_like_markup(model, tmp_path, command):
+    """Rich takes [/x] for the end of a style that never began."""
+    folder = tmp_path / "[red]" / "x]"
+    (tmp_path / "[red]").mkdir()
+    source = tmp_path / "[red]" / "[bold].extxyz"
+    labelled = bcc()
+    labelled.info |= {"REF_energy": -1.0, "config_type": "[/bold]"}
+    labelled.arrays["REF_magmom"] = np.ones((2, 3))
+    ase.io.write(source, [labelled, labelled])
+    arguments = {
+        "relax": ("relax", source, "-m", model, "-o", folder, *QUICK[:-1]),
+        "data": ("data", "check", source, "-o", folder, "--no-figures"),
+        "evaluate": ("evaluate", model, source, "-o", folder, "--no-figures"),
+    }[command]
+    result = mmace_sim(*arguments)
+    assert isinstance(result.exception, SystemExit | None), result.output
+    assert result.exit_code in (0, 3), result.output
+    assert "[red]/x]" in result.output

@@ -187,11 +187,11 @@ def print_report(report: "CheckReport", name: str, folder: Path) -> None:
         name: The potential as the user named it.
         folder: The run folder.
     """
-    console = Console()
+    console = Console(markup=False)
     table = report_table(report)
     if not console.is_terminal:  # a file or a pipe takes any width
         wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
-        console = Console(width=max(console.width, wide))
+        console = Console(markup=False, width=max(console.width, wide))
     console.print(table)
     for text, style in _explanations(report):
         console.print(Text(text, style=style), soft_wrap=True)

@@ -154,9 +154,9 @@ def _print(report: "PreflightReport", folder: Path) -> None:
     for finding in sorted(report.findings, key=lambda f: SEVERITIES.index(f.severity), reverse=True):
         level = Text(str(finding.severity), style=_STYLES[str(finding.severity)])
         table.add_row(level, Text(finding.message), Text(finding.advice))
-    console = Console()
+    console = Console(markup=False)
     if not console.is_terminal:
-        console = Console(width=max(console.width, 160))
+        console = Console(markup=False, width=max(console.width, 160))
     console.print(table)
     counts = {level: sum(f.severity == level for f in report.findings) for level in reversed(SEVERITIES)}
     sizes = ", ".join(f"{n} {role}" for role, n in report.n_frames.items())

@@ -141,8 +141,8 @@ def error_table(result: "Evaluation", *, by: str = "config_type") -> Any:
     Returns:
         The table.
     """
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from mmace_sim.training.metrics import UNITS
 
@@ -156,6 +156,6 @@ def error_table(result: "Evaluation", *, by: str = "config_type") -> Any:
     for k, (name, errors) in enumerate(rows):
         cells = [f"{errors[x].mae:.1f} / {errors[x].rmse:.1f}" if x in errors else "–" for x in labels]
         table.add_row(
-            escape(name), *cells, style="bold" if name == "all" else None, end_section=k == len(rows) - 2
+            Text(name), *cells, style="bold" if name == "all" else None, end_section=k == len(rows) - 2
         )
     return table

@@ -195,14 +195,14 @@ def _write(
 
 
 def _print(result: "Evaluation", ranking: "Ranking", relaxed: "RelaxedErrors | None", folder: Path) -> None:
-    console = Console()
+    console = Console(markup=False)
     tables = [error_table(result)]
     tables += [error_table(result, by="order")] if len(result.by_order) > 1 else []
     tables += [error_table(result, by="element")] if len(result.by_element) > 1 else []
     tables += [derived_table(result)] if "torque" in result.derived else []
     tables += [relaxed_table(relaxed)] if relaxed else []
     if not console.is_terminal:
-        console = Console(width=max(console.width, 140))
+        console = Console(markup=False, width=max(console.width, 140))
     for table in tables:
         console.print(table)
     rate = result.timing.as_dict()

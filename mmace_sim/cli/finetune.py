@@ -235,7 +235,7 @@ def _report(settings: "FinetuneConfig", result: "FinetuneResult", folder: Path) 
         for label, error in after.overall.items():
             old = f"{before.overall[label].mae:.1f}" if before and label in before.overall else "–"
             table.add_row(name, label, old, f"{error.mae:.1f} {error.unit}")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     run = result.training
     print_outcome(run, console)

@@ -54,10 +54,10 @@ def print_run(
         files: Names of what is in it beside the summary.
         n_resumed: How many structures an earlier run had finished.
     """
-    console = Console()
+    console = Console(markup=False)
     if not console.is_terminal:  # a file or a pipe takes any width
         wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
-        console = Console(width=max(console.width, wide))
+        console = Console(markup=False, width=max(console.width, wide))
     where = printable(str(folder))
     console.print(table)
     if len(entries) > MAX_ROWS:

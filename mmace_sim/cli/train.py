@@ -138,7 +138,7 @@ def _print_plan(config: "TrainConfig") -> None:
     plan = dry_run(config)
     if not is_main():
         return
-    console = Console(highlight=False)
+    console = Console(markup=False, highlight=False)
     table = Table("set", *next(iter(plan.sets.values())))
     for name, sizes in plan.sets.items():
         table.add_row(name, *map(str, sizes.values()))
@@ -160,7 +160,7 @@ def _report(result: "TrainResult", folder: Path) -> None:
 
     from mmace_sim.cli.evaluate import error_table
 
-    console = Console()
+    console = Console(markup=False)
     sets = {key.split("/")[0] for key in result.errors}
     best = next(name for name in ("test", "valid", "train") if name in sets)
     for shown in (key for key in result.errors if key.split("/")[0] == best):
