@@ -32,7 +32,10 @@ def make(architecture="MagneticMACE", *, repulsion=True, floor=None, **fields):
     options = {"max_moment": {26: 2.5, 13: 0.2}, **SMALL, **EXTRA[architecture], **fields}
     model = kind.model(kind.config(atomic_numbers=[13, 26], repulsion=onsets, **options))
     if floor is not None:
-        model.set_limits(energy_floor={13: floor, 26: floor}, max_crowding={13: 10.0, 26: 15.0})
+        ceilings = {13: 5.0, 26: 0.02}
+        model.set_limits(
+            energy_floor={13: floor, 26: floor}, energy_ceiling=ceilings, max_crowding={13: 10.0, 26: 15.0}
+        )
     return model.requires_grad_(requires_grad=False)
 
 
@@ -128,7 +131,7 @@ def test_identities_hold():
     """All of `mmace-sim check`, at an onset above the distances of its structures."""
     model = make(r_max=4.5)
     model.short_range.onsets.fill_(3.2)
-    model.short_range.floors.fill_(-0.1)
+    model.short_range.limits.copy_(torch.tensor([-0.1, 0.1]))
     names = ("joint_rotation", "inversion", "time_reversal", "spin_rotation", "supercell", "batch_equals_single",
              "permutation", "no_jump_at_cutoff", "isolated_atom", "forces", "stress", "magforces")  # fmt: skip
     for name, violation in measure_identities(model, names=names, n_structures=2).items():
@@ -151,6 +154,15 @@ def test_it_stays_in_double_precision_and_in_the_file(tmp_path):
     plain = save_model(make(repulsion=False), tmp_path / "plain.safetensors")
     assert read_metadata(plain)["format_version"] == 1
     assert "repulsion" not in read_metadata(plain)["config"]
+
+
+def test_a_network_that_blows_up_has_a_ceiling():
+    """Also above the largest moments, where its polynomials may rise without measure."""
+    model = make(floor=-0.5)
+    model.scale.fill_(1e6)
+    graph = graph_from_atoms(cell(2.4), 4.0)
+    energies = model.node_energies(torch.full((3,), 2.0).double(), 0 * graph.magmoms, torch.tensor([1, 1, 0]))
+    assert energies.tolist() == pytest.approx([0.02 + 0.5 * FLOOR_WIDTH] * 2 + [5.0 + 0.5 * FLOOR_WIDTH])
 
 
 def test_no_energy_below_the_floor():
@@ -181,7 +193,7 @@ def test_onsets_of_pairs_that_the_data_lack():
     assert config.repulsion_onset(13, 26) == config.repulsion_onset(26, 13) == 1.9
     assert config.repulsion_onset(26, 26) == 2.5  # 2.64 by the radii
     assert config.repulsion_onset(13, 13) == pytest.approx(2.42)
-    block = ShortRange(2.5, [13, 26], [[2.42, 1.9], [1.9, 2.5]], [20.0, 20.0], [-1.0, -1.0])
+    block = ShortRange(2.5, [13, 26], [[2.42, 1.9], [1.9, 2.5]], [20.0, 20.0], [(-1.0, 1.0)] * 2)
     assert not block.state_dict()
     assert not list(block.parameters())
     assert isinstance(MagneticMACE(config).short_range, ShortRange)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.model.reference import ReferenceEnergy
-from mmace_sim.nn.repulsion import NO_CROWD, NO_FLOOR, ShortRange
+from mmace_sim.nn.repulsion import NO_CROWD, NO_LIMIT, ShortRange
 
 
 class MagneticModel(nn.Module):
@@ -70,7 +70,7 @@ class MagneticModel(nn.Module):
         """Change where the network ends; no weight changes.
 
         Args:
-            **limits: Any of `repulsion`, `max_crowding` and `energy_floor` as in the configuration.
+            **limits: Any of `repulsion`, `max_crowding`, `energy_floor` and `energy_ceiling` as in the configuration.
         """
         self.config = self.config.model_copy(update=limits)
         short_range = _short_range(self.config)
@@ -183,5 +183,7 @@ def _short_range(config: ArchitectureConfig) -> ShortRange | None:
     numbers = config.atomic_numbers
     onsets = [[config.repulsion_onset(a, b) for b in numbers] for a in numbers]
     crowding = [config.max_crowding.get(z, NO_CROWD) for z in numbers]
-    floors = [config.energy_floor.get(z, NO_FLOOR) for z in numbers]
-    return ShortRange(config.r_max, numbers, onsets, crowding, floors)
+    limits = [
+        (config.energy_floor.get(z, -NO_LIMIT), config.energy_ceiling.get(z, NO_LIMIT)) for z in numbers
+    ]
+    return ShortRange(config.r_max, numbers, onsets, crowding, limits)

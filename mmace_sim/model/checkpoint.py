@@ -42,7 +42,8 @@ def save_model(model: AnyModel, path: str | Path, metadata: dict[str, Any] | Non
     if plain := model.heads == [DEFAULT_HEAD] and not config["heads"][DEFAULT_HEAD]:
         del config["heads"]
     if config["repulsion"] is None:
-        del config["repulsion"], config["max_crowding"], config["energy_floor"]
+        for name in ("repulsion", "max_crowding", "energy_floor", "energy_ceiling"):
+            del config[name]
     if not config.get("nonmagnetic"):
         config.pop("nonmagnetic", None)
     header = {

@@ -81,6 +81,7 @@ Basis = Annotated[int, Field(ge=1, le=256)]
 Pair = Annotated[str, Field(max_length=5), AfterValidator(check_pair)]
 Onset = Annotated[float, Field(gt=0, le=30)]
 Crowding = Annotated[float, Field(gt=0, le=1e9)]
+Ceiling = Annotated[float, Field(ge=0, le=1e6)]
 Floor = Annotated[float, Field(ge=-1e6, le=0)]
 Head = Annotated[str, Field(max_length=100), AfterValidator(check_head)]
 
@@ -127,6 +128,8 @@ class ArchitectureConfig(BaseModel):
     energy_floor: dict[Element, Floor] = {}
     """Energy of each element, in eV, below which what the network gives an atom comes to rest; with `repulsion` only.
     Found after the training, well below all that the data know."""
+    energy_ceiling: dict[Element, Ceiling] = {}
+    """The same above all that the data know: what rises higher there is the repulsion."""
 
     @model_validator(mode="before")
     @classmethod
@@ -158,10 +161,11 @@ class ArchitectureConfig(BaseModel):
 
     @model_validator(mode="after")
     def _known_elements(self) -> "ArchitectureConfig":
-        named = set(self.max_moment).union(self.energy_floor, self.max_crowding, *self.heads.values())
+        limits = (self.max_crowding, self.energy_floor, self.energy_ceiling)
+        named = set(self.max_moment).union(*limits, *self.heads.values())
         if unknown := named - set(self.atomic_numbers):
             raise ValueError(
-                f"max_moment, max_crowding, energy_floor or heads name elements {sorted(unknown)} that are not in "
+                f"max_moment, max_crowding, energy limits or heads name elements {sorted(unknown)} that are not in "
                 "atomic_numbers"
             )
         return self

@@ -3,7 +3,7 @@
 A network knows no distance that its data lack, and may be arbitrarily deep there. So below the shortest distance of
 each pair of elements (the onset) it sees a distance that soon stays constant, and a screened Coulomb repulsion is
 switched on. A wall rises where atoms are more crowded than in the data, and the network's energy of an atom has a floor
-below that of the data. Elsewhere nothing changes.
+below and a ceiling above that of the data. Elsewhere nothing changes.
 """
 
 from collections.abc import Sequence
@@ -32,9 +32,9 @@ CROWD_EV: float = 300.0
 NO_CROWD: float = 1e12
 """Largest crowding, in Å³, of an element that may be crowded at will."""
 FLOOR_WIDTH: float = 0.2
-"""Over how much energies of the network come to rest below their floor, in eV."""
-NO_FLOOR: float = -1e12
-"""Floor, in eV, of an element whose energies are not limited."""
+"""Over how much energies of the network come to rest below their floor or above their ceiling, in eV."""
+NO_LIMIT: float = 1e12
+"""Ceiling and, negative, floor, in eV, of an element whose energies are not limited."""
 
 
 def zbl_energy(
@@ -101,7 +101,7 @@ class ShortRange(Float64Module):
         atomic_numbers: Elements of the model.
         onsets: Distance r_on of each pair of these elements, in Å, in the order of the model.
         max_crowding: Of each element, in Å³.
-        floors: Of each element, in eV.
+        limits: Floor and ceiling of each element, in eV.
 
     References:
         Ziegler and Biersack, see `zbl_energy`; Witt et al., J. Chem. Phys. 159, 164101 (2023),
@@ -114,7 +114,7 @@ class ShortRange(Float64Module):
         atomic_numbers: Sequence[int],
         onsets: Sequence[Sequence[float]],
         max_crowding: Sequence[float],
-        floors: Sequence[float],
+        limits: Sequence[tuple[float, float]],
     ) -> None:
         super().__init__()
         self.r_max = r_max
@@ -124,7 +124,7 @@ class ShortRange(Float64Module):
         self.register_buffer("volumes", volumes, persistent=False)
         crowding = torch.tensor(max_crowding, dtype=torch.float64)
         self.register_buffer("max_crowding", crowding, persistent=False)
-        self.register_buffer("floors", torch.tensor(floors, dtype=torch.float64), persistent=False)
+        self.register_buffer("limits", torch.tensor(limits, dtype=torch.float64), persistent=False)
 
     def seen(
         self,
@@ -202,10 +202,11 @@ class ShortRange(Float64Module):
     def limited(
         self, energies: Float[Tensor, " n_atoms"], species: Int[Tensor, " n_atoms"]
     ) -> Float[Tensor, " n_atoms"]:
-        """Energies that the network gives atoms, none far below what the data know, in eV.
+        """Energies that the network gives atoms, none far outside of what the data know, in eV.
 
         Args:
             energies: Of each atom, in eV and float64.
             species: Index of its element.
         """
-        return smooth_floor(energies, self.floors[species], FLOOR_WIDTH)
+        floor, ceiling = self.limits[species].unbind(-1)
+        return -smooth_floor(-smooth_floor(energies, floor, FLOOR_WIDTH), -ceiling, FLOOR_WIDTH)

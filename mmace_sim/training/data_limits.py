@@ -26,6 +26,8 @@ FLOOR_MARGIN: float = 0.25
 """The floor lies below the lowest energy that an atom has in the data by this part of the width of such energies."""
 SMALLEST_MARGIN: float = 0.1
 """... and by at least this much, in eV."""
+CEILING_MARGIN: float = 1.0
+"""The ceiling lies above the highest energy by the width of all, and by at least this much, in eV."""
 
 
 def shortest_distances(graphs: Iterable[MagneticGraph]) -> dict[str, float]:
@@ -117,10 +119,13 @@ def set_outer_limits(model: AnyModel, frames: Frames, before: ArchitectureConfig
     floors = np.floor(1e3 * (low - margin)) / 1e3
     share = 1.0 if len(train_set) == len(whole) else SAMPLED_SHARE
     crowding = np.ceil(1e3 * CROWD_MARGIN * crowding / share) / 1e3
-    told = {} if before is None else before.energy_floor
-    packed = {} if before is None else before.max_crowding
+    ceilings = np.ceil(1e3 * (high + np.maximum(high - low, CEILING_MARGIN))) / 1e3
+    told, packed, tall = (
+        ({}, {}, {}) if before is None else (before.energy_floor, before.max_crowding, before.energy_ceiling)
+    )
     model.set_limits(
         energy_floor={z: float(max(min(floors[z], told.get(z, 0.0)), -1e6)) for z in model.elements},
+        energy_ceiling={z: float(min(max(ceilings[z], tall.get(z, 0.0)), 1e6)) for z in model.elements},
         max_crowding={z: float(max(crowding[z], packed.get(z, 0.0))) for z in model.elements if crowding[z]},
     )
 

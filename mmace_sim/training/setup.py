@@ -250,7 +250,9 @@ def build_model(config: TrainConfig, model_config: ArchitectureConfig, frames: S
     dtype = getattr(torch, config.trainer.dtype)
     if "start_from" in config.model:
         model = start_model(config).train().requires_grad_(requires_grad=True)
-        model.set_limits(repulsion=model_config.repulsion, energy_floor={}, max_crowding={})
+        model.set_limits(
+            repulsion=model_config.repulsion, energy_floor={}, energy_ceiling={}, max_crowding={}
+        )
         _set_atomic_energies(model, config.data)
         return model.to(dtype)
     if isinstance(model_config, FoundationConfig) and "foundation" in config.model:
