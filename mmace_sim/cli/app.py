@@ -51,7 +51,7 @@ class _Group(TyperGroup):
             with interruptible():
                 return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:  # commands with a folder have said what they keep
-            typer.echo(f"{told(interrupt)} Nothing was written.", err=True)
+            typer.echo(told(interrupt), err=True)
             raise typer.Exit(exit_code(interrupt)) from interrupt
         except MmaceError as error:
             if os.environ.get("MMACE_SIM_TRACEBACK"):

@@ -1,5 +1,7 @@
 """``mmace-sim report``: the page of a run that has finished."""
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +21,10 @@ def report(folders: _Folders) -> None:
 
     Example: `mmace-sim report relax/ eos/`.
     """
+    from mmace_sim.files.manifest import FILE_NAME, Manifest
     from mmace_sim.workflows.report import write_report
 
     for folder in folders:
-        typer.echo(write_report(folder))
+        listed = os.path.lexists(folder / FILE_NAME)  # the page is a file of the run
+        with Manifest(folder, "report").activated() if listed else nullcontext():
+            typer.echo(write_report(folder))

@@ -11,7 +11,17 @@ from mmace_sim.errors import OutputError
 from mmace_sim.files.content import NOFOLLOW, lock
 from mmace_sim.files.manifest import Manifest, active_for, begin_all
 
-__all__ = ["Appender", "Manifest", "append", "begin_all", "cannot_write", "remove", "replacing", "write_text"]
+__all__ = [
+    "Appender",
+    "Manifest",
+    "append",
+    "begin_all",
+    "cannot_write",
+    "note",
+    "remove",
+    "replacing",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
@@ -183,3 +193,14 @@ def remove(path: Path) -> None:
     manifest = active_for(path)
     if manifest is None or manifest.has_own(path):
         path.unlink(missing_ok=True)
+
+
+def note(path: Path) -> None:
+    """Put a file on the list of its run, as it now is: one that another library writes by its own rules.
+
+    Args:
+        path: The file.
+    """
+    manifest = active_for(path)
+    if manifest is not None:
+        manifest.note(path)

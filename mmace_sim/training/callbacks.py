@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from mmace_sim.files import append, write_text
 from mmace_sim.training.distributed import is_main
 from mmace_sim.training.frames import LABELS
+from mmace_sim.training.loggers import list_logger_files
 from mmace_sim.training.metrics import error_line
 from mmace_sim.training.module import MagneticTraining
 
@@ -82,6 +83,13 @@ class EpochLog(Callback):
         if is_main():
             self._write(trainer, row, pl_module)
 
+    @rank_zero_only
+    def teardown(self, trainer: Trainer, pl_module: MagneticTraining, stage: str) -> None:  # noqa: ARG002
+        """Know the files of the loggers as they were left."""
+        for log in trainer.loggers:
+            log.save()
+        list_logger_files(trainer.loggers)
+
     def _write(self, trainer: Trainer, row: dict[str, float], pl_module: MagneticTraining) -> None:
         text = io.StringIO(newline="")
         csv.DictWriter(text, COLUMNS).writerow(row)
@@ -97,6 +105,7 @@ class EpochLog(Callback):
             logger.info("epoch %d  head %s  valid MAE: %s", row["epoch"], name, error_line(errors))
         for log in trainer.loggers:
             log.log_metrics(row, step=trainer.current_epoch)
+        list_logger_files(trainer.loggers)
         if self.on_epoch is not None:
             self.on_epoch(row)
 

@@ -1,11 +1,14 @@
 """Where the progress of a run can be watched besides `metrics.csv`."""
 
+import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from mmace_sim.errors import ConfigError
+from mmace_sim.files import note
 from mmace_sim.training.config import TrainConfig
 
 _PROJECT = "mmace-sim"
@@ -45,3 +48,23 @@ def build_loggers(config: TrainConfig, folder: Path) -> list[Logger]:
         ),
     }
     return [makers[name]() for name in dict.fromkeys(config.trainer.loggers)]
+
+
+def list_logger_files(loggers: Sequence[Logger]) -> None:
+    """Put what the loggers of this process wrote on the list of files of the run.
+
+    Args:
+        loggers: From `build_loggers`.
+    """
+    for log in loggers:
+        if isinstance(log, TensorBoardLogger):
+            folder, mine = Path(log.log_dir), f".{os.getpid()}."
+            for path in folder.glob("*") if folder.is_dir() else ():
+                if path.name == log.NAME_HPARAMS_FILE or (
+                    path.name.startswith("events.out.") and mine in path.name
+                ):
+                    note(path)
+        elif isinstance(log, WandbLogger):
+            folder = Path(log.experiment.dir).parent  # made for this run, under a name of its own
+            for path in folder.rglob("*"):
+                note(path)
