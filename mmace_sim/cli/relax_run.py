@@ -50,9 +50,8 @@ def _relax_pending(run: PropertyRun, config: RelaxConfig, *, quiet: bool) -> Non
     """Relax what is not finished; each structure is on disk as soon as it is finished."""
     import torch
 
-    from mmace_sim.workflows.checkpoint import FILE_NAME as CHECKPOINT
     from mmace_sim.workflows.checkpoint import BatchCheckpoint
-    from mmace_sim.workflows.journal import fingerprint
+    from mmace_sim.workflows.journal import CHECKPOINT, fingerprint
     from mmace_sim.workflows.relax import relax
 
     pending = run.pending

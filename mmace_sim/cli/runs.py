@@ -32,7 +32,7 @@ from mmace_sim.cli.run_dir import log_start, log_to, now, open_folder
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, write_text
 from mmace_sim.text import plain
-from mmace_sim.workflows.journal import Journal, atoms_from_record, atoms_to_record
+from mmace_sim.workflows.journal import CHECKPOINT, Journal, atoms_from_record, atoms_to_record
 from mmace_sim.workflows.output import GOOD, entry_head, versions, write_summary
 from mmace_sim.workflows.report import write_report
 from mmace_sim.workflows.structure_files import file_names, write_structures
@@ -92,9 +92,10 @@ class PropertyRun:
 
     def kept(self) -> str:
         """What is safe if the run ends now, and how to go on."""
+        under_way = ", those under way are kept" if (self.folder / CHECKPOINT).is_file() else ""
         return (
-            f"{len(self.records)} of {len(self.structures)} structures are finished and safe in {self.folder}: run the "
-            "same command with --resume to go on."
+            f"{len(self.records)} of {len(self.structures)} structures are finished and safe in {self.folder}"
+            f"{under_way}: run the same command with --resume to go on."
         )
 
     @property

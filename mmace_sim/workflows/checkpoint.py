@@ -22,8 +22,6 @@ from mmace_sim.signals import deferred
 from mmace_sim.torchsim.state import join_states
 from mmace_sim.workflows.batching import RefillingBatch
 
-FILE_NAME = "checkpoint.npz"
-
 INTERVAL: float = 60.0
 """Seconds between two checkpoints; one more is written when a signal ends the run."""
 

@@ -15,7 +15,6 @@ from mmace_sim.errors import MissingMomentsError, ModelFileError, StructureError
 from mmace_sim.graph.atoms import check_atomic_numbers, check_magnitudes, get_magmoms, has_magmoms
 from mmace_sim.graph.cells import free_strains
 from mmace_sim.graph.neighbors import neighbor_list
-from mmace_sim.torchsim.constraints import fixed_from_ase
 
 MIN_DISTANCE: float = 0.5
 """Atoms closer than this (Å) are a mistake: no bond is shorter than 0.7 Å."""
@@ -124,6 +123,8 @@ def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureChe
             "beyond any meaning. Correct the file; lengths are in Å."
         )
     _check_cell(atoms)
+    from mmace_sim.torchsim.constraints import fixed_from_ase  # not above: TorchSim's import writes to stderr
+
     fixed_from_ase(atoms)
     check_distances(atoms)
     free, note = free_strains(atoms)

@@ -29,6 +29,8 @@ from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.text import as_text
 
 FILE_NAME = "finished.jsonl"
+CHECKPOINT = "checkpoint.npz"
+"""What a batch has under way, see `mmace_sim.workflows.checkpoint`."""
 SYNC_INTERVAL: float = 0.5
 """Seconds between two calls of fsync, which takes 1–20 ms: too much for each of thousands of tiny structures."""
 
