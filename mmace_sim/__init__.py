@@ -19,7 +19,7 @@ _LAZY = {
     "FoundationMMACE": "mmace_sim.model.foundation_mmace",
     "from_foundation": "mmace_sim.model.foundation",
     "MMACECalculator": "mmace_sim.calculator",
-    "relax": "mmace_sim.workflows.relax",
+    "relax": "mmace_sim.workflows.relax_structures",
     "phonopy_forces": "mmace_sim.workflows.phonons",
     "force_constants": "mmace_sim.workflows.phonons",
 }

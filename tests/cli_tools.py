@@ -23,10 +23,10 @@ METADATA = {
 }
 
 
-def write_tiny_model(path, *, spin_orbit=False, seed=0):
+def write_tiny_model(path, *, spin_orbit=False, seed=0, elements=(13, 26)):
     torch.manual_seed(seed)
     config = ModelConfig(
-        atomic_numbers=[13, 26],
+        atomic_numbers=list(elements),
         r_max=3.5,
         hidden_irreps="4x0e",
         MLP_irreps="4x0e",

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import struct
-from types import SimpleNamespace
 
 import ase.io
 import numpy as np
@@ -13,7 +12,7 @@ from ase import Atoms
 from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
 
 from mmace_sim.cli.config import RelaxConfig
-from mmace_sim.cli.inputs import prepare_structures
+from mmace_sim.cli.inputs import prepare_run
 from mmace_sim.errors import (
     MissingMomentsError,
     MomentShapeError,
@@ -22,7 +21,7 @@ from mmace_sim.errors import (
     UnsupportedElementError,
 )
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.workflows import relax as relax_module
+from mmace_sim.workflows import relax_structures as relax_module
 from mmace_sim.workflows.checks import check_structure
 from mmace_sim.workflows.journal import Journal
 from mmace_sim.workflows.structures import LoadedStructure, read_structures
@@ -116,7 +115,7 @@ def test_bad_structures(name):
 def test_unsupported_element_says_which_models_would_do(monkeypatch, tmp_path):
     path = write_tiny_model(tmp_path / "tiny.safetensors")
     monkeypatch.setattr(
-        "mmace_sim.model.registry.list_models", lambda: {"al-fe": path, "gone": tmp_path / "no"}
+        "mmace_sim.workflows.choose_model.list_models", lambda: {"al-fe": path, "gone": tmp_path / "no"}
     )
     aluminium = bcc()
     aluminium.numbers[0] = 13
@@ -185,9 +184,7 @@ def test_ten_thousand_tiny_structures_are_read_and_checked(tmp_path):
     line = 'Lattice="{a} 0 0 0 {a} 0 0 0 {a}" Properties=species:S:1:pos:R:3:initial_magmoms:R:1 pbc="T T T"'
     frames = [f"1\n{line.format(a=2.2 + k * 1e-5)}\nFe 0 0 0 2.2\n" for k in range(10_000)]
     (tmp_path / "a.extxyz").write_text("".join(frames))
-    items = prepare_structures(
-        RelaxConfig(paths=[str(tmp_path / "a.extxyz")]), SimpleNamespace(elements=IRON)
-    )
+    _, items = prepare_run(RelaxConfig(paths=[str(tmp_path / "a.extxyz")]))
     assert len(items) == 10_000
     assert all(isinstance(item, LoadedStructure) for item in items)
     assert items[9_999].name == "a.extxyz#9999"

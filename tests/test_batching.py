@@ -19,7 +19,7 @@ from mmace_sim.torchsim.memory import available_memory, check_memory, is_out_of_
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import MovingState, initialize_state, join_states
 from mmace_sim.workflows.batching import RefillingBatch, failure_message
-from mmace_sim.workflows.relax import relax
+from mmace_sim.workflows.relax_structures import relax
 
 IMAGES = [bcc(a=2.8 + 0.01 * k) for k in range(6)]
 

@@ -13,7 +13,7 @@ from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny
 
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.mcif import write_mcif
-from mmace_sim.workflows import relax as relax_module
+from mmace_sim.workflows import relax_structures as relax_module
 from mmace_sim.workflows.relax import Status, StructureResult
 
 LOOSE = ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10")

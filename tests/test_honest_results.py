@@ -15,7 +15,7 @@ from mmace_sim.cli.app import app
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
-from mmace_sim.workflows.checks import which_model
+from mmace_sim.workflows.choose_model import which_model
 from mmace_sim.workflows.md import MolecularDynamics
 from mmace_sim.workflows.phonons import Phonons
 
@@ -119,6 +119,9 @@ def test_what_a_model_lacks_comes_with_a_line_to_copy(tmp_path):
         app, ["relax", str(CASES / "NiO.cif"), "-o", str(tmp_path / "r"), "--threads", "1"]
     )
     assert run.exit_code == 3
-    assert "`mmace-sim models get mmace-matpes-pbe`, then add `--model mmace-matpes-pbe`" in run.output
+    assert (
+        "`mmace-sim models get mmace-matpes-pbe` (84 MB, CC-BY-4.0), then run the same command again"
+        in run.output
+    )
     assert "train one" in which_model({84, 43, 61})
     assert "(--model NAME)" in which_model(set(read(CASES / "bcc_Fe.cif").numbers.tolist()))

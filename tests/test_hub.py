@@ -1,9 +1,11 @@
 """Models from the web, by a server on this machine: redirects, broken transfers, wrong bytes, two processes at once."""
 
 import hashlib
+import io
 import json
 import multiprocessing
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -13,6 +15,7 @@ from cli_tools import mmace_sim, write_tiny_model
 from mmace_sim.errors import ModelFileError, OutputError
 from mmace_sim.hub import download as transfer
 from mmace_sim.hub.catalogue import BUILT_IN, RemoteModel, read_catalogue, read_catalogue_file
+from mmace_sim.hub.foundations import fetch_foundation, foundation
 from mmace_sim.hub.store import installed_models, model_folder
 from mmace_sim.model.checkpoint import load_model, read_metadata
 from mmace_sim.model.registry import resolve_model
@@ -44,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         server = self.server
-        if self.path == "/model":
+        if self.path.startswith("/model"):
             self.send_response(302)
             self.send_header("Location", "/file?signature=short-lived")
             self.send_header("Content-Length", "0")
@@ -326,3 +329,43 @@ def test_only_encrypted_addresses():
     fields = {"name": "a", "filename": "a", "size": 1, "sha256": "0" * 64, "license": "x", "citation": "y"}
     with pytest.raises(ValueError, match="https"):
         RemoteModel(url="http://example.org/a", **fields)
+
+
+@pytest.fixture
+def foundations(server, tmp_path):
+    """Addresses of foundations on the server, and mace-torch's cache."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("data.pkl", b"x" * 5000)
+    server.body = buffer.getvalue()
+    return {"medium-mpa-0": server.url + "/mace-mpa-0-medium.model"}, tmp_path / "mace"
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_foundation_is_fetched_into_the_cache_of_mace(foundations, server):
+    urls, folder = foundations
+    server.n_drops, server.drop_after = 1, 500
+    path = fetch_foundation("medium-mpa-0", urls, folder)
+    assert path == folder / "macempa0mediummodel"
+    assert path.read_bytes() == server.body
+    assert server.requests == [None, "bytes=500-"]
+    assert fetch_foundation("medium-mpa-0", urls, folder) == path  # from the cache
+    assert len(server.requests) == 2
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_page_in_place_of_a_foundation(foundations, server):
+    urls, folder = foundations
+    server.body = b"<html>not found</html>"
+    with pytest.raises(ModelFileError, match="no checkpoint of torch"):
+        fetch_foundation("medium-mpa-0", urls, folder)
+    assert not list(folder.glob("*"))
+    with pytest.raises(ModelFileError, match="medium-mpa-0"):
+        fetch_foundation("huge", urls, folder)
+
+
+def test_licences_of_foundations(foundations):
+    urls, _ = foundations
+    assert foundation("medium-mpa-0", urls).license == "MIT"
+    assert "academic" in foundation("medium-omat-0", {"medium-omat-0": "https://x.org/a.model"}).license
+    assert "look it up" in foundation("new", {"new": "https://x.org/a.model"}).license

@@ -27,7 +27,7 @@ from mmace_sim.training.config import load_train_config
 from mmace_sim.training.evaluate import evaluate_files
 from mmace_sim.training.trainer import train
 from mmace_sim.workflows.convert import convert
-from mmace_sim.workflows.relax import relax
+from mmace_sim.workflows.relax_structures import relax
 
 EXTENSIONS = "mace.modules.extensions"
 SCF = ("MagneticSCFMACE", "magmom_mace")

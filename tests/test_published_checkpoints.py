@@ -223,7 +223,8 @@ class TestMoments:
             atoms.get_potential_energy()
 
     def test_it_fails_one_structure_of_a_batch(self, model, atoms):
-        from mmace_sim.workflows.relax import Status, relax
+        from mmace_sim.workflows.relax import Status
+        from mmace_sim.workflows.relax_structures import relax
 
         beyond = atoms.copy()
         set_magmoms(beyond, np.full((len(atoms), 3), 9.0))

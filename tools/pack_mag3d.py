@@ -1,4 +1,4 @@
-"""Pack finished frames of the GPAW campaign into `examples/data/mag3d-gpaw`: without copies, in a split that stays as they grow.
+"""Pack finished frames of the GPAW campaign into `examples/data`: without copies, in a split that stays as they grow.
 
     python tools/pack_mag3d.py RAW.extxyz [--out examples/data/mag3d-gpaw]
 

@@ -96,6 +96,7 @@ def anisotropy(
     paths: opt.Paths = None,
     output: opt.Output = None,
     model: opt.Model = None,
+    yes: opt.Yes = None,
     config: opt.Config = None,
     resume: opt.Resume = False,
     force: opt.Force = False,
@@ -136,11 +137,11 @@ def anisotropy(
         from mmace_sim.cli.anisotropy_run import AnisotropyConfig, run_anisotropy
 
     flags = {
-        "paths": paths or None, "output": output, "model": model, "figures": figures, "report": report,
-        "directions": directions, "plane": plane, "form": form, "axis": axis, "max_ell": max_ell,
+        "paths": paths or None, "output": output, "model": model, "fetch_models": yes, "figures": figures,
+        "report": report, "directions": directions, "plane": plane, "form": form, "axis": axis, "max_ell": max_ell,
         "curve_points": curve_points, "map": map_, "rotations": rotations, "seed": seed, "magmoms": magmoms,
-        "lengths": lengths, "initial_magmoms": initial_magmoms, "magforce_tol": magforce_tol,
-        "max_steps": max_steps, "device": device, "threads": threads, "max_batch_atoms": max_batch_atoms,
+        "lengths": lengths, "initial_magmoms": initial_magmoms, "magforce_tol": magforce_tol, "max_steps": max_steps,
+        "device": device, "threads": threads, "max_batch_atoms": max_batch_atoms,
     }  # fmt: skip
     merged = load_run_config(AnisotropyConfig, config, flags)
     raise typer.Exit(run_anisotropy(merged, resume=resume, force=force, quiet=quiet))

@@ -1,5 +1,6 @@
 """One run of ``mmace-sim anisotropy``: read, compute, write, rank, show."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -8,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig, split_list
-from mmace_sim.cli.inputs import prepare_structures
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.plots import save_figure
@@ -25,7 +25,6 @@ from mmace_sim.workflows.anisotropy.output import (
     write_anisotropy,
 )
 from mmace_sim.workflows.anisotropy.sensitivity import Sensitivity, SensitivityResult
-from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
 _Vector = Annotated[list[float], Field(min_length=3, max_length=3)]
 Direction = Annotated[_Vector | None, BeforeValidator(split_list)]
@@ -86,13 +85,8 @@ def run_anisotropy(config: AnisotropyConfig, *, resume: bool, force: bool, quiet
         ModelFileError: If the model cannot be loaded.
         UnsupportedOptionError: If the model has no spin–orbit coupling, or the machine lacks what an option asks for.
     """
-    skipped: list[FailedStructure] = []
-
-    def build(model: Any) -> list[LoadedStructure | FailedStructure]:
-        spin_orbit_host(model, None)  # refuses before anything is written
-        return prepare_structures(config, model, skipped)
-
-    with open_run("anisotropy", config, resume=resume, force=force, build=build, skipped=skipped) as run:
+    admit = partial(spin_orbit_host, device=None)
+    with open_run("anisotropy", config, resume=resume, force=force, admit=admit) as run:
         compute = _map if config.map else _anisotropy
         entries, code, names = compute(run, quiet=quiet)
     if not quiet:
@@ -107,22 +101,10 @@ def _anisotropy(run: PropertyRun, *, quiet: bool) -> tuple[list[dict[str, Any]],
         "directions", "plane", "form", "axis", "magmoms", "lengths", "max_ell", "curve_points", "magforce_tol",
         "max_steps", "max_batch_atoms",
     )  # fmt: skip
-    config = run.config
-    workflow = Anisotropy(run.model, **{name: getattr(config, name) for name in fields})
-    pending, folders = run.pending, run.folders
-    with progress("Turning", len(pending), "structures", quiet=quiet) as advance:
-
-        def store(index: int, result: AnisotropyResult) -> None:
-            item = pending[index]
-
-            def write() -> tuple[dict[str, Any], None]:
-                write_anisotropy(result, folders[item.name], figures=config.figures)
-                return anisotropy_entry(item, result), None
-
-            run.record(item, write)
-            advance()
-
-        workflow.run([item.atoms for item in pending], on_finished=store)
+    config, folders = run.config, run.folders
+    for part in run.parts():
+        workflow = Anisotropy(part.model, **{name: getattr(config, name) for name in fields})
+        _turn(part, workflow, quiet=quiet)
     entries = run.stored_entries()
     rows = ranked(entries, "mae")
     names = [f"{folder.name}/" for folder in list(folders.values())[:3]]
@@ -136,21 +118,29 @@ def _anisotropy(run: PropertyRun, *, quiet: bool) -> tuple[list[dict[str, Any]],
     return rows, code, names
 
 
-def _map(run: PropertyRun, *, quiet: bool) -> tuple[list[dict[str, Any]], int, list[str]]:
-    """Sensitivity of all structures: ranked entries, exit code, and what else was written."""
-    config = run.config
-    workflow = Sensitivity(
-        run.model, rotations=config.rotations, seed=config.seed, max_batch_atoms=config.max_batch_atoms
-    )
-    pending = run.pending
-    with progress("Rotating", len(pending), "structures", quiet=quiet) as advance:
+def _turn(run: PropertyRun, workflow: Anisotropy, *, quiet: bool) -> None:
+    """Anisotropy of the structures of one model that are not finished."""
+    pending, folders = run.pending, run.folders
+    with progress("Turning", len(pending), "structures", quiet=quiet) as advance:
 
-        def store(index: int, result: SensitivityResult) -> None:
+        def store(index: int, result: AnisotropyResult) -> None:
             item = pending[index]
-            run.record(item, lambda: (sensitivity_entry(item, result), None))
+
+            def write() -> tuple[dict[str, Any], None]:
+                write_anisotropy(result, folders[item.name], figures=run.config.figures)
+                return anisotropy_entry(item, result), None
+
+            run.record(item, write)
             advance()
 
         workflow.run([item.atoms for item in pending], on_finished=store)
+
+
+def _map(run: PropertyRun, *, quiet: bool) -> tuple[list[dict[str, Any]], int, list[str]]:
+    """Sensitivity of all structures: ranked entries, exit code, and what else was written."""
+    config = run.config
+    for part in run.parts():
+        _rotate(part, quiet=quiet)
     entries = run.stored_entries()
     rows = ranked(entries, "sensitivity")
     names = []
@@ -162,6 +152,22 @@ def _map(run: PropertyRun, *, quiet: bool) -> tuple[list[dict[str, Any]], int, l
         names.append("figures/sensitivity.png")
     code = run.finish(entries, columns=SENSITIVITY_COLUMNS, units=SENSITIVITY_UNITS, rows=rows)
     return rows, code, names
+
+
+def _rotate(run: PropertyRun, *, quiet: bool) -> None:
+    """Sensitivity of the structures of one model that are not finished."""
+    config, pending = run.config, run.pending
+    workflow = Sensitivity(
+        run.model, rotations=config.rotations, seed=config.seed, max_batch_atoms=config.max_batch_atoms
+    )
+    with progress("Rotating", len(pending), "structures", quiet=quiet) as advance:
+
+        def store(index: int, result: SensitivityResult) -> None:
+            item = pending[index]
+            run.record(item, lambda: (sensitivity_entry(item, result), None))
+            advance()
+
+        workflow.run([item.atoms for item in pending], on_finished=store)
 
 
 def _table(entries: list[dict[str, Any]]) -> Table:

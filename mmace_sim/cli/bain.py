@@ -58,6 +58,7 @@ def bain(
     element: _Element = None,
     output: opt.Output = None,
     model: opt.Model = None,
+    yes: opt.Yes = None,
     config: opt.Config = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
@@ -94,11 +95,12 @@ def bain(
         from mmace_sim.cli.bain_run import BainConfig, run_bain
 
     flags = {
-        "paths": paths or None, "element": element, "output": output, "model": model, "figures": figures,
-        "states": states, "magmoms": magmoms, "collinear": collinear, "spin_orbit": spin_orbit or None,
-        "ratio_min": ratio_min, "ratio_max": ratio_max, "n_ratios": n_ratios, "volume_min": volume_min,
-        "volume_max": volume_max, "n_volumes": n_volumes, "magforce_tol": magforce_tol, "max_steps": max_steps,
-        "device": device, "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
+        "paths": paths or None, "element": element, "output": output, "model": model, "fetch_models": yes,
+        "figures": figures, "states": states, "magmoms": magmoms, "collinear": collinear,
+        "spin_orbit": spin_orbit or None, "ratio_min": ratio_min, "ratio_max": ratio_max, "n_ratios": n_ratios,
+        "volume_min": volume_min, "volume_max": volume_max, "n_volumes": n_volumes, "magforce_tol": magforce_tol,
+        "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
+        "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_config(BainConfig, config, flags)
     raise typer.Exit(run_bain(merged, force=force, quiet=quiet))

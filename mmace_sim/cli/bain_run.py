@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig
 from mmace_sim.cli.eos_run import minimum_rows, split_states
-from mmace_sim.cli.runs import open_run, progress
+from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
@@ -103,24 +103,7 @@ def run_bain(config: BainConfig, *, force: bool, quiet: bool) -> int:
         raise ConfigError("--element builds a structure, but files are given too; use one of them.")
     build = None if config.paths else element_builder(config.element)
     with open_run("bain", config, force=force, build=build) as run:
-        workflow = BainPath(
-            run.model,
-            states=config.states,
-            magmoms=config.magmoms,
-            c_over_a=(config.ratio_min, config.ratio_max),
-            n_ratios=config.n_ratios,
-            volume_range=(config.volume_min, config.volume_max),
-            n_volumes=config.n_volumes,
-            magforce_tol=config.magforce_tol,
-            max_steps=config.max_steps,
-            collinear=config.collinear,
-            max_batch_atoms=config.max_batch_atoms,
-        )
-        with progress("Computing", None, "points", quiet=quiet) as advance:
-            results = workflow.run(
-                [item.atoms for item in run.structures],
-                on_finished=lambda _, total: advance(total=total),
-            )
+        results = run.compute(lambda part: _compute(part, config, quiet=quiet))
         entries = run.entries(results, bain_entry)
         rows = [row for entry in entries for row in minimum_rows(entry, "maps")]
         computed = list(zip(run.structures, results, strict=True))
@@ -134,6 +117,28 @@ def run_bain(config: BainConfig, *, force: bool, quiet: bool) -> int:
     if not quiet:
         print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)
     return code
+
+
+def _compute(run: PropertyRun, config: BainConfig, *, quiet: bool) -> list[BainResult]:
+    """Maps of the structures of one model."""
+    workflow = BainPath(
+        run.model,
+        states=config.states,
+        magmoms=config.magmoms,
+        c_over_a=(config.ratio_min, config.ratio_max),
+        n_ratios=config.n_ratios,
+        volume_range=(config.volume_min, config.volume_max),
+        n_volumes=config.n_volumes,
+        magforce_tol=config.magforce_tol,
+        max_steps=config.max_steps,
+        collinear=config.collinear,
+        max_batch_atoms=config.max_batch_atoms,
+    )
+    with progress("Computing", None, "points", quiet=quiet) as advance:
+        return workflow.run(
+            [item.atoms for item in run.structures],
+            on_finished=lambda _, total: advance(total=total),
+        )
 
 
 def element_builder(symbol: str | None) -> Callable[[Any], list[LoadedStructure]]:

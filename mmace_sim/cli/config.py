@@ -41,6 +41,9 @@ class ModelRunConfig(BaseModel):
 class RunConfig(ModelRunConfig):
     """What the commands that take structures have in common."""
 
+    model: str = "auto"
+    """Name in the registry (`mmace-sim models`) or path of a model file; auto: for each structure the model of the
+    package if it knows all elements, else the installed one with the fewest elements that does."""
     paths: list[str] = Field(default_factory=list)
     """Files and folders with structures."""
     initial_magmoms: str | None = Field(default=None, pattern=r"^(file|high-spin|afm|random:\d+)$")
@@ -49,6 +52,8 @@ class RunConfig(ModelRunConfig):
     """Require a model with spin–orbit coupling."""
     max_batch_atoms: int | None = Field(default=None, ge=1)
     """Largest number of atoms computed at once; None: as memory allows."""
+    fetch_models: bool = False
+    """Fetch the models that structures need and that are not installed."""
 
 
 class RelaxConfig(RunConfig):
@@ -106,7 +111,7 @@ class RelaxConfig(RunConfig):
 
 
 NOT_PHYSICS: frozenset[str] = frozenset(
-    {"paths", "output", "device", "threads", "max_batch_atoms", "write", "figures", "report"}
+    {"paths", "output", "device", "threads", "max_batch_atoms", "write", "figures", "report", "fetch_models"}
 )
 """Fields that may differ when a run is resumed: they do not change the result of a structure."""
 
@@ -174,7 +179,8 @@ def dump_config(config: BaseModel) -> str:
     for key, value in config.model_dump(mode="json").items():
         text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
         text = text.removesuffix("\n").removesuffix("\n...")
-        lines.append(f"{key}: {text}  # {type(config).model_fields[key].description}")
+        told = " ".join((type(config).model_fields[key].description or "").split())
+        lines.append(f"{key}: {text}  # {told}")
     return "\n".join(lines) + "\n"
 
 

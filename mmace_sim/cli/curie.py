@@ -108,6 +108,7 @@ def curie(
     paths: opt.Paths = None,
     output: opt.Output = None,
     model: opt.Model = None,
+    yes: opt.Yes = None,
     config: opt.Config = None,
     resume: opt.Resume = False,
     force: opt.Force = False,
@@ -151,12 +152,13 @@ def curie(
         from mmace_sim.cli.curie_run import CurieConfig, run_curie
 
     flags = {
-        "paths": paths or None, "output": output, "model": model, "figures": figures, "report": report,
-        "method": method, "temperatures": temperatures, "sizes": sizes, "sweeps": sweeps,
+        "paths": paths or None, "output": output, "model": model, "fetch_models": yes, "figures": figures,
+        "report": report, "method": method, "temperatures": temperatures, "sizes": sizes, "sweeps": sweeps,
         "equilibration": equilibration, "replicas": replicas, "seed": seed, "over_relaxation": over_relaxation,
         "exchange_run": None if exchange_run is None else str(exchange_run), "cutoff": cutoff, "lengths": lengths,
-        "lattice": lattice, "moves": moves, "n_steps": n_steps, "magmoms": magmoms, "initial_magmoms": initial_magmoms,
-        "spin_orbit": spin_orbit or None, "device": device, "dtype": dtype, "threads": threads,
+        "lattice": lattice, "moves": moves, "n_steps": n_steps, "magmoms": magmoms,
+        "initial_magmoms": initial_magmoms, "spin_orbit": spin_orbit or None, "device": device, "dtype": dtype,
+        "threads": threads,
     }  # fmt: skip
     merged = load_run_config(CurieConfig, config, flags)
     raise typer.Exit(run_curie(merged, resume=resume, force=force, quiet=quiet))

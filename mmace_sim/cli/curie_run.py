@@ -110,7 +110,8 @@ def run_curie(config: CurieConfig, *, resume: bool, force: bool, quiet: bool) ->
     """
     known = None if config.exchange_run is None else read_exchange_run(Path(config.exchange_run))
     with open_run("curie", config, resume=resume, force=force) as run:
-        _sample(run, config, known, quiet=quiet)
+        for part in run.parts():
+            _sample(part, config, known, quiet=quiet)
         entries = run.stored_entries()
         rows = [entry | {"n_spins": max(entry.get("n_spins") or [0]) or None} for entry in entries]
         code = run.finish(entries, columns=CURIE_COLUMNS, units=CURIE_UNITS, rows=rows)
@@ -159,7 +160,7 @@ def _sample(
 
 
 def _models_of(run: PropertyRun, known: dict[str, SpinModel]) -> list[SpinModel]:
-    missing = [item.name for item in run.structures if item.name not in known]
+    missing = [item.name for item in (run.whole or run).structures if item.name not in known]
     if missing:
         raise ConfigError(
             f"{run.config.exchange_run}: no exchange of {', '.join(missing)}; it has {', '.join(known) or 'none'}."

@@ -82,6 +82,7 @@ def elastic(
     paths: opt.Paths = None,
     output: opt.Output = None,
     model: opt.Model = None,
+    yes: opt.Yes = None,
     config: opt.Config = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
@@ -120,11 +121,11 @@ def elastic(
         from mmace_sim.cli.elastic_run import ElasticConfig, run_elastic
 
     flags = {
-        "paths": paths or None, "output": output, "model": model, "figures": figures, "magmoms": magmoms,
-        "initial_magmoms": initial_magmoms, "collinear": collinear, "spin_orbit": spin_orbit or None,
-        "strains": strains, "symmetry": symmetry, "symprec": symprec, "relax": relax,
-        "relax_positions": relax_positions, "fmax": fmax, "stress_tol": stress_tol, "magforce_tol": magforce_tol,
-        "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
+        "paths": paths or None, "output": output, "model": model, "fetch_models": yes, "figures": figures,
+        "magmoms": magmoms, "initial_magmoms": initial_magmoms, "collinear": collinear,
+        "spin_orbit": spin_orbit or None, "strains": strains, "symmetry": symmetry, "symprec": symprec,
+        "relax": relax, "relax_positions": relax_positions, "fmax": fmax, "stress_tol": stress_tol,
+        "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
         "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_run_config(ElasticConfig, config, flags)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig, split_list
-from mmace_sim.cli.runs import open_run, progress
+from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
@@ -107,30 +107,7 @@ def run_elastic(config: ElasticConfig, *, force: bool, quiet: bool) -> int:
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
     with open_run("elastic", config, force=force) as run:
-        calculation = ElasticTensorCalculation(
-            run.model,
-            magmoms=config.magmoms,
-            relax=config.relax,
-            relax_positions=config.relax_positions,
-            magnitudes=config.strains,
-            symmetry=config.symmetry,
-            symprec=config.symprec,
-            fmax=config.fmax,
-            stress_tol=config.stress_tol,
-            magforce_tol=config.magforce_tol,
-            max_steps=config.max_steps,
-            collinear=config.collinear,
-            max_batch_atoms=config.max_batch_atoms,
-        )
-        n_structures, counter = len(run.structures), itertools.count(1)
-        with progress("Straining", None, "cells", quiet=quiet) as advance:
-            results = calculation.run(
-                [item.atoms for item in run.structures],
-                on_relaxed=lambda _: advance(
-                    0, detail=f"{next(counter)} of {n_structures} structures relaxed"
-                ),
-                on_finished=lambda _, total: advance(total=total),
-            )
+        results = run.compute(lambda part: _compute(part, config, quiet=quiet))
         entries = run.entries(results, elastic_entry)
         rows = [row for entry in entries for row in constant_rows(entry)]
         computed = list(zip(run.structures, results, strict=True))
@@ -144,6 +121,32 @@ def run_elastic(config: ElasticConfig, *, force: bool, quiet: bool) -> int:
     if not quiet:
         print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)
     return code
+
+
+def _compute(run: PropertyRun, config: ElasticConfig, *, quiet: bool) -> list[ElasticResult]:
+    """Elastic tensors of the structures of one model."""
+    calculation = ElasticTensorCalculation(
+        run.model,
+        magmoms=config.magmoms,
+        relax=config.relax,
+        relax_positions=config.relax_positions,
+        magnitudes=config.strains,
+        symmetry=config.symmetry,
+        symprec=config.symprec,
+        fmax=config.fmax,
+        stress_tol=config.stress_tol,
+        magforce_tol=config.magforce_tol,
+        max_steps=config.max_steps,
+        collinear=config.collinear,
+        max_batch_atoms=config.max_batch_atoms,
+    )
+    n_structures, counter = len(run.structures), itertools.count(1)
+    with progress("Straining", None, "cells", quiet=quiet) as advance:
+        return calculation.run(
+            [item.atoms for item in run.structures],
+            on_relaxed=lambda _: advance(0, detail=f"{next(counter)} of {n_structures} structures relaxed"),
+            on_finished=lambda _, total: advance(total=total),
+        )
 
 
 def elastic_entry(item: LoadedStructure, result: ElasticResult) -> dict[str, Any]:

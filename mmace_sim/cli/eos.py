@@ -41,6 +41,7 @@ def eos(
     paths: opt.Paths = None,
     output: opt.Output = None,
     model: opt.Model = None,
+    yes: opt.Yes = None,
     config: opt.Config = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
@@ -78,8 +79,8 @@ def eos(
         from mmace_sim.cli.eos_run import EosConfig, run_eos
 
     flags = {
-        "paths": paths or None, "output": output, "model": model, "figures": figures, "states": states,
-        "magmoms": magmoms, "initial_magmoms": initial_magmoms, "collinear": collinear,
+        "paths": paths or None, "output": output, "model": model, "fetch_models": yes, "figures": figures,
+        "states": states, "magmoms": magmoms, "initial_magmoms": initial_magmoms, "collinear": collinear,
         "spin_orbit": spin_orbit or None, "volume_min": volume_min, "volume_max": volume_max, "n_volumes": n_volumes,
         "relax_positions": relax_positions, "fmax": fmax, "magforce_tol": magforce_tol, "max_steps": max_steps,
         "device": device, "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,

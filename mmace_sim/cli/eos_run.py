@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig
-from mmace_sim.cli.runs import open_run, progress
+from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.workflows.eos import EosCurve, EosResult, EquationOfState
 from mmace_sim.workflows.magnetic_states import check_state
@@ -114,24 +114,7 @@ def run_eos(config: EosConfig, *, force: bool, quiet: bool) -> int:
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
     with open_run("eos", config, force=force) as run:
-        workflow = EquationOfState(
-            run.model,
-            states=config.states,
-            magmoms=config.magmoms,
-            relax_positions=config.relax_positions,
-            volume_range=(config.volume_min, config.volume_max),
-            n_volumes=config.n_volumes,
-            fmax=config.fmax,
-            magforce_tol=config.magforce_tol,
-            max_steps=config.max_steps,
-            collinear=config.collinear,
-            max_batch_atoms=config.max_batch_atoms,
-        )
-        with progress("Computing", None, "points", quiet=quiet) as advance:
-            results = workflow.run(
-                [item.atoms for item in run.structures],
-                on_finished=lambda _, total: advance(1, total=total),
-            )
+        results = run.compute(lambda part: _compute(part, config, quiet=quiet))
         entries = run.entries(results, eos_entry)
         rows = [row for entry in entries for row in minimum_rows(entry)]
         computed = list(zip(run.structures, results, strict=True))
@@ -145,6 +128,28 @@ def run_eos(config: EosConfig, *, force: bool, quiet: bool) -> int:
     if not quiet:
         print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)
     return code
+
+
+def _compute(run: PropertyRun, config: EosConfig, *, quiet: bool) -> list[EosResult]:
+    """Equations of state of the structures of one model."""
+    workflow = EquationOfState(
+        run.model,
+        states=config.states,
+        magmoms=config.magmoms,
+        relax_positions=config.relax_positions,
+        volume_range=(config.volume_min, config.volume_max),
+        n_volumes=config.n_volumes,
+        fmax=config.fmax,
+        magforce_tol=config.magforce_tol,
+        max_steps=config.max_steps,
+        collinear=config.collinear,
+        max_batch_atoms=config.max_batch_atoms,
+    )
+    with progress("Computing", None, "points", quiet=quiet) as advance:
+        return workflow.run(
+            [item.atoms for item in run.structures],
+            on_finished=lambda _, total: advance(1, total=total),
+        )
 
 
 def eos_entry(item: LoadedStructure, result: EosResult) -> dict[str, Any]:

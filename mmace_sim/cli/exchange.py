@@ -48,6 +48,7 @@ def exchange(
     paths: opt.Paths = None,
     output: opt.Output = None,
     model: opt.Model = None,
+    yes: opt.Yes = None,
     config: opt.Config = None,
     resume: opt.Resume = False,
     force: opt.Force = False,
@@ -83,8 +84,8 @@ def exchange(
         from mmace_sim.cli.exchange_run import ExchangeConfig, run_exchange
 
     flags = {
-        "paths": paths or None, "output": output, "model": model, "figures": figures, "report": report,
-        "cutoff": cutoff, "routes": routes, "angle": angle, "lengths": lengths, "magmoms": magmoms,
+        "paths": paths or None, "output": output, "model": model, "fetch_models": yes, "figures": figures,
+        "report": report, "cutoff": cutoff, "routes": routes, "angle": angle, "lengths": lengths, "magmoms": magmoms,
         "initial_magmoms": initial_magmoms, "spin_orbit": spin_orbit or None, "magforce_tol": magforce_tol,
         "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
         "max_batch_atoms": max_batch_atoms,

@@ -71,7 +71,8 @@ def run_exchange(config: ExchangeConfig, *, resume: bool, force: bool, quiet: bo
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
     with open_run("exchange", config, resume=resume, force=force) as run:
-        _compute(run, config, quiet=quiet)
+        for part in run.parts():
+            _compute(part, config, quiet=quiet)
         entries = run.stored_entries()
         code = run.finish(entries, columns=EXCHANGE_COLUMNS, units=EXCHANGE_UNITS)
     if not quiet:

@@ -1,9 +1,12 @@
 """What a command starts from: the model on its device, and the structures, read and checked."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
+from ase.data import chemical_symbols
 from pydantic import BaseModel
 
 from mmace_sim.cli.config import ModelRunConfig, RunConfig
@@ -11,17 +14,23 @@ from mmace_sim.cli.options import pick_device
 from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.cells import free_strains, parse_cell_mask
+from mmace_sim.model.registry import fetch_command
 from mmace_sim.workflows.checks import check_geometry, check_moments
+from mmace_sim.workflows.choose_model import AUTO, choose_model, fetchable
 from mmace_sim.workflows.initial_moments import initial_magmoms
 from mmace_sim.workflows.moment_range import check_moment_range, largest_moments
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, load_structures
 
+AUTO_GET: str = "MMACE_SIM_AUTO_GET"
+"""Environment variable that allows to fetch missing models, as `--yes` does."""
 
-def load_run_model(config: ModelRunConfig) -> Any:
+
+def load_run_model(config: ModelRunConfig, name: str | None = None) -> Any:
     """The model on its device, after checking that it can do what is asked for.
 
     Args:
         config: The merged configuration.
+        name: Model to load in place of the one that the configuration names.
 
     Returns:
         The energy model.
@@ -34,28 +43,76 @@ def load_run_model(config: ModelRunConfig) -> Any:
 
     from mmace_sim.model.checkpoint import load_model
 
+    name = name or config.model
     device = pick_device(config.device, config.threads)
-    model = load_model(config.model, device=device, dtype=getattr(torch, config.dtype))
+    model = load_model(name, device=device, dtype=getattr(torch, config.dtype))
     if isinstance(config, RunConfig) and config.spin_orbit and not model.spin_orbit:
         raise UnsupportedOptionError(
-            f"--spin-orbit: model {config.model!r} has no spin–orbit term. Choose another model "
+            f"--spin-orbit: model {name!r} has no spin–orbit term. Choose another model "
             "(`mmace-sim models` shows which have one), or leave the option out."
         )
     return model
 
 
-def prepare_structures(
-    config: RunConfig, model: Any, skipped: list[FailedStructure] | None = None
-) -> list[LoadedStructure | FailedStructure]:
-    """Read, initialise the moments of, and check every structure.
+def prepare_run(
+    config: RunConfig,
+    *,
+    build: Callable[[Any], list[LoadedStructure]] | None = None,
+    admit: Callable[[Any], object] = lambda _: None,
+    skipped: list[FailedStructure] | None = None,
+) -> tuple[dict[str, Any], list[LoadedStructure | FailedStructure]]:
+    """The models of a run, and its structures: read, given a model and moments, and checked.
 
     Args:
         config: The merged configuration.
-        model: The energy model.
+        build: Makes the structures from the model, for a command that needs no files.
+        admit: Raises `UnsupportedOptionError` for a model that the command cannot use.
         skipped: Files of folders that hold no structure are added to it.
 
     Returns:
-        Structures that can be computed and those that cannot, in the order of the files.
+        The models by name, at least one, and structures that can be computed and those that cannot, in the order of the
+        files; each that can has the name of its `model`.
+
+    Raises:
+        ConfigError: If there is nothing at all.
+        ModelFileError: If a model cannot be loaded.
+        UnsupportedOptionError: If the models or the machine lack what an option asks for.
+    """
+    items = read_items(config, skipped) if build is None else []
+    names = name_models(items, config)
+    models = {name: load_run_model(config, name) for name in names or [first_model(config)]}
+    for model in models.values():
+        admit(model)
+    if build is not None:
+        name, model = next(iter(models.items()))
+        items = build(model)
+        for item in items:
+            item.model = name
+        return models, list(items)
+    prepared = [_prepare(i, config, models) if isinstance(i, LoadedStructure) else i for i in items]
+    return models, prepared
+
+
+def first_model(config: ModelRunConfig) -> str:
+    """The model of a run that has no structure to choose one for.
+
+    Args:
+        config: The merged configuration.
+    """
+    return "default" if config.model == AUTO else config.model
+
+
+def read_items(
+    config: RunConfig, skipped: list[FailedStructure] | None = None
+) -> list[LoadedStructure | FailedStructure]:
+    """Read every structure.
+
+    Args:
+        config: The merged configuration.
+        skipped: Files of folders that hold no structure are added to it.
+
+    Returns:
+        Structures and failures, in the order of the files.
 
     Raises:
         ConfigError: If there is nothing at all.
@@ -71,18 +128,81 @@ def prepare_structures(
             f"no structures in {', '.join(config.paths)}{passed}. Name files, or folders with CIF, mCIF, POSCAR, "
             "extxyz or JSON files."
         )
-    return [_prepare(item, config, model) if isinstance(item, LoadedStructure) else item for item in items]
+    return items
 
 
-def _prepare(item: LoadedStructure, config: RunConfig, model: Any) -> LoadedStructure | FailedStructure:
+def name_models(items: list[LoadedStructure | FailedStructure], config: RunConfig) -> list[str]:
+    """Give each structure the name of its model; those that no model knows become failures, in place.
+
+    Args:
+        items: Structures and failures.
+        config: The merged configuration.
+
+    Returns:
+        The names that occur.
+    """
+    if config.model == AUTO:
+        fetch_missing(
+            [set(i.atoms.numbers.tolist()) for i in items if isinstance(i, LoadedStructure)], config
+        )
+    for k, item in enumerate(items):
+        if isinstance(item, LoadedStructure):
+            try:
+                item.model = (
+                    choose_model(item.atoms.numbers.tolist()) if config.model == AUTO else config.model
+                )
+            except StructureError as error:
+                items[k] = failed(item, error)
+    return list(dict.fromkeys(item.model for item in items if isinstance(item, LoadedStructure)))
+
+
+def fetch_missing(compositions: list[set[int]], config: RunConfig) -> None:
+    """Fetch the models of the catalogue that structures need and that are not installed, if that was allowed.
+
+    Args:
+        compositions: Atomic numbers of each structure.
+        config: The merged configuration.
+    """
+    if not (config.fetch_models or os.environ.get(AUTO_GET, "0") not in ("", "0")):
+        return
+    for numbers in compositions:
+        try:
+            choose_model(numbers)
+        except StructureError:
+            name = fetchable(numbers)
+            if name is not None:
+                from mmace_sim.workflows.install import get_model
+
+                typer.echo(f"Fetching {fetch_command(name)} for {_symbols(numbers)}.", err=True)
+                get_model(name)
+
+
+def failed(item: LoadedStructure, error: Exception) -> FailedStructure:
+    """What becomes of a structure that cannot be used.
+
+    Args:
+        item: The structure.
+        error: Why.
+    """
+    return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
+
+
+def _symbols(numbers: set[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in sorted(numbers))
+
+
+def _prepare(
+    item: LoadedStructure, config: RunConfig, models: dict[str, Any]
+) -> LoadedStructure | FailedStructure:
     try:
+        model = models[item.model]
         check_geometry(item.atoms, model.elements)
         moments, note = initial_magmoms(item.atoms, config.initial_magmoms, largest=largest_moments(model))
         set_magmoms(item.atoms, moments)
         check_moments(item.atoms)
         check_moment_range(item.atoms, model)
     except StructureError as error:
-        return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
+        return failed(item, error)
     item.guessed_moments = bool(note)
     item.notes += [note] if note else []
     if getattr(config, "relax_cell", False):

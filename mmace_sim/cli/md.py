@@ -134,6 +134,7 @@ def md(
     paths: opt.Paths = None,
     output: opt.Output = None,
     model: opt.Model = None,
+    yes: opt.Yes = None,
     config: opt.Config = None,
     resume: opt.Resume = False,
     force: opt.Force = False,
@@ -180,13 +181,13 @@ def md(
         from mmace_sim.cli.md_run import MDConfig, refuse_idle, run_md
 
     flags = {
-        "paths": paths or None, "output": output, "model": model, "report": report, "figures": figures,
-        "ensemble": ensemble, "temperature": temperature, "timestep": timestep, "n_steps": n_steps,
-        "record_every": record_every, "supercell": supercell, "friction": friction, "pressure": pressure,
-        "seed": seed, "spins": spins, "initial_magmoms": initial_magmoms, "damping": damping, "lengths": lengths,
-        "length_friction": length_friction, "g_factor": g_factor, "field": field, "solver": solver,
-        "magforce_tol": magforce_tol, "spin_orbit": spin_orbit or None, "device": device, "dtype": dtype,
-        "threads": threads, "max_batch_atoms": max_batch_atoms,
+        "paths": paths or None, "output": output, "model": model, "fetch_models": yes, "report": report,
+        "figures": figures, "ensemble": ensemble, "temperature": temperature, "timestep": timestep,
+        "n_steps": n_steps, "record_every": record_every, "supercell": supercell, "friction": friction,
+        "pressure": pressure, "seed": seed, "spins": spins, "initial_magmoms": initial_magmoms, "damping": damping,
+        "lengths": lengths, "length_friction": length_friction, "g_factor": g_factor, "field": field,
+        "solver": solver, "magforce_tol": magforce_tol, "spin_orbit": spin_orbit or None, "device": device,
+        "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms,
     }  # fmt: skip
     merged = load_run_config(MDConfig, config, flags)
     refuse_idle(merged, {name for name, value in flags.items() if value is not None})

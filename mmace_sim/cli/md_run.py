@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import NOT_PHYSICS, RunConfig, split_list
+from mmace_sim.cli.inputs import prepare_run
 from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.progress import says_what_is_finished
 from mmace_sim.cli.resumable import open_resumable
 from mmace_sim.cli.run_dir import now
 from mmace_sim.cli.runs import (
     PropertyRun,
-    load_run_model,
-    prepare_structures,
     progress,
 )
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
@@ -169,25 +169,26 @@ def run_md(config: MDConfig, *, resume: bool, force: bool, quiet: bool) -> int:
         ModelFileError: If the model cannot be loaded.
         UnsupportedOptionError: If settings contradict each other, or the model lacks what an option asks for.
     """
-    with quiet_imports():
-        model = load_run_model(config)
-    dynamics = _dynamics(config, model)
     skipped: list[FailedStructure] = []
-    items = prepare_structures(config, model, skipped)
-    _relax_guesses([item for item in items if isinstance(item, LoadedStructure)], config, model)
+    with quiet_imports():
+        models, items = prepare_run(config, admit=partial(_dynamics, config), skipped=skipped)
+    for name, model in models.items():
+        mine = [item for item in items if isinstance(item, LoadedStructure) and item.model == name]
+        _relax_guesses(mine, config, model)
     matrix = parse_supercell(config.supercell)
     for item in items:
         if isinstance(item, LoadedStructure):
             item.atoms = _repeated(item.atoms, matrix)
     folder = Path(config.output)
-    run = PropertyRun("md", config, folder, model, items, now(), skipped=skipped)
+    run = PropertyRun("md", config, folder, models, items, now(), skipped=skipped)
     with open_resumable(run, resume=resume, force=force, may_differ=MAY_DIFFER) as manifest:
         manifest.begin()
         names = file_names([item.name for item in run.structures])
         files = [SimulationFiles(folder / name) for name in names]
+        files_of = {item.name: file for item, file in zip(run.structures, files, strict=True)}
         how = f"All frames up to now are safe in {folder}: run the same command with --resume to go on."
         with says_what_is_finished(lambda: how):
-            results = _simulate(run, dynamics, files, quiet=quiet)
+            results = run.compute(lambda part: _simulate(part, files_of, quiet=quiet))
         entries = _entries(run, results, files)
         units = md_frames.UNITS | UNITS
         code = run.finish(entries, columns=COLUMNS, units=units, write=lambda: _write(run, files))
@@ -247,10 +248,10 @@ def _dynamics(config: MDConfig, model: Any) -> MolecularDynamics:
     return MolecularDynamics(model, device=device, dtype=getattr(torch, config.dtype), **settings)
 
 
-def _simulate(
-    run: PropertyRun, dynamics: MolecularDynamics, files: list[SimulationFiles], *, quiet: bool
-) -> list[MDResult]:
+def _simulate(run: PropertyRun, files_of: dict[str, SimulationFiles], *, quiet: bool) -> list[MDResult]:
     """Go on from the checkpoints; every frame is on disk before the next step."""
+    dynamics = _dynamics(run.config, run.model)
+    files = [files_of[item.name] for item in run.structures]
     checkpoints = [file.resume() for file in files]
     before = sum(checkpoint.n_steps for checkpoint in checkpoints if checkpoint is not None)
     if before:

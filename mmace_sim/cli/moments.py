@@ -68,6 +68,7 @@ def moments(
     paths: opt.Paths = None,
     output: opt.Output = None,
     model: opt.Model = None,
+    yes: opt.Yes = None,
     config: opt.Config = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
@@ -106,11 +107,12 @@ def moments(
         from mmace_sim.cli.moments_run import MomentsConfig, run_moments
 
     flags = {
-        "paths": paths or None, "output": output, "model": model, "figures": figures, "starts": starts, "seed": seed,
-        "energy_tol": energy_tol, "stability": stability, "initial_magmoms": initial_magmoms, "only": only,
-        "field": field, "collinear": collinear, "fix_magnitude": fix_magnitude, "spin_orbit": spin_orbit or None,
-        "solver": solver, "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype,
-        "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
+        "paths": paths or None, "output": output, "model": model, "fetch_models": yes, "figures": figures,
+        "starts": starts, "seed": seed, "energy_tol": energy_tol, "stability": stability,
+        "initial_magmoms": initial_magmoms, "only": only, "field": field, "collinear": collinear,
+        "fix_magnitude": fix_magnitude, "spin_orbit": spin_orbit or None, "solver": solver,
+        "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
+        "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_run_config(MomentsConfig, config, flags)
     raise typer.Exit(run_moments(merged, force=force, quiet=quiet))

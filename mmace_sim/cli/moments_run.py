@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig, split_list
-from mmace_sim.cli.runs import open_run, progress
+from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.workflows.moments import MomentMinimum, MomentResult, MomentSearch
 from mmace_sim.workflows.output import entry_head, finite_or_none, mean_moments, write_csv
@@ -100,26 +100,7 @@ def run_moments(config: MomentsConfig, *, force: bool, quiet: bool) -> int:
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
     with open_run("moments", config, force=force) as run:
-        search = MomentSearch(
-            run.model,
-            n_starts=config.starts,
-            seed=config.seed,
-            solver=config.solver,
-            magforce_tol=config.magforce_tol,
-            max_steps=config.max_steps,
-            collinear=config.collinear,
-            fix_magnitude=config.fix_magnitude,
-            only=config.only,
-            field=config.field,
-            energy_tol=config.energy_tol,
-            stability=config.stability,
-            max_batch_atoms=config.max_batch_atoms,
-        )
-        with progress("Minimising", None, "starts", quiet=quiet) as advance:
-            results = search.run(
-                [item.atoms for item in run.structures],
-                on_finished=lambda _, total: advance(1, total=total),
-            )
+        results = run.compute(lambda part: _compute(part, config, quiet=quiet))
         entries = run.entries(results, moments_entry)
         rows = [row for entry in entries for row in _minimum_rows(entry)]
         computed = list(zip(run.structures, results, strict=True))
@@ -133,6 +114,30 @@ def run_moments(config: MomentsConfig, *, force: bool, quiet: bool) -> int:
     if not quiet:
         print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)
     return code
+
+
+def _compute(run: PropertyRun, config: MomentsConfig, *, quiet: bool) -> list[Any]:
+    """Minima of the structures of one model."""
+    search = MomentSearch(
+        run.model,
+        n_starts=config.starts,
+        seed=config.seed,
+        solver=config.solver,
+        magforce_tol=config.magforce_tol,
+        max_steps=config.max_steps,
+        collinear=config.collinear,
+        fix_magnitude=config.fix_magnitude,
+        only=config.only,
+        field=config.field,
+        energy_tol=config.energy_tol,
+        stability=config.stability,
+        max_batch_atoms=config.max_batch_atoms,
+    )
+    with progress("Minimising", None, "starts", quiet=quiet) as advance:
+        return search.run(
+            [item.atoms for item in run.structures],
+            on_finished=lambda _, total: advance(1, total=total),
+        )
 
 
 def moments_entry(item: LoadedStructure, result: MomentResult) -> dict[str, Any]:

@@ -38,8 +38,19 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME|FILE",
-        help="Model: a name (see `mmace-sim models`) or a file.",
-        show_default="default",
+        help="Model: a name (see `mmace-sim models`) or a file. **auto**: for each structure the model of the package "
+        "if it knows all elements, else the installed one with the fewest elements that does.",
+        show_default="auto",
+        rich_help_panel=RUN,
+    ),
+]
+Yes = Annotated[
+    bool | None,
+    typer.Option(
+        "--yes",
+        "-y",
+        help="Fetch models that structures need and that are not installed (see `mmace-sim models`).",
+        show_default=False,
         rich_help_panel=RUN,
     ),
 ]

@@ -126,6 +126,7 @@ def order(
     paths: opt.Paths = None,
     output: opt.Output = None,
     model: opt.Model = None,
+    yes: opt.Yes = None,
     config: opt.Config = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
@@ -172,13 +173,13 @@ def order(
         from mmace_sim.cli.order_run import OrderConfig, run_order
 
     flags = {
-        "paths": paths or None, "output": output, "model": model, "figures": figures, "max_supercell": max_supercell,
-        "max_orders": max_orders, "non_magnetic": non_magnetic, "random": random, "spirals": spirals, "tilt": tilt,
-        "seed": seed, "symprec": symprec, "magmoms": magmoms, "initial_magmoms": initial_magmoms,
-        "collinear": collinear, "fix_magnitude": fix_magnitude, "spin_orbit": spin_orbit or None,
-        "relax_cell": relax_cell, "relax_positions": relax_positions, "fmax": fmax, "stress_tol": stress_tol,
-        "magforce_tol": magforce_tol, "max_steps": max_steps, "energy_tol": energy_tol, "device": device,
-        "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
+        "paths": paths or None, "output": output, "model": model, "fetch_models": yes, "figures": figures,
+        "max_supercell": max_supercell, "max_orders": max_orders, "non_magnetic": non_magnetic, "random": random,
+        "spirals": spirals, "tilt": tilt, "seed": seed, "symprec": symprec, "magmoms": magmoms,
+        "initial_magmoms": initial_magmoms, "collinear": collinear, "fix_magnitude": fix_magnitude,
+        "spin_orbit": spin_orbit or None, "relax_cell": relax_cell, "relax_positions": relax_positions, "fmax": fmax,
+        "stress_tol": stress_tol, "magforce_tol": magforce_tol, "max_steps": max_steps, "energy_tol": energy_tol,
+        "device": device, "dtype": dtype, "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_run_config(OrderConfig, config, flags)
     raise typer.Exit(run_order(merged, force=force, quiet=quiet))

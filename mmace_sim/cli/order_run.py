@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig
-from mmace_sim.cli.runs import open_run, progress
+from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.workflows.order import OrderResult, OrderSearch, RelaxedOrder
 from mmace_sim.workflows.output import entry_head, finite_or_none, mean_moments
@@ -104,17 +104,8 @@ def run_order(config: OrderConfig, *, force: bool, quiet: bool) -> int:
         ModelFileError: If the model cannot be loaded.
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
-    not_settings = {*RunConfig.model_fields, "random", "figures"}
-    settings = {key: getattr(config, key) for key in OrderConfig.model_fields if key not in not_settings}
     with open_run("order", config, force=force) as run:
-        search = OrderSearch(
-            run.model, n_random=config.random, max_batch_atoms=config.max_batch_atoms, **settings
-        )
-        with progress("Relaxing", None, "starts", quiet=quiet) as advance:
-            results = search.run(
-                [item.atoms for item in run.structures],
-                on_finished=lambda _, total: advance(1, total=total),
-            )
+        results = run.compute(lambda part: _compute(part, config, quiet=quiet))
         entries = run.entries(results, order_entry)
         rows = [row for entry in entries for row in order_rows(entry)]
         computed = list(zip(run.structures, results, strict=True))
@@ -128,6 +119,20 @@ def run_order(config: OrderConfig, *, force: bool, quiet: bool) -> int:
     if not quiet:
         print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)
     return code
+
+
+def _compute(run: PropertyRun, config: OrderConfig, *, quiet: bool) -> list[Any]:
+    """Orders of the structures of one model."""
+    not_settings = {*RunConfig.model_fields, "random", "figures"}
+    settings = {key: getattr(config, key) for key in OrderConfig.model_fields if key not in not_settings}
+    search = OrderSearch(
+        run.model, n_random=config.random, max_batch_atoms=config.max_batch_atoms, **settings
+    )
+    with progress("Relaxing", None, "starts", quiet=quiet) as advance:
+        return search.run(
+            [item.atoms for item in run.structures],
+            on_finished=lambda _, total: advance(1, total=total),
+        )
 
 
 def order_entry(item: LoadedStructure, result: OrderResult) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def phonons(
     paths: opt.Paths = None,
     output: opt.Output = None,
     model: opt.Model = None,
+    yes: opt.Yes = None,
     write: _Write = None,
     plots: _Plots = True,
     config: opt.Config = None,
@@ -108,11 +109,11 @@ def phonons(
     from mmace_sim.cli.phonons_config import PhononsConfig
 
     flags = {
-        "paths": paths or None, "output": output, "model": model, "write": write or None, "min_length": min_length,
-        "supercell": supercell, "displacement": displacement, "symprec": symprec, "magmoms": magmoms,
-        "initial_magmoms": initial_magmoms, "spin_orbit": spin_orbit or None, "relax": relax, "fmax": fmax,
-        "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
-        "max_batch_atoms": max_batch_atoms, "report": report,
+        "paths": paths or None, "output": output, "model": model, "fetch_models": yes, "write": write or None,
+        "min_length": min_length, "supercell": supercell, "displacement": displacement, "symprec": symprec,
+        "magmoms": magmoms, "initial_magmoms": initial_magmoms, "spin_orbit": spin_orbit or None, "relax": relax,
+        "fmax": fmax, "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype,
+        "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_run_config(PhononsConfig, config, flags)
     with opt.quiet_imports():

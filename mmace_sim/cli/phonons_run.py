@@ -48,7 +48,8 @@ def run_phonons(config: PhononsConfig, *, plots: bool, resume: bool, force: bool
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
     with open_run("phonons", config, resume=resume, force=force) as run:
-        _compute(run, config, plots=plots, quiet=quiet)
+        for part in run.parts():
+            _compute(part, config, plots=plots, quiet=quiet)
         entries = run.stored_entries()
         code = run.finish(
             entries, columns=PHONON_COLUMNS, units=PHONON_UNITS, write=lambda: write_stored(run, entries)

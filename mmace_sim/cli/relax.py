@@ -82,6 +82,7 @@ def relax(
     paths: opt.Paths = None,
     output: opt.Output = None,
     model: opt.Model = None,
+    yes: opt.Yes = None,
     write: _Write = None,
     config: opt.Config = None,
     resume: opt.Resume = False,
@@ -117,12 +118,12 @@ def relax(
     from mmace_sim.cli.config import RelaxConfig, load_run_config
 
     flags = {
-        "paths": paths or None, "output": output, "model": model, "write": write or None, "magmoms": magmoms,
+        "paths": paths or None, "output": output, "model": model, "fetch_models": yes, "magmoms": magmoms,
         "initial_magmoms": initial_magmoms, "collinear": collinear, "fix_magnitude": fix_magnitude,
-        "spin_orbit": spin_orbit or None, "relax_cell": relax_cell, "cell_mask": cell_mask,
+        "write": write or None, "spin_orbit": spin_orbit or None, "relax_cell": relax_cell, "cell_mask": cell_mask,
         "stability": stability, "perturb": perturb or None, "fmax": fmax, "stress_tol": stress_tol,
-        "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype,
-        "threads": threads, "max_batch_atoms": max_batch_atoms, "report": report,
+        "magforce_tol": magforce_tol, "max_steps": max_steps, "device": device, "dtype": dtype, "threads": threads,
+        "max_batch_atoms": max_batch_atoms, "report": report,
     }  # fmt: skip
     merged = load_run_config(RelaxConfig, config, flags)
     from mmace_sim.cli.relax_run import run_relax

@@ -32,8 +32,9 @@ def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) ->
         typer.Exit: 128 plus the number of the signal that stops it.
     """
     with open_run("relax", config, resume=resume, force=force) as run:
-        if run.pending:
-            _relax_pending(run, config, quiet=quiet)
+        for part in run.parts():
+            if part.pending:
+                _relax_pending(part, config, quiet=quiet)
         entries = run.stored_entries(failed_entry)
         code = run.finish(
             entries,
@@ -52,7 +53,7 @@ def _relax_pending(run: PropertyRun, config: RelaxConfig, *, quiet: bool) -> Non
 
     from mmace_sim.workflows.checkpoint import BatchCheckpoint
     from mmace_sim.workflows.journal import CHECKPOINT, fingerprint
-    from mmace_sim.workflows.relax import relax
+    from mmace_sim.workflows.relax_structures import relax
 
     pending = run.pending
     with progress("Relaxing", len(pending), "structures", quiet=quiet) as advance:

@@ -68,7 +68,7 @@ def _header(run: Any, may_differ: frozenset[str]) -> dict[str, Any]:
     config = {
         key: value for key, value in run.config.model_dump(mode="json").items() if key not in may_differ
     }
-    config["weights of the model"] = weights_hash(run.model)
+    config["weights of the model"] = {name: weights_hash(model) for name, model in run.models.items()}
     inputs = {
         item_key(item): fingerprint(item.atoms) if isinstance(item, LoadedStructure) else "unusable"
         for item in run.items

@@ -4,18 +4,18 @@ A command that computes a property is a configuration derived from `RunConfig`, 
 
     with open_run("eos", config, force=force) as run:
         with progress("Computing", len(run.structures), "structures", quiet=quiet) as advance:
-            results = Workflow(run.model, ...).run([item.atoms for item in run.structures], ...)
+            results = run.compute(lambda part: Workflow(part.model, ...).run([i.atoms for i in part.structures], ...))
         entries = run.entries(results, entry_of)  # entry_of(item, result) gives entry_head(item, ...) | {...}
         code = run.finish(entries, columns=COLUMNS, units=UNITS)
 
-which loads the model, reads and checks the structures, prepares the folder, and writes ``log.txt``, ``config.yaml``,
+which loads the models, reads and checks the structures, prepares the folder, and writes ``log.txt``, ``config.yaml``,
 ``summary.json`` and ``summary.csv``. All files are written by `mmace_sim.files`, which keeps the list of them.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import typer
 from ase import Atoms
 
 from mmace_sim.cli.config import RunConfig, dump_config
-from mmace_sim.cli.inputs import load_run_model, prepare_structures, run_inputs
+from mmace_sim.cli.inputs import prepare_run, run_inputs
 from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.progress import progress as progress
 from mmace_sim.cli.progress import says_what_is_finished
@@ -52,7 +52,7 @@ class PropertyRun:
         command: Name of the command.
         config: The merged configuration.
         folder: Folder of the run.
-        model: The model on its device.
+        models: The models on their device, by name.
         items: Structures and failures in the order of the files.
         created: When the run began.
         skipped: Files of folders that hold no structure.
@@ -63,12 +63,13 @@ class PropertyRun:
         manifest: List of its files.
         written: What `finish` wrote beside the summary.
         notes: What went wrong with that.
+        whole: The run that this one is a part of, see `parts`.
     """
 
     command: str
     config: RunConfig
     folder: Path
-    model: Any
+    models: dict[str, Any]
     items: list[LoadedStructure | FailedStructure]
     created: str
     skipped: list[FailedStructure] = field(default_factory=list)
@@ -79,6 +80,34 @@ class PropertyRun:
     manifest: Manifest | None = None
     written: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    whole: "PropertyRun | None" = None
+
+    @property
+    def model(self) -> Any:
+        """The model, the only one of a part."""
+        return next(iter(self.models.values()))
+
+    def parts(self) -> Iterator["PropertyRun"]:
+        """The run for each of its models: same folder and records, with the structures of that model alone."""
+        for name in dict.fromkeys(item.model for item in self.structures):
+            items = [item for item in self.structures if item.model == name]
+            yield replace(self, models={name: self.models[name]}, items=items, whole=self)
+
+    def compute(self, results_of: "Callable[[PropertyRun], Sequence[Any]]") -> list[Any]:
+        """Compute the structures of one model after those of another.
+
+        Args:
+            results_of: Gives the results of the structures of a part.
+
+        Returns:
+            One result for each of `structures`.
+        """
+        results = {
+            item_key(item): result
+            for part in self.parts()
+            for item, result in zip(part.structures, results_of(part), strict=True)
+        }
+        return [results[item_key(item)] for item in self.structures]
 
     @property
     def structures(self) -> list[LoadedStructure]:
@@ -101,7 +130,7 @@ class PropertyRun:
     @property
     def folders(self) -> dict[str, Path]:
         """Folder of each structure, by its name, for a command that writes one each."""
-        names = [item.name for item in self.structures]
+        names = [item.name for item in (self.whole or self).structures]
         return {name: self.folder / file for name, file in zip(names, file_names(names), strict=True)}
 
     def store(self, item: LoadedStructure, entry: dict[str, Any], atoms: Atoms | None = None) -> None:
@@ -119,11 +148,12 @@ class PropertyRun:
         if stored and stored["left_out"]:
             entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")
         record = {"key": item_key(item), "entry": plain(entry), "atoms": stored}
-        if self.manifest is not None:
-            self.manifest.begin()
-        if self.journal is not None:
-            self.journal.append(record)
-        self.records[record["key"]] = record
+        whole = self.whole or self
+        if whole.manifest is not None:
+            whole.manifest.begin()
+        if whole.journal is not None:
+            whole.journal.append(record)
+        whole.records[record["key"]] = record
         _log.info("%s: %s %s", item.name, entry["status"], entry["message"])
 
     def record(
@@ -259,7 +289,6 @@ class PropertyRun:
         Returns:
             Content of ``summary.json``; ``finished`` is None.
         """
-        metadata = {key: value for key, value in self.model.metadata.items() if key != "config"}
         return {
             "command": self.command,
             "created": self.created,
@@ -267,10 +296,17 @@ class PropertyRun:
             "versions": versions(),
             "units": dict(units),
             "config": self.config.model_dump(mode="json"),
-            "model": {"name": self.config.model, "elements": list(self.model.elements)} | metadata,
+            "model": _described(self.config.model, self.model),
+            "models": {name: _described(name, model) for name, model in self.models.items()},
             "structures": entries,
             "skipped": [{"file": item.file, "message": item.message} for item in self.skipped],
         }
+
+
+def _described(name: str, model: Any) -> dict[str, Any]:
+    """What the summary says of a model."""
+    metadata = {key: value for key, value in model.metadata.items() if key != "config"}
+    return {"name": name, "elements": list(model.elements)} | metadata
 
 
 def write_stored(run: PropertyRun, entries: list[dict[str, Any]], formats: Sequence[str] = ()) -> list[str]:
@@ -297,10 +333,10 @@ def open_run(
     *,
     force: bool,
     resume: bool | None = None,
-    build: Callable[[Any], list[LoadedStructure | FailedStructure]] | None = None,
-    skipped: list[FailedStructure] | None = None,
+    build: Callable[[Any], list[LoadedStructure]] | None = None,
+    admit: Callable[[Any], object] = lambda _: None,
 ) -> Iterator[PropertyRun]:
-    """Load the model, read the structures, prepare the folder and log to it.
+    """Load the models, read the structures, prepare the folder and log to it.
 
     Args:
         command: Name of the command.
@@ -308,7 +344,7 @@ def open_run(
         force: Overwrite an earlier run in the same folder.
         resume: Go on with an earlier run in the same folder; None for a command that does not `store` what it finishes.
         build: Makes the structures from the model, for a command that needs no files.
-        skipped: Where `build` puts files of folders that hold no structure.
+        admit: Raises `UnsupportedOptionError` for a model that the command cannot use.
 
     Yields:
         The run.
@@ -321,10 +357,9 @@ def open_run(
         typer.Exit: 128 plus the number of the signal that stops the run.
     """
     with quiet_imports():
-        model = load_run_model(config)
-    skipped = [] if skipped is None else skipped
-    items = build(model) if build is not None else prepare_structures(config, model, skipped)
-    run = PropertyRun(command, config, Path(config.output), model, items, now(), skipped=skipped)
+        skipped: list[FailedStructure] = []
+        models, items = prepare_run(config, build=build, admit=admit, skipped=skipped)
+    run = PropertyRun(command, config, Path(config.output), models, items, now(), skipped=skipped)
     if resume is not None:
         with open_resumable(run, resume=resume, force=force) as run.manifest:
             run.n_resumed = len(run.records)

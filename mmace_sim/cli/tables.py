@@ -17,7 +17,7 @@ from mmace_sim.workflows.output import GOOD
 MAX_ROWS = 100
 """Longer tables show the first rows; all are in ``summary.csv``."""
 
-_WRAPPING = {"file": 12, "order\nbefore → after": 15, "status": 6}
+_WRAPPING = {"file": 12, "order\nbefore → after": 15, "status": 6, "model": 8}
 """Columns that may take several lines on a narrow terminal, with their least width."""
 
 WIDEST: float = 1e9
@@ -64,6 +64,11 @@ def print_run(
         console.print(
             Text(f"... and {len(entries) - MAX_ROWS} more, see {where}/summary.csv"), soft_wrap=True
         )
+    models = _by_model(entries)
+    for model, names in models.items() if len(models) > 1 else ():
+        console.print(Text(printable(f"Model {model}: {_listed(names)}")), soft_wrap=True)
+    if len(models) > 1:
+        console.print("Energies of different models are on different zeros and cannot be compared.")
     for message, names in _grouped(entries).items():
         text = f"{_listed(names)}: {message}" if names else message
         console.print(Text(printable(text)), soft_wrap=True)
@@ -90,15 +95,26 @@ def results_table(entries: list[dict[str, Any]]) -> Table:
         A rich table.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for heading, side in _COLUMNS:
+    several = len(_by_model(entries)) > 1
+    for heading, side in (*_COLUMNS, ("model", "left")) if several else _COLUMNS:
         wraps = heading in _WRAPPING
         table.add_column(
             heading, justify=side, no_wrap=not wraps, overflow="fold", min_width=_WRAPPING.get(heading)
         )  # type: ignore[arg-type]
     for entry in entries:
         style = "" if entry["status"] in GOOD else "red"
-        table.add_row(*[Text(cell) for cell in _row(entry)], style=style)
+        model = [entry.get("model") or "–"] if several else []
+        table.add_row(*[Text(cell) for cell in [*_row(entry), *model]], style=style)
     return table
+
+
+def _by_model(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Names of the structures by the name of their model."""
+    groups: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.get("model"):
+            groups.setdefault(entry["model"], []).append(entry["name"])
+    return groups
 
 
 def _row(entry: dict[str, Any]) -> list[str]:

@@ -42,6 +42,7 @@ class LoadedStructure:
         atoms: The structure, moments (if the file has any) as vectors in ``initial_magmoms``.
         notes: What the user should know, for the log and the summary.
         guessed_moments: The moments were initialised, not read.
+        model: Name of the model that it is given to.
     """
 
     file: str
@@ -50,6 +51,7 @@ class LoadedStructure:
     atoms: Atoms
     notes: list[str] = field(default_factory=list)
     guessed_moments: bool = False
+    model: str = ""
 
 
 @dataclass

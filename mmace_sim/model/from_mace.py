@@ -1,5 +1,6 @@
 """Weights of the published magnetic MACE code, put into a :class:`~mmace_sim.model.paper_mmace.PaperMMACE`."""
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from mmace_sim.errors import ModelFileError
+from mmace_sim.hub.foundations import fetch_foundation, foundation
 from mmace_sim.model.mace_weights import (
     REPULSION,
     TRANSFORM,
@@ -31,6 +33,8 @@ from mmace_sim.model.paper_mmace import PaperConfig, PaperLayer, PaperMMACE
 from mmace_sim.nn.foundation import FoundationRadialBasis
 from mmace_sim.nn.paper_interaction import DensityKind, coupling_paths
 from mmace_sim.nn.paper_product import SELF_MLP
+
+_log = logging.getLogger(__name__)
 
 
 def from_upstream(
@@ -220,29 +224,21 @@ def _fill_layer(layer: PaperLayer, weights: UpstreamWeights, k: int, config: Pap
 
 
 def download_foundation(name: str) -> Path:
-    """Checkpoint of a foundation model by its name, downloaded once by mace-torch into its cache.
+    """Checkpoint of a foundation model by its name, from the cache of mace-torch or fetched into it.
 
     Args:
         name: Name in mace-torch's list of MACE-MP models.
 
     Raises:
-        ModelFileError: If there is no such name, or the download fails.
+        ModelFileError: If there is no such name, or it cannot be fetched.
     """
     with _torch_as_safe_as_before():
         from mace.calculators import foundations_models  # heavy, and only needed for names
+        from mace.tools.utils import get_cache_dir
 
-    if name not in foundations_models.mace_mp_urls:
-        raise ModelFileError(
-            f"no foundation '{name}': neither a file nor one of the names "
-            f"{', '.join(foundations_models.mace_mp_urls)} that mace-torch downloads."
-        )
-    try:
-        return Path(foundations_models.download_mace_mp_checkpoint(name))
-    except (OSError, RuntimeError) as error:
-        raise ModelFileError(
-            f"foundation '{name}' could not be downloaded ({error}). Without a connection, download "
-            f"{foundations_models.mace_mp_urls[name]} elsewhere and give the file."
-        ) from error
+    urls = foundations_models.mace_mp_urls
+    _log.warning("foundation %s: licence %s", name, foundation(name, urls).license)
+    return fetch_foundation(name, urls, Path(get_cache_dir()))
 
 
 @contextmanager

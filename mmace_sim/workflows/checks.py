@@ -1,7 +1,6 @@
 """Checks of one structure before anything is computed with it."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from ase.data import chemical_symbols
 from ase.geometry import complete_cell, minkowski_reduce
 from jaxtyping import Float
 
-from mmace_sim.errors import MissingMomentsError, ModelFileError, StructureError, UnsupportedElementError
+from mmace_sim.errors import MissingMomentsError, StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import check_atomic_numbers, check_magnitudes, get_magmoms, has_magmoms
 from mmace_sim.graph.cells import free_strains
 from mmace_sim.graph.neighbors import neighbor_list
@@ -135,42 +134,13 @@ def _check_elements(atoms: Atoms, elements: set[int]) -> None:
     unknown = sorted(set(atoms.numbers.tolist()) - elements)
     if not unknown:
         return
+    from mmace_sim.workflows.choose_model import which_model
+
     names = ", ".join(chemical_symbols[number] for number in unknown)
     known = ", ".join(chemical_symbols[number] for number in sorted(elements))
     raise UnsupportedElementError(
         f"the structure holds {names}; the model knows only {known}. {which_model(set(atoms.numbers.tolist()))}"
     )
-
-
-def which_model(numbers: set[int]) -> str:
-    """Which model to take for a set of elements, as lines to copy.
-
-    Args:
-        numbers: Atomic numbers.
-
-    Returns:
-        Installed models that know them all; else what to fetch; else how to train one.
-    """
-    from mmace_sim.hub.catalogue import read_catalogue
-    from mmace_sim.model.checkpoint import read_metadata
-    from mmace_sim.model.registry import list_models
-
-    fitting = []
-    with suppress(ModelFileError):  # a broken model elsewhere must not hide what is wrong here
-        for model, path in list_models().items():
-            if path.is_file() and numbers <= {
-                int(z) for z in read_metadata(path)["config"]["atomic_numbers"]
-            }:
-                fitting.append(model)
-    if fitting:
-        return f"Models that know them all: {', '.join(fitting)} (--model NAME)."
-    symbols = {chemical_symbols[number] for number in numbers}
-    remote = []
-    with suppress(ModelFileError):
-        remote = [name for name, model in read_catalogue().items() if symbols <= set(model.elements)]
-    if remote:
-        return f"One that knows them all: `mmace-sim models get {remote[0]}`, then add `--model {remote[0]}`."
-    return "No model that is known here has them all (`mmace-sim models`): train one with `mmace-sim train`."
 
 
 def _check_cell(atoms: Atoms) -> None:

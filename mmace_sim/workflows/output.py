@@ -42,7 +42,7 @@ UNITS: dict[str, str] = {
 """Unit of each quantity in the summary."""
 
 CSV_COLUMNS: tuple[str, ...] = (
-    "name", "file", "index", "formula", "n_atoms", "status", "steps", "energy", "energy_per_atom",
+    "name", "file", "index", "formula", "n_atoms", "model", "status", "steps", "energy", "energy_per_atom",
     "energy_change_per_atom", "magmom_by_species", "total_magmom", "magnetic_order_initial", "magnetic_order_final",
     "magnetic_space_group", "space_group", "volume", "volume_change", "max_force", "max_stress", "max_magforce",
     "moment_curvature", "message",
@@ -119,6 +119,7 @@ def entry_head(
         "name": item.name,
         "formula": None if atoms is None else formula_of(atoms),
         "n_atoms": None if atoms is None else len(atoms),
+        "model": getattr(item, "model", None) or None,
         "status": status,
         "message": getattr(item, "message", "") if message is None else message,
         "notes": list(getattr(item, "notes", ())),

@@ -370,31 +370,3 @@ class Relaxation:
             outside,
         ]
         return " ".join(note for note in notes if note)
-
-
-def relax(
-    structures: Any,
-    model: ModelLike = "default",
-    *,
-    on_finished: Callable[[int, StructureResult], None] | None = None,
-    on_step: Callable[[RelaxProgress], None] | None = None,
-    checkpoint: BatchCheckpoint | None = None,
-    **settings: Any,
-) -> RelaxResult:
-    """Relax positions, cell and magnetic moments of many structures in one batch.
-
-    Args:
-        structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
-        model: Model, its name or path, or any TorchSim model that gives magforces.
-        on_finished: Called with the index and the result of each structure as soon as it is finished.
-        on_step: Called after every step.
-        checkpoint: Keeps what is under way, so that a killed run can go on with it.
-        **settings: Settings of :class:`Relaxation` (`relax_cell`, `magmoms`, `fmax`, `stress_tol`, …); `stability` is
-            on.
-
-    Returns:
-        One :class:`StructureResult` for each structure, in the same order. Look at its `status`.
-    """
-    return Relaxation(model, **({"stability": True} | settings)).run(
-        structures, on_finished=on_finished, on_step=on_step, checkpoint=checkpoint
-    )

@@ -11,7 +11,6 @@ from torch import Tensor
 from mmace_sim.graph.cells import has_volume, physical_stress
 from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.curvature import lowest_curvature, lowest_direction
-from mmace_sim.torchsim.fire import MagneticFireState
 from mmace_sim.torchsim.freedom import MagneticOptimState, largest_per_system
 from mmace_sim.units import EV_PER_A3_IN_GPA
 from mmace_sim.workflows.outcomes import Curvature, Status
@@ -95,7 +94,7 @@ def volume_note(state: MagneticOptimState, atoms: Atoms) -> str:
     return f"the volume changed by {100 * change:+.0f} %: the start may lie outside of what the model knows."
 
 
-def known_curvature(state: MagneticFireState) -> Curvature | None:
+def known_curvature(state: MagneticOptimState) -> Curvature | None:
     """What is known of the curvature of a single system.
 
     Args:

@@ -196,13 +196,19 @@ def sensitivity_entry(item: LoadedStructure, result: SensitivityResult) -> dict[
 def ranked(entries: Sequence[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     """Entries by decreasing size of a quantity, with their rank; those without it last and without rank.
 
+    Those of one model after those of another: their numbers are never compared.
+
     Args:
         entries: Entries of the summary.
         key: The quantity.
     """
-    known = sorted((e for e in entries if e.get(key) is not None), key=lambda entry: -abs(entry[key]))
-    unknown = [entry for entry in entries if entry.get(key) is None]
-    return [{"rank": k + 1} | entry for k, entry in enumerate(known)] + unknown
+    models = dict.fromkeys(entry.get("model") for entry in entries)
+    rows = []
+    for model in models:
+        mine = [e for e in entries if e.get("model") == model and e.get(key) is not None]
+        mine.sort(key=lambda entry: -abs(entry[key]))
+        rows += [{"rank": k + 1} | entry for k, entry in enumerate(mine)]
+    return rows + [entry for entry in entries if entry.get(key) is None]
 
 
 def write_anisotropy(result: AnisotropyResult, folder: Path, *, figures: bool) -> None:

@@ -1,0 +1,165 @@
+"""The right model for each structure of a mixed folder, by itself."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from cli_tools import mmace_sim, summary_of, write_tiny_model
+
+import mmace_sim as package
+from mmace_sim.errors import UnsupportedElementError
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.hub.store import model_folder
+from mmace_sim.workflows import install
+from mmace_sim.workflows.choose_model import choose_model, which_model
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of models."""
+    monkeypatch.setenv("MMACE_SIM_CACHE", str(tmp_path / "cache"))
+    model_folder().mkdir(parents=True)
+    return model_folder()
+
+
+@pytest.fixture
+def fe_al(cache):
+    """A tiny model of Fe and Al, installed."""
+    return write_tiny_model(cache / "fe-al.safetensors")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Iron, FeAl, and NiO, which no model at hand knows."""
+    found = tmp_path / "structures"
+    found.mkdir()
+    bulk("Fe", "bcc", a=2.83, cubic=True).write(found / "a_iron.cif")
+    Atoms("FeAl", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=[2.9] * 3, pbc=True).write(
+        found / "b_feal.cif"
+    )
+    bulk("NiO", "rocksalt", a=4.17).write(found / "c_nio.cif")
+    bulk("Fe", "bcc", a=2.80).write(found / "d_iron.cif")
+    return found
+
+
+@pytest.mark.usefixtures("fe_al")
+def test_the_model_of_the_package_first_then_the_one_with_the_fewest_elements(cache):
+    assert choose_model([26]) == "mmace-fe-pbe"
+    assert choose_model([26, 13, 13]) == "fe-al"
+    shutil.copy(cache / "fe-al.safetensors", cache / "aaa.safetensors")
+    assert choose_model([13]) == "aaa"  # alphabetical among equals
+    (cache / "broken.safetensors").write_bytes(b"nonsense")
+    assert choose_model([13]) == "aaa"
+    with pytest.raises(UnsupportedElementError, match=r"models get mmace-matpes-pbe.*84 MB, CC-BY-4\.0"):
+        choose_model([8, 28])
+    assert "aaa, fe-al (--model NAME)" in which_model([13])
+
+
+@pytest.mark.usefixtures("fe_al")
+def test_a_mixed_folder_is_relaxed_group_by_group(folder, tmp_path):
+    out = tmp_path / "out"
+    result = mmace_sim("relax", folder, "-o", out, "--fixed-cell", "--max-steps", "2", "--device", "cpu")
+    assert result.exit_code == 3
+    summary = summary_of(out)
+    entries = summary["structures"]
+    assert [entry["name"][0] for entry in entries] == ["a", "b", "c", "d"]
+    assert [entry["model"] for entry in entries] == ["mmace-fe-pbe", "fe-al", None, "mmace-fe-pbe"]
+    assert list(summary["models"]) == ["mmace-fe-pbe", "fe-al"]
+    assert entries[0]["energy_per_atom"] == pytest.approx(-3386, abs=1)
+    assert "mmace-sim models get mmace-matpes-pbe" in entries[2]["message"]
+    with (out / "summary.csv").open() as file:
+        assert [row["model"] for row in csv.DictReader(file)] == ["mmace-fe-pbe", "fe-al", "", "mmace-fe-pbe"]
+    said = " ".join(result.output.split())
+    assert "Energies of different models are on different zeros" in said
+    alone = mmace_sim(
+        "relax", folder / "b_feal.cif", "-o", tmp_path / "alone", "--model", "fe-al", "--fixed-cell",
+        "--max-steps", "2", "--device", "cpu",
+    )  # fmt: skip
+    assert alone.exit_code == 3, alone.output  # two steps are not enough
+    assert summary_of(tmp_path / "alone")["structures"][0]["energy"] == pytest.approx(
+        entries[1]["energy"], rel=1e-10
+    )
+
+
+@pytest.mark.usefixtures("fe_al")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["eos", "--n-volumes", "5", "--states", "fm"],
+        ["moments", "--starts", "1", "--max-steps", "2"],
+        ["exchange", "--cutoff", "2.6", "--max-steps", "2"],
+        ["md", "--steps", "2", "--timestep", "1"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_computes_a_mixed_folder(command, folder, tmp_path):
+    out = tmp_path / "out"
+    result = mmace_sim(command[0], folder, "-o", out, *command[1:], "--device", "cpu", "--threads", "1")
+    assert result.exit_code in (0, 3), result.output
+    entries = summary_of(out)["structures"]
+    assert [entry["model"] for entry in entries] == ["mmace-fe-pbe", "fe-al", None, "mmace-fe-pbe"]
+
+
+@pytest.mark.usefixtures("fe_al")
+def test_a_resumed_run_keeps_its_models(folder, tmp_path):
+    arguments = [
+        "relax",
+        folder,
+        "-o",
+        tmp_path / "out",
+        "--fixed-cell",
+        "--max-steps",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    assert mmace_sim(*arguments).exit_code == 3
+    again = mmace_sim(*arguments, "--resume")
+    assert again.exit_code == 3
+    assert "from the earlier run" in again.output
+
+
+@pytest.mark.parametrize("way", ["--yes", "variable"])
+def test_missing_models_are_fetched_if_that_is_allowed(way, cache, folder, tmp_path, monkeypatch):
+    fetched = []
+
+    def get(name, **_):
+        fetched.append(name)
+        write_tiny_model(cache / f"{name}.safetensors", elements=[8, 13, 26, 28])
+
+    monkeypatch.setattr(install, "get_model", get)
+    flags = [way] if way == "--yes" else []
+    if way == "variable":
+        monkeypatch.setenv("MMACE_SIM_AUTO_GET", "1")
+    out = tmp_path / "out"
+    result = mmace_sim(
+        "relax", folder, "-o", out, *flags, "--fixed-cell", "--max-steps", "1", "--device", "cpu"
+    )
+    assert fetched == ["mmace-matpes-pbe"]
+    assert "84 MB, CC-BY-4.0" in result.output
+    assert [entry["model"] for entry in summary_of(out)["structures"]] == [
+        "mmace-fe-pbe", "mmace-matpes-pbe", "mmace-matpes-pbe", "mmace-fe-pbe",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("fe_al")
+def test_from_python():
+    iron, mixed, unknown = bulk("Fe"), bulk("FeAl", "cesiumchloride", a=2.9), bulk("NiO", "rocksalt", a=4.17)
+    for atoms in (iron, mixed, unknown):
+        set_magmoms(atoms, np.ones(len(atoms)))
+    seen = []
+    result = package.relax(
+        [unknown, mixed, iron],
+        model="auto",
+        relax_cell=False,
+        max_steps=1,
+        on_finished=lambda k, _: seen.append(k),
+    )
+    assert sorted(seen) == [0, 1, 2]
+    assert str(result[0].status) == "failed"
+    assert "models get" in result[0].message
+    assert result[2].energy == pytest.approx(-3386, abs=1)
+    assert result[1].energy > -3000
