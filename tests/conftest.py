@@ -1,5 +1,7 @@
 """Annotated shapes are checked in every test; runs are reproducible and use one thread."""
 
+import pytest
+
 import os
 import warnings
 
@@ -45,3 +47,13 @@ HOST_WARNINGS = (
 def pytest_configure(config):
     for line in HOST_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):  # noqa: ARG001 - the names that pytest gives
+    """Names of files that are no text stand in captured logs; workers of xdist cannot send them as they are."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
