@@ -78,6 +78,11 @@ ARRAYS: tuple[str, ...] = (
     "pos", "move_mask", "initial_charges", "label", "a:b", "a b", "a0", "a", "", "castep_labels", "occupancy",
 )  # fmt: skip
 
+FLAGS: tuple[tuple[str, ...], ...] = (
+    (), ("--fixed-cell",), ("--magmoms", "afm"), ("--magmoms", "adiabatic"), ("--initial-magmoms", "random:1"),
+    ("--write", "mcif", "--write", "cif", "--write", "poscar"), ("--perturb",), ("--report",), ("--dtype", "float32"),
+)  # fmt: skip
+
 words = st.text(max_size=12) | st.sampled_from(
     ["_JSON [1,", '_JSON {"__ndarray__": [[9], "float64", [1]]}', "T", "1 2", ""]
 )
@@ -195,9 +200,7 @@ def check_relaxation(data, folder, model):
     else:
         loaded = [LoadedStructure(name, k, f"{k}{name}", atoms) for k, (name, atoms) in enumerate(items)]
         loaded.append(FailedStructure("x", data.draw(words), name="x"))
-    flags = data.draw(
-        st.sampled_from([(), ("--fixed-cell",), ("--magmoms", "afm"), ("--write", "mcif", "--write", "cif")])
-    )
+    flags = data.draw(st.sampled_from(FLAGS))
     arguments = (
         "relax",
         source,
