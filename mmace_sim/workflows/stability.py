@@ -19,7 +19,7 @@ from mmace_sim.model.spin_space import SpinSpaceModel
 from mmace_sim.testing.identities import IDENTITIES, measure_identities
 from mmace_sim.testing.structures import random_vectors
 from mmace_sim.workflows.outcomes import UNUSABLE
-from mmace_sim.workflows.relax import relax
+from mmace_sim.workflows.relax_structures import relax
 
 ALWAYS: tuple[str, ...] = ("supercell", "batch_equals_single", "forces", "stress", "magforces")
 """Identities that every architecture obeys; those with spin and space factorised obey all."""
