@@ -1,9 +1,9 @@
 """Annotated shapes are checked in every test; runs are reproducible and use one thread."""
 
-import pytest
-
 import os
 import warnings
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
