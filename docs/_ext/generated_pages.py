@@ -8,6 +8,7 @@ import ast
 import inspect
 import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ SUMMARY_KEYS = {
     "name": "short unique name",
     "formula": "chemical formula",
     "n_atoms": "number of atoms",
-    "status": "`converged`, `max_steps`, `non_finite` or `failed`",
+    "model": "name of the model that the structure was given to",
+    "status": "`converged`, `saddle`, `max_steps`, `runaway`, `non_finite` or `failed`",
     "message": "what went wrong and what to do; empty if converged",
     "notes": "what else the user should know, such as moments that were chosen for a file without any",
     "steps": "steps of the relaxation",
@@ -144,6 +146,10 @@ SUMMARY_KEYS = {
     "max_force": "largest force that is left",
     "max_stress": "largest component of the stress that is left",
     "max_magforce": "largest magnetic force that is left",
+    "moment_curvature": "lowest curvature of the energy along a direction of all moments",
+    "moment_curvature_error": "what is not known of it",
+    "moment_mode": "that direction, a unit vector of all moments",
+    "saddle_energy": "energy of the saddle point that was left with `--perturb`",
 }
 
 
@@ -168,7 +174,7 @@ def command_pages() -> str:
     from mmace_sim.cli.app import app
 
     parts = []
-    for name, command in typer.main.get_command(app).commands.items():
+    for name, command in leaves(typer.main.get_command(app)):
         if command.hidden:
             continue
         arguments = [p for p in command.params if p.param_type_name == "argument"]
@@ -179,6 +185,15 @@ def command_pages() -> str:
         rows = [[flags(o), default_of(o), getattr(o, "help", "") or ""] for o in options]
         parts.append(table(["Option", "Default", "Meaning"], rows))
     return "\n".join(parts)
+
+
+def leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and commands of a group, those of groups in it one by one."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from leaves(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
 
 
 def flags(option: Any) -> str:

@@ -74,7 +74,7 @@ class Relaxation:
         relax_positions: Whether atoms may move. With positions and cell fixed, moments alone relax.
         relax_cell: Whether the cell may change (that of a crystal; what ends in vacuum keeps it).
         cell_mask: Components of the strain that may change, also of a slab, see
-            :func:`~mmace_sim.graph.cells.parse_cell_mask`.
+            `mmace_sim.graph.cells.parse_cell_mask`.
         magmoms: "joint" relaxes moments together with the atoms, "adiabatic" fully at every step, "fixed" not at all.
         fmax: Largest force at convergence, in eV/Å.
         stress_tol: Largest component of the stress at convergence, in GPa.
