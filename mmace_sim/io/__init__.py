@@ -19,6 +19,7 @@ from mmace_sim.graph.atoms import check_atomic_numbers, file_magmoms, has_magmom
 from mmace_sim.io import abinit, ase_files, ase_json, castep, cif, database, deepmd, mlip, ulm, vasp, xyz
 from mmace_sim.io.base import Format, Item, put_labels, results_as_labels, take_notes, take_problem
 from mmace_sim.io.labels import LabelKeys
+from mmace_sim.io.opening import check_regular
 
 FORMATS: tuple[Format, ...] = (
     deepmd.FORMAT,
@@ -43,10 +44,14 @@ def format_of(path: Path) -> Format:
         path: File or folder.
 
     Raises:
-        DataError: If it does not exist.
+        DataError: If it does not exist, or is a pipe, socket or device.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
+    try:
+        check_regular(path)
+    except StructureError as error:
+        raise DataError(f"{path}: {error}") from error
     return next(known for known in FORMATS if known.matches(path))
 
 

@@ -10,7 +10,7 @@ from ase import Atoms
 
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.io import read_atoms
-from mmace_sim.io.opening import bare_name, bare_suffix
+from mmace_sim.io.opening import bare_name, bare_suffix, check_regular
 from mmace_sim.text import printable
 
 _log = logging.getLogger(__name__)
@@ -133,7 +133,8 @@ def load_structures(
 ) -> list[LoadedStructure | FailedStructure]:
     """Read all structures behind files and folders; a file that cannot be read does not stop the others.
 
-    Files in folders that hold no structure (notes, logs, empty files, the OUTCAR beside a CONTCAR) are passed over.
+    Files in folders that hold no structure (notes, logs, empty files, pipes, the OUTCAR beside a CONTCAR) are passed
+    over.
     Named themselves, they are failures, and so are files in folders with an ending of `CERTAIN`.
 
     Args:
@@ -250,5 +251,9 @@ def _read(path: Path) -> list[LoadedStructure | FailedStructure]:
 def _check_file(path: Path) -> None:
     if not path.exists():
         raise StructureError(f"{path}: no such file or folder. Check the path.")
+    try:
+        check_regular(path)
+    except StructureError as error:
+        raise type(error)(f"{path}: {error}") from error
     if not os.access(path, os.R_OK):
         raise StructureError(f"{path}: not readable. Check its permissions.")

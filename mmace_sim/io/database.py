@@ -21,7 +21,7 @@ from ase import Atoms
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.io.base import PER_ATOM, PER_STRUCTURE, Format, Item
 from mmace_sim.io.labels import LabelKeys
-from mmace_sim.io.opening import ALWAYS_ALLOWED, MAX_RATIO, bare_suffix, plain_file
+from mmace_sim.io.opening import ALWAYS_ALLOWED, MAX_RATIO, bare_suffix, check_regular, plain_file
 from mmace_sim.io.plain_json import plain_values
 from mmace_sim.io.rows import atoms_of_row, set_results
 from mmace_sim.io.sqlite import SqliteRows
@@ -112,6 +112,7 @@ def open_rows(path: Path) -> Rows:
         DataError: If it is not one.
     """
     try:
+        check_regular(path)
         return LmdbRows(path) if path.suffix.lower() in LMDB_ENDINGS else SqliteRows(path)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error

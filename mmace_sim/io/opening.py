@@ -9,13 +9,15 @@ import codecs
 import gzip
 import io
 import lzma
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmace_sim.errors import StructureError
+from mmace_sim.errors import NotAStructureError, StructureError
 
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 """What opens a compressed file, by its ending."""
@@ -25,6 +27,9 @@ MAX_RATIO: int = 100
 
 ALWAYS_ALLOWED: int = 64 * 2**20
 """Size of the content (bytes) that is never refused."""
+
+MAX_LINE: int = 64 * 2**20
+"""Longest line of a text (characters)."""
 
 _READS_AT_THE_END = 1000
 
@@ -47,10 +52,27 @@ def bare_suffix(path: Path) -> str:
     return Path(bare_name(path)).suffix.lower()
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what is neither a file nor a folder, without opening it: a pipe or device may block or never end.
+
+    Args:
+        path: Anything that exists; links are followed.
+
+    Raises:
+        NotAStructureError: If it is a pipe, socket or device.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise NotAStructureError(
+            "is no regular file but a pipe, socket or device; it was not opened. Give a file."
+        )
+
+
 class _Content(io.RawIOBase):
     """The content of a file, unpacked and bounded."""
 
     def __init__(self, path: Path) -> None:
+        check_regular(path)
         self.name = str(path)  # readers of ASE look for files beside it
         self._file = OPENERS.get(path.suffix, open)(path, "rb")
         self._left = max(ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size) if path.suffix in OPENERS else None
@@ -85,12 +107,14 @@ class _Content(io.RawIOBase):
 
 
 class _Text(io.TextIOWrapper):
-    """Text that refuses readers who go on and on behind its end, as those do that believe a mutilated header."""
+    """Text that refuses endless lines, and readers who go on and on behind its end, believing a mutilated header."""
 
     _beyond = 0
 
     def readline(self, size: int = -1, /) -> str:
-        line = super().readline(size)
+        line = super().readline(MAX_LINE + 1 if size < 0 else size)
+        if len(line) > MAX_LINE:
+            raise StructureError(f"has a line of more than {MAX_LINE} characters; it is no such file.")
         if not line:
             self._beyond += 1
             if self._beyond > _READS_AT_THE_END:
@@ -162,6 +186,7 @@ def plain_file(path: Path) -> Iterator[Path]:
     Args:
         path: The file.
     """
+    check_regular(path)
     if path.suffix not in OPENERS:
         yield path
         return

@@ -13,6 +13,7 @@ from mmace_sim.graph.atoms import file_magmoms, get_magmoms, has_magmoms
 from mmace_sim.io import expand_folders, read_structures
 from mmace_sim.io.base import Item
 from mmace_sim.io.labels import LabelKeys
+from mmace_sim.io.opening import check_regular
 from mmace_sim.model.config import DEFAULT_HEAD
 
 LABELS: tuple[str, ...] = ("energy", "forces", "stress", "magforces")
@@ -97,6 +98,7 @@ def frame_identity(atoms: Atoms) -> str:
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes; of a folder, of the names and hashes of the files in it."""
     if not Path(path).is_dir():
+        check_regular(Path(path))
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     inside = sorted(p for p in Path(path).rglob("*") if p.is_file())
