@@ -22,6 +22,7 @@ from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 
 OPERATIONS = "_space_group_symop_magn_operation_xyz"
 CENTERINGS = "_space_group_symop_magn_centering_xyz"
+PROPAGATION = "_parent_propagation_vector_kxkykz"
 BNS_NUMBER = "_space_group_magn_number_bns"
 MOMENT_LABELS = "_atom_site_moment_label"
 MOMENT_AXES = tuple(f"_atom_site_moment_crystalaxis_{axis}" for axis in "xyz")
@@ -121,6 +122,13 @@ def parse_operation(text: str) -> Operation:
         time = int(parts[3]) if len(parts) == 4 else 1
     except (ValueError, ZeroDivisionError) as error:
         raise StructureError(f"cannot read the symmetry operation {text!r} ({error}).") from error
+    if time not in (1, -1):
+        raise StructureError(f"the symmetry operation {text!r} has the time reversal {time}, not +1 or -1.")
+    if abs(abs(np.linalg.det(rotation)) - 1) > 1e-6:
+        raise StructureError(
+            f"the symmetry operation {text!r} is none of a crystal: its determinant is "
+            f"{np.linalg.det(rotation):.4g}, not +1 or -1. Give three components in x, y, z, then the time reversal."
+        )
     return rotation, translation, time
 
 
@@ -163,7 +171,7 @@ def expand_block(block: Any) -> Atoms:
     """
     tags = lower_tags(block)
     refuse_modulated(tags)
-    cell = Cell.fromcellpar(block.get_cellpar())
+    cell = _cell(tags)
     labels = [str(label) for label in _column(tags, "_atom_site_label")]
     symbols = block.get_symbols()
     sites = np.array([_column(tags, f"_atom_site_fract_{axis}") for axis in "xyz"], dtype=float).T
@@ -202,14 +210,48 @@ def refuse_modulated(tags: dict[str, Any]) -> None:
         )
 
 
+def _cell(tags: dict[str, Any]) -> Cell:
+    """Cell from its lengths and angles, which must be those of a crystal."""
+    lengths = [f"_cell_length_{axis}" for axis in "abc"]
+    angles = [f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma")]
+    values = [tags.get(name) for name in lengths + angles]
+    for name, value in zip(lengths + angles, values, strict=True):
+        limit = math.inf if name in lengths else 180.0
+        if not isinstance(value, int | float) or not 0 < value < limit:
+            shown = "missing" if value is None else repr(value)
+            expected = "a positive length in Å" if name in lengths else "an angle between 0 and 180 degrees"
+            raise StructureError(f"{name} of the cell is {shown}; expected {expected}.")
+    cosines = np.cos(np.radians(np.array(values[3:], dtype=float)))
+    if 1 - (cosines**2).sum() + 2 * cosines.prod() < 1e-9:
+        raise StructureError(f"no cell has the angles {values[3]}, {values[4]} and {values[5]} degrees.")
+    return Cell.fromcellpar(values)
+
+
+def _propagation_vectors(tags: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
+    """The propagation vectors of the parent, as written and as numbers; unknown ones (``?``) are left out."""
+    vectors = []
+    texts = [str(text) for text in _column(tags, PROPAGATION)] or ["without values"]
+    for text in texts if PROPAGATION in tags else ():
+        if text in ("?", "."):
+            continue
+        words = re.sub(r"[\[\](),]", " ", re.sub(r"\(\d+\)", "", text)).split()
+        try:
+            vector = np.array([float(Fraction(word)) for word in words])
+        except (ValueError, ZeroDivisionError):
+            vector = np.zeros(0)
+        if len(vector) != 3:
+            expected = "three numbers in quotes, such as '[0 0 1/2]'"
+            raise StructureError(
+                f"cannot read _parent_propagation_vector.kxkykz ({text}); expected {expected}."
+            )
+        vectors.append((text, vector))
+    return vectors
+
+
 def _check_propagation(tags: dict[str, Any], atoms: Atoms) -> None:
     """Raise if a propagation vector of the parent does not fit the cell of the file."""
     transform = _child_transform(tags)
-    for text in _column(tags, "_parent_propagation_vector_kxkykz"):
-        words = re.findall(r"[-+]?[\d.]+(?:/\d+)?", str(text))
-        if len(words) != 3:
-            continue
-        vector = np.array([float(Fraction(word)) for word in words])
+    for text, vector in _propagation_vectors(tags):
         if transform is not None:
             phases = transform @ vector
             fits = np.abs(phases - np.round(phases)).max() < PHASE_TOLERANCE
@@ -278,11 +320,15 @@ def _listed_moments(tags: dict[str, Any], labels: list[str]) -> Float[np.ndarray
         )
     listed = dict.fromkeys(labels, (0.0, 0.0, 0.0))
     columns = [_column(tags, name) for name in (MOMENT_LABELS, *MOMENT_AXES)]
+    seen: set[str] = set()
     for label, *components in zip(*columns, strict=True):
         if str(label) not in listed:
             raise StructureError(
                 f"a moment is given for {label!r}, which is none of the sites {', '.join(labels)}."
             )
+        if str(label) in seen:
+            raise StructureError(f"two moments are given for site {label}; keep one.")
+        seen.add(str(label))
         listed[str(label)] = tuple(0.0 if value in (".", "?") else float(value) for value in components)
     return np.array([listed[label] for label in labels])
 
@@ -290,10 +336,10 @@ def _listed_moments(tags: dict[str, Any], labels: list[str]) -> Float[np.ndarray
 def _operations(tags: dict[str, Any]) -> list[Operation]:
     """All magnetic operations of a block, centering translations (and anti-translations) included."""
     if OPERATIONS not in tags:
-        return _operations_by_number(tags)
-    operations = [parse_operation(str(text)) for text in _column(tags, OPERATIONS)]
+        return _operations_unlisted(tags)
+    operations = _listed_operations(tags, OPERATIONS)
     identity: Operation = (np.eye(3), np.zeros(3), 1)
-    centerings = [parse_operation(str(text)) for text in _column(tags, CENTERINGS)] or [identity]
+    centerings = _listed_operations(tags, CENTERINGS) if CENTERINGS in tags else [identity]
     return [
         (rotation, translation + shift, time * time_shift)
         for _, shift, time_shift in centerings
@@ -301,23 +347,46 @@ def _operations(tags: dict[str, Any]) -> list[Operation]:
     ]
 
 
-def _operations_by_number(tags: dict[str, Any]) -> list[Operation]:
-    """Operations of the Belov-Neronova-Smirnova (BNS) group named in the file, or none for a plain list of atoms."""
-    plain = [
-        _column(tags, name) for name in ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
-    ]
-    if BNS_NUMBER not in tags and all(len(column) <= 1 for column in plain):
-        return [(np.eye(3), np.zeros(3), 1)]
-    if BNS_NUMBER not in tags or "_space_group_magn_transform_bns_pp_abc" in tags:
+def _listed_operations(tags: dict[str, Any], name: str) -> list[Operation]:
+    """Operations of one loop; raise if rows seem to be missing, as ASE drops those with too many words."""
+    operations = [parse_operation(str(text)) for text in _column(tags, name)]
+    ids = _column(tags, name.removesuffix("xyz") + "id")
+    gap = bool(ids) and all(isinstance(value, int) for value in ids) and max(ids) > len(ids)
+    identity = any(np.allclose(rotation, np.eye(3)) and time == 1 for rotation, _, time in operations)
+    # a file may list some operations of a group under their old numbers, if those form a group themselves
+    if not identity or (
+        gap and (name == CENTERINGS or not _closed([rotation for rotation, _, _ in operations]))
+    ):
+        found = f"only those numbered {', '.join(map(str, ids))}" if operations else "none"
+        raise StructureError(
+            f"of the operations {name.removesuffix('_xyz')}.xyz {found} can be read, which are no group. List all, "
+            "x,y,z,+1 included, and put those with spaces in quotes."
+        )
+    return operations
+
+
+def _closed(rotations: list[np.ndarray]) -> bool:
+    """Whether each product of two rotations is one of them."""
+    known = {tuple(np.round(rotation).astype(int).ravel()) for rotation in rotations}
+    matrices = [np.reshape(entries, (3, 3)) for entries in known]
+    return all(tuple((one @ other).ravel()) in known for one in matrices for other in matrices)
+
+
+def _operations_unlisted(tags: dict[str, Any]) -> list[Operation]:
+    """The identity, for a plain list of all atoms; raise if there is symmetry whose operations are not listed."""
+    plain = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
+    number = str(tags.get(BNS_NUMBER, "1.1"))
+    if number != "1.1":
+        raise StructureError(
+            f"the magnetic symmetry is given only by its number (BNS {number}), which leaves the setting open. List "
+            "its operations in _space_group_symop_magn_operation.xyz, or all atoms in P1."
+        )
+    if any(len(_column(tags, name)) > 1 for name in plain):
         raise StructureError(
             "the file lists moments but no _space_group_symop_magn_operation.xyz, so that its magnetic symmetry "
             "is unknown. Export it with its operations, or in P1 with all atoms."
         )
-    from pymatgen.symmetry.maggroups import MagneticSpaceGroup
-
-    number = [int(part) for part in str(tags[BNS_NUMBER]).split(".")]
-    group = MagneticSpaceGroup(number)
-    return [(op.rotation_matrix, op.translation_vector, int(op.time_reversal)) for op in group.symmetry_ops]
+    return [(np.eye(3), np.zeros(3), 1)]
 
 
 def _column(tags: dict[str, Any], name: str) -> list[Any]:
