@@ -1,7 +1,8 @@
 """The one reader of YAML: plain data only, and nothing in it that a person would not write into a configuration."""
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -57,6 +58,25 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|nan))",
+        "-+.0123456789",
+    ),
+}
+"""What is a number or true, as in YAML 1.2: ``yes``, ``010`` and ``1:30`` are texts, not true, 8 and 90."""
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag.removeprefix(_TAG) not in _PLAIN]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _name, (_pattern, _first) in _PLAIN.items():
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_pattern})$"), list(_first))
 
 
 def _count(node: Any, sizes: dict[int, int]) -> int:
@@ -149,3 +169,22 @@ def refuse_huge_numbers(values: Any, source: str, key: str = "") -> None:
     if isinstance(values, dict | list):
         for name, value in values.items() if isinstance(values, dict) else enumerate(values):
             refuse_huge_numbers(value, source, f"{key}.{name}".lstrip("."))
+
+
+def refuse_truth(value: Any, annotation: Any) -> Any:
+    """A value for a field, unless it is true or false where a number is meant.
+
+    Args:
+        value: The value.
+        annotation: Type of the field.
+
+    Raises:
+        ValueError: If it is true or false and the field takes neither.
+    """
+    if isinstance(value, bool) and not _mentions(annotation, (bool, Any)):
+        raise ValueError(f"got {str(value).lower()}, which is no value for it")
+    return value
+
+
+def _mentions(annotation: Any, kinds: tuple[Any, ...]) -> bool:
+    return annotation in kinds or any(_mentions(part, kinds) for part in get_args(annotation))

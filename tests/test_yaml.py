@@ -22,7 +22,7 @@ HOSTILE = {
     "bomb": (BOMB.encode(), "more than 100000 values"),
     "endless": (b"a: &a [*a]\n", "more than 100000 values"),
     "number as key": (b"3: x\n", "the key 3 is no option"),
-    "truth as key": (b"No: 2\n", "'No' is no word; write it in quotes"),
+    "truth as key": (b"true: 2\n", "'true' is no word; write it in quotes"),
     "list as key": (b"? [a, b]\n: 3\n", "is no word"),
     "null as key": (b"~: 3\n", "is no word"),
     "list": (b"- fmax\n", "got a list"),
@@ -54,6 +54,14 @@ def test_what_is_no_configuration(tmp_path, case):
         assert "Error" in result.output
 
 
+def test_numbers_and_truth_are_those_of_yaml_1_2(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("a: [1, -2, 0.5, 1e-3, 1.0e-05, .5, true, no, 010, 1:30, null, ~, 1_000, 0x1f]\n")
+    assert read_yaml(file)["a"] == [
+        1, -2, 0.5, 1e-3, 1e-5, 0.5, True, "no", "010", "1:30", None, None, "1_000", "0x1f",
+    ]  # fmt: skip
+
+
 def test_what_is_one(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("# nothing\n")
@@ -68,7 +76,7 @@ def test_what_is_one(tmp_path):
 @pytest.mark.parametrize(
     "line",
     ["device: meta", "device: quantum", "threads: 1e9", "threads: 1000000000", "threads: -1", "threads: 0",
-     "threads: 2.5", "fmax: .inf", "fmax: .nan", "max_steps: 99999999999999999999999999"],
+     "threads: 2.5", "fmax: yes", "max_steps: true", "stress_tol: 1:30", "fmax: .inf", "fmax: .nan", "max_steps: 99999999999999999999999999"],
 )  # fmt: skip
 def test_impossible_values(tmp_path, line):
     model = write_tiny_model(tmp_path / "tiny.safetensors")

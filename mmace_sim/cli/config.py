@@ -6,11 +6,19 @@ from typing import Any, Literal
 
 import typer
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.cells import COMPONENTS, parse_cell_mask
-from mmace_sim.yamlfile import read_yaml, refuse_huge_numbers
+from mmace_sim.yamlfile import read_yaml, refuse_huge_numbers, refuse_truth
 
 MAX_THREADS: int = 1024
 """More CPU threads than any machine has use for; torch ends the process if it cannot start them."""
@@ -36,6 +44,11 @@ class ModelRunConfig(BaseModel):
     """CPU threads; None: as many as torch chooses."""
     report: bool = False
     """Write the results as one page, report.html."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_truth(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class RunConfig(ModelRunConfig):

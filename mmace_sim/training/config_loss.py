@@ -1,7 +1,7 @@
 """The parts of a training configuration that say what is minimised: the loss, its second stage, and augmentation."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from ase.data import atomic_numbers
 from pydantic import (
@@ -11,14 +11,22 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     field_validator,
 )
+
+from mmace_sim.yamlfile import refuse_truth
 
 
 class Section(BaseModel):
     """A part of the configuration that refuses keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_truth(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class LossTerm(Section):
