@@ -125,5 +125,7 @@ _HARMLESS = (
     ("repulsion", {}),
     ("repulsion", None),
     ("energy_floor", {}),
+    ("energy_ceiling", {}),
+    ("max_crowding", {}),
 )
 """Values that a model may have: nothing known of its data, a short cutoff, another repulsion."""

@@ -3,6 +3,7 @@
 import os
 from typing import ClassVar
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from mmace_sim.calculator import MMACECalculator
 from mmace_sim.errors import ConfigError, ModelFileError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.hub import download as transfer
 from mmace_sim.model.checkpoint import load_model, save_model
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.foundation import FoundationFile, find_foundation, from_foundation
@@ -251,17 +253,19 @@ class TestRefusals:
         ):
             FoundationFile(tmp_path / "m.model")
 
-    def test_names(self, monkeypatch):
+    def test_names(self, monkeypatch, tmp_path):
         with pytest.raises(ModelFileError, match=r"no foundation 'tiny'.*medium-mpa-0"):
             find_foundation("tiny")
-        from mace.calculators import foundations_models
 
-        def fail(_):
-            raise OSError("no route to host")
+        def fail(*_):
+            raise httpx.ConnectError("no route to host")
 
-        monkeypatch.setattr(foundations_models, "download_mace_mp_checkpoint", fail)
+        monkeypatch.setenv("MMACE_SIM_CACHE", str(tmp_path / "ours"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "theirs"))
+        monkeypatch.setattr(transfer, "_transfer", fail)
+        monkeypatch.setattr(transfer, "PAUSE", 0.001)
         with pytest.raises(
-            ModelFileError, match=r"could not be downloaded \(no route to host\).*https://github.com"
+            ModelFileError, match=r"could not be fetched .*no route to host.*https://github\.com"
         ):
             find_foundation("small")
 

@@ -16,7 +16,7 @@ from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.cells import free_strains, parse_cell_mask
 from mmace_sim.model.registry import fetch_command
 from mmace_sim.workflows.checks import check_geometry, check_moments
-from mmace_sim.workflows.choose_model import AUTO, choose_model, fetchable
+from mmace_sim.workflows.choose_model import AUTO, choose_model, fetchable, group_by_model
 from mmace_sim.workflows.initial_moments import initial_magmoms
 from mmace_sim.workflows.moment_range import check_moment_range, largest_moments
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, load_structures
@@ -141,22 +141,23 @@ def name_models(items: list[LoadedStructure | FailedStructure], config: RunConfi
     Returns:
         The names that occur.
     """
-    if config.model == AUTO:
-        fetch_missing(
-            [set(i.atoms.numbers.tolist()) for i in items if isinstance(i, LoadedStructure)], config
-        )
-    for k, item in enumerate(items):
-        if isinstance(item, LoadedStructure):
-            try:
-                item.model = (
-                    choose_model(item.atoms.numbers.tolist()) if config.model == AUTO else config.model
-                )
-            except StructureError as error:
-                items[k] = failed(item, error)
-    return list(dict.fromkeys(item.model for item in items if isinstance(item, LoadedStructure)))
+    loaded = [k for k, item in enumerate(items) if isinstance(item, LoadedStructure)]
+    if config.model != AUTO:
+        for k in loaded:
+            items[k].model = config.model
+        return [config.model] if loaded else []
+    images = [items[k].atoms for k in loaded]
+    fetch_missing({frozenset(atoms.numbers.tolist()) for atoms in images}, config)
+    groups, unknown = group_by_model(images)
+    for name, members in groups.items():
+        for member in members:
+            items[loaded[member]].model = name
+    for member, error in unknown.items():
+        items[loaded[member]] = failed(items[loaded[member]], error)
+    return list(groups)
 
 
-def fetch_missing(compositions: list[set[int]], config: RunConfig) -> None:
+def fetch_missing(compositions: set[frozenset[int]], config: RunConfig) -> None:
     """Fetch the models of the catalogue that structures need and that are not installed, if that was allowed.
 
     Args:
@@ -165,7 +166,7 @@ def fetch_missing(compositions: list[set[int]], config: RunConfig) -> None:
     """
     if not (config.fetch_models or os.environ.get(AUTO_GET, "0") not in ("", "0")):
         return
-    for numbers in compositions:
+    for numbers in sorted(compositions, key=sorted):
         try:
             choose_model(numbers)
         except StructureError:
@@ -187,7 +188,7 @@ def failed(item: LoadedStructure, error: Exception) -> FailedStructure:
     return FailedStructure(item.file, f"{item.name}: {error}", item.index, item.name)
 
 
-def _symbols(numbers: set[int]) -> str:
+def _symbols(numbers: frozenset[int]) -> str:
     return ", ".join(chemical_symbols[z] for z in sorted(numbers))
 
 

@@ -11,8 +11,9 @@ from rich.table import Table
 from mmace_sim.errors import ModelFileError
 from mmace_sim.hub.catalogue import RemoteModel, read_catalogue
 from mmace_sim.hub.store import model_folder
+from mmace_sim.model import registry
 from mmace_sim.model.checkpoint import read_metadata
-from mmace_sim.model.registry import MODEL_FOLDER, list_models
+from mmace_sim.model.registry import list_models
 
 MANY_ELEMENTS: int = 12
 """From this number of elements on, a table says how many there are."""
@@ -55,7 +56,7 @@ def _row(name: str, path: Path) -> dict[str, Any]:
 
 
 def _where(path: Path) -> str:
-    if path.parent == MODEL_FOLDER:
+    if path.parent == registry.MODEL_FOLDER:
         return "embedded"
     return "installed" if path.parent == model_folder() else "file"
 

@@ -52,11 +52,19 @@ def group_by_model(
     """
     groups: dict[str, list[int]] = {}
     unknown = {}
+    known: dict[frozenset[int], str | UnsupportedElementError] = {}
     for index, atoms in enumerate(images):
-        try:
-            groups.setdefault(choose_model(atoms.numbers.tolist()), []).append(index)
-        except UnsupportedElementError as error:
-            unknown[index] = error
+        elements = frozenset(atoms.numbers.tolist())
+        if elements not in known:
+            try:
+                known[elements] = choose_model(elements)
+            except UnsupportedElementError as error:
+                known[elements] = error
+        chosen = known[elements]
+        if isinstance(chosen, str):
+            groups.setdefault(chosen, []).append(index)
+        else:
+            unknown[index] = chosen
     return groups, unknown
 
 
