@@ -17,7 +17,15 @@ from ase import Atoms
 from mmace_sim.errors import DataError, NotAStructureError, StructureError
 from mmace_sim.graph.atoms import check_atomic_numbers, file_magmoms, has_magmoms, set_magmoms
 from mmace_sim.io import abinit, ase_files, ase_json, castep, cif, database, deepmd, mlip, ulm, vasp, xyz
-from mmace_sim.io.base import Format, Item, put_labels, results_as_labels, take_notes, take_problem
+from mmace_sim.io.base import (
+    Format,
+    Item,
+    put_labels,
+    results_as_labels,
+    take_notes,
+    take_problem,
+    take_unusable,
+)
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import check_regular
 
@@ -151,6 +159,8 @@ def labelled(item: Item, known: Format, keys: LabelKeys) -> Item:
     try:
         take_notes(item)
         take_problem(item)
+        unusable = take_unusable(item)
+        item.info.update({key: unusable[key] for _, key in keys if key in unusable})
         results = getattr(item.calc, "results", None) or {}
         labels = results_as_labels(item)
         if not known.results_are_labels:
@@ -167,6 +177,7 @@ def _settled(atoms: Atoms, keys: LabelKeys) -> tuple[Atoms, list[str]] | Structu
     """A structure with its moments in place, without what belongs to the file format."""
     try:
         notes = take_notes(atoms)
+        take_unusable(atoms)
         problem = take_problem(atoms)
         if problem is not None:
             return problem

@@ -10,6 +10,7 @@ from ase import Atoms
 
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.io.labels import LabelKeys
+from mmace_sim.text import printable
 
 Item = Atoms | StructureError
 """A structure with its labels, or why it cannot be used (the structures after it may be)."""
@@ -26,6 +27,10 @@ _NOTES = ("mmace_sim", "notes")
 
 _PROBLEM = ("mmace_sim", "problem")
 """Where a reader leaves what is wrong with a structure for everything but its labels."""
+
+
+_UNUSABLE = ("mmace_sim", "unusable")
+"""Where a reader leaves labels that are none, by their names in the file."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,17 @@ def add_problem(atoms: Atoms, problem: StructureError) -> None:
 def take_problem(atoms: Atoms) -> StructureError | None:
     """Take what `add_problem` left off a structure."""
     return atoms.info.pop(_PROBLEM, None)
+
+
+def add_unusable(atoms: Atoms, key: str, value: Any) -> None:
+    """Leave a label that is none on a structure: training reports it, everything else goes on without it."""
+    atoms.info.setdefault(_UNUSABLE, {})[key] = value
+    add_note(atoms, f"{key} in the file is {printable(str(value))[:40]!r}, which cannot be one: left out")
+
+
+def take_unusable(atoms: Atoms) -> dict[str, Any]:
+    """Take what `add_unusable` left off a structure."""
+    return atoms.info.pop(_UNUSABLE, {})
 
 
 def put_labels(atoms: Atoms, keys: LabelKeys, labels: Mapping[str, Any]) -> Atoms:

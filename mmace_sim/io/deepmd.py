@@ -24,7 +24,9 @@ VIRTUAL_ATOMS = (
 
 
 def _systems(path: Path) -> list[Path]:
-    return sorted(found.parent for found in path.rglob("type.raw")) if path.is_dir() else []
+    return (
+        sorted(found.parent for found in path.rglob("type.raw") if found.is_file()) if path.is_dir() else []
+    )
 
 
 def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:

@@ -6,6 +6,8 @@ from its first ``Iteration`` to the next one's, and it counts if its final energ
 """
 
 import re
+from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,11 @@ from mmace_sim.io.opening import open_text
 _END_OF_STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"
 
 _ITERATION = re.compile(r"Iteration\s+(\d+)\(")
+
+_ROW = re.compile(r"\s*\d+\s[-+.\d*\s]+")
+"""A line of a table of moments."""
+
+_STARS = re.compile(r"-?\*{3,}")
 
 _HEADING = re.compile(r"\s*magnetization \(([xyz])\)")
 
@@ -65,9 +72,28 @@ def read_moments(path: Path, n_steps: int) -> list[np.ndarray | None]:
     return [None if found is None else _joined(found) for found in steps[:n_steps]]
 
 
+class WithoutStars:
+    """Lines of an OUTCAR with NaN in tables of moments for the numbers that were too wide for their columns.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: TextIOWrapper) -> None:
+        self.name = file.name  # ASE looks for constraints beside it
+        self._file = file
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._file)
+        return _STARS.sub(" nan", line) if "***" in line and _ROW.fullmatch(line.rstrip()) else line
+
+
 def _last_number(line: str) -> float:
     try:
-        return float(line.split()[-1])
+        return float(_STARS.sub(" nan", line).split()[-1])
     except ValueError as error:
         raise DataError(f"a table of moments cannot be read: {line.strip()!r}") from error
 

@@ -24,6 +24,8 @@ MAGMOM_KEYS: tuple[str, ...] = ("magmom", "final_magmom", "magmoms", "magnetic_m
 _FIRST = ("structure", "final_structure", "output", "molecule")
 """Keys of a document that are looked at first: what was found there is the answer, not what it was made from."""
 
+_MOLECULES = ("Molecule", "IMolecule")
+
 _DISORDERED = "sites are partially occupied; give an ordered structure (e.g. a supercell)."
 
 _ISOTOPES = {"D": 1, "T": 1}
@@ -69,13 +71,16 @@ def atoms_from_dict(data: dict[str, Any]) -> Atoms:
 
     Raises:
         NotAStructureError: If there is no site.
-        StructureError: If sites are disordered or hold no element, or numbers are missing or no numbers.
+        StructureError: If sites are disordered or hold no element, or numbers or the lattice are
+            missing.
     """
     sites = data["sites"]
     if not sites:
         raise NotAStructureError("holds a structure without sites.")
     try:
         lattice = data.get("lattice")
+        if lattice is None and data.get("@class") not in _MOLECULES:
+            raise StructureError("the lattice of the structure is missing; only a Molecule has none.")
         numbers = [_number(site["species"], index) for index, site in enumerate(sites)]
         cell = None if lattice is None else _cell(lattice)
         pbc = False if lattice is None else lattice.get("pbc", True)

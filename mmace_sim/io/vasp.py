@@ -20,7 +20,7 @@ from mmace_sim.errors import DataError, NotAStructureError
 from mmace_sim.io.base import Format, Item, results_as_labels
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import OPENERS, bare_name, open_text
-from mmace_sim.io.outcar import read_moments, read_saxis
+from mmace_sim.io.outcar import WithoutStars, read_moments, read_saxis
 from mmace_sim.io.pymatgen_json import spin_axes
 from mmace_sim.io.rows import set_results
 
@@ -79,7 +79,10 @@ def _steps(path: Path, *, is_xml: bool) -> list[Atoms]:
         file.seek(0)
         if ("<modeling" if is_xml else "vasp.") not in start:
             raise NotAStructureError("cannot be read: it is no output of VASP.")
-        steps = read(file, index=slice(None), format="vasp-xml" if is_xml else "vasp-out")
+        if is_xml:
+            steps = read(file, index=slice(None), format="vasp-xml")
+        else:
+            steps = read(WithoutStars(file), index=slice(None), format="vasp-out")
     if not steps:
         raise NotAStructureError("holds no complete ionic step; the run ended before.")
     return steps

@@ -12,13 +12,21 @@ from ase import Atoms
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
 from mmace_sim.errors import NotAStructureError, StructureError
-from mmace_sim.io.base import Format, Item
+from mmace_sim.io.base import Format, Item, add_unusable
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import bare_name, open_text
 
 _NAME = re.compile(r"\.(ext)?xyz$", re.IGNORECASE)
 
 _PAIR = re.compile(r"(?<!\S)([A-Za-z_][\w-]*)=(?:\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|(\S+))")
+
+_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
+    "energy": ((),), "free_energy": ((),), "stress": ((6,), (3, 3)), "dipole": ((3,),), "magmom": ((), (3,)),
+}  # fmt: skip
+"""Results of a structure, and the shapes that they may have."""
+
+_UNUSABLE = "mmace_sim_unusable_"
+"""Before the name of a result that is none."""
 
 _NAMES = re.compile(r"(?:^|_)(group|id|uid|uuid|hash|name|label|key|sha\d*|md5|config_type)$", re.IGNORECASE)
 """Keys whose values are names."""
@@ -40,18 +48,48 @@ def parse_comment(line: str) -> dict[str, Any]:
         key, text = match[1], next((value for value in match.groups()[1:] if value is not None), "")
         if text.startswith("_JSON "):
             held[key] = _json_value(text.replace('\\"', '"'))
-        elif key in ("stress", "virial") and len(text.split()) == 6:
-            held[key] = np.array([float(word) for word in text.split()])
+        elif key in ("stress", "virial") and (voigt := _six_numbers(text)) is not None:
+            held[key] = voigt
         else:
             return match[0]
         return ""
 
-    info = key_val_str_to_dict(_PAIR.sub(hold, line))
+    info = _parsed(_PAIR.sub(hold, line))
     for key, *quoted in _PAIR.findall(line):
         text = next((value for value in quoted if value), "")
         if key in info and (_NAMES.search(key) or _is_overflow(info[key], text)):
             info[key] = text.replace('\\"', '"')
-    return info | held
+    return {key if _is_usable(key, value) else _UNUSABLE + key: value for key, value in (info | held).items()}
+
+
+def _six_numbers(text: str) -> np.ndarray | None:
+    try:
+        numbers = np.array([float(word) for word in text.split()])
+    except ValueError:
+        return None
+    return numbers if numbers.size == 6 else None
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """What ASE makes of a comment; a stress or virial that is no matrix gets another name."""
+    try:
+        return key_val_str_to_dict(line)
+    except ValueError as error:
+        broken = re.search(r"Got info item (stress|virial),", str(error))
+        renamed = line if broken is None else re.sub(rf"(?<!\S){broken[1]}(?==)", _UNUSABLE + broken[1], line)
+        if renamed == line:
+            raise
+    return _parsed(renamed)
+
+
+def _is_usable(key: str, value: Any) -> bool:
+    """Whether a value can be the result of its name; all other values can be anything."""
+    if key not in _SHAPES:
+        return True
+    try:
+        return np.asarray(value, dtype=float).shape in _SHAPES[key]
+    except (TypeError, ValueError):
+        return False
 
 
 def _json_value(text: str) -> Any:
@@ -116,6 +154,8 @@ def _structure(block: list[str]) -> Atoms:
             f"cannot be read: Properties announce {announced} columns, but the rows have {present}."
         )
     (atoms,) = read_xyz(StringIO("".join(block)), index=slice(None), properties_parser=parse_comment)
+    for key in [key for key in atoms.info if key.startswith(_UNUSABLE)]:
+        add_unusable(atoms, key.removeprefix(_UNUSABLE), atoms.info.pop(key))
     return atoms
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.cells import has_volume
-from mmace_sim.text import json_text
+from mmace_sim.text import json_text, printable
 from mmace_sim.workflows.magnetic_order import classify_order, magnetic_symmetry
 from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
 
@@ -248,7 +248,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
     Args:
         path: The file.
         columns: Keys of the rows, in the order of the columns.
-        rows: Plain values; a dictionary becomes ``key:value`` pairs, a list its norm, None an empty cell.
+        rows: Plain values; a dictionary becomes ``key:value`` pairs, a list its norm, None an empty cell,
+            and no text can be a formula for a spreadsheet.
 
     Raises:
         OutputError: If it cannot be written.
@@ -275,13 +276,25 @@ def finite_or_none(value: Any) -> float | None:
 def _cell(value: Any) -> Any:
     """A value as one cell of a CSV table."""
     if isinstance(value, dict):
-        return " ".join(f"{key}:{_short(number)}" for key, number in value.items())
+        return _safe(" ".join(f"{key}:{_short(number)}" for key, number in value.items()))
     if isinstance(value, list | tuple | np.ndarray):
         try:
             return f"{np.linalg.norm(np.asarray(value, dtype=float)):.6f}"
         except (TypeError, ValueError):
-            return " ".join(str(part) for part in value)
-    return value
+            return _safe(" ".join(str(part) for part in value))
+    return _safe(value) if isinstance(value, str | Path) else value
+
+
+def _safe(value: str | Path) -> str:
+    """A text on one line that no spreadsheet runs as a formula; numbers stay as they are."""
+    text = printable(str(value))
+    if not text.startswith(("=", "+", "-", "@")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def _short(value: Any) -> str:
