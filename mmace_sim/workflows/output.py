@@ -257,7 +257,13 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(columns)
-    writer.writerows([_cell(row.get(key)) for key in columns] for row in rows)
+    writer.writerows(
+        [
+            _cell(printable(str(row[key])) if key == "file" and row.get(key) else row.get(key))
+            for key in columns
+        ]
+        for row in rows
+    )
     write_text(path, text.getvalue())
 
 
@@ -286,8 +292,8 @@ def _cell(value: Any) -> Any:
 
 
 def _safe(value: str | Path) -> str:
-    """A text on one line that no spreadsheet runs as a formula; numbers stay as they are."""
-    text = printable(str(value))
+    """A text that no spreadsheet runs as a formula; numbers stay as they are."""
+    text = "\n".join(map(printable, str(value).split("\n")))
     if not text.startswith(("=", "+", "-", "@")):
         return text
     try:
