@@ -24,17 +24,17 @@ def read(tmp_path, old, new):
     [
         (SECOND, SECOND.replace("+1/4,+1", "+1/4,+2"), r"z\+1/4,\+2'.* time reversal 2"),
         ("2 x,y,z+1/2,-1", "2 x,y,z+1/2,0", r"x,y,z\+1/2,0'.* time reversal 0"),
-        ("1 x,y,z,+1\n2 -x", "1 x, y ,z,+1\n2 -x", "magn_operation.xyz only those numbered 2"),
-        ("1 x,y,z,+1\n2 x", "1 x, y ,z,+1\n2 x", "magn_centering.xyz only those numbered 2"),
-        (f"1 x,y,z,+1\n{SECOND}", "1 x, y, z, +1", "magn_operation.xyz none can be read"),
-        (SECOND, "2 z,x,y,+1\n3 y, z, x, +1\n4 -x,-y,-z,+1", "only those numbered 1, 2, 4"),
-        ("2 x,y,z+1/2,-1", "2 x, y, z+1/4, +1\n3 x,y,z+1/2,-1", "centering.xyz only those numbered 1, 3"),
+        ("1 x,y,z,+1\n2 -x", "1 x, y ,z,+1\n2 -x", "words in place of 2"),
+        ("1 x,y,z,+1\n2 x", "1 x, y ,z,+1\n2 x", "words in place of 2"),
+        (f"1 x,y,z,+1\n{SECOND}", "1 x, y, z, +1", "words in place of 2"),
+        (SECOND, "2 z,x,y,+1\n3 y, z, x, +1\n4 -x,-y,-z,+1", "words in place of 2"),
+        ("2 x,y,z+1/2,-1", "2 x, y, z+1/4, +1\n3 x,y,z+1/2,-1", "words in place of 2"),
         (SECOND, "2 0,-y+1/2,-z+1/4,+1", "'0,-y.* determinant is 0"),
         (SECOND, "2 2x,y,z,+1", "'2x,y,z.* determinant is 2"),
         (SECOND, "2 x,y,+1", r"'x,y,\+1'.* three components"),
         (SECOND, "2 x,y,z,z,+1", r"'x,y,z,z,\+1'"),
         ("2 x,y,z+1/2,-1", "2 x,y,1/2,-1", "'x,y,1/2,-1'.* determinant is 0"),
-        (LISTS, VECTOR + "[0.3 0 0]\n" + LISTS, "kxkykz .without values.*in quotes"),
+        (LISTS, VECTOR + "[0.3 0 0]\n" + LISTS, "words in place of 2"),
         (LISTS, VECTOR + "'[0.3 0]'\n" + LISTS, r"kxkykz .\[0.3 0\]"),
         (LISTS, VECTOR + "'[a 0 0]'\n" + LISTS, r"kxkykz .\[a 0 0\]"),
         ("Fe1 0.0 0.0 1.90", "Fe1 0.0 0.0 1.90\nFe1 0 0 -1.9", "two moments are given for site Fe1"),
@@ -56,3 +56,21 @@ def test_quoted_operations_with_spaces_are_read_whole(tmp_path):
     assert len(read(tmp_path, SECOND, "2 '-x+1/2, -y+1/2, -z+1/4, +1'")) == 4
     assert len(read(tmp_path, LISTS, VECTOR + "'[0 0 1/2]'\n" + LISTS)) == 4
     assert len(read(tmp_path, LISTS, VECTOR + "?\n" + LISTS)) == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (SECOND, SECOND.replace(",", ", ")),  # the last row: what is left is a group
+        ("2 x,y,z+1/2,-1", "2 x, y, z+1/2, -1"),
+    ],
+)
+def test_a_torn_row_is_never_left_out_in_silence(tmp_path, old, new):
+    with pytest.raises(StructureError, match=r"a row of a loop has \d+ words in place of 2"):
+        read(tmp_path, old, new)
+
+
+def test_a_torn_row_of_another_loop_is_no_matter(tmp_path):
+    extra = "loop_\n_citation_id\n_citation_title\n_citation_year\n1 two words 1999\n"
+    (tmp_path / "a.mcif").write_text(TEXT + extra)
+    assert len(read_structures(tmp_path / "a.mcif")[0].atoms) == 4

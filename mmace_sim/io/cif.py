@@ -1,5 +1,8 @@
 """CIF and magnetic CIF."""
 
+import re
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -15,6 +18,15 @@ from mmace_sim.io.mcif import expand_block, lists_moments, lower_tags, refuse_mo
 from mmace_sim.io.opening import bare_suffix, read_text
 
 _OCCUPANCY = "_atom_site_occupancy"
+_LOOPS = (
+    "_atom_site_", "_atom_site_moment", "_atom_site_aniso", "_atom_site_rotation", "_parent_propagation_vector",
+    "_space_group_symop_", "_space_group_symop_magn_operation", "_space_group_symop_magn_centering",
+    "_symmetry_equiv_pos",
+)  # fmt: skip
+"""Beginnings of the names in loops that a structure is made of."""
+_TORN = re.compile(
+    r"Wrong number (?P<got>\d+) of tokens, expected (?P<expected>\d+): (?P<words>.*)", re.DOTALL
+)
 
 
 def read_cif(path: Path) -> list[Atoms]:
@@ -35,7 +47,10 @@ def read_cif(path: Path) -> list[Atoms]:
     text = read_text(path)
     if "data_" not in text.lower():
         raise NotAStructureError("cannot be read: it is no CIF file, it has no data block.")
-    parsed = list(parse_cif(StringIO(text)))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        parsed = list(parse_cif(StringIO(text)))
+    _refuse_torn_rows([str(warning.message) for warning in heard], parsed)
     blocks = [_with_occupancies(block) for block in parsed if block.has_structure()]
     if not blocks:
         raise NotAStructureError("holds no structure in any of its data blocks.")
@@ -49,6 +64,29 @@ def read_cif(path: Path) -> list[Atoms]:
     for atoms in structures if left else ():
         add_note(atoms, f"data blocks without moments are left out: {left}")
     return structures
+
+
+def _refuse_torn_rows(messages: list[str], blocks: list[CIFBlock]) -> None:
+    """Refuse a row of too many or too few words in a loop of sites, moments or operations: ASE leaves it out.
+
+    Args:
+        messages: What ASE warned of, such as ``Wrong number 6 of tokens, expected 3: ['1', 'x,', ...]``.
+        blocks: What it read.
+
+    Raises:
+        StructureError: If the row has the number of columns of such a loop.
+    """
+    widths = set()
+    for block in blocks:
+        loops = [max((x for x in _LOOPS if tag.lower().startswith(x)), key=len, default="") for tag in block]
+        widths |= {number for loop, number in Counter(loops).items() if loop}
+    for message in messages:
+        found = _TORN.match(message)
+        if found and int(found["expected"]) in widths:
+            raise StructureError(
+                f"a row of a loop has {found['got']} words in place of {found['expected']}: {found['words'][:200]}. "
+                "Write values that hold spaces in quotes, such as 'x, y, z, +1'."
+            )
 
 
 def _with_occupancies(block: CIFBlock) -> CIFBlock:

@@ -348,28 +348,14 @@ def _operations(tags: dict[str, Any]) -> list[Operation]:
 
 
 def _listed_operations(tags: dict[str, Any], name: str) -> list[Operation]:
-    """Operations of one loop; raise if rows seem to be missing, as ASE drops those with too many words."""
+    """Operations of one loop; raise if the identity is not among them."""
     operations = [parse_operation(str(text)) for text in _column(tags, name)]
-    ids = _column(tags, name.removesuffix("xyz") + "id")
-    gap = bool(ids) and all(isinstance(value, int) for value in ids) and max(ids) > len(ids)
-    identity = any(np.allclose(rotation, np.eye(3)) and time == 1 for rotation, _, time in operations)
-    # a file may list some operations of a group under their old numbers, if those form a group themselves
-    if not identity or (
-        gap and (name == CENTERINGS or not _closed([rotation for rotation, _, _ in operations]))
-    ):
-        found = f"only those numbered {', '.join(map(str, ids))}" if operations else "none"
+    if not any(np.allclose(rotation, np.eye(3)) and time == 1 for rotation, _, time in operations):
         raise StructureError(
-            f"of the operations {name.removesuffix('_xyz')}.xyz {found} can be read, which are no group. List all, "
-            "x,y,z,+1 included, and put those with spaces in quotes."
+            f"the operations {name.removesuffix('_xyz')}.xyz have no identity, so that some are missing. List all, "
+            "x,y,z,+1 included."
         )
     return operations
-
-
-def _closed(rotations: list[np.ndarray]) -> bool:
-    """Whether each product of two rotations is one of them."""
-    known = {tuple(np.round(rotation).astype(int).ravel()) for rotation in rotations}
-    matrices = [np.reshape(entries, (3, 3)) for entries in known]
-    return all(tuple((one @ other).ravel()) in known for one in matrices for other in matrices)
 
 
 def _operations_unlisted(tags: dict[str, Any]) -> list[Operation]:
