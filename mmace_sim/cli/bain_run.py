@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,15 +105,13 @@ def run_bain(config: BainConfig, *, force: bool, quiet: bool) -> int:
     build = None if config.paths else element_builder(config.element)
     with open_run("bain", config, force=force, build=build) as run:
         results = run.compute(lambda part: _compute(part, config, quiet=quiet))
-        entries = run.entries(results, bain_entry)
-        rows = [row for entry in entries for row in minimum_rows(entry, "maps")]
-        computed = list(zip(run.structures, results, strict=True))
-        code = run.finish(
-            entries,
+        code, rows, entries = run.conclude(
+            results,
+            bain_entry,
+            lambda entry: minimum_rows(entry, "maps"),
+            partial(_write, run.folder, config),
             columns=COLUMNS,
             units=UNITS,
-            rows=rows,
-            write=lambda: _write(run.folder, config, computed),
         )
     if not quiet:
         print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)

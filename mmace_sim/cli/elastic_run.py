@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,15 +109,13 @@ def run_elastic(config: ElasticConfig, *, force: bool, quiet: bool) -> int:
     """
     with open_run("elastic", config, force=force) as run:
         results = run.compute(lambda part: _compute(part, config, quiet=quiet))
-        entries = run.entries(results, elastic_entry)
-        rows = [row for entry in entries for row in constant_rows(entry)]
-        computed = list(zip(run.structures, results, strict=True))
-        code = run.finish(
-            entries,
+        code, rows, entries = run.conclude(
+            results,
+            elastic_entry,
+            constant_rows,
+            partial(_write, run.folder, config),
             columns=COLUMNS,
             units=UNITS,
-            rows=rows,
-            write=lambda: _write(run.folder, config, computed),
         )
     if not quiet:
         print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)

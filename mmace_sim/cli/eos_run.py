@@ -1,5 +1,6 @@
 """One run of ``mmace-sim eos``: read, compute, write, show."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,15 +116,13 @@ def run_eos(config: EosConfig, *, force: bool, quiet: bool) -> int:
     """
     with open_run("eos", config, force=force) as run:
         results = run.compute(lambda part: _compute(part, config, quiet=quiet))
-        entries = run.entries(results, eos_entry)
-        rows = [row for entry in entries for row in minimum_rows(entry)]
-        computed = list(zip(run.structures, results, strict=True))
-        code = run.finish(
-            entries,
+        code, rows, entries = run.conclude(
+            results,
+            eos_entry,
+            minimum_rows,
+            partial(_write, run.folder, config),
             columns=COLUMNS,
             units=UNITS,
-            rows=rows,
-            write=lambda: _write(run.folder, config, computed),
         )
     if not quiet:
         print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)

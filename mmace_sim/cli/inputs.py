@@ -93,6 +93,17 @@ def prepare_run(
     return models, prepared
 
 
+def described(name: str, model: Any) -> dict[str, Any]:
+    """What the summary says of a model.
+
+    Args:
+        name: Its name.
+        model: The model.
+    """
+    metadata = {key: value for key, value in model.metadata.items() if key != "config"}
+    return {"name": name, "elements": list(model.elements)} | metadata
+
+
 def first_model(config: ModelRunConfig) -> str:
     """The model of a run that has no structure to choose one for.
 

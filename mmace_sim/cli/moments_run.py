@@ -1,6 +1,7 @@
 """One run of ``mmace-sim moments``: read, minimise, write, show."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,15 +102,13 @@ def run_moments(config: MomentsConfig, *, force: bool, quiet: bool) -> int:
     """
     with open_run("moments", config, force=force) as run:
         results = run.compute(lambda part: _compute(part, config, quiet=quiet))
-        entries = run.entries(results, moments_entry)
-        rows = [row for entry in entries for row in _minimum_rows(entry)]
-        computed = list(zip(run.structures, results, strict=True))
-        code = run.finish(
-            entries,
+        code, rows, entries = run.conclude(
+            results,
+            moments_entry,
+            _minimum_rows,
+            partial(_write, run.folder, config),
             columns=COLUMNS,
             units=UNITS,
-            rows=rows,
-            write=lambda: _write(run.folder, config, computed),
         )
     if not quiet:
         print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)

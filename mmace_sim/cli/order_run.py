@@ -1,6 +1,7 @@
 """One run of ``mmace-sim order``: read, search, write, show."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,15 +107,13 @@ def run_order(config: OrderConfig, *, force: bool, quiet: bool) -> int:
     """
     with open_run("order", config, force=force) as run:
         results = run.compute(lambda part: _compute(part, config, quiet=quiet))
-        entries = run.entries(results, order_entry)
-        rows = [row for entry in entries for row in order_rows(entry)]
-        computed = list(zip(run.structures, results, strict=True))
-        code = run.finish(
-            entries,
+        code, rows, entries = run.conclude(
+            results,
+            order_entry,
+            order_rows,
+            partial(_write, run.folder, config),
             columns=COLUMNS,
             units=UNITS,
-            rows=rows,
-            write=lambda: _write(run.folder, config, computed),
         )
     if not quiet:
         print_run(_table(rows[:MAX_ROWS]), entries, run.folder, run.written)

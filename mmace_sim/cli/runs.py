@@ -3,17 +3,16 @@
 A command that computes a property is a configuration derived from `RunConfig`, a typer function that fills it, and
 
     with open_run("eos", config, force=force) as run:
-        with progress("Computing", len(run.structures), "structures", quiet=quiet) as advance:
-            results = run.compute(lambda part: Workflow(part.model, ...).run([i.atoms for i in part.structures], ...))
-        entries = run.entries(results, entry_of)  # entry_of(item, result) gives entry_head(item, ...) | {...}
-        code = run.finish(entries, columns=COLUMNS, units=UNITS)
+        results = run.compute(lambda part: Workflow(part.model, ...).run([i.atoms for i in part.structures], ...))
+        # entry_of(item, result) gives entry_head(item, ...) | {...}
+        code, rows, entries = run.conclude(results, entry_of, rows_of, write, columns=COLUMNS, units=UNITS)
 
 which loads the models, reads and checks the structures, prepares the folder, and writes ``log.txt``, ``config.yaml``,
 ``summary.json`` and ``summary.csv``. All files are written by `mmace_sim.files`, which keeps the list of them.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ import typer
 from ase import Atoms
 
 from mmace_sim.cli.config import RunConfig, dump_config
-from mmace_sim.cli.inputs import prepare_run, run_inputs
+from mmace_sim.cli.inputs import described, prepare_run, run_inputs
 from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.progress import progress as progress
 from mmace_sim.cli.progress import says_what_is_finished
@@ -100,7 +99,7 @@ class PropertyRun:
             results_of: Gives the results of the structures of a part.
 
         Returns:
-            One result for each of `structures`.
+            One for each of `structures`.
         """
         results = {
             item_key(item): result
@@ -233,6 +232,31 @@ class PropertyRun:
             message = f"computed, but the result cannot be summarised: {type(error).__name__}: {error}"
             return entry_head(item, message=message)
 
+    def conclude(
+        self,
+        results: Sequence[Any],
+        entry_of: Callable[[LoadedStructure, Any], dict[str, Any]],
+        rows_of: Callable[[dict[str, Any]], Iterable[dict[str, Any]]],
+        write: Callable[[list[tuple[LoadedStructure, Any]]], list[str]],
+        **tables: Any,
+    ) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
+        """`finish` a run whose results are all there, with several lines of the table for each structure.
+
+        Args:
+            results: From `compute`.
+            entry_of: Makes the entry of a structure and its result.
+            rows_of: Makes the lines of an entry.
+            write: Writes further files from the structures and their results; gives their names.
+            **tables: Both `columns` and `units` of `finish`.
+
+        Returns:
+            Exit code, lines of the table, and entries.
+        """
+        entries = self.entries(results, entry_of)
+        rows = [row for entry in entries for row in rows_of(entry)]
+        computed = list(zip(self.structures, results, strict=True))
+        return self.finish(entries, rows=rows, write=lambda: write(computed), **tables), rows, entries
+
     def finish(
         self,
         entries: list[dict[str, Any]],
@@ -296,17 +320,11 @@ class PropertyRun:
             "versions": versions(),
             "units": dict(units),
             "config": self.config.model_dump(mode="json"),
-            "model": _described(self.config.model, self.model),
-            "models": {name: _described(name, model) for name, model in self.models.items()},
+            "model": described(self.config.model, self.model),
+            "models": {name: described(name, model) for name, model in self.models.items()},
             "structures": entries,
             "skipped": [{"file": item.file, "message": item.message} for item in self.skipped],
         }
-
-
-def _described(name: str, model: Any) -> dict[str, Any]:
-    """What the summary says of a model."""
-    metadata = {key: value for key, value in model.metadata.items() if key != "config"}
-    return {"name": name, "elements": list(model.elements)} | metadata
 
 
 def write_stored(run: PropertyRun, entries: list[dict[str, Any]], formats: Sequence[str] = ()) -> list[str]:
