@@ -20,8 +20,9 @@ import numpy as np
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
-from mmace_sim.workflows.magnetic_order import classify_order
-from mmace_sim.workflows.structures import initial_magmoms, load_structures
+from mmace_sim.io.collection import load_structures
+from mmace_sim.structures.initial_moments import initial_magmoms
+from mmace_sim.structures.magnetic_order import classify_order
 
 here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
 loaded = load_structures([here / "structures"])

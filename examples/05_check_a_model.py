@@ -18,7 +18,7 @@ import numpy as np
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.plots import COLORS
-from mmace_sim.workflows.check import CheckReport, CheckStatus, check_model
+from mmace_sim.quality.check import CheckReport, CheckStatus, check_model
 
 model = mmace_sim.load_model("default")
 good = check_model(model)

@@ -20,8 +20,8 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 import mmace_sim
 from mmace_sim.plots import COLORS
-from mmace_sim.workflows.phonons import Phonons, phonopy_forces
-from mmace_sim.workflows.phonons.output import draw_bands, mark_path
+from mmace_sim.properties.phonons import Phonons, phonopy_forces
+from mmace_sim.properties.phonons.output import draw_bands, mark_path
 
 model = mmace_sim.load_model("default")
 crystals = []

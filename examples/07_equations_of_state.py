@@ -19,8 +19,8 @@ from ase.build import bulk
 
 import mmace_sim
 from mmace_sim.plots import COLORS, MARKERS
-from mmace_sim.workflows.bain import BainPath, lowest_along_path
-from mmace_sim.workflows.eos import EquationOfState
+from mmace_sim.properties.bain import BainPath, lowest_along_path
+from mmace_sim.properties.eos import EquationOfState
 
 model = mmace_sim.load_model("default")
 bcc, fcc = bulk("Fe", "bcc", a=2.83, cubic=True), bulk("Fe", "fcc", a=3.50, cubic=True)

@@ -19,8 +19,8 @@ from ase.build import bulk
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.plots import COLORS
-from mmace_sim.workflows.elastic import ElasticTensorCalculation
-from mmace_sim.workflows.elastic.plots import directional_young_gpa
+from mmace_sim.properties.elastic import ElasticTensorCalculation
+from mmace_sim.properties.elastic.plots import directional_young_gpa
 
 model = mmace_sim.load_model("default")
 ferromagnet = bulk("Fe", "bcc", a=2.83, cubic=True)

@@ -20,9 +20,9 @@ from ase.build import bulk
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.plots import COLORS, MARKERS
+from mmace_sim.properties.order import OrderSearch
+from mmace_sim.properties.order.enumeration import enumerate_collinear
 from mmace_sim.testing import HeisenbergModel
-from mmace_sim.workflows.order import OrderSearch
-from mmace_sim.workflows.order.enumeration import enumerate_collinear
 
 fcc, bcc = bulk("Fe", "fcc", a=3.50), bulk("Fe", "bcc", a=2.83)
 for atoms in (fcc, bcc):

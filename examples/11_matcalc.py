@@ -20,8 +20,8 @@ from ase.units import GPa
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.plots import COLORS
-from mmace_sim.workflows.elastic import ElasticTensorCalculation
-from mmace_sim.workflows.singlepoint import SinglePoint
+from mmace_sim.properties.elastic import ElasticTensorCalculation
+from mmace_sim.properties.singlepoint import SinglePoint
 
 try:
     import matcalc

@@ -20,8 +20,8 @@ from ase.build import bulk
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.plots import COLORS
+from mmace_sim.properties.moments import minimize_moments
 from mmace_sim.testing import HeisenbergModel
-from mmace_sim.workflows.moments import minimize_moments
 
 J, distance = 0.02, 2.5
 toy = HeisenbergModel(exchange=-J, landau=(0.0, 0.0), morse=(0.0, 1.4, distance), energy_per_atom=0.0)

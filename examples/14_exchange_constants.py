@@ -20,7 +20,7 @@ from ase.build import bulk
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.plots import COLORS, MARKERS
-from mmace_sim.workflows.exchange import CONVENTION, Exchange
+from mmace_sim.properties.exchange import CONVENTION, Exchange
 
 model = mmace_sim.load_model("default")
 iron = bulk("Fe", cubic=True, a=2.83)

@@ -18,9 +18,9 @@ from ase.build import bulk
 
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.plots import COLORS
+from mmace_sim.properties.anisotropy import CONVENTION, Anisotropy
+from mmace_sim.properties.anisotropy.symmetry import crystal_direction
 from mmace_sim.testing import HeisenbergModel, SingleIonModel
-from mmace_sim.workflows.anisotropy import CONVENTION, Anisotropy
-from mmace_sim.workflows.anisotropy.symmetry import crystal_direction
 
 
 def tetragonal(ratio, magmoms=(2.0, 2.0)):

@@ -19,16 +19,16 @@ from ase.build import bulk
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.plots import COLORS, MARKERS
+from mmace_sim.properties.curie.temperatures import Curie
+from mmace_sim.sampling.hamiltonian import SpinHamiltonian
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.curie.lattice import SpinModel
-from mmace_sim.workflows.curie.workflow import Curie
 
 model = mmace_sim.load_model("default")
 exchange = 0.02
 unit = exchange / BOLTZMANN_EV_PER_K
 lattice = bulk("Fe", "sc", a=2.5)
 set_magmoms(lattice, [2.0])
-spins = SpinModel.from_shells(lattice, [(2.5, exchange)])
+spins = SpinHamiltonian.from_shells(lattice, [(2.5, exchange)])
 
 temperatures = [x * unit for x in (0.3, 0.7, 1.0, 1.2, 1.3, 1.35, 1.4, 1.45, 1.5, 1.55, 1.6, 1.8)]
 settings = {"temperatures": temperatures, "sizes": (4, 8), "n_sweeps": 300}

@@ -20,6 +20,7 @@ from ase.build import bulk
 
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.plots import COLORS
+from mmace_sim.properties.md import MolecularDynamics
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel, initialize_state
 from mmace_sim.torchsim.langevin_spins import MomentDynamics
@@ -30,7 +31,6 @@ from mmace_sim.torchsim.spin_dynamics import (
 )
 from mmace_sim.torchsim.zeeman import ZeemanModel
 from mmace_sim.units import BOHR_MAGNETON_EV_PER_T
-from mmace_sim.workflows.md import MolecularDynamics
 
 torch.set_num_threads(1)
 tesla, timestep = 200.0, 1.0

@@ -14,14 +14,14 @@ _LAZY = {
     "save_model": "mmace_sim.model.checkpoint",
     "MagneticMACE": "mmace_sim.model.magnetic_mace",
     "ModelConfig": "mmace_sim.model.config",
-    "PaperMMACE": "mmace_sim.model.paper_mmace",
-    "PaperConfig": "mmace_sim.model.paper_mmace",
-    "FoundationMMACE": "mmace_sim.model.foundation_mmace",
-    "from_foundation": "mmace_sim.model.foundation",
+    "PaperMMACE": "mmace_sim.architectures.paper_mmace",
+    "PaperConfig": "mmace_sim.architectures.paper_mmace",
+    "FoundationMMACE": "mmace_sim.architectures.foundation_mmace",
+    "from_foundation": "mmace_sim.interop.foundation",
     "MMACECalculator": "mmace_sim.calculator",
-    "relax": "mmace_sim.workflows.relax_structures",
-    "phonopy_forces": "mmace_sim.workflows.phonons",
-    "force_constants": "mmace_sim.workflows.phonons",
+    "relax": "mmace_sim.properties.relax.structures",
+    "phonopy_forces": "mmace_sim.properties.phonons",
+    "force_constants": "mmace_sim.properties.phonons",
 }
 _MODULES = ("torchsim", "testing", "units")
 

@@ -24,15 +24,15 @@ from hypothesis import strategies as st
 
 from mmace_sim.cli import inputs
 from mmace_sim.cli.run_dir import finished_records
+from mmace_sim.engine.journal import Journal, atoms_from_record, atoms_to_record
 from mmace_sim.errors import DataError, ModelFileError, OutputError, StructureError
 from mmace_sim.io import read_structures as read_labelled
+from mmace_sim.io.collection import FailedStructure, LoadedStructure, read_structures
 from mmace_sim.io.extxyz import frame_text
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.checkpoint import load_model
-from mmace_sim.workflows.checks import check_structure
-from mmace_sim.workflows.initial_moments import initial_magmoms
-from mmace_sim.workflows.journal import Journal, atoms_from_record, atoms_to_record
-from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, read_structures
+from mmace_sim.structures.checks import check_structure
+from mmace_sim.structures.initial_moments import initial_magmoms
 
 HERE = Path(__file__).parent
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from mmace_sim.architectures.paper_mmace import PaperConfig, PaperMMACE
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.model.paper_mmace import PaperConfig, PaperMMACE
 
 PARITY_DATA = Path(__file__).parent / "data" / "upstream_parity"
 PARITY_NAMES = ("one_layer_lm1", "one_layer_lm3", "two_layer_lm1")

@@ -9,7 +9,7 @@ import pytest
 SCRIPT = """
 import resource
 import torch
-from mmace_sim.allocator import keep_freed_memory
+from mmace_sim.base.allocator import keep_freed_memory
 
 torch.set_num_threads(1)
 if {keep}:

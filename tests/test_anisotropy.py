@@ -10,21 +10,21 @@ from scipy.spatial.transform import Rotation
 
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.testing import HeisenbergModel, SingleIonModel
-from mmace_sim.testing.structures import random_rotation
-from mmace_sim.workflows.anisotropy import Anisotropy
-from mmace_sim.workflows.anisotropy.directions import (
+from mmace_sim.properties.anisotropy import Anisotropy
+from mmace_sim.properties.anisotropy.directions import (
     reference_axis,
     rotation_to,
     sphere_directions,
     turned,
 )
-from mmace_sim.workflows.anisotropy.fits import fit_constants
-from mmace_sim.workflows.anisotropy.output import megajoule_per_m3, milli_ev_per_formula
-from mmace_sim.workflows.anisotropy.sensitivity import Sensitivity
-from mmace_sim.workflows.anisotropy.symmetry import DirectionSymmetry, crystal_direction, direction_symmetry
-from mmace_sim.workflows.relax import Status
-from mmace_sim.workflows.singlepoint import SinglePoint
+from mmace_sim.properties.anisotropy.fits import fit_constants
+from mmace_sim.properties.anisotropy.output import megajoule_per_m3, milli_ev_per_formula
+from mmace_sim.properties.anisotropy.sensitivity import Sensitivity
+from mmace_sim.properties.anisotropy.symmetry import DirectionSymmetry, crystal_direction, direction_symmetry
+from mmace_sim.properties.relax.relaxation import Status
+from mmace_sim.properties.singlepoint import SinglePoint
+from mmace_sim.testing import HeisenbergModel, SingleIonModel
+from mmace_sim.testing.structures import random_rotation
 
 FAST = {"magmoms": "fixed", "curve_points": 0, "directions": 40}
 QUICK = FAST | {"directions": 12}

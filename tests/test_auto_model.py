@@ -13,8 +13,8 @@ import mmace_sim as package
 from mmace_sim.errors import UnsupportedElementError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.hub.store import model_folder
-from mmace_sim.workflows import install
-from mmace_sim.workflows.choose_model import choose_model, which_model
+from mmace_sim.interop import install
+from mmace_sim.structures.model_choice import choose_model, which_model
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
 
 from mmace_sim.cli.config import RelaxConfig
 from mmace_sim.cli.inputs import prepare_run
+from mmace_sim.engine.journal import Journal
 from mmace_sim.errors import (
     MissingMomentsError,
     MomentShapeError,
@@ -21,10 +22,9 @@ from mmace_sim.errors import (
     UnsupportedElementError,
 )
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.workflows import relax_structures as relax_module
-from mmace_sim.workflows.checks import check_structure
-from mmace_sim.workflows.journal import Journal
-from mmace_sim.workflows.structures import LoadedStructure, read_structures
+from mmace_sim.io.collection import LoadedStructure, read_structures
+from mmace_sim.properties.relax import structures as relax_module
+from mmace_sim.structures.checks import check_structure
 
 IRON = [26]
 LOOSE = ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10")
@@ -115,7 +115,7 @@ def test_bad_structures(name):
 def test_unsupported_element_says_which_models_would_do(monkeypatch, tmp_path):
     path = write_tiny_model(tmp_path / "tiny.safetensors")
     monkeypatch.setattr(
-        "mmace_sim.workflows.choose_model.list_models", lambda: {"al-fe": path, "gone": tmp_path / "no"}
+        "mmace_sim.structures.model_choice.list_models", lambda: {"al-fe": path, "gone": tmp_path / "no"}
     )
     aluminium = bcc()
     aluminium.numbers[0] = 13
@@ -366,7 +366,7 @@ def test_disk_that_becomes_full_loses_nothing_that_is_finished(model, tmp_path, 
     ase.io.write(tmp_path / "a.extxyz", [bcc(), bcc(a=2.8), bcc(a=2.75)])
     arguments = ("relax", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *LOOSE)
     with monkeypatch.context() as patch:
-        patch.setattr("mmace_sim.workflows.journal.SYNC_INTERVAL", 0.0)
+        patch.setattr("mmace_sim.engine.journal.SYNC_INTERVAL", 0.0)
         patch.setattr(os, "fsync", full_disk(after))
         result = mmace_sim(*arguments)
     assert result.exit_code == 2, result.output

@@ -11,11 +11,11 @@ from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.errors import ConfigError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.properties.bain import BainMinimum, BainPath, find_minima, lowest_along_path
+from mmace_sim.properties.bain.plots import save_bain_figures
+from mmace_sim.properties.eos.birch_murnaghan import EosStatus
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
-from mmace_sim.workflows.bain import BainMinimum, BainPath, find_minima, lowest_along_path
-from mmace_sim.workflows.bain.plots import save_bain_figures
-from mmace_sim.workflows.eos.birch_murnaghan import EosStatus
 
 FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "curves.csv", "figures"}
 FCC_VOLUME = 2.5**3 / 2**0.5

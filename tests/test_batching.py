@@ -10,16 +10,16 @@ import torch
 import torch_sim as ts
 from cli_tools import bcc, molecule
 
+from mmace_sim.engine.batching import RefillingBatch, failure_message
 from mmace_sim.errors import StructureError
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.magnetic_mace import MagneticMACE
+from mmace_sim.properties.relax.structures import relax
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import memory
 from mmace_sim.torchsim.memory import available_memory, check_memory, is_out_of_memory, memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import MovingState, initialize_state, join_states
-from mmace_sim.workflows.batching import RefillingBatch, failure_message
-from mmace_sim.workflows.relax_structures import relax
 
 IMAGES = [bcc(a=2.8 + 0.01 * k) for k in range(6)]
 

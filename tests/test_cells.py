@@ -16,9 +16,9 @@ from mmace_sim.cli.app import app
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.cells import free_strains, is_open, parse_cell_mask, physical_stress, vacuum_widths
+from mmace_sim.properties.relax.relaxation import Status
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
-from mmace_sim.workflows.relax import Status
 
 CASES = Path(__file__).parent / "cases" / "start"
 LATTICE = 2.5 * 2**0.5

@@ -15,11 +15,11 @@ from mmace_sim.calculator import MMACECalculator
 from mmace_sim.errors import MissingMomentsError, UnsupportedElementError, UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.model.checkpoint import load_model
+from mmace_sim.quality.check import CheckStatus, check_model
+from mmace_sim.quality.check.curves import check_drawings
+from mmace_sim.quality.check.target import make_probe
 from mmace_sim.testing import IDENTITIES, HeisenbergModel
 from mmace_sim.testing.structures import standard_structures
-from mmace_sim.workflows.check import CheckStatus, check_model
-from mmace_sim.workflows.check.curves import check_drawings
-from mmace_sim.workflows.check.target import make_probe
 
 IRON = {"elements": [26], "r_max": 3.4}
 

@@ -6,7 +6,7 @@ import ase.io
 import pytest
 from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
-from mmace_sim.workflows.report import write_report
+from mmace_sim.report import write_report
 
 RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl"}
 FILES = {

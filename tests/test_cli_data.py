@@ -9,7 +9,7 @@ from format_files import write_cfg, write_deepmd
 from test_formats import check_first
 from training_toys import toy_frames, write_toys
 
-from mmace_sim.training.frames import frame_identity, read_frames
+from mmace_sim.io.frames import frame_identity, read_frames
 
 FILES = {"summary.json", "config.yaml", "log.txt", "figures"}
 

@@ -11,7 +11,7 @@ import yaml
 from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
 
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
-from mmace_sim.workflows.phonons import workflow as phonons_module
+from mmace_sim.properties.phonons import force_constants as phonons_module
 
 RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "finished.jsonl"}
 CRYSTAL_FILES = {"phonopy_params.yaml", "band.yaml", "total_dos.dat", "thermal_properties.yaml"}

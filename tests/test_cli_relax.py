@@ -13,8 +13,8 @@ from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny
 
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.mcif import write_mcif
-from mmace_sim.workflows import relax_structures as relax_module
-from mmace_sim.workflows.relax import Status, StructureResult
+from mmace_sim.properties.relax import structures as relax_module
+from mmace_sim.properties.relax.relaxation import Status, StructureResult
 
 LOOSE = ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10")
 FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "finished.jsonl"}

@@ -227,7 +227,7 @@ def test_force_removes_nothing_that_is_read_or_before_the_data_exist(tmp_path):
 
 def test_a_model_that_must_not_be_used_says_so(trained, tmp_path, monkeypatch):
     """On the terminal, by the exit code, in the summary and in the model file."""
-    from mmace_sim.workflows import stability
+    from mmace_sim.quality import stability
 
     folder, _ = trained
     command = [

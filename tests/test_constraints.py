@@ -13,9 +13,9 @@ import mmace_sim
 from mmace_sim import MMACECalculator
 from mmace_sim.errors import StructureError, UnsupportedConstraintError
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.structures.checks import check_structure
 from mmace_sim.testing.toys import HeisenbergModel
 from mmace_sim.torchsim import initialize_state, state_to_atoms
-from mmace_sim.workflows.checks import check_structure
 
 TILTED = np.array([1.0, 2.0, -1.0]) / np.sqrt(6)
 CONSTRAINTS = {

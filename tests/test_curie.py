@@ -8,14 +8,15 @@ from ase.build import bulk
 
 from mmace_sim.errors import OutputError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.properties.curie.from_exchange import spin_hamiltonian
+from mmace_sim.properties.curie.temperatures import Curie, CurieResult
+from mmace_sim.properties.exchange import Exchange
+from mmace_sim.sampling.chains import Chain, block_generator, replicas, run_blocks
+from mmace_sim.sampling.hamiltonian import SpinHamiltonian, SpinNetwork, color_greedily
+from mmace_sim.sampling.heatbath import HeatBath, draw_spins
+from mmace_sim.sampling.statistics import CurieStatus, points
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.curie.chains import Chain, block_generator, replicas, run_blocks
-from mmace_sim.workflows.curie.heatbath import HeatBath, draw_spins
-from mmace_sim.workflows.curie.lattice import SpinModel, SpinNetwork, color_greedily
-from mmace_sim.workflows.curie.statistics import CurieStatus, points
-from mmace_sim.workflows.curie.workflow import Curie, CurieResult
-from mmace_sim.workflows.exchange import Exchange
 
 J = 0.02
 UNIT = J / BOLTZMANN_EV_PER_K
@@ -132,7 +133,7 @@ def test_replicas_of_a_seed_are_no_chains_of_the_next():
 
 
 def test_over_relaxation_costs_no_energy():
-    model = SpinModel.from_shells(lattice("bcc"), [(2.5 * 0.75**0.5, J), (2.5, 0.4 * J)])
+    model = SpinHamiltonian.from_shells(lattice("bcc"), [(2.5 * 0.75**0.5, J), (2.5, 0.4 * J)])
     sampler = HeatBath([model.network(4)], replicas([UNIT, 2 * UNIT], 0, 1, "x"))
     sampler.advance(0, 3)
     before, spins = sampler.energies(), sampler.spins.clone()
@@ -145,7 +146,7 @@ def test_over_relaxation_costs_no_energy():
 
 def test_networks_are_the_supercells():
     """Neighbours of each shell, colors without interaction, the energy and mean field of the ordered state."""
-    model = SpinModel.from_shells(lattice("bcc"), [(2.5 * 0.75**0.5, J), (2.5, -0.5 * J)])
+    model = SpinHamiltonian.from_shells(lattice("bcc"), [(2.5 * 0.75**0.5, J), (2.5, -0.5 * J)])
     net = model.network(4)
     assert len(net) == 2 * 4**3  # the most cubic block of bcc is the cube
     assert np.isclose(net.exchange.sum(axis=1), 8 * J - 3 * J).all()
@@ -156,7 +157,7 @@ def test_networks_are_the_supercells():
     assert all((net.neighbors[net.neighbors[i]] == i).any(axis=1).all() for i in range(0, len(net), 17))
     assert color_greedily(np.array([[1, 2], [0, 2], [0, 1]])).tolist() == [0, 1, 2]
     with pytest.raises(StructureError, match="no pair"):
-        SpinModel.from_shells(lattice(), [(2.9, J)])
+        SpinHamiltonian.from_shells(lattice(), [(2.9, J)])
 
 
 def test_an_antiferromagnet_orders_like_the_ferromagnet():
@@ -164,8 +165,8 @@ def test_an_antiferromagnet_orders_like_the_ferromagnet():
     cell = bulk("Fe", "bcc", a=2.5, cubic=True)
     cell.arrays.pop("initial_magmoms", None)
     set_magmoms(cell, [2.0, -2.0])
-    anti = SpinModel.from_shells(cell, [(2.5 * 0.75**0.5, -J)])
-    ferro = SpinModel.from_shells(lattice("bcc"), [(2.5 * 0.75**0.5, J)])
+    anti = SpinHamiltonian.from_shells(cell, [(2.5 * 0.75**0.5, -J)])
+    ferro = SpinHamiltonian.from_shells(lattice("bcc"), [(2.5 * 0.75**0.5, J)])
     assert anti.mean_field_temperature == pytest.approx(ferro.mean_field_temperature)
     (a,), (b,) = (sampled([m.network(4)], [UNIT], 200)[0] for m in (anti, ferro))
     assert a.n_spins == b.n_spins
@@ -179,13 +180,13 @@ def test_an_antiferromagnet_orders_like_the_ferromagnet():
 def test_exchange_of_a_model_gives_its_network():
     model = HeisenbergModel(exchange_shells=[(2.5, J)], unit_vectors=True)
     (result,) = Exchange(model, cutoff=3.0, routes=["derivatives"], magmoms="fixed").run([lattice()])
-    found = SpinModel.from_exchange(result)
+    found = spin_hamiltonian(result)
     assert np.allclose(found.exchange, J)
     assert found.mean_field_temperature == pytest.approx(2 * UNIT)
 
 
 def test_a_chain_does_not_depend_on_its_batch_and_a_killed_run_goes_on(tmp_path):
-    model = SpinModel.from_shells(lattice(), [(2.5, J)])
+    model = SpinHamiltonian.from_shells(lattice(), [(2.5, J)])
     nets = [model.network(4), model.network(6)]
     chains = [Chain(t * UNIT, 3, "x") for t in (0.8, 1.2, 1.5, 2.0, 0.5)]
 
@@ -217,7 +218,7 @@ def test_a_chain_does_not_depend_on_its_batch_and_a_killed_run_goes_on(tmp_path)
 
 
 def test_spins_coupled_to_their_own_images_are_a_constant():
-    model = SpinModel.from_shells(lattice(), [(2.5, J), (5.0, 0.3 * J)])
+    model = SpinHamiltonian.from_shells(lattice(), [(2.5, J), (5.0, 0.3 * J)])
     large, small = model.network(5), model.network(2)  # in the small one the second shell is the spin itself
     assert small.ordered_energy == pytest.approx(large.ordered_energy)
     assert small.constant == pytest.approx(-0.9 * J)
@@ -230,14 +231,14 @@ def test_spins_coupled_to_their_own_images_are_a_constant():
 
 def test_pairs_of_small_supercells_are_merged():
     """Six neighbours of a cube of 2³ cells are three, each twice; the energy of any configuration stays."""
-    net = SpinModel.from_shells(lattice(), [(2.5, J)]).network(2)
+    net = SpinHamiltonian.from_shells(lattice(), [(2.5, J)]).network(2)
     assert net.neighbors.shape == (8, 3)
     assert np.allclose(net.exchange, 2 * J)
 
 
 def test_what_all_pairs_share_is_computed_once():
     """46,746 pairs took twelve minutes because each of them asked for the block of cells anew."""
-    model = SpinModel.from_shells(lattice("fcc"), [(2.5 * 0.5**0.5, J), (2.5, J)])
+    model = SpinHamiltonian.from_shells(lattice("fcc"), [(2.5 * 0.5**0.5, J), (2.5, J)])
     assert model.block is model.block
     net = model.network(3)
     assert net.ordered_energy == pytest.approx(-0.5 * 18 * J)

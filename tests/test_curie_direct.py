@@ -14,18 +14,18 @@ from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.model.pair_sums import PairSums
+from mmace_sim.properties.curie.temperatures import Curie
+from mmace_sim.sampling.chains import Chain, replicas, run_blocks
+from mmace_sim.sampling.correlation import autocorrelation_time
+from mmace_sim.sampling.hamiltonian import SpinHamiltonian
+from mmace_sim.sampling.heatbath import HeatBath
+from mmace_sim.sampling.hmc import HybridMonteCarlo
+from mmace_sim.sampling.local import LocalMoves
+from mmace_sim.sampling.local_energy import KeptSums, find_colors, local_energies, reach, sweep_cost
+from mmace_sim.sampling.statistics import points
+from mmace_sim.sampling.surface import Supercells, reference_signs
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.curie.chains import Chain, replicas, run_blocks
-from mmace_sim.workflows.curie.correlation import autocorrelation_time
-from mmace_sim.workflows.curie.heatbath import HeatBath
-from mmace_sim.workflows.curie.hmc import HybridMonteCarlo
-from mmace_sim.workflows.curie.lattice import SpinModel
-from mmace_sim.workflows.curie.local import LocalMoves
-from mmace_sim.workflows.curie.local_energy import KeptSums, find_colors, local_energies, reach, sweep_cost
-from mmace_sim.workflows.curie.statistics import points
-from mmace_sim.workflows.curie.surface import Supercells, reference_signs
-from mmace_sim.workflows.curie.workflow import Curie
 
 J = 0.02
 UNIT = J / BOLTZMANN_EV_PER_K
@@ -55,7 +55,7 @@ def sampled(sampler, n_equilibration, n_sweeps):
 @pytest.fixture(scope="module")
 def exact():
     """Heat bath on the toy's own exchange: the same distribution by other means."""
-    model = SpinModel.from_shells(cubic(1), [(2.5, J)])
+    model = SpinHamiltonian.from_shells(cubic(1), [(2.5, J)])
     chains = replicas([0.8 * UNIT, 2 * UNIT], 5, 20, "toy")
     sampler = HeatBath([model.network(3)], chains)
     return points(run_blocks(sampler, 30, 150), chains, sampler.sizes)[0]
@@ -291,7 +291,7 @@ def test_chains_in_one_batch_are_those_alone(tmp_path, monkeypatch):
     together = tiny_chain(model, temperatures)
     assert together.members == [(0, 1, 2)]
     found = together.advance(0, 4)
-    monkeypatch.setattr("mmace_sim.workflows.curie.local._BATCH", 16)
+    monkeypatch.setattr("mmace_sim.sampling.local._BATCH", 16)
     pairs = tiny_chain(model, temperatures)
     assert pairs.members == [(0, 1), (2,)]
     expected = pairs.advance(0, 4)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from test_curie import UNIT, J, lattice, network
 
-from mmace_sim.workflows.curie.chains import Series, replicas, run_blocks
-from mmace_sim.workflows.curie.correlation import autocorrelation_time, standard_error
-from mmace_sim.workflows.curie.estimators import crossing, estimate, peak, power_law
-from mmace_sim.workflows.curie.heatbath import HeatBath
-from mmace_sim.workflows.curie.lattice import SpinModel
-from mmace_sim.workflows.curie.statistics import CurieStatus, Point, Value, points
+from mmace_sim.properties.curie.estimators import crossing, estimate, peak, power_law
+from mmace_sim.sampling.chains import Series, replicas, run_blocks
+from mmace_sim.sampling.correlation import autocorrelation_time, standard_error
+from mmace_sim.sampling.hamiltonian import SpinHamiltonian
+from mmace_sim.sampling.heatbath import HeatBath
+from mmace_sim.sampling.statistics import CurieStatus, Point, Value, points
 
 
 def test_autocorrelation_of_a_known_process():
@@ -24,7 +24,7 @@ def test_autocorrelation_of_a_known_process():
 
 
 def test_short_and_drifting_chains_are_told():
-    model = SpinModel.from_shells(lattice(), [(2.5, J)])
+    model = SpinHamiltonian.from_shells(lattice(), [(2.5, J)])
     chains = replicas([1.44 * UNIT], 0, 1, "x")
     sampler = HeatBath([model.network(8)], chains, n_over=0)
     series = run_blocks(sampler, 0, 60)

@@ -11,11 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
-from mmace_sim.testing import HeisenbergModel
-from mmace_sim.torchsim import MagneticMaceModel, initialize_state
-from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.elastic import ElasticStatus, ElasticTensorCalculation
-from mmace_sim.workflows.elastic.symmetry import (
+from mmace_sim.properties.elastic import ElasticStatus, ElasticTensorCalculation
+from mmace_sim.properties.elastic.symmetry import (
     VOIGT,
     elastic_rotations,
     fit_constants,
@@ -24,6 +21,9 @@ from mmace_sim.workflows.elastic.symmetry import (
     sufficient_strains,
     to_mandel,
 )
+from mmace_sim.testing import HeisenbergModel
+from mmace_sim.torchsim import MagneticMaceModel, initialize_state
+from mmace_sim.units import EV_PER_A3_IN_GPA
 
 MAGNETOVOLUME = {"exchange": 0.005, "exchange_decay": 2.5, "landau": (-0.02, 0.004)}
 STRONG = {"fmax": 1e-5, "magforce_tol": 1e-6, "stress_tol": 1e-3, "max_steps": 3000}

@@ -7,13 +7,13 @@ from ase.build import bulk
 
 from mmace_sim.errors import ConfigError, UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.properties.eos import EquationOfState
+from mmace_sim.properties.eos.analysis import branches, crossings, moment_jumps
+from mmace_sim.properties.eos.birch_murnaghan import LARGEST_RESIDUAL, EosStatus, fit_birch_murnaghan
+from mmace_sim.properties.eos.plots import save_eos_figures
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.eos import EquationOfState
-from mmace_sim.workflows.eos.analysis import branches, crossings, moment_jumps
-from mmace_sim.workflows.eos.birch_murnaghan import LARGEST_RESIDUAL, EosStatus, fit_birch_murnaghan
-from mmace_sim.workflows.eos.plots import save_eos_figures
 
 MAGNETOVOLUME = {"exchange": 0.005, "exchange_decay": 2.5, "landau": (-0.02, 0.004)}
 

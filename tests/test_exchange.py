@@ -8,12 +8,12 @@ from ase.build import bulk
 
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.properties.exchange import Exchange
+from mmace_sim.properties.exchange.magnons import spin_stiffness, spin_waves, stiffness
+from mmace_sim.properties.relax.relaxation import Status
+from mmace_sim.structures.spin_lattice import find_pairs, spin_lattice
 from mmace_sim.testing import HeisenbergModel, TensorExchangeModel
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.exchange import Exchange
-from mmace_sim.workflows.exchange.lattice import find_pairs, spin_lattice
-from mmace_sim.workflows.exchange.magnons import spin_stiffness, spin_waves, stiffness
-from mmace_sim.workflows.relax import Status
 
 A = 2.87
 SHELLS = [(np.sqrt(3) / 2 * A, 0.030), (A, 0.012), (np.sqrt(2) * A, -0.004)]

@@ -10,12 +10,12 @@ from test_exchange import crystal_without_symmetry, iron
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.derivatives import evaluate
+from mmace_sim.properties.exchange import Exchange
+from mmace_sim.properties.exchange.hessian import transverse_frame
+from mmace_sim.properties.relax.relaxation import Status
+from mmace_sim.structures.lattice_points import cell_points
 from mmace_sim.testing import HeisenbergModel, SpinModel
 from mmace_sim.testing.toys import shell_sum
-from mmace_sim.workflows.exchange import Exchange
-from mmace_sim.workflows.exchange.hessian import transverse_frame
-from mmace_sim.workflows.order.lattices import cell_points
-from mmace_sim.workflows.relax import Status
 
 A = 2.5
 J, B = 0.03, 0.004

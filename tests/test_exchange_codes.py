@@ -10,10 +10,10 @@ from test_exchange_files import field, model_energy
 
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.properties.exchange import Exchange
+from mmace_sim.properties.exchange.files import spirit_files
+from mmace_sim.properties.exchange.magnons import spin_waves
 from mmace_sim.testing import HeisenbergModel, SpinModel, TensorExchangeModel
-from mmace_sim.workflows.exchange import Exchange
-from mmace_sim.workflows.exchange.files import spirit_files
-from mmace_sim.workflows.exchange.magnons import spin_waves
 
 
 def up(_):

@@ -8,15 +8,15 @@ from test_exchange_files import EV, MRY, numbers, read_spirit, read_tb2j, read_u
 
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
-from mmace_sim.testing import HeisenbergModel, TensorExchangeModel
-from mmace_sim.workflows.exchange import Exchange
-from mmace_sim.workflows.exchange.files import (
+from mmace_sim.properties.exchange import Exchange
+from mmace_sim.properties.exchange.files import (
     spirit_files,
     tb2j_text,
     uppasd_files,
     vampire_files,
     write_exchange_files,
 )
+from mmace_sim.testing import HeisenbergModel, TensorExchangeModel
 
 TURN = Rotation.from_euler("xyz", (20, 35, -50), degrees=True).as_matrix()
 SIDES = np.diag([2.6, 2.9, 3.3])

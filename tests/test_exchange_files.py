@@ -6,9 +6,8 @@ from ase.build import bulk
 from test_exchange import SHELLS, A, crystal_without_symmetry, iron
 
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.testing import HeisenbergModel, TensorExchangeModel
-from mmace_sim.workflows.exchange import Exchange
-from mmace_sim.workflows.exchange.files import (
+from mmace_sim.properties.exchange import Exchange
+from mmace_sim.properties.exchange.files import (
     orthogonal_cell,
     spirit_files,
     tb2j_text,
@@ -16,6 +15,7 @@ from mmace_sim.workflows.exchange.files import (
     vampire_files,
     write_exchange_files,
 )
+from mmace_sim.testing import HeisenbergModel, TensorExchangeModel
 
 EV = 1.602176634e-19
 MRY = 13.605693e-3

@@ -17,12 +17,13 @@ from mmace_sim.cli.finetune import parse_energies
 from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.io.frames import read_frames
 from mmace_sim.model.checkpoint import load_all_heads, load_model
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.training.config import load_train_config
 from mmace_sim.training.evaluate import evaluate_files
-from mmace_sim.training.finetune import finetune, load_finetune_config, write_start, zero_shift
-from mmace_sim.training.frames import read_frames
+from mmace_sim.training.finetune import finetune, load_finetune_config, write_start
+from mmace_sim.training.finetune_zero import zero_shift
 from mmace_sim.training.replay import ReplayConfig, distort, label, write_frames
 from mmace_sim.training.trainer import train
 

@@ -28,9 +28,9 @@ from training_toys import toy_frames, write_toys
 
 from mmace_sim.errors import DataError
 from mmace_sim.io import database
+from mmace_sim.io.frames import file_sha256, frame_identity, read_frames
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.vasp import spin_axes
-from mmace_sim.training.frames import file_sha256, frame_identity, read_frames
 
 
 def check_first(frame, *, labels=("energy", "forces", "stress", "magforces"), atol=1e-6):

@@ -14,9 +14,9 @@ from mmace_sim.errors import ConfigError, ModelFileError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.hub import download as transfer
+from mmace_sim.interop.foundation import FoundationFile, find_foundation, from_foundation
 from mmace_sim.model.checkpoint import load_model, save_model
 from mmace_sim.model.derivatives import evaluate
-from mmace_sim.model.foundation import FoundationFile, find_foundation, from_foundation
 from mmace_sim.testing import MagneticModelConformance
 
 AGNOSTIC = "RealAgnosticInteractionBlock"

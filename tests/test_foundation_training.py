@@ -6,12 +6,12 @@ import torch
 from foundation_tools import mace_results, write_mace
 from training_toys import E0, toy_frames, write_toys
 
+from mmace_sim.architectures.foundation_mmace import FoundationMMACE
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
-from mmace_sim.model.foundation_mmace import FoundationMMACE
 from mmace_sim.training.config import load_train_config
 from mmace_sim.training.setup import build_model, complete_model_config, cutoff_of, read_split
 from mmace_sim.training.trainer import prepare, train
@@ -61,7 +61,7 @@ def test_before_the_first_step_only_energies_of_atoms_are_fitted(foundation, tmp
 
 
 def test_the_file_is_read_once_and_given_energies_of_atoms_are_held(foundation, tmp_path, monkeypatch):
-    from mmace_sim.model import foundation as module
+    from mmace_sim.interop import foundation as module
 
     path, _ = foundation
     reads = []

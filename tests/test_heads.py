@@ -6,6 +6,7 @@ import pytest
 import torch
 from ase.build import bulk
 
+from mmace_sim.architectures.paper_mmace import PaperConfig, PaperMMACE
 from mmace_sim.errors import ModelFileError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
@@ -14,7 +15,6 @@ from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.heads import with_heads
 from mmace_sim.model.magnetic_mace import MagneticMACE
-from mmace_sim.model.paper_mmace import PaperConfig, PaperMMACE
 
 TINY = {"hidden_irreps": "4x0e", "radial_mlp": [8], "r_max": 3.5, "max_ell": 2, "num_interactions": 1}
 

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from mmace_sim.cli.app import app
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.properties.md import MolecularDynamics
+from mmace_sim.properties.phonons import Phonons
+from mmace_sim.structures.model_choice import which_model
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
-from mmace_sim.workflows.choose_model import which_model
-from mmace_sim.workflows.md import MolecularDynamics
-from mmace_sim.workflows.phonons import Phonons
 
 CASES = Path(__file__).parent / "cases" / "start"
 

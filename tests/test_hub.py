@@ -17,9 +17,9 @@ from mmace_sim.hub import download as transfer
 from mmace_sim.hub.catalogue import BUILT_IN, RemoteModel, read_catalogue, read_catalogue_file
 from mmace_sim.hub.foundations import fetch_foundation, foundation
 from mmace_sim.hub.store import installed_models, model_folder
+from mmace_sim.interop.install import add_model, get_model
 from mmace_sim.model.checkpoint import load_model, read_metadata
 from mmace_sim.model.registry import resolve_model
-from mmace_sim.workflows.install import add_model, get_model
 
 
 class Server(ThreadingHTTPServer):

@@ -11,7 +11,10 @@ ROOT = Path(mmace_sim.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 400
 
-BASE = {"allocator", "errors", "files", "keys", "plots", "signals", "text", "typing", "units", "yamlfile"}
+BASE = {"base", "errors", "files", "plots", "typing", "units"}
+_MODEL = BASE | {"nn", "graph", "hub", "model", "architectures"}
+_TORCHSIM = _MODEL | {"io", "torchsim", "calculator", "testing"}
+_PROPERTIES = _TORCHSIM | {"interop", "structures", "engine", "sampling", "properties"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "nn": BASE,
@@ -19,17 +22,24 @@ MAY_IMPORT = {
     "io": BASE | {"graph"},
     "hub": BASE,
     "model": BASE | {"nn", "graph", "hub"},
-    "torchsim": BASE | {"nn", "graph", "model", "io"},
+    "architectures": BASE | {"nn", "graph", "model"},
     "calculator": BASE | {"nn", "graph", "model"},
     "ase_plugin": BASE,
-    "testing": BASE | {"nn", "graph", "model", "torchsim", "calculator"},
-    "workflows": BASE | {"nn", "graph", "hub", "io", "model", "torchsim", "calculator", "testing"},
-    "training": BASE | {"nn", "graph", "io", "model"},
-    "cli": BASE | {"nn", "graph", "hub", "io", "model", "torchsim", "calculator", "workflows", "training"},
+    "torchsim": BASE | {"nn", "graph", "model", "io"},
+    "testing": _MODEL - {"hub", "architectures"} | {"torchsim", "calculator"},
+    "interop": _MODEL | {"testing"},
+    "structures": BASE | {"graph", "hub", "io", "model", "torchsim"},
+    "engine": BASE | {"graph", "io", "structures", "torchsim"},
+    "sampling": BASE | {"graph", "model", "structures", "torchsim"},
+    "properties": _PROPERTIES - {"interop", "architectures"},
+    "training": _MODEL | {"io", "interop"},
+    "quality": _PROPERTIES - {"interop", "architectures"},
+    "report": BASE | {"graph", "io", "structures", "engine"},
+    "cli": _PROPERTIES | {"training", "quality", "report"},
 }
 """Layer: the layers below it (each layer may import itself)."""
 
-MACE_FILES = {"nn", "model/from_mace.py"}
+MACE_FILES = {"nn", "interop/from_mace.py"}
 """Where mace-torch may be imported, so that it can be replaced in one place."""
 
 

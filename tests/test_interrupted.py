@@ -12,15 +12,15 @@ import pytest
 from ase.build import bulk
 from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
+from mmace_sim.base.signals import Interrupted, deferred, exit_code, interruptible
 from mmace_sim.cli import progress as progress_module
 from mmace_sim.cli.progress import INTERVAL_VARIABLE, Heartbeat
+from mmace_sim.engine import checkpoint as checkpoint_module
+from mmace_sim.engine.checkpoint import BatchCheckpoint
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
-from mmace_sim.signals import Interrupted, deferred, exit_code, interruptible
+from mmace_sim.properties.relax.relaxation import Relaxation
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
-from mmace_sim.workflows import checkpoint as checkpoint_module
-from mmace_sim.workflows.checkpoint import BatchCheckpoint
-from mmace_sim.workflows.relax import Relaxation
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 TIGHT = {"fmax": 1e-4, "stress_tol": 1e-3, "magforce_tol": 1e-5, "max_steps": 1000, "max_batch_atoms": 12}
@@ -240,8 +240,8 @@ def test_relax_keeps_what_is_under_way(model, inputs, tmp_path, monkeypatch, num
 
 KILLED = """
 import os, signal, sys
-from mmace_sim.workflows import checkpoint
-from mmace_sim.workflows.relax import Relaxation
+from mmace_sim.engine import checkpoint
+from mmace_sim.properties.relax.relaxation import Relaxation
 checkpoint.INTERVAL = 0.0
 step, count = Relaxation._step, iter(range(8))
 def killed(self, state):

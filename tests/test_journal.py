@@ -12,14 +12,14 @@ from cli_tools import bcc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmace_sim.errors import OutputError
-from mmace_sim.workflows.journal import (
+from mmace_sim.engine.journal import (
     Journal,
     atoms_from_record,
     atoms_to_record,
     fingerprint,
     read_journal,
 )
+from mmace_sim.errors import OutputError
 
 ASE_ARRAY = '{"__ndarray__": [[1000000000000], "float64", [1]]}'
 """What ASE's decoder takes for an array of 7 TiB."""

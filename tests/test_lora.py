@@ -6,13 +6,13 @@ import pytest
 import torch
 from ase.build import bulk
 
+from mmace_sim.architectures.paper_mmace import PaperConfig, PaperMMACE
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.magnetic_mace import MagneticMACE
-from mmace_sim.model.paper_mmace import PaperConfig, PaperMMACE
 from mmace_sim.training.lora import add_adapters, freeze_parts, merge_adapters, part_names
 
 TINY = {"atomic_numbers": [26], "hidden_irreps": "4x0e+4x1o", "radial_mlp": [8], "r_max": 3.5, "max_ell": 2}

@@ -3,7 +3,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from mmace_sim.workflows.magnetic_order import MagneticOrder, classify_order, magnetic_symmetry
+from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order, magnetic_symmetry
 
 X, Y, Z = np.eye(3)
 

@@ -6,7 +6,7 @@ from ase.build import bulk
 
 from mmace_sim.errors import ConfigError, MissingMomentsError, StructureError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
-from mmace_sim.workflows.magnetic_states import magnetic_state
+from mmace_sim.structures.magnetic_states import magnetic_state
 
 
 def plain(*args, **kwargs):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmace_sim.errors import StructureError
-from mmace_sim.workflows.structures import read_structures
+from mmace_sim.io.collection import read_structures
 
 TEXT = (Path(__file__).parents[1] / "examples" / "structures" / "fcc_afmd.mcif").read_text()
 SECOND = "2 -x+1/2,-y+1/2,-z+1/4,+1"

@@ -8,15 +8,15 @@ import torch
 from ase.build import bulk
 from ase.constraints import FixAtoms
 
+from mmace_sim.engine.output import GOOD
 from mmace_sim.errors import OutputError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.properties.md import MDStatus, MolecularDynamics
+from mmace_sim.properties.md.averages import averages, energy_drift
+from mmace_sim.properties.md.files import SimulationFiles
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.md import MDStatus, MolecularDynamics
-from mmace_sim.workflows.md.averages import averages, energy_drift
-from mmace_sim.workflows.md.files import SimulationFiles
-from mmace_sim.workflows.output import GOOD
 
 TOY = HeisenbergModel(exchange=0.01, exchange_decay=1.5, landau=(-0.3, 0.05))
 

@@ -8,21 +8,21 @@ from ase import Atoms
 from ase.build import bulk
 
 import mmace_sim
+from mmace_sim.base.quantities import TORCHSIM_MAGMOMS
 from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
-from mmace_sim.keys import TORCHSIM_MAGMOMS
+from mmace_sim.properties.moments import MomentSearch, minimize_moments
+from mmace_sim.properties.moments.plots import save_moment_figures
+from mmace_sim.properties.moments.relax import MomentRelaxation
+from mmace_sim.properties.moments.starts import free_moments, random_moments, random_starts
+from mmace_sim.properties.order import OrderStatus
+from mmace_sim.properties.relax.relaxation import Status
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim.lbfgs import moment_lbfgs_init, moment_lbfgs_step
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import initialize_state
 from mmace_sim.torchsim.zeeman import ZeemanModel
 from mmace_sim.units import BOHR_MAGNETON_EV_PER_T
-from mmace_sim.workflows.moments import MomentSearch, minimize_moments
-from mmace_sim.workflows.moments.plots import save_moment_figures
-from mmace_sim.workflows.moments.relax import MomentRelaxation
-from mmace_sim.workflows.moments.starts import free_moments, random_moments, random_starts
-from mmace_sim.workflows.order import OrderStatus
-from mmace_sim.workflows.relax import Status
 
 J = 0.02
 """|J'| in eV: E = +J Σ_pairs s_i·s_j over unique nearest neighbours is an antiferromagnet."""

@@ -7,13 +7,13 @@ from ase.build import bulk
 
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.properties.order import OrderSearch, OrderStatus
+from mmace_sim.properties.order.axes import best_rotation, magnetic_primitive
+from mmace_sim.properties.order.plots import save_order_figure
+from mmace_sim.properties.order.states import keeps_order, same_state, state_fingerprint
+from mmace_sim.structures.magnetic_order import MagneticOrder
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
-from mmace_sim.workflows.magnetic_order import MagneticOrder
-from mmace_sim.workflows.order import OrderSearch, OrderStatus
-from mmace_sim.workflows.order.axes import best_rotation, magnetic_primitive
-from mmace_sim.workflows.order.plots import save_order_figure
-from mmace_sim.workflows.order.states import keeps_order, same_state, state_fingerprint
 
 D = 2.5
 """Distance between nearest neighbours, in Å."""

@@ -9,10 +9,10 @@ import yaml
 from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 
 from mmace_sim.cli.order_run import _rank
-from mmace_sim.workflows.order import RelaxedOrder
-from mmace_sim.workflows.order.starts import OrderStart
-from mmace_sim.workflows.relax import Status
-from mmace_sim.workflows.structures import read_structures
+from mmace_sim.io.collection import read_structures
+from mmace_sim.properties.order import RelaxedOrder
+from mmace_sim.properties.order.starts import OrderStart
+from mmace_sim.properties.relax.relaxation import Status
 
 FILES = {
     "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "structures", "figures"

@@ -12,9 +12,9 @@ from ase.spacegroup import crystal
 
 from mmace_sim.errors import MissingMomentsError, UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
-from mmace_sim.workflows.magnetic_order import MagneticOrder, magnetic_symmetry
-from mmace_sim.workflows.order.enumeration import enumerate_collinear
-from mmace_sim.workflows.order.lattices import hermite_normal_forms
+from mmace_sim.properties.order.enumeration import enumerate_collinear
+from mmace_sim.structures.lattice_points import hermite_normal_forms
+from mmace_sim.structures.magnetic_order import MagneticOrder, magnetic_symmetry
 
 
 def with_moments(atoms, moment=2.5):

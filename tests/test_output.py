@@ -12,18 +12,18 @@ from cli_tools import bcc, molecule
 from mmace_sim.cli.config import RelaxConfig, dump_config, load_config
 from mmace_sim.cli.run_dir import finished_records, log_to
 from mmace_sim.cli.tables import print_results
-from mmace_sim.errors import ConfigError, OutputError
-from mmace_sim.graph.atoms import get_magmoms
-from mmace_sim.workflows.journal import (
+from mmace_sim.engine.journal import (
     Journal,
     atoms_from_record,
     atoms_to_record,
     fingerprint,
     read_journal,
 )
-from mmace_sim.workflows.output import failed_entry, output_atoms, summary_entry, write_summary
-from mmace_sim.workflows.structure_files import write_structures
-from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, read_structures
+from mmace_sim.engine.output import failed_entry, output_atoms, summary_entry, write_summary
+from mmace_sim.errors import ConfigError, OutputError
+from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.io.collection import FailedStructure, LoadedStructure, read_structures
+from mmace_sim.io.writing import write_structures
 
 
 def finished(before=None, after=None, status="converged"):

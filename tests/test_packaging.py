@@ -11,8 +11,8 @@ import pytest
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms
-from mmace_sim.workflows.magnetic_order import MagneticOrder, classify_order
-from mmace_sim.workflows.structures import load_structures
+from mmace_sim.io.collection import load_structures
+from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,21 +13,21 @@ from training_toys import E0, write_toys
 from typer.testing import CliRunner
 from upstream_pickles import write_checkpoint
 
+from mmace_sim.architectures.paper_mmace import PaperMMACE
 from mmace_sim.calculator import MMACECalculator
 from mmace_sim.cli.app import app
 from mmace_sim.errors import ConfigError, ModelFileError, PhysicsWarning
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.interop.convert import convert
+from mmace_sim.interop.unpickle import read_pickled_module
+from mmace_sim.interop.upstream_file import read_upstream_file
 from mmace_sim.model.checkpoint import load_model
-from mmace_sim.model.paper_mmace import PaperMMACE
-from mmace_sim.model.unpickle import read_pickled_module
-from mmace_sim.model.upstream_file import read_upstream_file
+from mmace_sim.properties.relax.structures import relax
 from mmace_sim.testing import assert_model_calculator_consistency, random_structure
 from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.training.config import load_train_config
 from mmace_sim.training.evaluate import evaluate_files
 from mmace_sim.training.trainer import train
-from mmace_sim.workflows.convert import convert
-from mmace_sim.workflows.relax_structures import relax
 
 EXTENSIONS = "mace.modules.extensions"
 SCF = ("MagneticSCFMACE", "magmom_mace")

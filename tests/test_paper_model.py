@@ -6,10 +6,10 @@ import torch
 from ase import Atoms
 from paper_tools import random_paper_model
 
+from mmace_sim.architectures.paper_mmace import PaperConfig
+from mmace_sim.architectures.paper_moments import SATURATION_ONSET, saturate_outside
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
-from mmace_sim.model.paper_mmace import PaperConfig
-from mmace_sim.nn.paper_moments import SATURATION_ONSET, saturate_outside
 from mmace_sim.testing import random_structure
 from mmace_sim.testing.identities import IDENTITIES, measure_identities
 

@@ -13,9 +13,9 @@ from paper_tools import (
 
 from mmace_sim.errors import ModelFileError
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.interop.from_mace import from_upstream
 from mmace_sim.model.checkpoint import load_model, save_model
 from mmace_sim.model.derivatives import evaluate
-from mmace_sim.model.from_mace import from_upstream
 
 RELATIVE = 1e-9
 

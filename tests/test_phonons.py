@@ -16,13 +16,13 @@ import mmace_sim
 from mmace_sim.errors import MissingMomentsError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.properties.phonons import Phonons, force_constants, phonopy_forces
+from mmace_sim.properties.phonons import force_constants as phonons_module
+from mmace_sim.properties.phonons.bands import band_path
+from mmace_sim.properties.phonons.cells import collinear_or_vectors, make_phonopy, supercells
+from mmace_sim.properties.relax.relaxation import Status
+from mmace_sim.structures.supercells import choose_supercell, parse_supercell
 from mmace_sim.testing import HeisenbergModel
-from mmace_sim.workflows.phonons import Phonons, force_constants, phonopy_forces
-from mmace_sim.workflows.phonons import workflow as phonons_module
-from mmace_sim.workflows.phonons.bands import band_path
-from mmace_sim.workflows.phonons.cells import collinear_or_vectors, make_phonopy, supercells
-from mmace_sim.workflows.relax import Status
-from mmace_sim.workflows.supercells import choose_supercell, parse_supercell
 
 THZ = np.sqrt(units._e / units._amu) * 1e10 / (2 * np.pi) / 1e12  # 1 u on 1 eV/Å²
 MASS = 55.845

@@ -25,8 +25,8 @@ def test_phonopy_recipe_gives_known_frequencies():
     from phonopy import Phonopy
     from phonopy.structure.atoms import PhonopyAtoms
 
+    from mmace_sim.properties.phonons import phonopy_forces
     from mmace_sim.testing import HeisenbergModel
-    from mmace_sim.workflows.phonons import phonopy_forces
 
     toy = HeisenbergModel()
     depth, stiffness, distance = toy.morse

@@ -8,15 +8,15 @@ from ase.build import bulk
 from ase.units import Hartree, Rydberg
 
 from mmace_sim.errors import DataError
+from mmace_sim.io.frames import Frame, FrameSet, read_frames
 from mmace_sim.model.derivatives import evaluate
+from mmace_sim.quality.preflight import Severity, check_data
+from mmace_sim.quality.preflight.exchange import fit_exchange
+from mmace_sim.quality.preflight.pairs import arc_work, close_pairs
+from mmace_sim.quality.preflight.splits import fingerprint, is_same
+from mmace_sim.quality.preflight.work import fit_work
 from mmace_sim.testing.toys import HeisenbergModel
 from mmace_sim.training.dataset import GraphDataset, collate
-from mmace_sim.training.frames import Frame, FrameSet, read_frames
-from mmace_sim.training.preflight import Severity, check_data
-from mmace_sim.training.preflight.exchange import fit_exchange
-from mmace_sim.training.preflight.pairs import arc_work, close_pairs
-from mmace_sim.training.preflight.splits import fingerprint, is_same
-from mmace_sim.training.preflight.work import fit_work
 
 NIO = Path(__file__).parents[2] / "shared" / "data" / "nio_deltaspin"
 

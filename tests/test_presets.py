@@ -4,8 +4,8 @@ import pytest
 from cli_tools import mmace_sim
 from training_toys import write_toys
 
+from mmace_sim.architectures.paper_mmace import PaperConfig
 from mmace_sim.errors import ConfigError
-from mmace_sim.model.paper_mmace import PaperConfig
 from mmace_sim.training.config import load_train_config
 from mmace_sim.training.presets import presets
 

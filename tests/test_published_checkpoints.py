@@ -16,10 +16,10 @@ from mmace_sim.cli.app import app
 from mmace_sim.errors import ModelFileError, PhysicsWarning, StructureError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.interop.from_mace import from_upstream
+from mmace_sim.interop.upstream_file import read_upstream_file
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
-from mmace_sim.model.from_mace import from_upstream
-from mmace_sim.model.upstream_file import read_upstream_file
 
 DATA = Path(__file__).parent / "data" / "upstream_kinds"
 KINDS = sorted(path.stem for path in DATA.glob("*.npz"))
@@ -223,8 +223,8 @@ class TestMoments:
             atoms.get_potential_energy()
 
     def test_it_fails_one_structure_of_a_batch(self, model, atoms):
-        from mmace_sim.workflows.relax import Status
-        from mmace_sim.workflows.relax_structures import relax
+        from mmace_sim.properties.relax.relaxation import Status
+        from mmace_sim.properties.relax.structures import relax
 
         beyond = atoms.copy()
         set_magmoms(beyond, np.full((len(atoms), 3), 9.0))
@@ -244,8 +244,8 @@ class TestMoments:
         assert torch.isfinite(energy).tolist() == [True, False]
 
     def test_starts_stay_below(self, model):
-        from mmace_sim.workflows.initial_moments import initial_magmoms
-        from mmace_sim.workflows.moment_range import largest_moments
+        from mmace_sim.structures.initial_moments import initial_magmoms
+        from mmace_sim.structures.moment_range import largest_moments
 
         atoms = Atoms("FeMnO", positions=np.eye(3) * 2)
         for how in ("high-spin", "random:3"):

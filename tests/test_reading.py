@@ -21,10 +21,10 @@ from format_files import MAGMOMS, oszicar, outcar
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms, set_magmoms
+from mmace_sim.io.collection import FailedStructure, load_structures, read_structures
+from mmace_sim.io.frames import read_frames
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.torchsim.state import as_atoms
-from mmace_sim.training.frames import read_frames
-from mmace_sim.workflows.structures import FailedStructure, load_structures, read_structures
 
 CASES = Path(__file__).parent / "cases" / "readers"
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}

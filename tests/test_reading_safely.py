@@ -19,8 +19,8 @@ from ase.build import bulk
 
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
-from mmace_sim.training.frames import read_frames
-from mmace_sim.workflows.structures import FailedStructure, load_structures, read_structures
+from mmace_sim.io.collection import FailedStructure, load_structures, read_structures
+from mmace_sim.io.frames import read_frames
 
 MODULE = "planted_by_a_structure_file"
 
@@ -300,8 +300,8 @@ def test_moments_beyond_any_meaning(tmp_path, size):
 
 @pytest.mark.parametrize("number", [0, -26, 119, 300])
 def test_numbers_that_are_no_elements_are_refused_at_every_door(number):
+    from mmace_sim.structures.checks import check_structure
     from mmace_sim.torchsim import initialize_state
-    from mmace_sim.workflows.checks import check_structure
 
     atoms = bcc()
     atoms.numbers[1] = number

@@ -9,10 +9,10 @@ from ase.build import bulk
 import mmace_sim
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.properties.relax.relaxation import Status
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.relax import Status
 
 
 def fcc(a=3.6, seed=1, moment=(0.2, 0.1, 1.9)):

@@ -9,9 +9,9 @@ import pytest
 from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
 
 from mmace_sim.errors import OutputError
-from mmace_sim.workflows.report import MAX_BYTES, write_report
-from mmace_sim.workflows.report.pictures import MAX_ATOMS, structure_svg
-from mmace_sim.workflows.report.values import nested_tables, show, show_text, unit_of
+from mmace_sim.report import MAX_BYTES, write_report
+from mmace_sim.report.pictures import MAX_ATOMS, structure_svg
+from mmace_sim.report.values import nested_tables, show, show_text, unit_of
 
 EVIL = '<script>alert("x")</script>&.extxyz'
 VOID = {"meta", "img", "br", "hr", "input", "link"}

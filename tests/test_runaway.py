@@ -13,11 +13,11 @@ from ase.io import read
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.model.data_range import data_range
+from mmace_sim.properties.relax.relaxation import Status
+from mmace_sim.properties.relax.runaway import CROWDED_MARGIN, ENERGY_MARGIN, EnergyFloor
+from mmace_sim.structures.checks import check_geometry, closest_pair
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
-from mmace_sim.workflows.checks import check_geometry, closest_pair
-from mmace_sim.workflows.relax import Status
-from mmace_sim.workflows.runaway import CROWDED_MARGIN, ENERGY_MARGIN, EnergyFloor
 
 CASES = Path(__file__).parent / "cases" / "start"
 E0 = -8.0

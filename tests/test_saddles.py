@@ -7,9 +7,9 @@ from ase.build import bulk
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.properties.relax.relaxation import Relaxation, Status
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
-from mmace_sim.workflows.relax import Relaxation, Status
 
 A, B, J, Z = -0.4, 0.05, 0.02, 12
 FIXED = {"relax_positions": False, "relax_cell": False}

@@ -9,10 +9,10 @@ from ase.build import bulk
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.model.derivatives import evaluate
+from mmace_sim.properties.relax.relaxation import Status
+from mmace_sim.properties.singlepoint import SinglePoint
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel, initialize_state
-from mmace_sim.workflows.relax import Status
-from mmace_sim.workflows.singlepoint import SinglePoint
 
 
 class Counting(MagneticMaceModel):

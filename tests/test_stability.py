@@ -12,7 +12,7 @@ from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.nn.moments import moment_basis
-from mmace_sim.workflows.stability import LEAST_FALL, check_stability
+from mmace_sim.quality.stability import LEAST_FALL, check_stability
 
 
 def crystals(n=3):

@@ -9,9 +9,9 @@ from training_toys import TINY_MODEL, toy_frame, write_toys
 
 from mmace_sim.errors import DataError
 from mmace_sim.io.database import atoms_to_row, write_database
+from mmace_sim.io.frames import read_frames
 from mmace_sim.training.config import DataConfig, LabelKeys, TrainConfig
 from mmace_sim.training.dataset import GraphDataset, make_loader
-from mmace_sim.training.frames import read_frames
 from mmace_sim.training.setup import describe_split, read_split
 from mmace_sim.training.stream import StoredFrames, open_frames
 from mmace_sim.training.stream_summary import elements_of, sample, select, summarize

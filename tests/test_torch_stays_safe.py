@@ -27,7 +27,7 @@ atoms.calc = MMACECalculator(model=model)
 atoms.get_potential_energy()
 assert not {"mace", "e3nn"} & set(sys.modules), "mace or e3nn was imported"
 
-from mmace_sim.model.from_mace import download_foundation
+from mmace_sim.interop.from_mace import download_foundation
 
 try:
     download_foundation("no such name")

@@ -10,10 +10,10 @@ import yaml
 from ase.io import write
 from training_toys import TINY_MODEL, toy_frames
 
+from mmace_sim.io.frames import read_frames
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.training.config import load_train_config
 from mmace_sim.training.dataset import GraphDataset
-from mmace_sim.training.frames import read_frames
 from mmace_sim.training.sampling import ShareSampler, count_labelled, share_loader
 from mmace_sim.training.trainer import train
 

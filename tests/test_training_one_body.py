@@ -3,11 +3,11 @@ import pytest
 import torch
 from training_toys import TINY_MODEL, toy_frames
 
+from mmace_sim.io.frames import read_frames
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.model.reference import WALL_EV
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.frames import read_frames
 from mmace_sim.training.one_body_plot import (
     binned,
     longitudinal_forces,

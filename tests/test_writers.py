@@ -15,15 +15,15 @@ from ase.constraints import FixAtoms
 from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
 from typer.testing import CliRunner
 
+from mmace_sim.base.text import PLAIN_TEXT, json_text, plain, printable
 from mmace_sim.cli import relax_run, runs
 from mmace_sim.cli.app import app
 from mmace_sim.cli.tables import print_results
+from mmace_sim.engine.output import entry_head, write_csv
 from mmace_sim.files import write_text
+from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.io.extxyz import frame_text, frames_text
-from mmace_sim.text import PLAIN_TEXT, json_text, plain, printable
-from mmace_sim.workflows.output import entry_head, write_csv
-from mmace_sim.workflows.structure_files import file_names, write_structures
-from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
+from mmace_sim.io.writing import file_names, write_structures
 
 CASES = Path(__file__).parent / "cases" / "structures"
 ASE_ARRAY = '_JSON {"__ndarray__": [[1000000000000], "float64", [1]]}'

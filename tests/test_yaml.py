@@ -6,8 +6,8 @@ import yaml
 from cli_tools import bcc, mmace_sim, write_tiny_model
 from training_toys import TINY_MODEL, write_toys
 
+from mmace_sim.base.yamlfile import read_yaml
 from mmace_sim.errors import ConfigError
-from mmace_sim.yamlfile import read_yaml
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)

@@ -1,7 +1,7 @@
 """Write the parts of the documentation that would otherwise repeat the code.
 
-Quantities come from ``mmace_sim.keys``, commands from the command line's own help, model and training options
-from their configuration classes. The files go to ``docs/generated`` and are included by the pages.
+Quantities come from ``mmace_sim.base.quantities``, commands from their own help, options of models and training from
+their configuration classes. The files go to ``docs/generated`` and are included by the pages.
 """
 
 import ast
@@ -34,7 +34,7 @@ def code(text: str | None) -> str:
 
 def quantities() -> str:
     """Table of every quantity: name, shape, unit, symmetry and its name in each host."""
-    from mmace_sim.keys import QUANTITIES
+    from mmace_sim.base.quantities import QUANTITIES
 
     sign = {1: "even", -1: "odd"}
     rows = [
@@ -105,7 +105,7 @@ def model_config() -> str:
 
 def paper_config() -> str:
     """Hyper-parameters of the published architecture."""
-    from mmace_sim.model.paper_mmace import PaperConfig
+    from mmace_sim.architectures.paper_mmace import PaperConfig
 
     return table(["Field", "Default", "Meaning"], config_table(PaperConfig))
 
@@ -155,7 +155,7 @@ SUMMARY_KEYS = {
 
 def summary_keys() -> str:
     """Keys of the entries of a summary, with units; fails if the code has a key that is not described here."""
-    from mmace_sim.workflows.output import CSV_COLUMNS, UNITS
+    from mmace_sim.engine.output import CSV_COLUMNS, UNITS
 
     undescribed = {*CSV_COLUMNS, *UNITS} - set(SUMMARY_KEYS)
     if undescribed:

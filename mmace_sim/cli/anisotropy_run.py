@@ -12,9 +12,9 @@ from mmace_sim.cli.config import RunConfig, split_list
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.plots import save_figure
-from mmace_sim.workflows.anisotropy import Anisotropy, AnisotropyResult
-from mmace_sim.workflows.anisotropy.host import spin_orbit_host
-from mmace_sim.workflows.anisotropy.output import (
+from mmace_sim.properties.anisotropy import Anisotropy, AnisotropyResult
+from mmace_sim.properties.anisotropy.host import spin_orbit_host
+from mmace_sim.properties.anisotropy.output import (
     ANISOTROPY_COLUMNS,
     ANISOTROPY_UNITS,
     SENSITIVITY_COLUMNS,
@@ -24,7 +24,7 @@ from mmace_sim.workflows.anisotropy.output import (
     sensitivity_entry,
     write_anisotropy,
 )
-from mmace_sim.workflows.anisotropy.sensitivity import Sensitivity, SensitivityResult
+from mmace_sim.properties.anisotropy.sensitivity import Sensitivity, SensitivityResult
 
 _Vector = Annotated[list[float], Field(min_length=3, max_length=3)]
 Direction = Annotated[_Vector | None, BeforeValidator(split_list)]
@@ -109,7 +109,7 @@ def _anisotropy(run: PropertyRun, *, quiet: bool) -> tuple[list[dict[str, Any]],
     rows = ranked(entries, "mae")
     names = [f"{folder.name}/" for folder in list(folders.values())[:3]]
     if config.figures and sum("rank" in row for row in rows) > 1:
-        from mmace_sim.workflows.anisotropy.plots import ranking_figure
+        from mmace_sim.properties.anisotropy.plots import ranking_figure
 
         (run.folder / "figures").mkdir(exist_ok=True)
         save_figure(ranking_figure(rows), run.folder / "figures" / "ranking")
@@ -145,7 +145,7 @@ def _map(run: PropertyRun, *, quiet: bool) -> tuple[list[dict[str, Any]], int, l
     rows = ranked(entries, "sensitivity")
     names = []
     if config.figures and any("rank" in row for row in rows):
-        from mmace_sim.workflows.anisotropy.plots import sensitivity_figure
+        from mmace_sim.properties.anisotropy.plots import sensitivity_figure
 
         (run.folder / "figures").mkdir(exist_ok=True)
         save_figure(sensitivity_figure(rows), run.folder / "figures" / "sensitivity")

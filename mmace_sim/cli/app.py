@@ -8,7 +8,9 @@ import typer
 from typer.core import TyperGroup
 
 from mmace_sim import __version__
-from mmace_sim.allocator import keep_freed_memory
+from mmace_sim.base.allocator import keep_freed_memory
+from mmace_sim.base.signals import exit_code, interruptible, told
+from mmace_sim.base.text import PLAIN_TEXT
 from mmace_sim.cli.anisotropy import anisotropy
 from mmace_sim.cli.bain import bain
 from mmace_sim.cli.check import check
@@ -29,8 +31,6 @@ from mmace_sim.cli.relax import relax
 from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
 from mmace_sim.errors import MmaceError
-from mmace_sim.signals import exit_code, interruptible, told
-from mmace_sim.text import PLAIN_TEXT
 
 EXIT_USAGE = 2
 """Wrong options, unusable model, folder or configuration, or a disk that became full."""

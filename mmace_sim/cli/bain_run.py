@@ -17,14 +17,14 @@ from mmace_sim.cli.config import RunConfig
 from mmace_sim.cli.eos_run import minimum_rows, split_states
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
+from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.workflows.bain import BainMap, BainPath, BainResult, lowest_along_path
-from mmace_sim.workflows.initial_moments import high_spin_lengths
-from mmace_sim.workflows.moment_range import largest_moments
-from mmace_sim.workflows.output import entry_head, finite_or_none, write_csv
-from mmace_sim.workflows.structure_files import file_names
-from mmace_sim.workflows.structures import LoadedStructure
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.io.writing import file_names
+from mmace_sim.properties.bain import BainMap, BainPath, BainResult, lowest_along_path
+from mmace_sim.structures.initial_moments import high_spin_lengths
+from mmace_sim.structures.moment_range import largest_moments
 
 UNITS: dict[str, str] = {
     "c_over_a": "1, of the cell",
@@ -231,7 +231,7 @@ def _write(folder: Path, config: BainConfig, computed: list[tuple[LoadedStructur
     write_csv(folder / "curves.csv", POINT_COLUMNS, rows)
     if not config.figures:
         return ["curves.csv"]
-    from mmace_sim.workflows.bain.plots import save_bain_figures
+    from mmace_sim.properties.bain.plots import save_bain_figures
 
     (folder / "figures").mkdir(exist_ok=True)
     for stem, (_, result) in zip(file_names([item.name for item, _ in computed]), computed, strict=True):

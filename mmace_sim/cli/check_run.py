@@ -12,23 +12,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mmace_sim.base.text import json_text
 from mmace_sim.cli.config import MAX_THREADS, dump_config
 from mmace_sim.cli.inputs import run_inputs
 from mmace_sim.cli.options import pick_device, quiet_imports
 from mmace_sim.cli.progress import says_what_is_finished
 from mmace_sim.cli.run_dir import log_to, now, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
+from mmace_sim.engine.output import versions
 from mmace_sim.errors import ConfigError, StructureError
 from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import has_magmoms, set_magmoms
-from mmace_sim.text import json_text
-from mmace_sim.workflows.checks import check_geometry
-from mmace_sim.workflows.initial_moments import initial_magmoms
-from mmace_sim.workflows.output import versions
-from mmace_sim.workflows.structures import FailedStructure, load_structures
+from mmace_sim.io.collection import FailedStructure, load_structures
+from mmace_sim.structures.checks import check_geometry
+from mmace_sim.structures.initial_moments import initial_magmoms
 
 if TYPE_CHECKING:
-    from mmace_sim.workflows.check import CheckReport
+    from mmace_sim.quality.check import CheckReport
 
 _log = logging.getLogger(__name__)
 
@@ -95,9 +95,9 @@ def run_check(config: CheckConfig, *, force: bool, quiet: bool) -> int:
     with quiet_imports():
         import torch
 
-        from mmace_sim.workflows.check import CHECKS, check_model
-        from mmace_sim.workflows.check.curves import save_check_plots
-        from mmace_sim.workflows.check.target import load_target, make_probe
+        from mmace_sim.quality.check import CHECKS, check_model
+        from mmace_sim.quality.check.curves import save_check_plots
+        from mmace_sim.quality.check.target import load_target, make_probe
     structures, notes = read_check_structures(config.structures)
     device = pick_device(config.device, config.threads)
     with quiet_imports():

@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from mmace_sim.base.yamlfile import read_yaml, refuse_huge_numbers, refuse_truth
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.cells import COMPONENTS, parse_cell_mask
-from mmace_sim.yamlfile import read_yaml, refuse_huge_numbers, refuse_truth
 
 MAX_THREADS: int = 1024
 """More CPU threads than any machine has use for; torch ends the process if it cannot start them."""

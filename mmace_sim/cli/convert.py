@@ -63,7 +63,7 @@ def convert(
     with quiet_imports():
         import torch
 
-        from mmace_sim.workflows.convert import convert as convert_file
+        from mmace_sim.interop.convert import convert as convert_file
     with open_file(output, "convert", force=force, inputs=[source]):
         model = convert_file(
             source,

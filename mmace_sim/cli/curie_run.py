@@ -13,10 +13,10 @@ from mmace_sim.cli.config import RunConfig
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.errors import ConfigError
-from mmace_sim.workflows.curie.exchange_run import read_exchange_run
-from mmace_sim.workflows.curie.lattice import SpinModel
-from mmace_sim.workflows.curie.output import CURIE_COLUMNS, CURIE_UNITS, curie_entry, write_curie
-from mmace_sim.workflows.curie.workflow import Curie, CurieResult, planned_sweeps
+from mmace_sim.properties.curie.from_exchange import read_exchange_run
+from mmace_sim.properties.curie.output import CURIE_COLUMNS, CURIE_UNITS, curie_entry, write_curie
+from mmace_sim.properties.curie.temperatures import Curie, CurieResult, planned_sweeps
+from mmace_sim.sampling.hamiltonian import SpinHamiltonian
 
 
 class CurieConfig(RunConfig):
@@ -122,7 +122,7 @@ def run_curie(config: CurieConfig, *, resume: bool, force: bool, quiet: bool) ->
 
 
 def _sample(
-    run: PropertyRun, config: CurieConfig, known: dict[str, SpinModel] | None, *, quiet: bool
+    run: PropertyRun, config: CurieConfig, known: dict[str, SpinHamiltonian] | None, *, quiet: bool
 ) -> None:
     """Sample what is not finished; a structure that an earlier run began goes on from its last block of sweeps."""
     fields = (
@@ -159,7 +159,7 @@ def _sample(
         )
 
 
-def _models_of(run: PropertyRun, known: dict[str, SpinModel]) -> list[SpinModel]:
+def _models_of(run: PropertyRun, known: dict[str, SpinHamiltonian]) -> list[SpinHamiltonian]:
     missing = [item.name for item in (run.whole or run).structures if item.name not in known]
     if missing:
         raise ConfigError(

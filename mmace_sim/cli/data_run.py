@@ -11,17 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mmace_sim.base.text import json_text
 from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.run_dir import log_to, now, open_file, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK
+from mmace_sim.engine.output import versions
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
-from mmace_sim.text import json_text
-from mmace_sim.workflows.output import versions
 
 if TYPE_CHECKING:
     from mmace_sim.io.labels import LabelKeys
-    from mmace_sim.training.preflight import PreflightReport
+    from mmace_sim.quality.preflight import PreflightReport
 
 _log = logging.getLogger(__name__)
 
@@ -50,9 +50,9 @@ def run_data_check(
         OutputError: If the folder cannot be written.
     """
     with quiet_imports():
-        from mmace_sim.training.frames import file_sha256, read_frames
-        from mmace_sim.training.preflight import check_data
-        from mmace_sim.training.preflight.figures import save_preflight_figures
+        from mmace_sim.io.frames import file_sha256, read_frames
+        from mmace_sim.quality.preflight import check_data
+        from mmace_sim.quality.preflight.figures import save_preflight_figures
     if not paths:
         raise ConfigError("no file to check: give FILES, or --train, --valid and --test.")
     labels = parse_keys(keys)
@@ -148,7 +148,7 @@ def parse_keys(text: str | None) -> "LabelKeys":
 
 
 def _print(report: "PreflightReport", folder: Path) -> None:
-    from mmace_sim.training.preflight import SEVERITIES
+    from mmace_sim.quality.preflight import SEVERITIES
 
     table = Table("", "finding", "what to do", box=box.SIMPLE_HEAD, pad_edge=False)
     for finding in sorted(report.findings, key=lambda f: SEVERITIES.index(f.severity), reverse=True):

@@ -15,14 +15,14 @@ from rich.text import Text
 from mmace_sim.cli.config import RunConfig, split_list
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
+from mmace_sim.engine.output import entry_head, mean_moments
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.io.writing import file_names, write_extxyz
+from mmace_sim.properties.elastic import ElasticResult, ElasticTensorCalculation
+from mmace_sim.properties.elastic.moduli import ElasticConstants
+from mmace_sim.structures.magnetic_order import classify_order, magnetic_symmetry
 from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.elastic import ElasticResult, ElasticTensorCalculation
-from mmace_sim.workflows.magnetic_order import classify_order, magnetic_symmetry
-from mmace_sim.workflows.moduli import ElasticConstants
-from mmace_sim.workflows.output import entry_head, mean_moments
-from mmace_sim.workflows.structure_files import file_names, write_extxyz
-from mmace_sim.workflows.structures import LoadedStructure
 
 SHOWN: dict[str, tuple[int, int]] = {
     "C11": (0, 0), "C12": (0, 1), "C13": (0, 2), "C33": (2, 2), "C44": (3, 3), "C66": (5, 5),
@@ -244,7 +244,7 @@ def _write(
     write_extxyz(folder / "relaxed.extxyz", images)
     if not config.figures:
         return ["relaxed.extxyz"]
-    from mmace_sim.workflows.elastic.plots import save_young_figure
+    from mmace_sim.properties.elastic.plots import save_young_figure
 
     (folder / "figures").mkdir(exist_ok=True)
     for stem, (_, result) in zip(file_names([item.name for item, _ in computed]), computed, strict=True):

@@ -12,11 +12,11 @@ from rich.text import Text
 from mmace_sim.cli.config import RunConfig
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.workflows.eos import EosCurve, EosResult, EquationOfState
-from mmace_sim.workflows.magnetic_states import check_state
-from mmace_sim.workflows.output import entry_head, finite_or_none, write_csv
-from mmace_sim.workflows.structure_files import file_names, write_extxyz
-from mmace_sim.workflows.structures import LoadedStructure
+from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.io.writing import file_names, write_extxyz
+from mmace_sim.properties.eos import EosCurve, EosResult, EquationOfState
+from mmace_sim.structures.magnetic_states import check_state
 
 UNITS: dict[str, str] = {
     "volume": "Å³/atom",
@@ -247,7 +247,7 @@ def _write(folder: Path, config: EosConfig, computed: list[tuple[LoadedStructure
     names = ["curves.csv", "points.extxyz"]
     if not config.figures:
         return names
-    from mmace_sim.workflows.eos.plots import save_eos_figures
+    from mmace_sim.properties.eos.plots import save_eos_figures
 
     (folder / "figures").mkdir(exist_ok=True)
     stems = file_names([item.name for item, _ in computed])

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mmace_sim.base.text import json_text
 from mmace_sim.cli.config import ModelRunConfig, dump_config, split_list
 from mmace_sim.cli.data_run import parse_keys
 from mmace_sim.cli.evaluate import error_table
@@ -17,17 +18,16 @@ from mmace_sim.cli.options import quiet_imports
 from mmace_sim.cli.progress import says_what_is_finished
 from mmace_sim.cli.run_dir import log_to, now, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
+from mmace_sim.engine.output import versions, write_csv
 from mmace_sim.files import write_text
-from mmace_sim.text import json_text
+from mmace_sim.report import write_report
 from mmace_sim.training.config_loss import check_symbols
-from mmace_sim.workflows.output import versions, write_csv
-from mmace_sim.workflows.report import write_report
 
 if TYPE_CHECKING:
+    from mmace_sim.io.frames import Frame
     from mmace_sim.training.evaluate import Evaluation
     from mmace_sim.training.evaluate_ranking import Ranking
     from mmace_sim.training.evaluate_relaxed import RelaxedErrors
-    from mmace_sim.training.frames import Frame
 
 MAX_PROBLEMS = 10
 """Skipped structures that are shown; all are in the log."""
@@ -107,9 +107,9 @@ def run_evaluate(config: EvaluateConfig, *, force: bool, quiet: bool) -> int:
         OutputError: If the folder cannot be used.
     """
     with quiet_imports():
+        from mmace_sim.io.frames import read_frames
         from mmace_sim.training.evaluate import evaluate_frames, require_result
         from mmace_sim.training.evaluate_ranking import rank_orders
-        from mmace_sim.training.frames import read_frames
 
         model = load_run_model(config)
     created, folder = now(), Path(config.output)
@@ -140,8 +140,8 @@ def run_evaluate(config: EvaluateConfig, *, force: bool, quiet: bool) -> int:
 def _relaxed(model: Any, frames: "list[Frame]", result: "Evaluation", *, quiet: bool) -> "RelaxedErrors":
     """Errors at the moments that the model relaxes, of the structures that could be evaluated."""
     from mmace_sim.graph.atoms import set_magmoms
+    from mmace_sim.properties.singlepoint import SinglePoint
     from mmace_sim.training.evaluate_relaxed import compare_relaxed
-    from mmace_sim.workflows.singlepoint import SinglePoint
 
     usable = [frames[record.index] for record in result.structures]
     starts = [frame.atoms.copy() for frame in usable]
@@ -162,7 +162,7 @@ def _write(
     relaxed: "RelaxedErrors | None",
     created: str,
 ) -> None:
-    from mmace_sim.training.frames import file_sha256
+    from mmace_sim.io.frames import file_sha256
     from mmace_sim.training.metrics import error_line
     from mmace_sim.training.parity import save_evaluation_plots
 

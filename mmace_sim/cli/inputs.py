@@ -14,12 +14,12 @@ from mmace_sim.cli.options import pick_device
 from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.cells import free_strains, parse_cell_mask
+from mmace_sim.io.collection import FailedStructure, LoadedStructure, load_structures
 from mmace_sim.model.registry import fetch_command
-from mmace_sim.workflows.checks import check_geometry, check_moments
-from mmace_sim.workflows.choose_model import AUTO, choose_model, fetchable, group_by_model
-from mmace_sim.workflows.initial_moments import initial_magmoms
-from mmace_sim.workflows.moment_range import check_moment_range, largest_moments
-from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, load_structures
+from mmace_sim.structures.checks import check_geometry, check_moments
+from mmace_sim.structures.initial_moments import initial_magmoms
+from mmace_sim.structures.model_choice import AUTO, choose_model, fetchable, group_by_model
+from mmace_sim.structures.moment_range import check_moment_range, largest_moments
 
 AUTO_GET: str = "MMACE_SIM_AUTO_GET"
 """Environment variable that allows to fetch missing models, as `--yes` does."""
@@ -183,7 +183,7 @@ def fetch_missing(compositions: set[frozenset[int]], config: RunConfig) -> None:
         except StructureError:
             name = fetchable(numbers)
             if name is not None:
-                from mmace_sim.workflows.install import get_model
+                from mmace_sim.interop.install import get_model
 
                 typer.echo(f"Fetching {fetch_command(name)} for {_symbols(numbers)}.", err=True)
                 get_model(name)

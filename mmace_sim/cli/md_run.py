@@ -26,19 +26,19 @@ from mmace_sim.cli.runs import (
     progress,
 )
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
+from mmace_sim.engine.outcomes import Status
+from mmace_sim.engine.output import entry_head, mean_moments
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.io.collection import FailedStructure, LoadedStructure
+from mmace_sim.io.writing import file_names, write_extxyz
+from mmace_sim.properties.md import Frame, MDResult, MDStatus, MolecularDynamics
+from mmace_sim.properties.md import frames as md_frames
+from mmace_sim.properties.md.averages import UNITS, averages
+from mmace_sim.properties.md.files import SimulationFiles
+from mmace_sim.properties.singlepoint import SinglePoint
+from mmace_sim.structures.supercells import parse_supercell
 from mmace_sim.torchsim.langevin_spins import ELECTRON_G
-from mmace_sim.workflows.md import Frame, MDResult, MDStatus, MolecularDynamics
-from mmace_sim.workflows.md import frames as md_frames
-from mmace_sim.workflows.md.averages import UNITS, averages
-from mmace_sim.workflows.md.files import SimulationFiles
-from mmace_sim.workflows.outcomes import Status
-from mmace_sim.workflows.output import entry_head, mean_moments
-from mmace_sim.workflows.singlepoint import SinglePoint
-from mmace_sim.workflows.structure_files import file_names, write_extxyz
-from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
-from mmace_sim.workflows.supercells import parse_supercell
 
 COLUMNS: tuple[str, ...] = (
     "name", "file", "index", "formula", "n_atoms", "status", "n_steps", "time", "temperature", "spin_temperature",
@@ -293,7 +293,7 @@ def _write(run: PropertyRun, files: list[SimulationFiles]) -> list[str]:
             last.append(atoms)
     write_extxyz(run.folder / "final.extxyz", last)
     if run.config.figures:
-        from mmace_sim.workflows.md.plots import save_md_figures
+        from mmace_sim.properties.md.plots import save_md_figures
 
         bath = run.config.temperature if run.config.ensemble != "nve" else None
         for item, file in zip(run.structures, files, strict=True):

@@ -83,7 +83,7 @@ def get(name: _Name, force: _Force = False, quiet: options.Quiet = False) -> Non
     if not quiet:
         typer.echo(f"{name}: {remote.megabytes:.1f} MB, licence {remote.license}. Cite {remote.citation}.")
     with options.quiet_imports():
-        from mmace_sim.workflows.install import get_model
+        from mmace_sim.interop.install import get_model
 
         with transfer_bar(remote.size, quiet=quiet) as advance:
             path, fetched = get_model(name, advance=advance, force=force)
@@ -116,7 +116,7 @@ def add(
     Example: `mmace-sim models add train/model.safetensors --name my-nickel`.
     """
     with options.quiet_imports():
-        from mmace_sim.workflows.install import add_model
+        from mmace_sim.interop.install import add_model
 
         path = add_model(file, name=name, force=force)
     if not quiet:

@@ -14,10 +14,10 @@ from rich.text import Text
 from mmace_sim.cli.config import RunConfig, split_list
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.workflows.moments import MomentMinimum, MomentResult, MomentSearch
-from mmace_sim.workflows.output import entry_head, finite_or_none, mean_moments, write_csv
-from mmace_sim.workflows.structure_files import file_names, write_crystal, write_extxyz
-from mmace_sim.workflows.structures import LoadedStructure
+from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments, write_csv
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
+from mmace_sim.properties.moments import MomentMinimum, MomentResult, MomentSearch
 
 UNITS: dict[str, str] = {
     "energy": "eV/atom; in a field B (tesla) with −μB B·Σm, μB = 5.7883818e-5 eV/T",
@@ -220,7 +220,7 @@ def _write(
     names = ["starts.csv", "minima.extxyz", "structures/"]
     if not config.figures:
         return names
-    from mmace_sim.workflows.moments.plots import save_moment_figures
+    from mmace_sim.properties.moments.plots import save_moment_figures
 
     (folder / "figures").mkdir(exist_ok=True)
     for stem, (_, result) in zip(stems, computed, strict=True):

@@ -14,11 +14,11 @@ from rich.text import Text
 from mmace_sim.cli.config import RunConfig
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.workflows.order import OrderResult, OrderSearch, RelaxedOrder
-from mmace_sim.workflows.output import entry_head, finite_or_none, mean_moments
-from mmace_sim.workflows.relax import Status
-from mmace_sim.workflows.structure_files import file_names, write_crystal, write_extxyz
-from mmace_sim.workflows.structures import LoadedStructure
+from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
+from mmace_sim.properties.order import OrderResult, OrderSearch, RelaxedOrder
+from mmace_sim.properties.relax.relaxation import Status
 
 _log = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ def _write(
                 _log.warning("%s: %s", item.name, note)
     if not config.figures:
         return ["relaxed.extxyz", "structures/"]
-    from mmace_sim.workflows.order.plots import save_order_figure
+    from mmace_sim.properties.order.plots import save_order_figure
 
     (folder / "figures").mkdir(exist_ok=True)
     for stem, (_, result) in zip(stems, computed, strict=True):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from mmace_sim.cli.config import RunConfig
-from mmace_sim.workflows.supercells import parse_supercell
+from mmace_sim.structures.supercells import parse_supercell
 
 
 class PhononsConfig(RunConfig):

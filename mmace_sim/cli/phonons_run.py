@@ -11,15 +11,15 @@ from rich.text import Text
 from mmace_sim.cli.phonons_config import PhononsConfig
 from mmace_sim.cli.runs import PropertyRun, open_run, progress, write_stored
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.workflows.output import GOOD, output_atoms
-from mmace_sim.workflows.phonons import PhononResult, Phonons
-from mmace_sim.workflows.phonons.output import (
+from mmace_sim.engine.output import GOOD, output_atoms
+from mmace_sim.properties.phonons import PhononResult, Phonons
+from mmace_sim.properties.phonons.output import (
     PHONON_COLUMNS,
     PHONON_UNITS,
     phonon_entry,
     write_phonons,
 )
-from mmace_sim.workflows.relax import Status
+from mmace_sim.properties.relax.relaxation import Status
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("file", "left"), ("formula", "left"), ("|m|\nμB", "left"), ("order", "left"), ("atoms in\nsupercell", "right"),

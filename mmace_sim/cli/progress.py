@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mmace_sim.base.signals import exit_code, told
 from mmace_sim.files import begin_all
-from mmace_sim.signals import exit_code, told
 
 INTERVAL_VARIABLE = "MMACE_SIM_PROGRESS_SECONDS"
 """Environment variable with the seconds between two lines."""

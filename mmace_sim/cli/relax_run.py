@@ -8,8 +8,8 @@ from mmace_sim.cli.config import RelaxConfig
 from mmace_sim.cli.resumable import item_key
 from mmace_sim.cli.runs import PropertyRun, open_run, progress, write_stored
 from mmace_sim.cli.tables import print_results
-from mmace_sim.workflows.output import CSV_COLUMNS, UNITS, failed_entry, output_atoms, summary_entry
-from mmace_sim.workflows.structures import LoadedStructure
+from mmace_sim.engine.output import CSV_COLUMNS, UNITS, failed_entry, output_atoms, summary_entry
+from mmace_sim.io.collection import LoadedStructure
 
 
 def run_relax(config: RelaxConfig, *, resume: bool, force: bool, quiet: bool) -> int:
@@ -51,9 +51,9 @@ def _relax_pending(run: PropertyRun, config: RelaxConfig, *, quiet: bool) -> Non
     """Relax what is not finished; each structure is on disk as soon as it is finished."""
     import torch
 
-    from mmace_sim.workflows.checkpoint import BatchCheckpoint
-    from mmace_sim.workflows.journal import CHECKPOINT, fingerprint
-    from mmace_sim.workflows.relax_structures import relax
+    from mmace_sim.engine.checkpoint import BatchCheckpoint
+    from mmace_sim.engine.journal import CHECKPOINT, fingerprint
+    from mmace_sim.properties.relax.structures import relax
 
     pending = run.pending
     with progress("Relaxing", len(pending), "structures", quiet=quiet) as advance:

@@ -22,7 +22,7 @@ def report(folders: _Folders) -> None:
     Example: `mmace-sim report relax/ eos/`.
     """
     from mmace_sim.files.manifest import FILE_NAME, Manifest
-    from mmace_sim.workflows.report import write_report
+    from mmace_sim.report import write_report
 
     for folder in folders:
         listed = os.path.lexists(folder / FILE_NAME)  # the page is a file of the run

@@ -9,10 +9,10 @@ from typing import Any
 from mmace_sim.cli.config import NOT_PHYSICS, dump_config
 from mmace_sim.cli.inputs import run_inputs
 from mmace_sim.cli.run_dir import finished_records, log_start, log_to, open_folder
+from mmace_sim.engine.journal import FILE_NAME, Journal, fingerprint, weights_hash
+from mmace_sim.engine.output import versions
 from mmace_sim.files import Manifest, write_text
-from mmace_sim.workflows.journal import FILE_NAME, Journal, fingerprint, weights_hash
-from mmace_sim.workflows.output import versions
-from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
+from mmace_sim.io.collection import FailedStructure, LoadedStructure
 
 
 @contextmanager

@@ -14,13 +14,13 @@ from typing import Any
 import typer
 
 from mmace_sim.cli.config import ModelRunConfig
+from mmace_sim.engine.journal import FILE_NAME, read_journal
+from mmace_sim.engine.output import versions
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, append
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
 from mmace_sim.files.manifest import HOLDER, active_for
-from mmace_sim.workflows.journal import FILE_NAME, read_journal
-from mmace_sim.workflows.output import versions
-from mmace_sim.workflows.structures import FailedStructure, LoadedStructure, is_run_folder
+from mmace_sim.io.collection import FailedStructure, LoadedStructure, is_run_folder
 
 NO_CONTENT = re.compile(rf"\.probe-\w+|\.lock|\.mmace-sim[\w-]*\.jsonl|{HOLDER.pattern}")
 """Lists of files, and what killed processes leave: a folder with nothing else is empty."""

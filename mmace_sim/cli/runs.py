@@ -21,6 +21,7 @@ from typing import Any
 import typer
 from ase import Atoms
 
+from mmace_sim.base.text import plain
 from mmace_sim.cli.config import RunConfig, dump_config
 from mmace_sim.cli.inputs import described, prepare_run, run_inputs
 from mmace_sim.cli.options import quiet_imports
@@ -28,14 +29,13 @@ from mmace_sim.cli.progress import progress as progress
 from mmace_sim.cli.progress import says_what_is_finished
 from mmace_sim.cli.resumable import item_key, open_resumable
 from mmace_sim.cli.run_dir import log_start, log_to, now, open_folder
+from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record, atoms_to_record
+from mmace_sim.engine.output import GOOD, entry_head, versions, write_summary
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, write_text
-from mmace_sim.text import plain
-from mmace_sim.workflows.journal import CHECKPOINT, Journal, atoms_from_record, atoms_to_record
-from mmace_sim.workflows.output import GOOD, entry_head, versions, write_summary
-from mmace_sim.workflows.report import write_report
-from mmace_sim.workflows.structure_files import file_names, write_structures
-from mmace_sim.workflows.structures import FailedStructure, LoadedStructure
+from mmace_sim.io.collection import FailedStructure, LoadedStructure
+from mmace_sim.io.writing import file_names, write_structures
+from mmace_sim.report import write_report
 
 EXIT_OK = 0
 EXIT_INCOMPLETE = 3
@@ -333,7 +333,7 @@ def write_stored(run: PropertyRun, entries: list[dict[str, Any]], formats: Seque
     Args:
         run: The run.
         entries: Its entries.
-        formats: Further formats, see `mmace_sim.workflows.structure_files.WRITERS`.
+        formats: Further formats, see `mmace_sim.io.writing.WRITERS`.
 
     Returns:
         Names of files.

@@ -28,13 +28,13 @@ def judge(result: "TrainResult", settings: "TrainerConfig") -> None:
         result: The training.
         settings: Its settings; nothing happens if they say so.
     """
+    from mmace_sim.base.text import json_text
     from mmace_sim.files import write_text
     from mmace_sim.model.checkpoint import save_model
     from mmace_sim.model.heads import with_heads
-    from mmace_sim.text import json_text
+    from mmace_sim.quality.stability import check_stability
     from mmace_sim.training.distributed import is_main
     from mmace_sim.training.trainer import SUMMARY_FILE
-    from mmace_sim.workflows.stability import check_stability
 
     if not settings.stability_test or not is_main():
         return

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmace_sim.text import printable
-from mmace_sim.workflows.output import GOOD
+from mmace_sim.base.text import printable
+from mmace_sim.engine.output import GOOD
 
 MAX_ROWS = 100
 """Longer tables show the first rows; all are in ``summary.csv``."""

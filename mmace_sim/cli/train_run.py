@@ -10,9 +10,9 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mmace_sim.base.signals import exit_code
 from mmace_sim.cli.progress import Heartbeat, says_what_is_finished
 from mmace_sim.errors import DataError, MmaceError, OutputError
-from mmace_sim.signals import exit_code
 
 if TYPE_CHECKING:
     from mmace_sim.files import Manifest

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from mmace_sim.base.yamlfile import read_yaml
 from mmace_sim.errors import ConfigError, ModelFileError
-from mmace_sim.yamlfile import read_yaml
 
 ENTRY_POINT_GROUP: str = "mmace_sim.catalogues"
 """Entry points of this group are functions without arguments that return the path of a catalogue."""

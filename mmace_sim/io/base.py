@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from mmace_sim.base.text import printable
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.io.labels import LabelKeys
-from mmace_sim.text import printable
 
 Item = Atoms | StructureError
 """A structure with its labels, or why it cannot be used (the structures after it may be)."""

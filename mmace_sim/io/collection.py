@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ase import Atoms
 
+from mmace_sim.base.text import printable
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.io import read_atoms
 from mmace_sim.io.opening import bare_name, bare_suffix, check_regular
-from mmace_sim.text import printable
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, read_xyz, write_xyz
 
-from mmace_sim.text import as_text, printable
+from mmace_sim.base.text import as_text, printable
 
 RESERVED: frozenset[str] = frozenset({"Lattice", "Properties", "pbc", *all_properties})
 """Keys that mean something else in the format: a result of a calculator, the cell."""

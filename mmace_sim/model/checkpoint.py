@@ -11,10 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmace_sim import __version__
+from mmace_sim.base.quantities import DEFAULT_HEAD
 from mmace_sim.errors import ModelFileError, PhysicsWarning
 from mmace_sim.files import replacing
-from mmace_sim.model.architectures import ARCHITECTURES, AnyModel
-from mmace_sim.model.config import DEFAULT_HEAD, ArchitectureConfig
+from mmace_sim.model.architectures import ARCHITECTURES
+from mmace_sim.model.base import MagneticModel
+from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.model.header import FORMAT_VERSION, read_header
 from mmace_sim.model.heads import choose_heads
 from mmace_sim.model.registry import resolve_model, split_head
@@ -25,7 +27,7 @@ _DTYPES: dict[str, torch.dtype] = {"F64": torch.float64, "F32": torch.float32}
 """Types that weights may have, by the names of safetensors."""
 
 
-def save_model(model: AnyModel, path: str | Path, metadata: dict[str, Any] | None = None) -> Path:
+def save_model(model: MagneticModel, path: str | Path, metadata: dict[str, Any] | None = None) -> Path:
     """Write a model to one safetensors file.
 
     Args:
@@ -82,7 +84,7 @@ def load_model(
     head: str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float64,
-) -> AnyModel:
+) -> MagneticModel:
     """Load a model for inference.
 
     A model that was trained on several data sets has a head for each: one of them has to be chosen, here or behind
@@ -110,7 +112,7 @@ def load_model(
     return model.to(device=device, dtype=dtype)
 
 
-def load_all_heads(name_or_path: str | Path) -> AnyModel:
+def load_all_heads(name_or_path: str | Path) -> MagneticModel:
     """Load a model with all its heads, to go on training; the graphs must say which one counts.
 
     Args:
@@ -172,7 +174,7 @@ class _ModelFile:
     def __exit__(self, *_: object) -> None:
         self._file.__exit__(None, None, None)
 
-    def model(self, head: str | None) -> AnyModel:
+    def model(self, head: str | None) -> MagneticModel:
         """The model with one of its heads or (None) with all of them, frozen."""
         self.check_sizes()
         config, tensors = self.config, self._tensors()

@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-DEFAULT_HEAD: str = "default"
-"""Name of the only head of a model that was trained on one data set."""
+from mmace_sim.base.quantities import DEFAULT_HEAD
+
 SMALL_MOMENT: float = 0.1
 """An element whose moments stay below this many μB in the data counts as non-magnetic; its wall stands here."""
 

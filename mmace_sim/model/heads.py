@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmace_sim.errors import ModelFileError
-from mmace_sim.model.architectures import AnyModel
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ArchitectureConfig
 
 HEAD_TABLES: tuple[str, ...] = tuple(
@@ -15,7 +15,7 @@ HEAD_TABLES: tuple[str, ...] = tuple(
 """Tensors of a model with one row for each element of each head."""
 
 
-def with_heads(model: AnyModel, sources: Mapping[str, str]) -> AnyModel:
+def with_heads(model: MagneticModel, sources: Mapping[str, str]) -> MagneticModel:
     """A copy of a model with other heads, each with the energies of an old one.
 
     Args:

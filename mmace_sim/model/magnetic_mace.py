@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmace_sim.graph.batch import MagneticGraph
+from mmace_sim.model.architectures import Architecture
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.reference import ReferenceEnergy
 from mmace_sim.model.spin_space import SpinSpaceModel, make_spin_orbit_term
@@ -138,3 +139,6 @@ class MagneticMACE(SpinSpaceModel):
         norm = self.config.avg_num_neighbors**-0.5
         harmonics = spherical_harmonics(vectors, lengths, max_ell) * (norm * layout.mask)
         return Edges(sender=sender, radial=self.radial_basis(lengths), harmonics=harmonics, layout=layout)
+
+
+ARCHITECTURE = Architecture(ModelConfig, MagneticMACE)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.fire import MagneticFireState, stop
 from mmace_sim.torchsim.freedom import (

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from mmace_sim.keys import TORCHSIM_MAGMOMS
+from mmace_sim.base.quantities import TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.directions import FixDirections
 from mmace_sim.torchsim.freedom import (
     DegreesOfFreedom,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_sim.optimizers import OptimState
 from torch_sim.state import SimState
 
-from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 
 FREE_MOMENTS: str = "free_moments"
 """Atom extra of a state that says which moments may change; without it, all may."""

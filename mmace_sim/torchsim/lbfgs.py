@@ -2,7 +2,7 @@
 
 Every system has its own history, length of step and acceptance, so that it takes the same path alone and in a batch.
 ``ts.optimize(state, model, optimizer=(moment_lbfgs_init, moment_lbfgs_step))`` works;
-:class:`mmace_sim.workflows.moments.MomentSearch` adds convergence, failures and statistics.
+:class:`mmace_sim.properties.moments.MomentSearch` adds convergence, failures and statistics.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.freedom import (
     DegreesOfFreedom,
     MagneticOptimState,

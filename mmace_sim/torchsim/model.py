@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
+from mmace_sim.base.quantities import TORCHSIM_MAGMOMS
 from mmace_sim.errors import MissingMomentsError, PhysicsWarning
 from mmace_sim.graph.batch import MagneticGraph, build_graph
-from mmace_sim.keys import TORCHSIM_MAGMOMS
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import check_elements, evaluate
 from mmace_sim.model.moment_limits import beyond_limits, moment_beyond

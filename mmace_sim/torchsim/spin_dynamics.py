@@ -18,7 +18,7 @@ from torch_sim.quantities import calc_kinetic_energy
 from torch_sim.state import SimState
 from torch_sim.units import MetalUnits
 
-from mmace_sim.keys import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.adiabatic import EVALUATIONS
 from mmace_sim.torchsim.langevin_spins import (
     ELECTRON_G,

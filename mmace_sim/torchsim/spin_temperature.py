@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from mmace_sim.keys import TORCHSIM_MAGFORCES
+from mmace_sim.base.quantities import TORCHSIM_MAGFORCES
 from mmace_sim.torchsim.state import state_magmoms
 
 ANGLE: float = 1e-3

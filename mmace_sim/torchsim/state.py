@@ -19,10 +19,10 @@ from ase.data import atomic_masses, chemical_symbols
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mmace_sim.base.quantities import TORCHSIM_MAGMOMS
 from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.collection import read_files
-from mmace_sim.keys import TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.constraints import (
     constraints_to_torchsim,
     fixed_of_state,

@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from mmace_sim.base.signals import handled
 from mmace_sim.errors import ModelFileError
 from mmace_sim.files import replacing
-from mmace_sim.signals import handled
 from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.distributed import is_main, max_over_processes
 from mmace_sim.training.module import MagneticTraining

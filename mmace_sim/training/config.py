@@ -16,13 +16,14 @@ from pydantic import (
     model_validator,
 )
 
+from mmace_sim.base.quantities import DEFAULT_HEAD
+from mmace_sim.base.yamlfile import read_yaml, refuse_huge_numbers
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
 from mmace_sim.io.labels import LabelKeys
-from mmace_sim.model.config import DEFAULT_HEAD, check_head
+from mmace_sim.model.config import check_head
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
 from mmace_sim.training.presets import preset as find_preset
-from mmace_sim.yamlfile import read_yaml, refuse_huge_numbers
 
 
 class DataSource(Section):
@@ -245,7 +246,7 @@ class TrainConfig(Section):
 
 
 def _known_foundation_fields(value: dict[str, Any]) -> dict[str, Any]:
-    from mmace_sim.model.foundation_mmace import MAGNETIC_FIELDS  # heavy to import
+    from mmace_sim.architectures.foundation_mmace import MAGNETIC_FIELDS  # heavy to import
 
     known = ["foundation", "head", "freeze_backbone", "heads", *MAGNETIC_FIELDS]
     unknown = sorted(set(value) - set(known))

@@ -15,7 +15,7 @@ from pydantic import (
     field_validator,
 )
 
-from mmace_sim.yamlfile import refuse_truth
+from mmace_sim.base.yamlfile import refuse_truth
 
 
 class Section(BaseModel):

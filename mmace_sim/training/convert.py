@@ -15,9 +15,9 @@ from mmace_sim.io import expand_folders, read_structures
 from mmace_sim.io.base import PER_ATOM
 from mmace_sim.io.database import LMDB_ENDINGS, atoms_to_row, write_database
 from mmace_sim.io.extxyz import frame_text
+from mmace_sim.io.frames import Frame, frame_of
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.xyz import is_extxyz
-from mmace_sim.training.frames import Frame, frame_of
 
 OUR_KEYS = LabelKeys()
 

@@ -8,7 +8,8 @@ import torch
 from ase.data import chemical_symbols, covalent_radii
 
 from mmace_sim.graph.batch import MagneticGraph
-from mmace_sim.model.architectures import DEFAULT_ARCHITECTURE, AnyModel
+from mmace_sim.model.architectures import DEFAULT_ARCHITECTURE
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ArchitectureConfig, pair_name
 from mmace_sim.model.data_range import DataRange, interaction_energy_per_atom
 from mmace_sim.training.config import TrainConfig
@@ -92,7 +93,7 @@ def lower_onsets(old: Mapping[str, float], new: Mapping[str, float]) -> dict[str
     }
 
 
-def set_outer_limits(model: AnyModel, frames: Frames, before: ArchitectureConfig | None) -> None:
+def set_outer_limits(model: MagneticModel, frames: Frames, before: ArchitectureConfig | None) -> None:
     """Set what atoms may not undercut in energy, and from where on they are crowded: both a bit outside of the data.
 
     Args:
@@ -130,7 +131,7 @@ def set_outer_limits(model: AnyModel, frames: Frames, before: ArchitectureConfig
     )
 
 
-def data_ranges(model: AnyModel, train_set: GraphDataset) -> dict[str, Any]:
+def data_ranges(model: MagneticModel, train_set: GraphDataset) -> dict[str, Any]:
     """What the metadata of a model say about the range of its data (see `mmace_sim.model.data_range`).
 
     Args:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmace_sim.graph.batch import MagneticGraph, build_graph
-from mmace_sim.training.frames import Frame
+from mmace_sim.io.frames import Frame
 from mmace_sim.training.stream import StoredFrames
 from mmace_sim.training.stream_summary import sample, summarize
 

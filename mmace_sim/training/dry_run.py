@@ -11,9 +11,9 @@ import torch
 from ase.data import chemical_symbols
 
 from mmace_sim.errors import ConfigError
+from mmace_sim.io.frames import LABELS
 from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.dataset import LabelledBatch
-from mmace_sim.training.frames import LABELS
 from mmace_sim.training.loss import build_loss
 from mmace_sim.training.module import predict
 from mmace_sim.training.optim import build_optimizer

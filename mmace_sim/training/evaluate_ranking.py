@@ -11,8 +11,8 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 from scipy.stats import spearmanr
 
+from mmace_sim.io.frames import Frame
 from mmace_sim.training.evaluate_errors import StructureErrors
-from mmace_sim.training.frames import Frame
 
 GEOMETRY_TOL: float = 0.01
 """Geometries whose cell vectors and positions differ by less (Å) are the same."""

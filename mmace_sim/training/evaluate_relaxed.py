@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mmace_sim.graph.magnetic_order import classify_order
+from mmace_sim.io.frames import Frame
 from mmace_sim.training.evaluate_errors import ErrorSums
-from mmace_sim.training.frames import Frame
 from mmace_sim.training.metrics import ErrorTable, LabelError, table_as_dict
 
 SAME_ORDER: float = 0.9
@@ -22,7 +22,7 @@ SAME_ORDER: float = 0.9
 
 
 class RelaxedPoint(Protocol):
-    """A structure at its relaxed moments, such as a ``PointResult`` of `mmace_sim.workflows.singlepoint`.
+    """A structure at its relaxed moments, such as a ``PointResult`` of `mmace_sim.properties.singlepoint`.
 
     Attributes:
         status: "converged" if the moments are at rest.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmace_sim.io.frames import LABELS, Frame
 from mmace_sim.model.derivatives import EnergyModel, evaluate
 from mmace_sim.training.dataset import GraphDataset, LabelledBatch, collate
-from mmace_sim.training.frames import LABELS, Frame
 
 
 @dataclass

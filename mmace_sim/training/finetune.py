@@ -1,26 +1,24 @@
 """Fine-tuning: a trained model on new data, with its zero of energy found anew and without forgetting."""
 
-import copy
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from ase.data import chemical_symbols
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from mmace_sim.base.quantities import DEFAULT_HEAD
+from mmace_sim.base.text import json_text
 from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.files import write_text
-from mmace_sim.model.architectures import AnyModel
+from mmace_sim.io.frames import Frame
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.checkpoint import load_all_heads, load_model, save_model
-from mmace_sim.model.config import DEFAULT_HEAD
 from mmace_sim.model.heads import with_heads
-from mmace_sim.model.reference import fit_reference
-from mmace_sim.text import json_text
 from mmace_sim.training.config import (
     AugmentConfig,
     DataConfig,
@@ -38,10 +36,10 @@ from mmace_sim.training.config import (
 )
 from mmace_sim.training.distributed import world_size
 from mmace_sim.training.evaluate import Evaluation
-from mmace_sim.training.frames import Frame
+from mmace_sim.training.finetune_zero import refit_one_body, set_zero
 from mmace_sim.training.metrics import table_as_dict
-from mmace_sim.training.replay import REPLAY_HEAD, ReplayConfig, label, replay_frames, write_frames
-from mmace_sim.training.setup import DataSplit, read_split, reference_sample
+from mmace_sim.training.replay import REPLAY_HEAD, ReplayConfig, replay_frames, write_frames
+from mmace_sim.training.setup import DataSplit, read_split
 from mmace_sim.training.stream_summary import elements_of, sample, select, split_frames, summarize
 from mmace_sim.training.trainer import SUMMARY_FILE, OnEpoch, OnStep, TrainResult, final_errors, train
 
@@ -259,94 +257,15 @@ def write_start(config: FinetuneConfig, output: Path) -> None:
         known = select(new.train, (summary.heads == name) & summary.has("energy"))
         frames = sample(known, ZERO_SAMPLE)
         if config.e0 == "one-body":
-            _refit_one_body(start, head, base, frames, config.loss.magforce_elements)
+            refit_one_body(start, head, base, frames, config.loss.magforce_elements)
         else:
-            _set_zero(start, head, base, frames, config.e0)
+            set_zero(start, head, base, frames, config.e0)
     for name, frames in replayed.items():  # all that can be refused was looked at
         write_frames(output / name, frames)
     save_model(start, output / START_FILE, base.metadata)
 
 
-def zero_shift(model: AnyModel, frames: Sequence[Frame]) -> np.ndarray:
-    """What has to be added to E0 of each element so that a model's energies fit those of other data best.
-
-    Minimises Σ [(E − E_model)/n − Σ_z x_z ΔE0_z]² over structures of n atoms with the concentrations x_z. Directions
-    that the data do not fix get the minimum-norm solution around the mean of the residuals.
-
-    Args:
-        model: Model with one head.
-        frames: Structures, all with energies.
-
-    Returns:
-        ΔE0 of each of the model's elements, in eV.
-    """
-    predicted = label(model, frames)
-    n_atoms = np.array([len(frame.atoms) for frame in frames])
-    residual = [
-        float(f.labels["energy"] - p.labels["energy"]) for f, p in zip(frames, predicted, strict=True)
-    ]
-    counts = np.array([[(frame.atoms.numbers == z).sum() for z in model.elements] for frame in frames])
-    mean = (per_atom := np.array(residual) / n_atoms).mean()
-    present = counts.sum(axis=0) > 0
-    shift = np.linalg.lstsq(counts[:, present] / n_atoms[:, None], per_atom - mean, rcond=1e-10)[0]
-    result = np.zeros(len(model.elements))
-    result[present] = shift + mean
-    return result
-
-
-def _set_zero(
-    start: AnyModel, head: int, base: AnyModel, frames: Sequence[Frame], e0: str | dict[str, float]
-) -> None:
-    """Move the isolated-atom energies of one head of the new model."""
-    own = slice(head * len(start.elements), (head + 1) * len(start.elements))
-    names = [chemical_symbols[z] for z in start.elements]
-    energies = start.reference.atomic_energies[own].clone()
-    if e0 == "refit":
-        energies += torch.from_numpy(zero_shift(base, frames))
-    elif isinstance(e0, dict):
-        for symbol, energy in e0.items():
-            if symbol not in names:
-                raise ConfigError(f"e0 names {symbol!r}, but the model knows {', '.join(names)}")
-            energies[names.index(symbol)] = energy
-    moved = energies - start.reference.atomic_energies[own]
-    start.reference.atomic_energies[own] = energies
-    _log_moved(start, head, moved)
-
-
-def _refit_one_body(
-    start: AnyModel, head: int, base: AnyModel, frames: Sequence[Frame], magforce_elements: list[str] | None
-) -> None:
-    """Add to E0 and E1 of one head what the model before leaves of energies and magnetic forces."""
-    samples = [
-        reference_sample(
-            replace(
-                f,
-                labels={
-                    k: np.asarray(f.labels[k] - p.labels[k]) for k in ("energy", "magforces") if k in f.labels
-                },
-            ),
-            magforce_elements,
-        )
-        for f, p in zip(frames, label(base, frames), strict=True)
-    ]
-    change = copy.deepcopy(start.reference)
-    fit_reference(change, start.elements, samples, head=head)
-    known = [k for k, z in enumerate(start.elements) if z in elements_of(frames)]
-    rows = [head * len(start.elements) + k for k in known]
-    start.reference.atomic_energies[rows] += change.atomic_energies[rows]
-    start.reference.one_body[rows] += change.one_body[rows]
-    moved = torch.zeros(len(start.elements), dtype=torch.float64)
-    moved[known] = change.atomic_energies[rows]
-    _log_moved(start, head, moved)
-
-
-def _log_moved(start: AnyModel, head: int, moved: torch.Tensor) -> None:
-    shifts = zip(start.elements, moved.tolist(), strict=True)
-    told = ", ".join(f"{chemical_symbols[z]} by {shift:.4f}" for z, shift in shifts)
-    logger.info("isolated-atom energies of head %s moved (eV): %s", start.heads[head], told)
-
-
-def _require_known_elements(base: AnyModel, data: DataSplit, name: str) -> None:
+def _require_known_elements(base: MagneticModel, data: DataSplit, name: str) -> None:
     unknown = set(elements_of(data.train)) - set(base.elements)
     if unknown:
         new = ", ".join(chemical_symbols[z] for z in sorted(unknown))
@@ -358,7 +277,7 @@ def _require_known_elements(base: AnyModel, data: DataSplit, name: str) -> None:
         )
 
 
-def _warn_of_large_moments(base: AnyModel, frames: Sequence[Frame]) -> None:
+def _warn_of_large_moments(base: MagneticModel, frames: Sequence[Frame]) -> None:
     """Tell where the model's functions of the moments no longer change."""
     limit = np.zeros(120)
     limit[base.elements] = base.reference.max_moment.cpu().numpy()
@@ -385,7 +304,7 @@ def _warn_of_few_steps(training: TrainConfig, n: int) -> None:
         logger.warning(told, steps, lr, round(FEW_STEPS / lr))
 
 
-def _errors_before(start: AnyModel, training: TrainConfig, split: DataSplit) -> dict[str, Evaluation]:
+def _errors_before(start: MagneticModel, training: TrainConfig, split: DataSplit) -> dict[str, Evaluation]:
     """Errors of the model before the first step on the validation and test sets (or else the training sets)."""
     logger.info("errors before fine-tuning:")
     held_out = DataSplit([] if split.valid or split.test else split.train, split.valid, split.test)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmace_sim.model.foundation import FoundationFile, find_foundation
-from mmace_sim.model.foundation_mmace import MAGNETIC_FIELDS, FoundationConfig, FoundationMMACE
+from mmace_sim.architectures.foundation_mmace import MAGNETIC_FIELDS, FoundationConfig, FoundationMMACE
+from mmace_sim.interop.foundation import FoundationFile, find_foundation
+from mmace_sim.io.frames import Frame
 from mmace_sim.model.registry import split_head
 from mmace_sim.training.dataset import GraphDataset, make_loader
-from mmace_sim.training.frames import Frame
 
 FOUNDATION_KEYS: tuple[str, ...] = ("foundation", "head", "freeze_backbone")
 """Keys of the model section that say what to start from and what to train."""

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from mmace_sim.architectures.paper_interaction import PathLinear
 from mmace_sim.errors import ConfigError
 from mmace_sim.nn.ops import ChannelLinear, Mlp, SpeciesLinear
-from mmace_sim.nn.paper_interaction import PathLinear
 from mmace_sim.training.config import OptimizerConfig
 
 logger = logging.getLogger(__name__)

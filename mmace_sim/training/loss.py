@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmace_sim.io.frames import LABELS
 from mmace_sim.training.config_loss import LossConfig, LossTerm
 from mmace_sim.training.dataset import LabelledBatch
-from mmace_sim.training.frames import LABELS
 
 Predictions = dict[str, Tensor]
 

@@ -5,15 +5,15 @@ from typing import Any
 
 from ase.data import chemical_symbols
 
-from mmace_sim.model.architectures import AnyModel
+from mmace_sim.io.frames import file_sha256
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.evaluate import Evaluation
-from mmace_sim.training.frames import file_sha256
 from mmace_sim.training.metrics import table_as_dict
 
 
 def model_metadata(
-    config: TrainConfig, model: AnyModel, errors: dict[str, Evaluation], best_epoch: int
+    config: TrainConfig, model: MagneticModel, errors: dict[str, Evaluation], best_epoch: int
 ) -> dict[str, Any]:
     """What the model file says about itself: elements, data, errors, licence, citation."""
     data = config.data

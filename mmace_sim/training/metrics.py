@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmace_sim.io.frames import LABELS
 from mmace_sim.training.dataset import LabelledBatch
 from mmace_sim.training.distributed import sum_over_processes
-from mmace_sim.training.frames import LABELS
 
 UNITS: dict[str, str] = {
     "energy": "meV/atom",

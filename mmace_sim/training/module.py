@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset
 
 from mmace_sim.errors import ConfigError
-from mmace_sim.model.architectures import AnyModel
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.training.augment import Augment
 from mmace_sim.training.config import TrainConfig
@@ -29,7 +29,9 @@ from mmace_sim.training.optim import (
 from mmace_sim.training.sampling import ShareSampler, count_labelled, share_loader
 
 
-def predict(model: AnyModel, batch: LabelledBatch, labels: set[str], *, training: bool) -> dict[str, Tensor]:
+def predict(
+    model: MagneticModel, batch: LabelledBatch, labels: set[str], *, training: bool
+) -> dict[str, Tensor]:
     """Energy and those derivatives of it that are asked for and of which the batch has a label.
 
     Args:
@@ -61,7 +63,11 @@ class MagneticTraining(LightningModule):
     """
 
     def __init__(
-        self, model: AnyModel, config: TrainConfig, train_set: Dataset[LabelledBatch], config_types: list[str]
+        self,
+        model: MagneticModel,
+        config: TrainConfig,
+        train_set: Dataset[LabelledBatch],
+        config_types: list[str],
     ) -> None:
         super().__init__()
         self.model = model

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 
-from mmace_sim.model.architectures import AnyModel
+from mmace_sim.io.frames import Frame
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import SMALL_MOMENT
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
-from mmace_sim.training.frames import Frame
 from mmace_sim.training.stream_summary import sample, select, summarize
 
 N_BINS = 30
@@ -25,7 +25,7 @@ _MIN_COUNT = 5
 
 
 def save_one_body_figures(
-    model: AnyModel,
+    model: MagneticModel,
     frames: Sequence[Frame],
     folder: Path,
     magforce_elements: Sequence[str] | None = None,
@@ -78,7 +78,7 @@ def longitudinal_forces(
     return {z: np.concatenate(parts) for z, parts in found.items()}
 
 
-def one_body_curve(model: AnyModel, head: int, species: int, lengths: np.ndarray) -> np.ndarray:
+def one_body_curve(model: MagneticModel, head: int, species: int, lengths: np.ndarray) -> np.ndarray:
     """E1 and −dE1/d|m| of an element, its wall included.
 
     Args:
@@ -115,7 +115,7 @@ def binned(pairs: np.ndarray) -> np.ndarray:
     return np.array(rows).reshape(-1, 3)
 
 
-def _draw(model: AnyModel, head: int, pairs: dict[int, np.ndarray], path: Path) -> list[Path]:
+def _draw(model: MagneticModel, head: int, pairs: dict[int, np.ndarray], path: Path) -> list[Path]:
     figure, axes = new_figure("page", aspect=0.4)
     size = axes.xaxis.label.get_size()
     axes.remove()

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmace_sim.io.frames import LABELS
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
 from mmace_sim.training.evaluate import Evaluation
 from mmace_sim.training.evaluate_errors import Samples
 from mmace_sim.training.evaluate_ranking import Ranking
-from mmace_sim.training.frames import LABELS
 from mmace_sim.training.metrics import MILLI, LabelError
 
 if TYPE_CHECKING:

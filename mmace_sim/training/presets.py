@@ -4,8 +4,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mmace_sim.base.yamlfile import read_yaml
 from mmace_sim.errors import ConfigError
-from mmace_sim.yamlfile import read_yaml
 
 FILE: Path = Path(__file__).with_name("presets.yaml")
 

@@ -15,16 +15,16 @@ from pydantic import (
     model_validator,
 )
 
+from mmace_sim.base.quantities import DEFAULT_HEAD
 from mmace_sim.errors import DataError
 from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.io.extxyz import frames_text
-from mmace_sim.model.architectures import AnyModel
-from mmace_sim.model.config import DEFAULT_HEAD
+from mmace_sim.io.frames import Frame
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.training.config import LabelKeys, Section
-from mmace_sim.training.frames import Frame
 from mmace_sim.training.stream import open_frames
 
 REPLAY_HEAD: str = "replay"
@@ -83,7 +83,7 @@ class ReplayConfig(Section):
         return self
 
 
-def replay_frames(config: ReplayConfig, new: Sequence[Frame], base: AnyModel, seed: int) -> list[Frame]:
+def replay_frames(config: ReplayConfig, new: Sequence[Frame], base: MagneticModel, seed: int) -> list[Frame]:
     """The structures of the replay with their labels.
 
     Args:
@@ -133,7 +133,7 @@ def distort(frame: Frame, config: ReplayConfig, rng: np.random.Generator) -> Fra
     return replace(frame, atoms=atoms, magmoms=magmoms, labels={}, config_type=f"{frame.config_type}_variant")
 
 
-def label(model: AnyModel, frames: Sequence[Frame]) -> list[Frame]:
+def label(model: MagneticModel, frames: Sequence[Frame]) -> list[Frame]:
     """Structures with the energies, forces, stresses and magnetic forces that a model gives them.
 
     Args:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mmace_sim.io.frames import LABELS
 from mmace_sim.training.augment import Augment
 from mmace_sim.training.dataset import EpochShuffle, GraphDataset, LabelledBatch, collate
 from mmace_sim.training.distributed import rank, world_size
-from mmace_sim.training.frames import LABELS
 
 
 @dataclass(frozen=True)

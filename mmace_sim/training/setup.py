@@ -12,13 +12,16 @@ from ase.data import atomic_numbers as number_of_symbol
 from ase.data import chemical_symbols
 from pydantic import ValidationError
 
+from mmace_sim.architectures.foundation_mmace import FoundationConfig, FoundationMMACE
+from mmace_sim.architectures.paper_mmace import PaperConfig
+from mmace_sim.base.quantities import DEFAULT_HEAD
 from mmace_sim.errors import ConfigError, DataError
-from mmace_sim.model.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE, AnyModel, Architecture
+from mmace_sim.io.frames import LABELS, Frame
+from mmace_sim.model.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE, Architecture
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.checkpoint import load_all_heads, load_model
-from mmace_sim.model.config import DEFAULT_HEAD, SMALL_MOMENT, ArchitectureConfig
-from mmace_sim.model.foundation_mmace import FoundationConfig, FoundationMMACE
+from mmace_sim.model.config import SMALL_MOMENT, ArchitectureConfig
 from mmace_sim.model.heads import with_heads
-from mmace_sim.model.paper_mmace import PaperConfig
 from mmace_sim.model.reference import ReferenceSample, fit_reference
 from mmace_sim.model.registry import split_head
 from mmace_sim.training.config import DataConfig, DataSource, TrainConfig
@@ -30,7 +33,6 @@ from mmace_sim.training.foundation import (
     left_of_energies,
     resolved_section,
 )
-from mmace_sim.training.frames import LABELS, Frame
 from mmace_sim.training.stream import Frames, open_frames
 from mmace_sim.training.stream_summary import (
     elements_of,
@@ -238,7 +240,9 @@ def _head_moments(frames: Sequence[Frame], moments: dict[int, float]) -> dict[st
     }
 
 
-def build_model(config: TrainConfig, model_config: ArchitectureConfig, frames: Sequence[Frame]) -> AnyModel:
+def build_model(
+    config: TrainConfig, model_config: ArchitectureConfig, frames: Sequence[Frame]
+) -> MagneticModel:
     """The model to go on from, or one with random weights, its reference energies fitted and its energy scale set.
 
     Args:
@@ -276,7 +280,7 @@ def build_model(config: TrainConfig, model_config: ArchitectureConfig, frames: S
     return model.to(dtype)
 
 
-def start_model(config: TrainConfig) -> AnyModel:
+def start_model(config: TrainConfig) -> MagneticModel:
     """The model that training goes on from, with the heads of the data.
 
     A data set whose name is one of the model's heads goes on with it; another one starts from the head chosen behind
@@ -317,7 +321,7 @@ def _fit_above(model: FoundationMMACE, frames: Sequence[Frame], config: TrainCon
 
 
 def _fit_head(
-    model: AnyModel, head: int, frames: Sequence[Frame], config: TrainConfig, given: dict[int, float]
+    model: MagneticModel, head: int, frames: Sequence[Frame], config: TrainConfig, given: dict[int, float]
 ) -> float:
     """Fit the reference energies of one head but those given; returns what they leave of the energies, in eV/atom."""
     summary, name = summarize(frames), model.heads[head]
@@ -363,7 +367,7 @@ def reference_sample(frame: Frame, magforce_elements: Sequence[str] | None) -> R
     return ReferenceSample(frame.atoms.numbers, frame.magmoms, float(frame.labels["energy"]), magforces)
 
 
-def given_energies(model: AnyModel, source: DataSource) -> dict[int, float]:
+def given_energies(model: MagneticModel, source: DataSource) -> dict[int, float]:
     """Energies of isolated atoms that a configuration gives, by atomic number, in eV.
 
     Args:
@@ -384,7 +388,7 @@ def given_energies(model: AnyModel, source: DataSource) -> dict[int, float]:
     return given
 
 
-def _set_atomic_energies(model: AnyModel, data: DataConfig) -> None:
+def _set_atomic_energies(model: MagneticModel, data: DataConfig) -> None:
     """Put in what the configuration gives."""
     for head, source in enumerate(data.sources().values()):
         for z, energy in given_energies(model, source).items():

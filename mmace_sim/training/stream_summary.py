@@ -8,7 +8,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mmace_sim.errors import DataError
-from mmace_sim.training.frames import LABELS, Frame, frame_number
+from mmace_sim.io.frames import LABELS, Frame, frame_number
 
 
 @dataclass

@@ -17,15 +17,15 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 
 from mmace_sim import __version__
+from mmace_sim.base.signals import Interrupted
+from mmace_sim.base.text import json_text
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.model.architectures import AnyModel
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.checkpoint import save_model
 from mmace_sim.model.data_range import DATA_RANGE_KEY
 from mmace_sim.model.heads import with_heads
-from mmace_sim.signals import Interrupted
-from mmace_sim.text import json_text
 from mmace_sim.training.callbacks import EpochLog, StepProgress, StepReport
 from mmace_sim.training.checkpoints import (
     BEST_FILE,
@@ -97,7 +97,7 @@ class TrainResult:
         examples: Some training structures of each head, with their moments.
     """
 
-    model: AnyModel
+    model: MagneticModel
     path: Path
     errors: dict[str, Evaluation]
     n_epochs: int
@@ -123,7 +123,7 @@ class Prepared:
     split: DataSplit
     train_set: GraphDataset
     valid_set: GraphDataset
-    model: AnyModel
+    model: MagneticModel
 
 
 def prepare(config: TrainConfig, split: DataSplit | None = None) -> Prepared:
@@ -216,7 +216,7 @@ def train(
     return result
 
 
-def _examples(model: AnyModel, run: Prepared) -> dict[str, list[Atoms]]:
+def _examples(model: MagneticModel, run: Prepared) -> dict[str, list[Atoms]]:
     """Some training structures of each head."""
     frames, examples = run.split.train, {}
     heads = summarize(frames).heads
@@ -231,7 +231,7 @@ def _examples(model: AnyModel, run: Prepared) -> dict[str, list[Atoms]]:
     return examples
 
 
-def final_errors(model: AnyModel, split: DataSplit, config: TrainConfig) -> dict[str, Evaluation]:
+def final_errors(model: MagneticModel, split: DataSplit, config: TrainConfig) -> dict[str, Evaluation]:
     """Errors on every set that has structures, also logged; with several heads, on the "test/HEAD" of each.
 
     Args:

@@ -11,7 +11,7 @@ from ase.build import bulk
 
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.workflows.exchange import CONVENTION, Exchange
+from mmace_sim.properties.exchange import CONVENTION, Exchange
 
 CUTOFF = 6.0
 RUNS = (

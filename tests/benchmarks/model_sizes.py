@@ -8,12 +8,12 @@ from e3nn import o3
 from mace import data, modules, tools
 from mace.tools import torch_geometric
 
+from mmace_sim.architectures.paper_mmace import PaperConfig, PaperMMACE
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.magnetic_mace import MagneticMACE
-from mmace_sim.model.paper_mmace import PaperConfig, PaperMMACE
 
 SIZES = {
     "a": {"hidden_irreps": "64x0e", "num_interactions": 1, "r_max": 5.0},

@@ -18,18 +18,18 @@ from record import write
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.model.derivatives import evaluate
+from mmace_sim.properties.curie.estimators import estimate
+from mmace_sim.properties.curie.output import point_row
+from mmace_sim.sampling.chains import replicas, run_blocks
+from mmace_sim.sampling.correlation import autocorrelation_time
+from mmace_sim.sampling.hamiltonian import SpinHamiltonian
+from mmace_sim.sampling.heatbath import HeatBath
+from mmace_sim.sampling.hmc import HybridMonteCarlo
+from mmace_sim.sampling.local import LocalMoves
+from mmace_sim.sampling.local_energy import sweep_cost
+from mmace_sim.sampling.statistics import points
+from mmace_sim.sampling.surface import Supercells
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.curie.chains import replicas, run_blocks
-from mmace_sim.workflows.curie.correlation import autocorrelation_time
-from mmace_sim.workflows.curie.estimators import estimate
-from mmace_sim.workflows.curie.heatbath import HeatBath
-from mmace_sim.workflows.curie.hmc import HybridMonteCarlo
-from mmace_sim.workflows.curie.lattice import SpinModel
-from mmace_sim.workflows.curie.local import LocalMoves
-from mmace_sim.workflows.curie.local_energy import sweep_cost
-from mmace_sim.workflows.curie.output import point_row
-from mmace_sim.workflows.curie.statistics import points
-from mmace_sim.workflows.curie.surface import Supercells
 
 SWEEPS = int(os.environ.get("MMACE_BENCHMARK_SWEEPS", "2500"))
 CHECKPOINTS = os.environ.get("MMACE_BENCHMARK_CHECKPOINTS")
@@ -57,7 +57,7 @@ def lattice_run(name):
     distance, sizes, expected, reduced = LATTICES[name]
     atoms = bulk("Fe", name, a=2.8)
     set_magmoms(atoms, [2.0])
-    model = SpinModel.from_shells(atoms, [(2.8 * distance, J)])
+    model = SpinHamiltonian.from_shells(atoms, [(2.8 * distance, J)])
     chains = replicas([x * J / BOLTZMANN_EV_PER_K for x in reduced], 0, 1, name)
     sampler = HeatBath([model.network(size) for size in sizes], chains)
     start = time.process_time()

@@ -7,12 +7,12 @@ import torch
 from record import write
 from scipy.signal import lfilter
 
+from mmace_sim.sampling.chains import Series, replicas, run_blocks
+from mmace_sim.sampling.correlation import standard_error
+from mmace_sim.sampling.hamiltonian import SpinNetwork
+from mmace_sim.sampling.heatbath import HeatBath
+from mmace_sim.sampling.statistics import points
 from mmace_sim.units import BOLTZMANN_EV_PER_K
-from mmace_sim.workflows.curie.chains import Series, replicas, run_blocks
-from mmace_sim.workflows.curie.correlation import standard_error
-from mmace_sim.workflows.curie.heatbath import HeatBath
-from mmace_sim.workflows.curie.lattice import SpinNetwork
-from mmace_sim.workflows.curie.statistics import points
 
 TRIALS = int(os.environ.get("MMACE_BENCHMARK_TRIALS", "2000"))
 LENGTHS = (10, 20, 50, 100, 300, 1000)

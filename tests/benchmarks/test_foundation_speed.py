@@ -14,8 +14,8 @@ from mace import data, modules, tools
 from mace.tools import torch_geometric
 from record import write
 
+from mmace_sim.interop.foundation import from_foundation
 from mmace_sim.model.derivatives import evaluate
-from mmace_sim.model.foundation import from_foundation
 
 R_MAX, ROUNDS = 6.0, 5
 

@@ -17,9 +17,9 @@ from ase import Atoms
 from record import write
 
 from mmace_sim.io.database import atoms_to_row, write_database
+from mmace_sim.io.frames import read_frames
 from mmace_sim.training.config import DataConfig, TrainConfig
 from mmace_sim.training.dataset import GraphDataset, make_loader
-from mmace_sim.training.frames import read_frames
 from mmace_sim.training.module import MagneticTraining, predict
 from mmace_sim.training.stream import open_frames
 from mmace_sim.training.trainer import prepare, train

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from mmace_sim.allocator import keep_freed_memory
+from mmace_sim.base.allocator import keep_freed_memory
 
 SIZES = os.environ.get("MMACE_BENCH_SIZES", "a,b,c").split(",")
 ATOMS = [int(n) for n in os.environ.get("MMACE_BENCH_ATOMS", "16,54,128,250").split(",")]

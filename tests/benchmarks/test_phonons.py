@@ -19,11 +19,11 @@ from record import write
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.properties.phonons import Phonons
+from mmace_sim.properties.phonons.bands import band_path
+from mmace_sim.properties.phonons.cells import make_phonopy, restoring_forces, supercells
+from mmace_sim.structures.supercells import choose_supercell
 from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.phonons import Phonons
-from mmace_sim.workflows.phonons.bands import band_path
-from mmace_sim.workflows.phonons.cells import make_phonopy, restoring_forces, supercells
-from mmace_sim.workflows.supercells import choose_supercell
 
 MODEL = os.environ.get("MMACE_BENCHMARK_MODEL", "default")
 N_CRYSTALS = int(os.environ.get("MMACE_BENCHMARK_CRYSTALS", "20"))

@@ -13,8 +13,8 @@ from record import write
 
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.properties.elastic import ElasticTensorCalculation
 from mmace_sim.units import EV_PER_A3_IN_GPA
-from mmace_sim.workflows.elastic import ElasticTensorCalculation
 
 MODEL = os.environ.get("MMACE_BENCHMARK_MODEL", "default")
 N_STRUCTURES = int(os.environ.get("MMACE_BENCHMARK_N", "200"))

@@ -1,0 +1,80 @@
+"""The registry of every quantity: its shape, unit, symmetry and its name in each host. The only translator of names."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One physical quantity.
+
+    Attributes:
+        name: Our name.
+        shape: Shape in words.
+        unit: Unit.
+        parity: +1 if unchanged by inversion of space, -1 if it changes sign (per component of a vector).
+        time_reversal: +1 if unchanged by reversal of time, -1 if it changes sign.
+        description: One line.
+        torchsim: Name in a TorchSim state or model output, if it has one.
+        ase: Name in ASE's results or arrays, if it has one.
+        extxyz: Key of the reference label in extended XYZ training files, if it has one.
+    """
+
+    name: str
+    shape: str
+    unit: str
+    parity: int
+    time_reversal: int
+    description: str
+    torchsim: str | None = None
+    ase: str | None = None
+    extxyz: str | None = None
+
+
+QUANTITIES: dict[str, Quantity] = {
+    q.name: q
+    for q in (
+        Quantity("positions", "(n_atoms, 3)", "Å", -1, 1, "Cartesian positions", "positions", "positions"),
+        Quantity("cell", "(3, 3)", "Å", -1, 1, "cell vectors as rows (TorchSim: as columns)", "cell", "cell"),
+        Quantity(
+            "magmoms",
+            "(n_atoms, 3)",
+            "μB",
+            1,
+            -1,
+            "magnetic moments, axial vectors",
+            "magnetic_moments",
+            "magmoms",
+            "REF_magmom",
+        ),
+        Quantity(
+            "magforces",
+            "(n_atoms, 3)",
+            "eV/μB",
+            1,
+            -1,
+            "magnetic forces −∂E/∂m",
+            "magforces",
+            "magforces",
+            "REF_magforces",
+        ),
+        Quantity("energy", "()", "eV", 1, 1, "total energy of the cell", "energy", "energy", "REF_energy"),
+        Quantity("forces", "(n_atoms, 3)", "eV/Å", -1, 1, "forces −∂E/∂r", "forces", "forces", "REF_forces"),
+        Quantity(
+            "stress",
+            "(3, 3)",
+            "eV/Å³",
+            1,
+            1,
+            "stress (1/V) ∂E/∂ε, tension positive",
+            "stress",
+            "stress",
+            "REF_stress",
+        ),
+    )
+}
+
+TORCHSIM_MAGMOMS: str = "magnetic_moments"
+TORCHSIM_MAGFORCES: str = "magforces"
+
+DEFAULT_HEAD: str = "default"
+"""Name of the one data set of a model without heads."""

@@ -1,0 +1,88 @@
+"""One-body energies of upstream models, each kind by the names of its weights."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmace_sim.architectures.paper_reference import PaperReference, SplineReference
+from mmace_sim.errors import ModelFileError
+from mmace_sim.interop.mace_weights import UpstreamWeights
+
+EACH_ELEMENT = "onebody_magmombasis_coeffs"
+"""Chebyshev coefficients for each element and head."""
+ALL_ELEMENTS = "onebody_magmombasis_list.{}.layer0.weight"
+"""The same coefficients for all elements, once for each layer, of which the last counts."""
+CONSTANT = "one_body_magmom_const_correction"
+"""What is taken off, so that E1 may vanish without a moment."""
+KNOTS, VALUES = "E_m_spline.u_knots.{}", "E_m_spline.y.{}"
+BARRIER = "saturation"
+
+
+def one_body_fields(weights: UpstreamWeights) -> dict[str, Any]:
+    """Hyper-parameters of the one-body energy.
+
+    Args:
+        weights: Weights.
+    """
+    if VALUES.format(0) in weights:
+        return {"one_body": "spline", "num_one_body": weights(VALUES.format(0)).numel()}
+    if EACH_ELEMENT in weights:
+        return {"one_body": "chebyshev", "num_one_body": max(weights(EACH_ELEMENT).shape[1] - 1, 1)}
+    n_layers = weights.count("onebody_magmombasis_list.{}.")
+    if n_layers:
+        return {
+            "one_body": "chebyshev",
+            "num_one_body": max(weights(ALL_ELEMENTS.format(n_layers - 1)).shape[0] - 1, 1),
+        }
+    return {"one_body": "chebyshev"}  # none: zeros, as many as fine-tuning usually fits
+
+
+def fill_one_body(
+    reference: PaperReference, weights: UpstreamWeights, head: int, scale: Tensor
+) -> Tensor | float:
+    """Put the one-body energy into a model.
+
+    Args:
+        reference: Reference energies to fill.
+        weights: Weights.
+        head: Number of the head to keep.
+        scale: Scale of the network, which Chebyshev functions are inside of.
+
+    Returns:
+        What it adds to the energy of each element without a moment, in eV.
+    """
+    n_species = len(reference.atomic_energies)
+    if isinstance(reference, SplineReference):
+        return _fill_spline(reference, weights, n_species)
+    n_layers = weights.count("onebody_magmombasis_list.{}.")
+    if EACH_ELEMENT in weights:
+        coefficients = weights(EACH_ELEMENT)[:, :, head]
+        constant = weights(CONSTANT)[:, head]
+    elif n_layers:
+        lists = [weights(ALL_ELEMENTS.format(k)) for k in range(n_layers)]
+        if head or lists[-1].shape[1] != 1:
+            raise ModelFileError("the one-body energy of all elements together has one head only.")
+        coefficients = lists[-1].T / lists[-1].shape[0] ** 0.5
+        constant = weights(CONSTANT)
+    else:
+        return 0.0
+    reference.one_body[:, : coefficients.shape[1] - 1] = scale * coefficients[:, 1:]
+    return scale * (coefficients.sum(dim=1) - constant)  # all T_n are 1 for a zero moment
+
+
+def _fill_spline(reference: SplineReference, weights: UpstreamWeights, n_species: int) -> Tensor:
+    n_knots = reference.num_basis
+    knots = torch.stack([weights(KNOTS.format(k), n_knots) for k in range(n_species)])
+    even = torch.linspace(0.0, 1.0, n_knots, dtype=torch.float64) * knots[:, -1:]
+    if not torch.allclose(knots, even, rtol=1e-6, atol=1e-7) or not (knots[:, -1] > 0).all():
+        raise ModelFileError("E_m_spline.u_knots are not equidistant from zero, which is not supported.")
+    reference.last_knot.copy_(knots[:, -1].sqrt())
+    reference.one_body.copy_(torch.stack([weights(VALUES.format(k), n_knots) for k in range(n_species)]))
+    names = ("m_max", "E1", "E2", "prefactor")
+    barrier = torch.stack([weights(f"{BARRIER}.{name}", n_species) for name in names], dim=1)
+    constants = [weights(f"{BARRIER}.{name}").reshape(()) for name in ("lambda_sat", "eps")]
+    present = (barrier[:, 3].abs() > 1e-8).any().double()  # upstream's way to switch it on
+    reference.barrier.copy_(barrier)
+    reference.barrier_constants.copy_(torch.stack([present, *constants]))
+    return reference.one_body[:, 0] - weights(CONSTANT, n_species, 1)[:, 0]

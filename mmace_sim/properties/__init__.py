@@ -1,0 +1,1 @@
+"""One property in each folder: what is computed, its settings, its results, its figures."""

@@ -1,0 +1,369 @@
+"""Magnetic anisotropy of many magnets: E(direction) of moments that turn as a body."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Float, Int
+
+from mmace_sim.engine.batching import Outcomes
+from mmace_sim.errors import MmaceError, StructureError, UnsupportedOptionError
+from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.properties.anisotropy.directions import (
+    circle_directions,
+    plane_axes,
+    reference_axis,
+    rotation_to,
+    sphere_directions,
+    turned,
+)
+from mmace_sim.properties.anisotropy.fits import (
+    Constants,
+    Surface,
+    fit_constants,
+    fit_surface,
+    lowest_direction,
+)
+from mmace_sim.properties.anisotropy.host import as_vector, obeys_time_reversal, spin_orbit_host
+from mmace_sim.properties.anisotropy.symmetry import FORMS, DirectionSymmetry, direction_symmetry
+from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
+from mmace_sim.properties.singlepoint import (
+    PointResult,
+    SinglePoint,
+    check_point_mode,
+    converged,
+    first_problem,
+)
+from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order
+
+CONVENTION = (
+    "E(n) of all moments turned as a body so that the reference axis points along n; K1 > 0: easy unique axis "
+    "(uniaxial), easy <100> (cubic); MAE = E(hard) - E(easy); magnetocrystalline part only, no dipole-dipole shape term"
+)
+"""Signs of everything that an anisotropy run reports, as each output file states it."""
+
+LENGTHS: tuple[str, ...] = ("rigid", "relaxed")
+_N_CHECKS = 3
+_MISFIT = 0.05
+"""Error of the harmonics in the planes, relative to the range of the energies, from which on a result says so."""
+_LEFT = 0.002
+"""Residual of the constants, relative to the range of the energies, from which on a result says so."""
+_ROUNDING = 1e-13
+"""Energies that differ by less than this part of them differ by rounding."""
+
+
+@dataclass(frozen=True)
+class PlaneCurve:
+    """Energies around a circle.
+
+    Attributes:
+        axes: Directions of 0° and of 90°, Cartesian unit vectors.
+        angles: In radians, over half a turn or a whole one.
+        energies: In eV per cell.
+    """
+
+    axes: tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]
+    angles: Float[np.ndarray, " n"]
+    energies: Float[np.ndarray, " n"]
+
+    def directions(self, angles: Float[np.ndarray, " n"] | None = None) -> Float[np.ndarray, "n 3"]:
+        """Cartesian unit vectors at angles, by default at its own."""
+        phi = self.angles if angles is None else angles
+        return np.cos(phi)[:, None] * self.axes[0] + np.sin(phi)[:, None] * self.axes[1]
+
+
+@dataclass
+class AnisotropyResult:
+    """Anisotropy of one magnet.
+
+    Attributes:
+        atoms: The structure with the moments that were turned.
+        status: CONVERGED if all energies are there.
+        message: What to know or do; empty if all is well.
+        symmetry: Symmetry of E(n); None if it failed, as for everything below.
+        axis: Reference axis of the moments as they are in `atoms`.
+        collinear: Whether the moments are collinear.
+        directions: Cartesian unit vectors.
+        energies: E(n), in eV per cell.
+        curves: Energies in planes; harmonics and constants are not fitted to them.
+        time_reversal_error: Largest |E(m) − E(−m)| of the directions where both were computed, in eV per cell: all if
+            the model may break time reversal, else a few.
+        surface: E(n) in harmonics.
+        constants: Constants of the form; None for "general", or if the directions do not determine them.
+        easy: Direction of lowest energy, of the equivalent ones that nearest to z.
+        hard: Direction of highest energy.
+        mae: E(hard) − E(easy), in eV per cell.
+        curve_error: Root mean square difference of harmonics and energies in the planes, in eV per cell.
+        convergence: The same from parts of the directions: number, K1, K2 and MAE in eV per cell.
+    """
+
+    atoms: Atoms
+    status: Status
+    message: str = ""
+    symmetry: DirectionSymmetry | None = None
+    axis: Float[np.ndarray, " 3"] | None = None
+    collinear: bool = True
+    directions: Float[np.ndarray, "n 3"] | None = None
+    energies: Float[np.ndarray, " n"] | None = None
+    curves: list[PlaneCurve] = field(default_factory=list)
+    time_reversal_error: float | None = None
+    surface: Surface | None = None
+    constants: Constants | None = None
+    easy: Float[np.ndarray, " 3"] | None = None
+    hard: Float[np.ndarray, " 3"] | None = None
+    mae: float | None = None
+    curve_error: float | None = None
+    convergence: list[tuple[int, float | None, float | None, float]] = field(default_factory=list)
+
+    def k(self, name: str) -> float | None:
+        """A constant in eV per cell, such as "K1"; None if there is none."""
+        return None if self.constants is None else self.constants.get(name)
+
+
+@dataclass
+class _Job:
+    index: int
+    result: AnisotropyResult
+    directions: Float[np.ndarray, "n 3"]
+    circles: list[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]
+    reversed_of: Int[np.ndarray, " n_reversed"]
+    images: list[Atoms]
+
+
+class Anisotropy:
+    """Energy against the direction of the moments for many magnets: settings here, structures in :meth:`run`.
+
+    The moments of each structure are turned as a body so that their reference axis points along each direction of a
+    grid. All directions of all structures are one batch, always in float64. Time reversal, E(−m) = E(m), halves the
+    directions of collinear orders and is checked in a few of them. Of a model that is not built to obey it, every
+    energy is the mean of m and −m.
+
+    Args:
+        model: Energy model with spin–orbit coupling, its name or path, or any TorchSim model that gives magforces.
+        directions: Least number of directions; half of the next grid of Lebedev's where time reversal allows it.
+        plane: Normal of a plane (Cartesian) to turn in, instead of the sphere.
+        form: One of `FORMS`, or "auto": as the symmetry of crystal and order asks for.
+        axis: Unique axis (Cartesian) instead of that of the crystal.
+        magmoms: "relaxed": lengths of collinear orders relax at their direction first. "fixed": they are as given.
+        lengths: "rigid", or "relaxed": lengths of collinear orders follow while moments turn.
+        max_ell: Highest degree of the harmonics.
+        curve_points: Number of directions in each of three planes, that check the fit and are drawn; 0 for none.
+        magforce_tol: Largest magforce of relaxed lengths, in eV/μB.
+        max_steps: Largest number of steps of the lengths.
+        device: Where to run.
+        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+
+    Raises:
+        UnsupportedOptionError: If a setting is impossible, or the model has no spin–orbit coupling.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike = "default",
+        *,
+        directions: int = 50,
+        plane: Sequence[float] | np.ndarray | None = None,
+        form: str = "auto",
+        axis: Sequence[float] | np.ndarray | None = None,
+        magmoms: str = "relaxed",
+        lengths: str = "rigid",
+        max_ell: int = 6,
+        curve_points: int = 18,
+        magforce_tol: float = 1e-6,
+        max_steps: int = 500,
+        device: torch.device | str | None = None,
+        max_batch_atoms: int | None = None,
+    ) -> None:
+        check_point_mode(magmoms)
+        if form not in ("auto", *FORMS) or lengths not in LENGTHS:
+            raise UnsupportedOptionError(
+                f"form = {form!r}, lengths = {lengths!r}: expected auto, {', '.join(FORMS)} and rigid or relaxed."
+            )
+        if directions < 3 or max_ell < 2 or curve_points < 0:
+            raise UnsupportedOptionError(
+                f"directions = {directions}, max_ell = {max_ell}, curve_points = {curve_points}: expected at least "
+                "3, 2 and 0."
+            )
+        self.n_directions, self.form, self.lengths = directions, form, lengths
+        self.plane, self.axis = as_vector("plane", plane), as_vector("axis", axis)
+        self.max_ell, self.curve_points = max_ell, curve_points
+        host = spin_orbit_host(model, device)
+        self.reversible = obeys_time_reversal(host)
+        shared: dict[str, Any] = {"magforce_tol": magforce_tol, "max_steps": max_steps, "collinear": True}
+        shared["max_batch_atoms"] = max_batch_atoms
+        self.rest = SinglePoint(host, magmoms=magmoms, **shared)
+        self.turning = SinglePoint(host, magmoms="relaxed" if lengths == "relaxed" else "fixed", **shared)
+
+    def run(
+        self, structures: Any, *, on_finished: Callable[[int, AnisotropyResult], None] | None = None
+    ) -> list[AnisotropyResult]:
+        """Compute the anisotropy of magnets; one that fails does not stop the others.
+
+        Args:
+            structures: ASE, pymatgen or phonopy structures, one or many, with moments.
+            on_finished: Called with the index and the result of each structure as soon as it is finished.
+
+        Returns:
+            One result for each structure, in the same order.
+        """
+        images = as_atoms(structures)
+        finish = Outcomes(len(images), on_finished)
+
+        jobs: list[_Job] = []
+        for index, atoms in enumerate(self._at_rest(images)):
+            try:
+                if isinstance(atoms, PointResult):
+                    raise StructureError(f"{atoms.status}: {atoms.message}")
+                jobs.append(self._prepare(index, atoms))
+            except (MmaceError, RuntimeError, np.linalg.LinAlgError) as error:  # must not stop the others
+                finish(index, AnisotropyResult(images[index], Status.FAILED, str(error)))
+        self.turning.run_groups(
+            [job.images for job in jobs],
+            lambda group, points: finish(jobs[group].index, self._finish(jobs[group], points)),
+        )
+        return finish.in_order()
+
+    def _at_rest(self, images: list[Atoms]) -> list[Atoms | PointResult]:
+        """Structures with the lengths of collinear orders relaxed, or why that failed."""
+        rest: list[Atoms | PointResult] = list(images)
+        if not self.rest.relaxation.moments_move:
+            return rest
+        chosen = []
+        for index, atoms in enumerate(images):
+            try:
+                is_collinear = classify_order(get_magmoms(atoms)) is not MagneticOrder.NON_COLLINEAR
+            except StructureError:
+                continue  # reported when it is prepared
+            chosen += [index] if is_collinear else []
+        points = self.rest.run([images[index] for index in chosen]) if chosen else []
+        for index, point in zip(chosen, points, strict=True):
+            rest[index] = point.atoms if point.status is Status.CONVERGED else point
+        return rest
+
+    def _prepare(self, index: int, atoms: Atoms) -> _Job:
+        """Symmetry, directions, and the structures whose energies are needed."""
+        magmoms = get_magmoms(atoms)
+        axis = reference_axis(magmoms)
+        collinear = classify_order(magmoms) is not MagneticOrder.NON_COLLINEAR
+        if self.lengths == "relaxed" and not collinear:
+            raise StructureError("lengths can follow in collinear orders only; choose rigid lengths.")
+        symmetry = direction_symmetry(atoms, self.axis)
+        frame, n_circle = symmetry.frame, self.curve_points * (1 if collinear else 2)
+        if self.plane is None:
+            directions = sphere_directions(self.n_directions, half=collinear) @ frame
+            pairs = [(frame[0], frame[2]), (frame[1], frame[2]), (frame[0], frame[1])]
+        else:
+            pairs = [plane_axes(self.plane, frame)]
+            directions = circle_directions(*pairs[0], self.n_directions, half=collinear)[1]
+        circles = [
+            (pair, circle_directions(*pair, n_circle, half=collinear)[0]) for pair in pairs if n_circle
+        ]
+        every = np.concatenate([directions, *(circle_directions(*pair, n_circle, half=collinear)[1]
+                                              for pair, _ in circles)])  # fmt: skip
+        rotated = [magmoms @ rotation_to(axis, n).T for n in every]
+        reversed_of = np.arange(min(_N_CHECKS, len(directions)) if self.reversible else len(every))
+        rotated += [-rotated[k] for k in reversed_of]
+        result = AnisotropyResult(atoms, Status.CONVERGED, "", symmetry, axis, collinear)
+        return _Job(index, result, directions, circles, reversed_of, [turned(atoms, m) for m in rotated])
+
+    def _finish(self, job: _Job, points: Sequence[PointResult]) -> AnisotropyResult:
+        """Fits of the energies, and everything that follows."""
+        result, n_all = job.result, len(points) - len(job.reversed_of)
+        problem = first_problem(points)
+        if problem:
+            n_bad = int((~converged(points)).sum())
+            result.status = next(p.status for p in points if p.status is not Status.CONVERGED)
+            result.message = f"{n_bad} of {len(points)} directions, {problem}".strip()
+            result.symmetry = None
+            return result
+        energies = np.array([point.energy for point in points])
+        kept, reversed_energies = energies[:n_all], energies[n_all:]
+        result.time_reversal_error = float(np.abs(reversed_energies - kept[job.reversed_of]).max())
+        if not self.reversible:
+            kept = 0.5 * (kept + reversed_energies)
+        result.directions, result.energies = job.directions, kept[: len(job.directions)]
+        rest = np.split(kept[len(job.directions) :], len(job.circles)) if job.circles else []
+        for (pair, angles), values in zip(job.circles, rest, strict=True):
+            result.curves.append(PlaneCurve(pair, angles, values))
+        self._derive(result)
+        return result
+
+    def _derive(self, result: AnisotropyResult) -> None:
+        n_directions = len(result.directions)
+        for count in sorted({-(-n_directions // 2), -(-3 * n_directions // 4), n_directions}):
+            self._fit(result, count)
+            constants = result.constants
+            values = (None, None) if constants is None else (constants.get("K1"), constants.get("K2"))
+            result.convergence.append((count, *values, result.mae))
+        if result.curves:
+            left = [result.surface(curve.directions()) - curve.energies for curve in result.curves]
+            result.curve_error = float(np.sqrt(np.mean(np.concatenate(left) ** 2)))
+        result.message = " ".join(self._notes(result))
+
+    def _fit(self, result: AnisotropyResult, count: int) -> None:
+        """Everything from the first directions."""
+        symmetry, directions, energies = result.symmetry, result.directions[:count], result.energies[:count]
+        form = self.form if self.form != "auto" else symmetry.form if result.collinear else "general"
+        result.surface = surface = fit_surface(
+            directions, energies, symmetry.frame, max_ell=self.max_ell, even=result.collinear
+        )
+        terms = symmetry.terms(form)
+        result.constants = fit_constants(form, terms, directions, energies, symmetry.frame)
+        axes = None if self.plane is None else plane_axes(self.plane, symmetry.frame)
+        result.easy = lowest_direction(surface, axes=axes)
+        result.hard = lowest_direction(lambda n: -surface(n), axes=axes)
+        result.mae = float(np.ptp(surface(np.array([result.easy, result.hard]))))
+        if result.collinear and axes is None:
+            result.easy, result.hard = symmetry.standard(result.easy), symmetry.standard(result.hard)
+
+    def _notes(self, result: AnisotropyResult) -> list[str]:
+        notes, span = [], float(np.ptp(result.energies))
+        micro = 1e6 / len(result.atoms)
+        rounding = _ROUNDING * max(float(np.abs(result.energies).max()), 1.0)
+        if span < rounding:
+            return ["no anisotropy: the energies differ by rounding only."]
+        if result.curve_error is not None and result.curve_error > max(_MISFIT * span, rounding):
+            notes.append(
+                f"harmonics miss the energies in the planes by {micro * result.curve_error:.2g} μeV/atom: take more "
+                "--directions."
+            )
+        notes += self._about_constants(result, max(_LEFT * span, rounding))
+        if result.time_reversal_error > max(_MISFIT * span, rounding):
+            consequence = (
+                "E(−m) = E(m) was taken for granted, and energies are not means of both: look at `mmace-sim check`."
+                if self.reversible
+                else "energies are means of m and −m."
+            )
+            notes.append(
+                f"the model breaks time reversal by up to {micro * result.time_reversal_error:.2g} μeV/atom; "
+                f"{consequence}"
+            )
+        if not result.collinear:
+            notes.append(
+                "non-collinear: the moments are turned by the least angle from the reference axis; other turns about "
+                "it are not looked at."
+            )
+        return notes
+
+    def _about_constants(self, result: AnisotropyResult, small: float) -> list[str]:
+        """Whether the constants say all of the energies."""
+        form = self.form if self.form != "auto" else result.symmetry.form if result.collinear else "general"
+        terms = result.symmetry.terms(form)
+        if not terms:
+            return []
+        if result.constants is None:
+            where = "directions" if self.plane is None else "directions of one plane"
+            return [
+                f"{len(result.directions)} {where} do not determine the {len(terms)} constants of the {form} form: "
+                + ("take more --directions." if self.plane is None else "leave out --plane for them.")
+            ]
+        if result.constants.residual > small:
+            micro = 1e6 / len(result.atoms)
+            return [
+                f"the constants leave {micro * result.constants.residual:.2g} μeV/atom of the energies (rms): "
+                f"there are orders above {result.constants.order}, and K1 and K2 are those of this fit only."
+            ]
+        return []

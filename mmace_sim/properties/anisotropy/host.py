@@ -1,0 +1,71 @@
+"""Models whose energy depends on the direction of the moments, and settings that are directions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch_sim.models.interface import ModelInterface
+
+from mmace_sim.errors import UnsupportedOptionError
+from mmace_sim.properties.relax.relaxation import ModelLike
+from mmace_sim.torchsim.model import MagneticMaceModel
+
+
+def as_vector(name: str, value: Sequence[float] | np.ndarray | None) -> Float[np.ndarray, " 3"] | None:
+    """A direction that was given as three numbers.
+
+    Args:
+        name: What it is, for the message.
+        value: Three numbers, or None.
+
+    Raises:
+        UnsupportedOptionError: If it is no direction.
+    """
+    if value is None:
+        return None
+    vector = np.asarray(value, dtype=float)
+    if vector.shape != (3,) or not np.isfinite(vector).all() or not vector.any():
+        raise UnsupportedOptionError(f"{name} = {value}: expected a direction as three numbers.")
+    return vector
+
+
+def spin_orbit_host(model: ModelLike, device: torch.device | str | None) -> Any:
+    """A TorchSim model in float64, after making sure that directions of moments matter to it.
+
+    Args:
+        model: Energy model, its name or path, or any TorchSim model that gives magforces.
+        device: Where to run.
+
+    Raises:
+        UnsupportedOptionError: If the model has no spin–orbit coupling.
+    """
+    host = model
+    if not isinstance(model, ModelInterface):
+        host = MagneticMaceModel(model, device=device, dtype=torch.float64)
+    elif model.dtype is not torch.float64:
+        raise UnsupportedOptionError(
+            f"{type(model).__name__} computes in {model.dtype}: anisotropy needs torch.float64."
+        )
+    inner = getattr(host, "model", None)
+    if inner is not None and not getattr(inner, "spin_orbit", True):
+        name = getattr(inner, "metadata", {}).get("name", type(inner).__name__)
+        raise UnsupportedOptionError(
+            f"model {name!r} has no spin–orbit coupling: its energy does not change when all moments turn together, so "
+            "that its anisotropy is zero by construction. Train one with model: {spin_orbit: true} on data with "
+            "spin–orbit coupling, or choose one with it (`mmace-sim models`)."
+        )
+    return host
+
+
+def obeys_time_reversal(host: Any) -> bool:
+    """Whether a model has E(m) = E(−m) by construction, as all of this package but the published architecture do.
+
+    Args:
+        host: TorchSim model.
+    """
+    inner = getattr(host, "model", None)
+    if inner is None or not hasattr(inner, "spin_orbit"):
+        return False
+    return bool(getattr(getattr(inner, "config", None), "time_reversal", True))

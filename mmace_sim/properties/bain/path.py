@@ -1,0 +1,306 @@
+"""Energy maps over c/a and volume: the Bain path between bcc and fcc in several magnetic states, in one batch."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Float
+
+from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.properties.bain.minima import BainMinimum, find_minima
+from mmace_sim.properties.bain.refinement import TETRAGONAL_TOL, refined
+from mmace_sim.properties.eos.birch_murnaghan import EosStatus, fit_birch_murnaghan
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, as_atoms
+from mmace_sim.properties.singlepoint import (
+    PointResult,
+    check_point_mode,
+    converged,
+    energies_and_moments,
+    first_problem,
+    point_result,
+    pressures_gpa,
+)
+from mmace_sim.structures.magnetic_states import check_state, magnetic_state
+from mmace_sim.structures.moment_range import largest_moments, shorten_moments
+
+REFINED_STRESS_GPA: float = 1e-3
+"""Largest stress of the cell at a minimum."""
+
+
+@dataclass
+class BainMap:
+    """Energy over c/a and volume in one magnetic state.
+
+    Attributes:
+        state: Name of the state.
+        status: CONVERGED; INCOMPLETE if points are missing; OUTSIDE if the lowest point is at the edge; FAILED.
+        message: What to know or do; empty if all is well.
+        note: How the state was made, such as a larger cell.
+        energies: In eV/atom, for each c/a (rows) and volume (columns); NaN where a point failed.
+        moments: Mean length of all moments, in μB, likewise.
+        minima: Local minima in the order of their energies.
+        points: What was computed, row by row.
+    """
+
+    state: str
+    status: EosStatus
+    message: str = ""
+    note: str = ""
+    energies: Float[np.ndarray, "n_ratios n_volumes"] = field(default_factory=lambda: np.zeros((0, 0)))
+    moments: Float[np.ndarray, "n_ratios n_volumes"] = field(default_factory=lambda: np.zeros((0, 0)))
+    minima: list[BainMinimum] = field(default_factory=list)
+    points: list[PointResult] = field(default_factory=list)
+
+
+@dataclass
+class BainResult:
+    """Maps of one structure.
+
+    Attributes:
+        atoms: The structure as it was given.
+        c_over_a: Ratios of the cell, in ascending order.
+        volumes: In Å³/atom, in ascending order.
+        maps: One for each state.
+    """
+
+    atoms: Atoms
+    c_over_a: Float[np.ndarray, " n_ratios"]
+    volumes: Float[np.ndarray, " n_volumes"]
+    maps: list[BainMap]
+
+    @property
+    def status(self) -> EosStatus:
+        """CONVERGED if all maps are, else the first other status."""
+        return next((m.status for m in self.maps if m.status is not EosStatus.CONVERGED), EosStatus.CONVERGED)
+
+    @property
+    def lowest_energy(self) -> float:
+        """Lowest minimum of all states, or the lowest point if there is none, in eV/atom; NaN if all failed."""
+        minima = [minimum.energy for one in self.maps for minimum in one.minima]
+        points = [float(np.nanmin(one.energies)) for one in self.maps if np.isfinite(one.energies).any()]
+        return min(minima or points, default=float("nan"))
+
+
+class BainPath:
+    """Energy over c/a and volume: settings here, structures in :meth:`run`.
+
+    A body-centred tetragonal cell is bcc at c/a = 1 and fcc at c/a = √2. Layered antiferromagnets fit into it (AFM) or
+    into two of them (AFMD). Every point starts from the moments of its state, and all points of all states of all
+    structures are computed in one batch. From every minimum of the maps the cell is then relaxed, in a second batch,
+    which keeps its symmetry.
+
+    Args:
+        model: Model, its name or path, or any TorchSim model that gives magforces.
+        states: Magnetic states, see `mmace_sim.structures.magnetic_states.STATES`.
+        magmoms: "relaxed" lets the moments follow, "fixed" keeps them.
+        c_over_a: Smallest and largest ratio.
+        n_ratios: Number of ratios.
+        volume_range: Smallest and largest volume, relative to that of the structure.
+        n_volumes: Number of volumes.
+        relax_positions: Whether atoms relax within the cell.
+        fmax: Largest force at convergence if atoms relax, in eV/Å.
+        magforce_tol: Largest magforce of relaxed moments, in eV/μB.
+        max_steps: Largest number of steps of a point.
+        **settings: `collinear`, `fix_magnitude`, `device`, `dtype`, `max_batch_atoms` of
+            :class:`~mmace_sim.properties.relax.relaxation.Relaxation`.
+
+    Raises:
+        ConfigError: If a state does not exist.
+        UnsupportedOptionError: If another setting is impossible.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike = "default",
+        *,
+        states: Sequence[str] = ("fm", "afm", "afmd", "nm"),
+        magmoms: str = "relaxed",
+        c_over_a: tuple[float, float] = (0.85, 1.65),
+        n_ratios: int = 17,
+        volume_range: tuple[float, float] = (0.84, 1.12),
+        n_volumes: int = 9,
+        relax_positions: bool = False,
+        fmax: float = 0.005,
+        magforce_tol: float = 1e-4,
+        max_steps: int = 500,
+        **settings: Any,
+    ) -> None:
+        check_point_mode(magmoms)
+        for name, (low, high), count in (
+            ("c_over_a", c_over_a, n_ratios),
+            ("volume_range", volume_range, n_volumes),
+        ):
+            if not 0 < low < high or count < 3:
+                raise UnsupportedOptionError(
+                    f"{name} = {(low, high)} in {count} steps, expected two positive numbers in ascending order and "
+                    "at least three steps."
+                )
+        self.states = [check_state(name) for name in dict.fromkeys(states)]
+        self.c_over_a = np.linspace(*c_over_a, n_ratios)
+        self.factors = np.linspace(*volume_range, n_volumes)
+        alike = {
+            "relax_positions": relax_positions,
+            "magmoms": "joint" if magmoms == "relaxed" else "fixed",
+            "fmax": fmax,
+            "magforce_tol": magforce_tol,
+            "max_steps": max_steps,
+        } | settings
+        self.relaxation = Relaxation(model, relax_cell=False, **alike)
+        self.refinement = Relaxation(
+            self.relaxation.bare_model, relax_cell=True, stress_tol=REFINED_STRESS_GPA, **alike
+        )
+
+    def run(
+        self, structures: Any, *, on_finished: Callable[[int, int], None] | None = None
+    ) -> list[BainResult]:
+        """Compute the maps; a structure or state that fails does not stop the others.
+
+        Args:
+            structures: Crystals whose third cell vector is perpendicular to the others, which are equally long.
+            on_finished: Called after each point with the number of finished points and of all.
+
+        Returns:
+            One result for each structure, in the same order.
+        """
+        maps = [[self._start(atoms, name) for name in self.states] for atoms in as_atoms(structures)]
+        images = [point.atoms for row in maps for one in row for point in one.points]
+        counter = itertools.count(1)
+
+        def finish(_index: int, _result: Any) -> None:
+            if on_finished is not None:
+                on_finished(next(counter), len(images))
+
+        points = iter(map(point_result, self.relaxation.run(images, on_finished=finish)))
+        results = []
+        for atoms, row in zip(structures, maps, strict=True):
+            volumes = self.factors * atoms.cell.volume / len(atoms)
+            for one in row:
+                if one.points:
+                    one.points = list(itertools.islice(points, len(one.points)))
+                    self._finish(one, volumes)
+            results.append(BainResult(atoms, self.c_over_a, volumes, row))
+        self._refine(results)
+        return results
+
+    def _refine(self, results: Sequence[BainResult]) -> None:
+        """Relax the cell from the lowest point of every minimum; one that does not stay there is that point."""
+        found = [
+            (result, one, k) for result in results for one in result.maps for k in range(len(one.minima))
+        ]
+        starts = [_grid_point(result, one, one.minima[k]) for result, one, k in found]
+        ends = self.refinement.run([point.atoms for point in starts]) if starts else []
+        for (result, one, k), point, end in zip(found, starts, ends, strict=True):
+            minimum = one.minima[k]
+            steps = (float(np.diff(result.c_over_a)[0]), float(np.diff(result.volumes)[0]))
+            new = refined(minimum, point, end, _axes(result.atoms), steps)
+            if isinstance(new, str):
+                one.message += (
+                    f" The minimum at c/a = {minimum.grid_ratio:.3f} is a point of the grid: {new}."
+                )
+                new = replace(
+                    minimum,
+                    c_over_a=minimum.grid_ratio,
+                    volume=minimum.grid_volume,
+                    energy=point.energy / len(point.atoms),
+                )
+            one.minima[k] = new
+        for one in (one for result in results for one in result.maps):
+            one.message = one.message.strip()
+            one.minima.sort(key=lambda minimum: minimum.energy)
+
+    def _start(self, atoms: Atoms, name: str) -> BainMap:
+        """A map whose points are still to be computed, or one that failed."""
+        try:
+            base, height = _tetragonal(atoms)
+            state, note = magnetic_state(atoms, name)
+            if name != "file":
+                shorten_moments(state, largest_moments(self.relaxation.bare_model))
+        except StructureError as error:
+            return BainMap(name, EosStatus.FAILED, str(error))
+        points = []
+        for ratio, factor in itertools.product(self.c_over_a, self.factors):
+            edge = (factor * base**2 * height / ratio) ** (1 / 3)
+            image = state.copy()
+            stretch = np.diag([edge / base, edge / base, ratio * edge / height])
+            axes = _axes(atoms)
+            image.set_cell(state.cell.array @ (axes.T @ stretch @ axes), scale_atoms=True)
+            points.append(PointResult(image, np.nan, None, None, None, None, Status.FAILED))
+        return BainMap(name, EosStatus.FAILED, note=note, points=points)
+
+    def _finish(self, one: BainMap, volumes: Float[np.ndarray, " n_volumes"]) -> None:
+        """Fill in what was computed, and look for minima."""
+        shape = (len(self.c_over_a), len(self.factors))
+        good, problem = converged(one.points), first_problem(one.points)
+        one.energies, one.moments = (values.reshape(shape) for values in energies_and_moments(one.points))
+        if not good.any():
+            one.message = f"no point converged ({problem})"
+            return
+        one.minima = find_minima(self.c_over_a, volumes, one.energies, one.moments)
+        row, column = np.unravel_index(np.nanargmin(one.energies), shape)
+        if row in (0, shape[0] - 1) or column in (0, shape[1] - 1):
+            one.status = EosStatus.OUTSIDE
+            one.message = (
+                f"the lowest point is at the edge of the map (c/a {self.c_over_a[row]:.3f}, "
+                f"{volumes[column]:.2f} Å³/atom). Widen the ranges."
+            )
+        elif not good.all():
+            one.status = EosStatus.INCOMPLETE
+            one.message = f"{np.sum(~good)} of {good.size} points are left out ({problem})"
+        else:
+            one.status = EosStatus.CONVERGED
+
+
+def _grid_point(result: BainResult, one: BainMap, minimum: BainMinimum) -> PointResult:
+    """The point of the grid where a minimum was found."""
+    row = int(np.argmin(np.abs(result.c_over_a - minimum.grid_ratio)))
+    column = int(np.argmin(np.abs(result.volumes - minimum.grid_volume)))
+    return one.points[row * len(result.volumes) + column]
+
+
+def _tetragonal(atoms: Atoms) -> tuple[float, float]:
+    """Base edge and height of a tetragonal cell, in Å."""
+    if not atoms.pbc.all():
+        raise StructureError("a Bain path needs a crystal, periodic in all three directions.")
+    a, b, c = atoms.cell.lengths()
+    angles = atoms.cell.angles()
+    if abs(a - b) > TETRAGONAL_TOL * a or np.abs(angles - 90).max() > 0.1:
+        raise StructureError(
+            "a Bain path needs a tetragonal cell, two equal edges and a third one perpendicular to them; this one has "
+            f"{a:.3f}, {b:.3f}, {c:.3f} Å and {angles[0]:.1f}, {angles[1]:.1f}, {angles[2]:.1f}°. Give the "
+            "conventional cell."
+        )
+    return float(np.sqrt(a * b)), float(c)
+
+
+def _axes(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
+    """Unit vectors along the edges of the cell, as rows."""
+    return atoms.cell.array / atoms.cell.lengths()[:, None]
+
+
+def lowest_along_path(one: BainMap) -> Float[np.ndarray, " n_ratios"]:
+    """Energy at the best volume of each c/a, that of the equation of state.
+
+    Where none describes the points, that of a parabola through the lowest volume and its neighbours.
+
+    Args:
+        one: Map of one state.
+
+    Returns:
+        In eV/atom; NaN where the best volume is at the edge.
+    """
+    path = np.full(len(one.energies), np.nan)
+    points = np.array(one.points, dtype=object).reshape(one.energies.shape)
+    for row, values in enumerate(one.energies):
+        volumes = np.array([point.atoms.get_volume() / len(point.atoms) for point in points[row]])
+        status, fit = fit_birch_murnaghan(volumes, values, one.moments[row], pressures_gpa(list(points[row])))
+        if status is EosStatus.CONVERGED:
+            path[row] = fit.energy
+            continue
+        k = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))
+        if 0 < k < len(values) - 1 and np.isfinite(values[k - 1 : k + 2]).all():
+            left, middle, right = values[k - 1 : k + 2]
+            path[row] = middle - (right - left) ** 2 / (8 * (left - 2 * middle + right))
+    return path

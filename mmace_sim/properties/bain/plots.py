@@ -1,0 +1,116 @@
+"""Figures of energy maps over c/a and volume."""
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
+from mmace_sim.properties.bain.path import BainMap, BainResult, lowest_along_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+HIGHEST: float = 400.0
+"""Energies above this (meV/atom) are drawn alike."""
+
+
+def map_figure(result: BainResult) -> "Figure":
+    """Contours of the energy of every state, relative to the lowest minimum, side by side; crosses are minima.
+
+    Args:
+        result: Maps of one structure.
+
+    Returns:
+        The figure.
+    """
+    maps = _computed(result)
+    figure, axes = new_figure("page", aspect=0.36 if len(maps) > 2 else 0.5)
+    style = axes.xaxis.label.get_size()
+    axes.remove()
+    panels = np.atleast_1d(figure.subplots(1, len(maps), sharex=True, sharey=True))
+    highest = min(HIGHEST, max(1000 * float(np.nanmax(m.energies) - result.lowest_energy) for m in maps))
+    levels = np.linspace(0, max(highest, 1.0), 17)
+    for panel, one in zip(panels, maps, strict=True):
+        energies = 1000 * (one.energies.T - result.lowest_energy)
+        drawn = panel.contourf(
+            result.c_over_a, result.volumes, energies, levels=levels, cmap="viridis", extend="max"
+        )
+        panel.contour(
+            result.c_over_a, result.volumes, energies, levels=levels[1::2], colors="white", linewidths=0.4
+        )
+        for minimum in one.minima:
+            panel.plot(minimum.c_over_a, minimum.volume, "x", color="white", markersize=5)
+        panel.set_title(one.state.upper(), size=style + 1)
+        panel.set_xlabel("c/a", size=style)
+        panel.tick_params(labelsize=style - 1)
+    panels[0].set_ylabel("volume (Å³/atom)", size=style)
+    bar = figure.colorbar(drawn, ax=list(panels), pad=0.01)
+    bar.set_label("energy (meV/atom)", size=style)
+    bar.ax.tick_params(labelsize=style - 1)
+    return figure
+
+
+def path_figure(result: BainResult) -> "Figure":
+    """Energy of every state at the best volume of each c/a.
+
+    Args:
+        result: Maps of one structure.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = new_figure()
+    for one, color, marker in zip(
+        _computed(result), itertools.cycle(COLORS), itertools.cycle(MARKERS), strict=False
+    ):
+        path = 1000 * (lowest_along_path(one) - result.lowest_energy)
+        axes.plot(
+            result.c_over_a,
+            path,
+            marker + "-",
+            color=color,
+            markersize=3,
+            linewidth=0.8,
+            label=one.state.upper(),
+        )
+    _mark_lattices(axes, result)
+    axes.set_xlabel("c/a")
+    axes.set_ylabel("energy at the best volume (meV/atom)")
+    add_legend(axes)
+    return figure
+
+
+def save_bain_figures(result: BainResult, stem: Path) -> list[Path]:
+    """Write both figures of a structure.
+
+    Args:
+        result: Maps of one structure.
+        stem: Path without ending; ``_map`` and ``_path`` are added.
+
+    Returns:
+        Files written; none if nothing was computed.
+    """
+    if not _computed(result):
+        return []
+    return save_figure(map_figure(result), stem.with_name(stem.name + "_map")) + save_figure(
+        path_figure(result), stem.with_name(stem.name + "_path")
+    )
+
+
+def _computed(result: BainResult) -> list[BainMap]:
+    return [one for one in result.maps if np.isfinite(one.energies).any()]
+
+
+def _mark_lattices(axes: "Axes", result: BainResult) -> None:
+    """Thin lines where a body-centred tetragonal cell of two atoms is bcc and fcc."""
+    if len(result.atoms) != 2:
+        return
+    for ratio, name in ((1.0, "bcc"), (2**0.5, "fcc")):
+        if result.c_over_a[0] <= ratio <= result.c_over_a[-1]:
+            axes.axvline(ratio, color=REFERENCE, linewidth=0.6, zorder=0.5)
+            axes.text(
+                ratio, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", size=7
+            )

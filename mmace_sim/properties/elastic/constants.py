@@ -1,0 +1,313 @@
+"""Elastic constants of many magnetic crystals in one batch, from the stresses of strained cells."""
+
+import itertools
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Float
+from scipy.linalg import sqrtm
+
+from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.properties.elastic.moduli import ElasticConstants
+from mmace_sim.properties.elastic.symmetry import (
+    elastic_rotations,
+    fit_constants,
+    from_mandel,
+    independent_constants,
+    mandel_to_voigt,
+    sufficient_strains,
+    to_mandel,
+)
+from mmace_sim.properties.elastic.uncertainty import relaxation_error_gpa, slopes
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
+from mmace_sim.properties.singlepoint import PointResult, converged, first_problem, point_result
+from mmace_sim.units import EV_PER_A3_IN_GPA
+
+MOMENT_MODES: dict[str, tuple[str, ...]] = {
+    "relaxed": ("relaxed",),
+    "fixed": ("fixed",),
+    "both": ("fixed", "relaxed"),
+}
+"""How moments respond to a strain."""
+
+RUNAWAY: float = 0.3
+"""Moments that change by more than this (μB) under a small strain do not respond to it: they slide to another state."""
+
+LARGE_ERROR: float = 0.01
+"""Uncertainty relative to the largest constant from which on it is pointed out."""
+
+LARGE_PRESSURE_GPA: float = 1.0
+"""Stress of the reference (GPa) from which on it is pointed out."""
+
+
+class ElasticStatus(StrEnum):
+    """How the elastic constants of one structure ended."""
+
+    CONVERGED = "converged"
+    INCOMPLETE = "incomplete"
+    MAX_STEPS = "max_steps"
+    RUNAWAY = "runaway"
+    NON_FINITE = "non_finite"
+    FAILED = "failed"
+
+
+@dataclass
+class ElasticResult:
+    """Elastic constants of one structure.
+
+    Attributes:
+        atoms: The structure as it was given.
+        reference: The unstrained structure, relaxed or as given, with moments and results; None if it failed.
+        status: CONVERGED; INCOMPLETE if some strained cells did not converge but the others suffice; else what went
+            wrong.
+        message: What to know or do; empty if all is well.
+        n_rotations: Number of rotations that the crystal and its moments allow.
+        n_independent: Number of independent constants.
+        strains: Strains that were applied, such as "xx" and "yz".
+        constants: By how the moments respond: "relaxed", "fixed" or both.
+        points: What was computed for each strained cell, by the same key.
+    """
+
+    atoms: Atoms
+    reference: Atoms | None
+    status: ElasticStatus
+    message: str = ""
+    n_rotations: int = 0
+    n_independent: int = 0
+    strains: list[str] = field(default_factory=list)
+    constants: dict[str, ElasticConstants] = field(default_factory=dict)
+    points: dict[str, list[PointResult]] = field(default_factory=dict)
+
+
+@dataclass
+class _Plan:
+    """Strained cells of one structure: each simple strain by each magnitude, first with +, then with −."""
+
+    basis: Float[np.ndarray, "n_constants 6 6"]
+    simple: list[int]
+    magnitudes: Float[np.ndarray, " n_magnitudes"]
+    gradients: Float[np.ndarray, "n 3 3"]
+    images: list[Atoms]
+
+
+class ElasticTensorCalculation:
+    """Elastic constants: settings here, structures in :meth:`run`.
+
+    Every structure is relaxed (cell, atoms, moments), then strained by ± each magnitude along the simple strains that
+    its symmetry needs; the atoms relax in the strained cells and the moments follow or not. The constants are the
+    derivative of the second Piola–Kirchhoff stress with respect to the Green strain, C_ijkl = ∂²E/∂η_ij∂η_kl / V, by
+    least squares from the odd part of the stresses, whose cubic term is fitted too. Deformations are pure strains
+    without rotation, so that the axes of the moments stay meaningful. All structures, and then all strained cells,
+    are one batch.
+
+    Args:
+        model: Model, its name or path, or any TorchSim model that gives magforces.
+        magmoms: "relaxed" lets the moments follow the strain, "fixed" keeps those of the reference, "both" gives both.
+        relax: Whether structures are relaxed before they are strained, their moments always included.
+        relax_positions: Whether atoms relax in the strained cells; if not, the constants are those of clamped ions.
+        magnitudes: Magnitudes of the strains; each is applied with both signs.
+        symmetry: Whether symmetry reduces the strains and the constants.
+        symprec: Tolerance of the symmetry, in Å.
+        fmax: Largest force at convergence, in eV/Å.
+        stress_tol: Largest stress of the relaxed reference, in GPa.
+        magforce_tol: Largest magforce at convergence, in eV/μB.
+        max_steps: Largest number of steps of each relaxation.
+        **settings: `collinear`, `fix_magnitude`, `device`, `dtype`, `max_batch_atoms` of
+            :class:`~mmace_sim.properties.relax.relaxation.Relaxation`.
+
+    Raises:
+        UnsupportedOptionError: If a setting is impossible.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike = "default",
+        *,
+        magmoms: str = "relaxed",
+        relax: bool = True,
+        relax_positions: bool = True,
+        magnitudes: Sequence[float] = (0.005, 0.01),
+        symmetry: bool = True,
+        symprec: float = 0.01,
+        fmax: float = 1e-4,
+        stress_tol: float = 1e-3,
+        magforce_tol: float = 1e-5,
+        max_steps: int = 1000,
+        **settings: Any,
+    ) -> None:
+        if magmoms not in MOMENT_MODES:
+            raise UnsupportedOptionError(f"magmoms = {magmoms!r}, expected 'relaxed', 'fixed' or 'both'.")
+        if not magnitudes or not all(0 < m <= 0.1 for m in magnitudes):
+            raise UnsupportedOptionError(
+                f"magnitudes = {tuple(magnitudes)}, expected strains between 0 and 0.1, such as 0.005 and 0.01; both "
+                "signs are applied."
+            )
+        self.magnitudes = np.array(sorted(set(magnitudes)))
+        self.symmetry, self.symprec = symmetry, symprec
+        tolerances = {"fmax": fmax, "magforce_tol": magforce_tol, "max_steps": max_steps} | settings
+        self.reference = (
+            Relaxation(model, magmoms="joint", stress_tol=stress_tol, **tolerances)
+            if relax
+            else Relaxation(model, magmoms="fixed", relax_cell=False, relax_positions=False, **settings)
+        )
+        model = self.reference.bare_model
+        self.strained = {
+            mode: Relaxation(
+                model,
+                relax_positions=relax_positions,
+                relax_cell=False,
+                magmoms="joint" if mode == "relaxed" else "fixed",
+                **tolerances,
+            )
+            for mode in MOMENT_MODES[magmoms]
+        }
+        self.spin_orbit = bool(getattr(getattr(model, "model", None), "spin_orbit", True))
+
+    def run(
+        self,
+        structures: Any,
+        *,
+        on_relaxed: Callable[[int], None] | None = None,
+        on_finished: Callable[[int, int], None] | None = None,
+    ) -> list[ElasticResult]:
+        """Compute elastic constants; a structure that fails does not stop the others.
+
+        Args:
+            structures: Crystals with moments.
+            on_relaxed: Called with the index of each structure whose reference is ready.
+            on_finished: Called after each strained cell with the number of finished cells and of all.
+
+        Returns:
+            One result for each structure, in the same order.
+        """
+        ready = (lambda index, _: on_relaxed(index)) if on_relaxed is not None else None
+        structures = as_atoms(structures)
+        references = self.reference.run(structures, on_finished=ready)
+        results, plans = [], []
+        for atoms, reference in zip(structures, references, strict=True):
+            result, plan = self._plan(atoms, reference)
+            results.append(result)
+            plans.append(plan)
+        images = [image for plan in plans if plan for image in plan.images]
+        counter, total = itertools.count(1), len(images) * len(self.strained)
+
+        def finish(_index: int, _result: StructureResult) -> None:
+            if on_finished is not None:
+                on_finished(next(counter), total)
+
+        for mode, relaxation in self.strained.items():
+            points = iter(map(point_result, relaxation.run(images, on_finished=finish)))
+            for result, plan in zip(results, plans, strict=True):
+                if plan is not None:
+                    result.points[mode] = list(itertools.islice(points, len(plan.images)))
+                    _analyse(result, plan, mode)
+        return results
+
+    def _plan(self, atoms: Atoms, reference: StructureResult) -> tuple[ElasticResult, _Plan | None]:
+        """What to compute for one structure, unless its reference failed."""
+        if reference.status is not Status.CONVERGED:
+            message = f"the unstrained structure: {reference.message}"
+            return ElasticResult(atoms, None, ElasticStatus(reference.status), message), None
+        unstrained = reference.atoms
+        try:
+            rotations = np.eye(3)[None]
+            if self.symmetry or not unstrained.pbc.all():
+                rotations = elastic_rotations(unstrained, spin_orbit=self.spin_orbit, symprec=self.symprec)
+        except StructureError as error:
+            return ElasticResult(atoms, None, ElasticStatus.FAILED, str(error)), None
+        basis = independent_constants(rotations)
+        simple = sufficient_strains(basis) if self.symmetry else list(range(6))
+        strains = np.array(
+            [sign * m * np.eye(6)[k] for k in simple for m in self.magnitudes for sign in (1.0, -1.0)]
+        )
+        gradients = np.array([sqrtm(np.eye(3) + 2 * strain).real for strain in from_mandel(strains)])
+        result = ElasticResult(
+            atoms,
+            unstrained,
+            ElasticStatus.CONVERGED,
+            reference.message,
+            n_rotations=len(rotations),
+            n_independent=len(basis),
+            strains=[("xx", "yy", "zz", "yz", "xz", "xy")[k] for k in simple],
+        )
+        stress = np.abs(unstrained.get_stress()).max() * EV_PER_A3_IN_GPA
+        if stress > LARGE_PRESSURE_GPA:
+            result.message += (
+                f" The reference is under a stress of {stress:.1f} GPa: the constants are second derivatives of the "
+                "energy there, not those of the relaxed crystal."
+            )
+        return result, _Plan(
+            basis, simple, self.magnitudes, gradients, [_deformed(unstrained, f) for f in gradients]
+        )
+
+
+def _deformed(atoms: Atoms, gradient: Float[np.ndarray, "3 3"]) -> Atoms:
+    """The structure after a pure strain; moments stay as they are."""
+    image = atoms.copy()
+    image.set_cell(atoms.cell.array @ gradient.T, scale_atoms=True)
+    return image
+
+
+def _largest_change(reference: Atoms, points: Sequence[PointResult]) -> float:
+    """Largest change of any moment in the strained cells, in μB."""
+    unstrained = get_magmoms(reference)
+    changes = [np.linalg.norm(p.magmoms - unstrained, axis=1).max() for p in points if p.magmoms is not None]
+    return float(max(changes, default=0.0))
+
+
+def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
+    """Fit the constants to what was computed."""
+    points = result.points[mode]
+    change = _largest_change(result.reference, points)
+    if change > RUNAWAY:
+        result.status = ElasticStatus.FAILED
+        result.message = (
+            f"a moment changes by {change:.2f} μB in a strained cell: the moments of the unstrained crystal are at no "
+            "minimum and slide to another state. Start from another magnetic order, keep their axis (--collinear), or "
+            "keep them (--magmoms fixed)."
+        )
+        return
+    good, problem = converged(points), first_problem(points)
+    stresses = np.array([np.full((3, 3), np.nan) if p.stress is None else p.stress for p in points])
+    inverse = np.linalg.inv(plan.gradients)
+    volumes = np.linalg.det(plan.gradients)[:, None, None]
+    piola = to_mandel(volumes * (inverse @ stresses @ inverse.transpose(0, 2, 1)))
+    pairs = (good[::2] & good[1::2]).reshape(-1, len(plan.magnitudes))
+    odd = 0.5 * EV_PER_A3_IN_GPA * (piola[::2] - piola[1::2]).reshape(*pairs.shape, 6)
+    measured = pairs.any(axis=1)
+    found = [
+        slopes(plan.magnitudes[ok], values[ok]) for ok, values in zip(pairs, odd, strict=True) if ok.any()
+    ]
+    columns = np.array([column for column, _ in found]).reshape(-1, 6)
+    fitted = fit_constants(plan.basis, np.eye(6)[plan.simple][measured], columns)
+    if fitted is None:
+        result.status = ElasticStatus.FAILED
+        result.message = f"too few of the strained cells converged with {mode} moments ({problem})"
+        return
+    if not good.all():
+        result.status = ElasticStatus.INCOMPLETE
+        result.message += f" {np.sum(~good)} of {len(good)} strained cells are left out ({problem})"
+    constants, asymmetry = fitted
+    relaxation = relaxation_error_gpa(result.reference, points, pairs, plan.magnitudes)
+    error = float(np.linalg.norm([asymmetry, relaxation, max(series for _, series in found)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen about its own defaults
+        result.constants[mode] = ElasticConstants.from_voigt(
+            mandel_to_voigt(constants), result.reference, error
+        )
+    if not result.constants[mode].stable:
+        result.message += (
+            f" Mechanically unstable with {mode} moments (Born): an eigenvalue of C is negative."
+        )
+    if error > LARGE_ERROR * float(np.abs(constants).max()):
+        result.message += (
+            f" The constants are uncertain by {error:.1f} GPa with {mode} moments: "
+            "take smaller tolerances or strains."
+        )
+    result.message = result.message.strip()

@@ -1,0 +1,109 @@
+"""Elastic constants of one crystal and what follows from them: stability, moduli, anisotropy."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Float
+
+from mmace_sim.properties.elastic.symmetry import MANDEL_WEIGHTS
+
+
+@dataclass
+class ElasticConstants:
+    """Elastic constants of one crystal.
+
+    Attributes:
+        tensor: pymatgen's ``ElasticTensor``, in GPa, in the Cartesian axes of the structure.
+        tensor_ieee: The same in the axes of the IEEE standard: the cubic axes, c along z, ...
+        fit_error_gpa: Estimated uncertainty, in GPa: what symmetry leaves of the measured constants (C₁₂ against C₂₁),
+            what atoms and moments that are not relaxed to the end do, and terms of the series that are not fitted.
+    """
+
+    tensor: Any
+    tensor_ieee: Any
+    fit_error_gpa: float
+
+    @classmethod
+    def from_voigt(
+        cls, c_gpa: Float[np.ndarray, "6 6"], atoms: Atoms, fit_error_gpa: float
+    ) -> "ElasticConstants":
+        """Make the tensors.
+
+        Args:
+            c_gpa: C_ij in Voigt's notation, in GPa, in the Cartesian axes of the structure.
+            atoms: The crystal, for its standard axes.
+            fit_error_gpa: See the class.
+
+        Returns:
+            The constants.
+        """
+        from pymatgen.analysis.elasticity import ElasticTensor
+        from pymatgen.core import Lattice, Structure
+
+        tensor = ElasticTensor.from_voigt(c_gpa)
+        structure = Structure(
+            Lattice(atoms.cell.array), atoms.get_chemical_symbols(), atoms.get_scaled_positions()
+        )
+        rotation = _orthonormal(tensor.get_ieee_rotation(structure, refine_rotation=False))
+        return cls(tensor, tensor.rotate(rotation, tol=1e-6), fit_error_gpa)
+
+    @property
+    def c_gpa(self) -> Float[np.ndarray, "6 6"]:
+        """C_ij in Voigt's notation, in the Cartesian axes of the structure."""
+        return np.asarray(self.tensor.voigt)
+
+    @property
+    def c_ieee_gpa(self) -> Float[np.ndarray, "6 6"]:
+        """C_ij in Voigt's notation, in the standard axes: C₁₁, C₁₂, C₄₄ of a cubic crystal are in their places."""
+        return np.asarray(self.tensor_ieee.voigt)
+
+    @property
+    def eigenvalues_gpa(self) -> Float[np.ndarray, " 6"]:
+        """Eigenvalues of the tensor, in ascending order; three times the bulk modulus is one of a cubic crystal."""
+        return np.linalg.eigvalsh(self.c_gpa * np.outer(MANDEL_WEIGHTS, MANDEL_WEIGHTS))
+
+    @property
+    def stable(self) -> bool:
+        """Whether the crystal is stable against every small strain (Born): all eigenvalues are positive."""
+        return bool(self.eigenvalues_gpa[0] > 0)
+
+    def moduli(self) -> dict[str, float | None]:
+        """Moduli of a polycrystal by Voigt, Reuss and Hill, in GPa, Poisson's ratio and the universal anisotropy.
+
+        Returns:
+            By name. What needs the compliance is None for an unstable crystal.
+
+        References:
+            Ranganathan and Ostoja-Starzewski, 10.1103/PhysRevLett.101.055504, for the universal anisotropy.
+        """
+        voigt = {"bulk_voigt": float(self.tensor.k_voigt), "shear_voigt": float(self.tensor.g_voigt)}
+        if not self.stable:
+            names = (
+                "bulk_reuss",
+                "shear_reuss",
+                "bulk",
+                "shear",
+                "young",
+                "poisson_ratio",
+                "universal_anisotropy",
+            )
+            return voigt | dict.fromkeys(names)
+        bulk, shear = float(self.tensor.k_vrh), float(self.tensor.g_vrh)
+        return voigt | {
+            "bulk_reuss": float(self.tensor.k_reuss),
+            "shear_reuss": float(self.tensor.g_reuss),
+            "bulk": bulk,
+            "shear": shear,
+            "young": 9 * bulk * shear / (3 * bulk + shear),
+            "poisson_ratio": (3 * bulk - 2 * shear) / (6 * bulk + 2 * shear),
+            "universal_anisotropy": float(self.tensor.universal_anisotropy),
+        }
+
+
+def _orthonormal(rotation: Any) -> Float[np.ndarray, "3 3"]:
+    """The proper rotation nearest to axes that are orthogonal up to the tolerance of the symmetry search."""
+    left, _, right = np.linalg.svd(np.asarray(rotation, dtype=float))
+    nearest = left @ right
+    return nearest * np.sign(np.linalg.det(nearest))

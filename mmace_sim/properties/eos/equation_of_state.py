@@ -1,0 +1,265 @@
+"""Energy against volume of many structures and magnetic states in one batch."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Float
+
+from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.properties.eos.analysis import Crossing, MomentJump, branches, crossings, moment_jumps
+from mmace_sim.properties.eos.birch_murnaghan import BirchMurnaghanFit, EosStatus, fit_birch_murnaghan
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, as_atoms
+from mmace_sim.properties.singlepoint import (
+    PointResult,
+    check_point_mode,
+    converged,
+    energies_and_moments,
+    first_problem,
+    point_result,
+    pressures_gpa,
+)
+from mmace_sim.structures.magnetic_order import classify_order
+from mmace_sim.structures.magnetic_states import check_state, magnetic_state
+from mmace_sim.structures.moment_range import largest_moments, shorten_moments
+
+MESSAGES: dict[EosStatus, str] = {
+    EosStatus.CONVERGED: "",
+    EosStatus.INCOMPLETE: "",
+    EosStatus.POOR_FIT: "",
+    EosStatus.OUTSIDE: "no minimum within the volumes {low:.2f}–{high:.2f} Å³/atom; the lowest energy is at {at:.2f}. "
+    "Widen the range of volumes.",
+    EosStatus.TOO_FEW: "too few usable points around the minimum for a fit; add volumes.",
+    EosStatus.FAILED: "",
+}
+
+
+@dataclass
+class EosCurve:
+    """Energy against volume in one magnetic state.
+
+    Attributes:
+        state: Name of the state.
+        status: How it ended.
+        message: What to know or do; empty if all is well.
+        note: How the state was made, such as a larger cell.
+        volumes: In ascending order, in Å³/atom.
+        energies: In eV/atom; NaN where a point failed or did not converge, as in the arrays below.
+        moments: Mean length of all moments, in μB.
+        pressures_gpa: In GPa, positive under compression.
+        orders: Name of the magnetic order at each volume, which may differ from the one at the start.
+        points: What was computed at each volume.
+        jumps: Where the moment jumps.
+        fits: Equation of state of every piece between two jumps that has a minimum, such as the low-spin and the
+            high-spin one, in the order of their energies.
+    """
+
+    state: str
+    status: EosStatus
+    message: str = ""
+    note: str = ""
+    volumes: Float[np.ndarray, " n_points"] = field(default_factory=lambda: np.zeros(0))
+    energies: Float[np.ndarray, " n_points"] = field(default_factory=lambda: np.zeros(0))
+    moments: Float[np.ndarray, " n_points"] = field(default_factory=lambda: np.zeros(0))
+    pressures_gpa: Float[np.ndarray, " n_points"] = field(default_factory=lambda: np.zeros(0))
+    orders: list[str | None] = field(default_factory=list)
+    points: list[PointResult] = field(default_factory=list)
+    jumps: list[MomentJump] = field(default_factory=list)
+    fits: list[BirchMurnaghanFit] = field(default_factory=list)
+
+    def order_at(self, volume: float) -> str | None:
+        """Name of the magnetic order at the nearest volume that was computed.
+
+        Args:
+            volume: In Å³/atom.
+
+        Returns:
+            The order, such as ``FM``; a state may have lost that which it started from. None if nothing was computed.
+        """
+        known = [k for k, order in enumerate(self.orders) if order is not None]
+        return self.orders[min(known, key=lambda k: abs(self.volumes[k] - volume))] if known else None
+
+
+@dataclass
+class EosResult:
+    """Curves of one structure.
+
+    Attributes:
+        atoms: The structure as it was given.
+        curves: One for each state.
+        crossings: Volumes where two states have the same energy.
+    """
+
+    atoms: Atoms
+    curves: list[EosCurve]
+    crossings: list[Crossing]
+
+    @property
+    def status(self) -> EosStatus:
+        """CONVERGED if all curves are, else the first other status."""
+        return next(
+            (c.status for c in self.curves if c.status is not EosStatus.CONVERGED), EosStatus.CONVERGED
+        )
+
+    @property
+    def lowest(self) -> EosCurve | None:
+        """The curve with the lowest minimum."""
+        fitted = [curve for curve in self.curves if curve.fits]
+        return min(fitted, key=lambda curve: curve.fits[0].energy, default=None)
+
+
+class EquationOfState:
+    """Energy against volume: settings here, structures in :meth:`run`.
+
+    The cell keeps its shape. Every point starts from the moments of its state, so that a metastable state is followed
+    as far as it exists, and all points of all states of all structures are computed in one batch.
+
+    Args:
+        model: Model, its name or path, or any TorchSim model that gives magforces.
+        states: Magnetic states, see `mmace_sim.structures.magnetic_states.STATES`.
+        magmoms: "relaxed" lets the moments follow the volume, "fixed" keeps them.
+        relax_positions: Whether atoms relax within the cell at each volume.
+        volume_range: Smallest and largest volume, relative to that of the structure.
+        n_volumes: Number of volumes.
+        fmax: Largest force at convergence if atoms relax, in eV/Å.
+        magforce_tol: Largest magforce of relaxed moments, in eV/μB.
+        max_steps: Largest number of steps of a point.
+        **settings: `collinear`, `fix_magnitude`, `device`, `dtype`, `max_batch_atoms` of
+            :class:`~mmace_sim.properties.relax.relaxation.Relaxation`.
+
+    Raises:
+        ConfigError: If a state does not exist.
+        UnsupportedOptionError: If another setting is impossible.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike = "default",
+        *,
+        states: Sequence[str] = ("file",),
+        magmoms: str = "relaxed",
+        relax_positions: bool = False,
+        volume_range: tuple[float, float] = (0.88, 1.12),
+        n_volumes: int = 13,
+        fmax: float = 0.005,
+        magforce_tol: float = 1e-4,
+        max_steps: int = 500,
+        **settings: Any,
+    ) -> None:
+        check_point_mode(magmoms)
+        if not 0 < volume_range[0] < volume_range[1] or n_volumes < 2:
+            raise UnsupportedOptionError(
+                f"volume_range = {volume_range} with n_volumes = {n_volumes}, expected two positive numbers in "
+                "ascending order and at least two volumes (five for an equation of state)."
+            )
+        self.states = [check_state(name) for name in dict.fromkeys(states)]
+        self.factors = np.linspace(*volume_range, n_volumes)
+        self.relaxation = Relaxation(
+            model,
+            relax_positions=relax_positions,
+            relax_cell=False,
+            magmoms="joint" if magmoms == "relaxed" else "fixed",
+            fmax=fmax,
+            magforce_tol=magforce_tol,
+            max_steps=max_steps,
+            **settings,
+        )
+
+    def run(
+        self,
+        structures: Any,
+        *,
+        on_finished: Callable[[int, int], None] | None = None,
+    ) -> list[EosResult]:
+        """Compute the curves; a structure or state that fails does not stop the others.
+
+        Args:
+            structures: Crystals, with moments if the state "file" is asked for.
+            on_finished: Called after each point with the number of finished points and of all.
+
+        Returns:
+            One result for each structure, in the same order.
+        """
+        curves = [[self._start(atoms, name) for name in self.states] for atoms in as_atoms(structures)]
+        images = [point.atoms for row in curves for curve in row for point in curve.points]
+        n_finished = itertools.count(1)
+
+        def finish(_index: int, _result: Any) -> None:
+            if on_finished is not None:
+                on_finished(next(n_finished), len(images))
+
+        points = iter(map(point_result, self.relaxation.run(images, on_finished=finish)))
+        for curve in (curve for row in curves for curve in row if curve.points):
+            _finish_curve(curve, list(itertools.islice(points, len(curve.points))))
+        return [
+            EosResult(atoms, row, _all_crossings(row)) for atoms, row in zip(structures, curves, strict=True)
+        ]
+
+    def _start(self, atoms: Atoms, name: str) -> EosCurve:
+        """A curve whose points are still to be computed, or one that failed."""
+        try:
+            if not atoms.pbc.all():
+                raise StructureError(
+                    "an equation of state needs a crystal, periodic in all three directions."
+                )
+            state, note = magnetic_state(atoms, name)
+            if name != "file":
+                shorten_moments(state, largest_moments(self.relaxation.bare_model))
+        except StructureError as error:
+            return EosCurve(name, EosStatus.FAILED, str(error))
+        points = []
+        for factor in self.factors:
+            image = state.copy()
+            image.set_cell(state.cell.array * factor ** (1 / 3), scale_atoms=True)
+            points.append(PointResult(image, np.nan, None, None, None, None, Status.FAILED))
+        volumes = self.factors * state.cell.volume / len(state)
+        return EosCurve(name, EosStatus.FAILED, note=note, volumes=volumes, points=points)
+
+
+def _finish_curve(curve: EosCurve, points: list[PointResult]) -> None:
+    """Fill in what was computed, and analyse it."""
+    curve.points = points
+    good, problem = converged(points), first_problem(points)
+    curve.energies, curve.moments = energies_and_moments(points)
+    curve.pressures_gpa = pressures_gpa(points)
+    curve.orders = [
+        str(classify_order(p.magmoms)) if ok else None for p, ok in zip(points, good, strict=True)
+    ]
+    if not good.any():
+        curve.status, curve.message = EosStatus.FAILED, f"no point converged ({problem})"
+        return
+    curve.jumps = moment_jumps(curve.volumes, curve.moments)
+    lowest, remarks = int(np.nanargmin(curve.energies)), []
+    for piece in branches(curve.volumes, curve.jumps):
+        values = (curve.volumes, curve.energies, curve.moments, curve.pressures_gpa)
+        status, fit = fit_birch_murnaghan(*(column[piece] for column in values))
+        main = piece.start <= lowest < piece.stop
+        if main:
+            curve.status = status
+        if fit is not None and (main or fit.determined):
+            curve.fits.append(fit)
+            remarks += [f"at {fit.volume:.2f} Å³/atom {fit.remark()}"] if fit.remark() else []
+    curve.fits.sort(key=lambda fit: fit.energy)
+    said = MESSAGES[curve.status].format(
+        low=curve.volumes[0], high=curve.volumes[-1], at=curve.volumes[lowest]
+    )
+    if curve.status in (EosStatus.CONVERGED, EosStatus.POOR_FIT) and not good.all():
+        curve.status = EosStatus.INCOMPLETE if curve.status is EosStatus.CONVERGED else curve.status
+        said = f"{np.sum(~good)} of {len(points)} points are left out ({problem})"
+    elif lowest in (1, len(points) - 2) and curve.fits:
+        remarks.append("The lowest energy is next to the edge of the range of volumes: widen it.")
+    curve.message = " ".join(part for part in (said, *remarks) if part)
+
+
+def _all_crossings(curves: Sequence[EosCurve]) -> list[Crossing]:
+    """Crossings of every pair of states that were computed."""
+    computed = [curve for curve in curves if len(curve.energies)]
+    found = [
+        crossing
+        for a, b in itertools.combinations(computed, 2)
+        for crossing in crossings((a.state, b.state), a.volumes, a.energies, b.energies)
+    ]
+    return sorted(found, key=lambda crossing: crossing.volume)

@@ -1,0 +1,381 @@
+"""Exchange constants of collinear magnets by three routes: second derivatives, four states, spin spirals."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Float, Int
+
+from mmace_sim.engine.batching import Outcomes
+from mmace_sim.engine.outcomes import UNUSABLE
+from mmace_sim.errors import MmaceError, StructureError, UnsupportedOptionError
+from mmace_sim.properties.exchange.hessian import (
+    anisotropy_tensors,
+    beyond,
+    exchange_from_hessians,
+    relax_lengths,
+    single_ion_anisotropy,
+    spin_hessian,
+    sum_rule_error,
+)
+from mmace_sim.properties.exchange.magnons import (
+    MagnonPath,
+    Stiffness,
+    magnon_path,
+    mean_field_temperature,
+    stiffness,
+)
+from mmace_sim.properties.exchange.states import FourStates, Spirals, four_states, spin_spirals
+from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
+from mmace_sim.properties.singlepoint import (
+    PointResult,
+    SinglePoint,
+    check_point_mode,
+    converged,
+    first_problem,
+)
+from mmace_sim.structures.spin_lattice import Pairs, SpinLattice, find_pairs, spin_lattice
+from mmace_sim.structures.supercells import choose_supercell
+
+CONVENTION = (
+    "E = E0 - sum_{i<j} [J' e_i.e_j + D.(e_i x e_j) + e_i.G.e_j] + sum_i e_i.A_i.e_i, each pair once, unit vectors, "
+    "J' > 0 ferromagnetic"
+    " (LKAG/TB2J: J = J'/2)"
+)
+"""Sign, factor and normalisation of every exchange constant, as each output file states it."""
+
+ROUTES: tuple[str, ...] = ("derivatives", "four-state", "spirals")
+LENGTHS: tuple[str, ...] = ("rigid", "relaxed")
+_DIFFERENT = 0.1
+"""Difference of the routes, relative to the largest J', from which on a result says so."""
+_BROKEN = 0.05
+"""Change by averaging over symmetry, relative to the largest J', from which on a result says so."""
+
+
+@dataclass
+class ExchangeResult:
+    """Exchange of one crystal.
+
+    Attributes:
+        atoms: The structure with the moments that the constants belong to.
+        status: CONVERGED if all routes gave a result.
+        message: What to know or do; empty if all is well.
+        lattice: Magnetic primitive cell; None if it failed, as for `pairs` and `magnons`.
+        pairs: Pairs within the cutoff.
+        tensors: J'_ij of each route in eV, for each pair: [α, β] couples component α of the first with β of the second.
+        spread: Largest change of a tensor of the first route by averaging over symmetry, in eV.
+        sum_rule_error: Σ_j ∂²E/∂u_i∂u_j s_j, in eV: zero where the energy does not change when all moments turn.
+        beyond_cutoff: Largest |J'| in the supercell between sites farther apart than the cutoff, in eV.
+        supercell: Multiples of the primitive cell vectors.
+        spirals: Wave vectors in reciprocal vectors, E(q) per cell in eV, of the spirals of all sites; None without.
+        single_ion: Anisotropy of each site itself, from second derivatives: ∂²E/∂u∂u in eV perpendicular to the moments
+            (2K for −K cos²θ); None without spin–orbit coupling or second derivatives.
+        anisotropy: Single-ion anisotropy of each site as a symmetric traceless tensor A in eV, E = Σ e·A·e; None as for
+            `single_ion`.
+        anisotropy_error: Largest part of its second derivatives at several axes that A does not give, in eV.
+        magnons: Linear spin waves from the tensors of the first route and `single_ion`.
+        stiffness: D in eV Å² for ferromagnets, averaged over the directions that the exchange couples in.
+        stiffness_tensor: The same as a tensor, and the number of dimensions.
+        temperature: Mean-field ordering temperature in K.
+        spin_orbit: Whether the model couples moments to the lattice.
+    """
+
+    atoms: Atoms
+    status: Status
+    message: str = ""
+    lattice: SpinLattice | None = None
+    pairs: Pairs | None = None
+    tensors: dict[str, Float[np.ndarray, "n_pairs 3 3"]] = field(default_factory=dict)
+    spread: float = 0.0
+    sum_rule_error: float | None = None
+    beyond_cutoff: float | None = None
+    supercell: tuple[int, int, int] | None = None
+    spirals: tuple[np.ndarray, np.ndarray] | None = None
+    single_ion: Float[np.ndarray, "n_sites 2 2"] | None = None
+    anisotropy: Float[np.ndarray, "n_sites 3 3"] | None = None
+    anisotropy_error: float = 0.0
+    magnons: MagnonPath | None = None
+    stiffness: float | None = None
+    stiffness_tensor: Stiffness | None = None
+    temperature: float | None = None
+    spin_orbit: bool = False
+
+    @property
+    def breaks_symmetry(self) -> bool:
+        """Whether averaging over symmetry changed more than rounding and small distortions can explain."""
+        return self.spread > 0 and bool(self.spread > _BROKEN * np.nanmax(np.abs(self.isotropic())))
+
+    @property
+    def route(self) -> str:
+        """The route that everything derived comes from: the first one that was asked for."""
+        return next(iter(self.tensors))
+
+    def isotropic(self, route: str | None = None) -> Float[np.ndarray, " n_pairs"]:
+        """J' of each pair, in eV: a third of the trace.
+
+        Args:
+            route: One of `ROUTES`; by default the first one.
+        """
+        return np.trace(self.tensors[route or self.route], axis1=1, axis2=2) / 3
+
+    def dmi(self, route: str | None = None) -> Float[np.ndarray, "n_pairs 3"]:
+        """Vector D of each pair, in eV, from the antisymmetric part.
+
+        Args:
+            route: One of `ROUTES`; by default the first one.
+        """
+        t = self.tensors[route or self.route]
+        return 0.5 * np.stack(
+            [t[:, 1, 2] - t[:, 2, 1], t[:, 2, 0] - t[:, 0, 2], t[:, 0, 1] - t[:, 1, 0]], axis=1
+        )
+
+    def anisotropic(self, route: str | None = None) -> Float[np.ndarray, "n_pairs 3 3"]:
+        """Symmetric traceless tensor G of each pair, in eV.
+
+        Args:
+            route: One of `ROUTES`; by default the first one.
+        """
+        t = self.tensors[route or self.route]
+        return 0.5 * (t + t.swapaxes(1, 2)) - self.isotropic(route)[:, None, None] * np.eye(3)
+
+    def difference(self) -> float | None:
+        """Largest difference of isotropic exchange between two routes, in eV; None with a single route."""
+        if len(self.tensors) < 2:
+            return None
+        return float(np.ptp([self.isotropic(route) for route in self.tensors], axis=0).max())
+
+
+@dataclass
+class _Job:
+    index: int
+    result: ExchangeResult
+    states: FourStates | None = None
+    spirals: Spirals | None = None
+    first: int = 0
+
+    @property
+    def structures(self) -> list[Atoms]:
+        return [s for part in (self.states, self.spirals) if part is not None for s in part.structures]
+
+
+class Exchange:
+    """Exchange constants of many magnets: settings here, structures in :meth:`run`.
+
+    1. "derivatives": J'_ij = −∂²E/∂e_i∂e_j by Hessian-vector products; exact at the given order.
+    2. "four-state": E of four states of each kind of pair, tilted by ± `angle`.
+    3. "spirals": E(q) of cones of `angle` for all waves of the supercell, and a fit. Isotropic exchange only.
+
+    The supercell is the same for all and so large that no pair within the cutoff fits into it twice. All total energies
+    of all crystals are one batch. With a small angle the routes agree for any model; with 90° they agree for Heisenberg
+    models, and their difference measures how far the model is from one.
+
+    Args:
+        model: Energy model of this package, or its name or path.
+        cutoff: Largest distance of a pair, in Å.
+        routes: Any of `ROUTES`; the first gives magnons and exports.
+        magmoms: "relaxed": lengths relax in the given order first. "fixed": they are as given.
+        lengths: "rigid", or "relaxed": lengths follow while moments turn.
+        angle: Tilt of four states and spirals, in degrees.
+        symmetrize: Average tensors over the symmetry of the crystal.
+        supercell: Three multiples of the vectors of the magnetic primitive cell, instead of the smallest that will do.
+        magforce_tol: Largest magforce of relaxed moments, in eV/μB.
+        max_steps: Largest number of steps of the moments.
+        device: Where to run.
+        dtype: Floating-point type.
+        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+
+    Raises:
+        UnsupportedOptionError: If a setting is impossible.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike = "default",
+        *,
+        cutoff: float = 6.0,
+        routes: Sequence[str] = ROUTES,
+        magmoms: str = "relaxed",
+        lengths: str = "rigid",
+        angle: float = 10.0,
+        symmetrize: bool = True,
+        supercell: Sequence[int] | None = None,
+        magforce_tol: float = 1e-5,
+        max_steps: int = 500,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        max_batch_atoms: int | None = None,
+    ) -> None:
+        check_point_mode(magmoms)
+        unknown = [route for route in routes if route not in ROUTES]
+        if unknown or not routes:
+            raise UnsupportedOptionError(f"routes = {list(routes)}, expected some of {', '.join(ROUTES)}.")
+        if lengths not in LENGTHS:
+            raise UnsupportedOptionError(f"lengths = {lengths!r}, expected 'rigid' or 'relaxed'.")
+        if not (cutoff > 0 and 0 < angle <= 90):
+            raise UnsupportedOptionError(
+                f"cutoff = {cutoff} Å, angle = {angle}°: expected a positive cutoff and an angle up to 90°."
+            )
+        self.cutoff, self.routes, self.lengths, self.symmetrize = cutoff, tuple(routes), lengths, symmetrize
+        self.angle, self.supercell = np.radians(angle), supercell
+        shared: dict[str, Any] = {"magforce_tol": magforce_tol, "max_steps": max_steps, "collinear": True}
+        shared |= {"max_batch_atoms": max_batch_atoms, "device": device, "dtype": dtype}
+        self.rest = SinglePoint(model, magmoms=magmoms, **shared)
+        host = self.rest.relaxation.bare_model
+        self.tilted = SinglePoint(host, magmoms="relaxed" if lengths == "relaxed" else "fixed", **shared)
+        self.model = getattr(host, "model", None)
+        if self.model is None or not hasattr(self.model, "spin_orbit"):
+            raise UnsupportedOptionError(
+                f"{type(host).__name__} is no energy model of this package: exchange needs its second derivatives."
+            )
+        self.spin_orbit = bool(self.model.spin_orbit)
+
+    def run(
+        self, structures: Any, *, on_finished: Callable[[int, ExchangeResult], None] | None = None
+    ) -> list[ExchangeResult]:
+        """Compute the exchange of crystals; one that fails does not stop the others.
+
+        Args:
+            structures: ASE, pymatgen or phonopy structures, one or many, each with collinear moments.
+            on_finished: Called with the index and the result of each crystal as soon as it is finished.
+
+        Returns:
+            One result for each structure, in the same order.
+        """
+        images = as_atoms(structures)
+        finish = Outcomes(len(images), on_finished)
+
+        jobs: list[_Job] = []
+        for index, point in enumerate(self.rest.run(images)):
+            try:
+                jobs.append(self._prepare(index, point))
+            except (MmaceError, RuntimeError, np.linalg.LinAlgError) as error:  # must not stop the others
+                finish(index, ExchangeResult(point.atoms, Status.FAILED, str(error)))
+        cells: list[Atoms] = []
+        for job in jobs:
+            job.first = len(cells)
+            cells += job.structures
+        points = self.tilted.run(cells) if cells else []
+        for job in jobs:
+            finish(job.index, self._finish(job, points[job.first : job.first + len(job.structures)]))
+        return finish.in_order()
+
+    def _prepare(self, index: int, point: PointResult) -> _Job:
+        """Second derivatives, and the structures whose energies are needed."""
+        if point.status in UNUSABLE:
+            raise StructureError(point.message)
+        lattice = spin_lattice(point.atoms)
+        pairs = find_pairs(lattice, self.cutoff)
+        matrix = self._supercell(lattice)
+        axes = np.eye(3) if self.spin_orbit else lattice.axis[None]
+        result = ExchangeResult(
+            point.atoms, point.status, point.message, lattice, pairs, spin_orbit=self.spin_orbit
+        )
+        result.supercell = tuple(int(n) for n in np.diag(matrix))
+        job = _Job(index, result)
+        for route in self.routes:
+            result.tensors[route] = np.full((len(pairs), 3, 3), np.nan)
+        shared = {"angle": float(self.angle), "axes": axes, "spin_orbit": self.spin_orbit}
+        if "derivatives" in self.routes:
+            hessians = [spin_hessian(self.model, lattice, matrix, axis) for axis in axes]
+            result.sum_rule_error = None if self.spin_orbit else sum_rule_error(hessians[0], lattice.signs)
+            result.beyond_cutoff = beyond(hessians[0], pairs)
+            follow = relax_lengths if self.lengths == "relaxed" else lambda hessian: hessian
+            hessians = [follow(hessian) for hessian in hessians]
+            raw = exchange_from_hessians(hessians, pairs, spin_orbit=self.spin_orbit)
+            mean = self._averaged(result, raw)
+            result.spread = float(np.abs(mean - raw).max())
+            result.tensors["derivatives"] = mean
+            if self.spin_orbit:
+                own = follow(spin_hessian(self.model, lattice, matrix, lattice.axis))
+                every = [own, *hessians]
+                parts = [single_ion_anisotropy(hessian, lattice, pairs, mean) for hessian in every]
+                result.single_ion = parts[0]
+                result.anisotropy, result.anisotropy_error = anisotropy_tensors(
+                    [hessian.frame for hessian in every], parts, lattice, symmetrize=self.symmetrize
+                )
+        if "four-state" in self.routes:
+            job.states = four_states(lattice, pairs, matrix, **shared)
+        if "spirals" in self.routes:
+            job.spirals = spin_spirals(lattice, matrix, **shared)
+        return job
+
+    def _averaged(
+        self, result: ExchangeResult, tensors: Float[np.ndarray, "n_pairs 3 3"]
+    ) -> Float[np.ndarray, "n_pairs 3 3"]:
+        if not self.symmetrize:
+            return tensors
+        return result.pairs.average(tensors, result.lattice.rotations)
+
+    def _supercell(self, lattice: SpinLattice) -> Int[np.ndarray, "3 3"]:
+        """The smallest in which no pair within the cutoff is there twice; or the given one, if it will do."""
+        least = 2 * self.cutoff + 0.05
+        if self.supercell is None:
+            return choose_supercell(lattice.cell, least)
+        from ase.geometry import minkowski_reduce
+
+        matrix = np.diag(np.asarray(self.supercell, dtype=int))
+        shortest = np.linalg.norm(minkowski_reduce(matrix @ lattice.cell)[0], axis=1).min()
+        if shortest < 2 * self.cutoff:
+            raise StructureError(
+                f"an atom is {shortest:.2f} Å from its image in the supercell {list(self.supercell)}, expected twice "
+                f"the cutoff of {self.cutoff} Å. Take a larger supercell or a smaller cutoff."
+            )
+        return matrix
+
+    def _finish(self, job: _Job, points: Sequence[PointResult]) -> ExchangeResult:
+        """Tensors from energies, and everything that follows from tensors."""
+        result, lattice, pairs = job.result, job.result.lattice, job.result.pairs
+        problem = first_problem(points)
+        if problem:
+            n_bad = int((~converged(points)).sum())
+            result.status = next(p.status for p in points if p.status is not Status.CONVERGED)
+            result.message = f"{n_bad} of {len(points)} tilted states, {problem}".strip()
+        energies = np.where(converged(points), [point.energy for point in points], np.nan)
+        n_states = len(job.states.structures) if job.states else 0
+        if job.states is not None:
+            raw = job.states.tensors(energies[:n_states], len(pairs), spin_orbit=self.spin_orbit)
+            filled = result.pairs.average(raw, lattice.rotations)
+            result.tensors["four-state"] = filled
+        if job.spirals is not None and np.isfinite(energies[n_states:]).all():
+            isotropic = job.spirals.fit(energies[n_states:], lattice, pairs)[pairs.orbits]
+            result.tensors["spirals"] = isotropic[:, None, None] * np.eye(3)
+            every = job.spirals.turned.all(axis=1)
+            result.spirals = (job.spirals.waves[every], job.spirals.energies(energies[n_states:])[every])
+        self._derive(result)
+        return result
+
+    def _derive(self, result: ExchangeResult) -> None:
+        lattice, pairs, isotropic = result.lattice, result.pairs, result.isotropic()
+        if np.isfinite(isotropic).all():
+            result.magnons = magnon_path(lattice, pairs, result.tensors[result.route], result.single_ion)
+            found = stiffness(lattice, pairs, isotropic)
+            result.stiffness_tensor, result.stiffness = found, None if found is None else found.mean
+            result.temperature, _ = mean_field_temperature(lattice, pairs, isotropic)
+        else:
+            result.status = Status.FAILED if result.status is Status.CONVERGED else result.status
+            result.message = (
+                f"{result.message} {result.route} does not determine all exchange constants.".strip()
+            )
+        notes = []
+        if result.magnons is not None and not result.magnons.stable:
+            notes.append("the magnetic order is unstable: spin waves with negative energy.")
+        if result.breaks_symmetry:
+            notes.append(
+                f"averaging over symmetry changed exchange by up to {1000 * result.spread:.3g} meV: the energy has not "
+                "the symmetry that was found for the structure; relax it, or do not trust the shells."
+            )
+        if result.stiffness_tensor is not None and result.stiffness_tensor.dimensions < 3:
+            shape = "layers" if result.stiffness_tensor.dimensions == 2 else "chains"
+            notes.append(
+                f"the exchange couples {shape} only: the stiffness is that along them, and without anisotropy they "
+                "have no order above 0 K."
+            )
+        difference = result.difference()
+        if difference is not None and difference > _DIFFERENT * np.nanmax(np.abs(isotropic)):
+            notes.append(
+                f"routes differ by up to {1000 * difference:.1f} meV: the energy is no Heisenberg model at this angle."
+            )
+        result.message = " ".join(text for text in (result.message, *notes) if text)

@@ -1,0 +1,174 @@
+"""What an exchange calculation writes: entry of the summary, shells, pairs, magnons."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.properties.exchange.constants import CONVENTION, ExchangeResult
+from mmace_sim.properties.exchange.files import write_exchange_files
+from mmace_sim.structures.magnetic_order import classify_order
+
+EXCHANGE_UNITS: dict[str, str] = {
+    "convention": CONVENTION,
+    "exchange": f"J', meV per pair: {CONVENTION}",
+    "dmi": "|D|, meV per pair, same convention",
+    "anisotropic": "largest |G|, meV per pair, same convention",
+    "distance": "Å",
+    "moment": "μB, mean length of the magnetic atoms",
+    "stiffness": "meV Å², D of ħω = D q², mean over the directions that the exchange couples in",
+    "stiffness_tensor": "meV Å², D of ħω = q.D.q, Cartesian; 0 across layers and chains",
+    "stiffness_dimensions": "dimensions that the exchange couples in: 3 crystal, 2 layers, 1 chains",
+    "mean_field_temperature": "K, classical spins: k T = (1/3) sum_j J'_0j",
+    "single_ion": "meV, second derivatives of each site's own anisotropy perpendicular to its moment",
+    "anisotropy": "meV, symmetric traceless A of each site: E = sum_i e_i.A_i.e_i",
+    "anisotropy_error": "meV, largest part of the second derivatives that A does not give (higher orders)",
+    "exchange_sum": "meV per magnetic atom: sum_j s_i s_j J'_ij, each pair from both ends",
+    "difference_of_routes": "meV, largest",
+    "sum_rule_error": "meV; 0 where turning all moments costs nothing",
+    "beyond_cutoff": "meV, largest |J'| of the supercell beyond the cutoff",
+    "symmetry_spread": "meV, largest change by averaging over symmetry",
+    "breaks_symmetry": "whether that is more than 5 % of the largest J'",
+}
+"""Unit of each quantity in the summary."""
+
+EXCHANGE_COLUMNS: tuple[str, ...] = (
+    "name", "file", "index", "formula", "magnetic_order", "moment", "exchange_sum", "stiffness",
+    "mean_field_temperature", "difference_of_routes", "symmetry_spread", "status", "message",
+)  # fmt: skip
+"""Columns of ``summary.csv``."""
+
+ROUTE_COLUMNS: dict[str, str] = {
+    "derivatives": "J_derivatives",
+    "four-state": "J_four_state",
+    "spirals": "J_spirals",
+}
+_SHELL_COLUMNS = (
+    "shell", "first", "second", "distance", "n_neighbors", *ROUTE_COLUMNS.values(), "dmi", "anisotropic", "unit",
+    "convention",
+)  # fmt: skip
+_TENSOR = tuple(f"J{a}{b}" for a in "xyz" for b in "xyz")
+
+
+def shell_rows(result: ExchangeResult) -> list[dict[str, Any]]:
+    """One line for each set of equivalent pairs.
+
+    Args:
+        result: Exchange of one crystal.
+
+    Returns:
+        Distances in Å and exchange in meV, by increasing distance.
+    """
+    pairs, lattice = result.pairs, result.lattice
+    values = {name: 1000 * result.isotropic(r) for r, name in ROUTE_COLUMNS.items() if r in result.tensors}
+    dmi = 1000 * np.linalg.norm(result.dmi(), axis=1)
+    anisotropic = 1000 * np.abs(result.anisotropic()).max(axis=(1, 2))
+    rows = []
+    for orbit, k in enumerate(pairs.representatives()):
+        i, j = int(pairs.first[k]), int(pairs.second[k])
+        same = (pairs.orbits == orbit) & (pairs.first == i)
+        row = {
+            "shell": orbit + 1,
+            "first": f"{lattice.symbols[i]}{i + 1}{'+-'[int(lattice.signs[i] < 0)]}",
+            "second": f"{lattice.symbols[j]}{j + 1}{'+-'[int(lattice.signs[j] < 0)]}",
+            "distance": float(pairs.distances[k]),
+            "n_neighbors": int(same.sum()),
+            "dmi": finite_or_none(dmi[k]),
+            "anisotropic": finite_or_none(anisotropic[k]),
+        }
+        rows.append(row | {name: finite_or_none(value[k]) for name, value in values.items()})
+    return rows
+
+
+def exchange_entry(item: LoadedStructure, result: ExchangeResult) -> dict[str, Any]:
+    """The entry of one structure in ``summary.json``.
+
+    Args:
+        item: What was read.
+        result: Its exchange.
+
+    Returns:
+        Plain JSON values in the units of `EXCHANGE_UNITS`.
+    """
+    head = entry_head(item, str(result.status), result.message)
+    if result.lattice is None:
+        return head
+    if not result.spin_orbit:
+        head["notes"].append(
+            "no spin–orbit coupling in the model: DMI and anisotropic exchange are zero by construction"
+        )
+    lattice, pairs = result.lattice, result.pairs
+    signs = lattice.signs[pairs.first] * lattice.signs[pairs.second]
+    difference, tensor = result.difference(), result.stiffness_tensor
+    return head | {
+        "convention": CONVENTION,
+        "magnetic_order": str(classify_order(lattice.atoms.arrays["initial_magmoms"])),
+        "moment": float(lattice.lengths.mean()),
+        "moments": (lattice.signs * lattice.lengths).tolist(),
+        "route": result.route,
+        "supercell": list(result.supercell),
+        "spin_orbit": result.spin_orbit,
+        "shells": shell_rows(result),
+        "exchange_sum": finite_or_none(1000 * (signs * result.isotropic()).sum() / len(lattice.sites)),
+        "stiffness": None if result.stiffness is None else finite_or_none(1000 * result.stiffness),
+        "stiffness_tensor": None if tensor is None else (1000 * tensor.tensor).tolist(),
+        "stiffness_dimensions": None if tensor is None else tensor.dimensions,
+        "mean_field_temperature": None if result.temperature is None else finite_or_none(result.temperature),
+        "single_ion": None if result.single_ion is None else (1000 * result.single_ion).tolist(),
+        "anisotropy": None if result.anisotropy is None else (1000 * result.anisotropy).tolist(),
+        "anisotropy_error": None if result.anisotropy is None else 1000 * result.anisotropy_error,
+        "stable": None if result.magnons is None else result.magnons.stable,
+        "difference_of_routes": None if difference is None else finite_or_none(1000 * difference),
+        "sum_rule_error": None if result.sum_rule_error is None else 1000 * result.sum_rule_error,
+        "beyond_cutoff": None if result.beyond_cutoff is None else 1000 * result.beyond_cutoff,
+        "symmetry_spread": finite_or_none(1000 * result.spread),
+        "breaks_symmetry": result.breaks_symmetry,
+    }
+
+
+def write_exchange(result: ExchangeResult, folder: Path, *, figures: bool) -> list[str]:
+    """Write tables, figures and the input of other codes for one crystal.
+
+    Args:
+        result: Exchange of one crystal; nothing is written if it failed.
+        folder: Folder of the crystal.
+        figures: Draw J'(r) and magnons.
+
+    Returns:
+        Notes about what could not be written.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    if result.lattice is None or not np.isfinite(result.isotropic()).all():
+        return []
+    folder.mkdir(exist_ok=True)
+    convention = {"unit": "meV", "convention": CONVENTION}
+    write_csv(folder / "shells.csv", _SHELL_COLUMNS, [row | convention for row in shell_rows(result)])
+    pairs = result.pairs
+    rows = []
+    for k in range(len(pairs)):
+        row = {"first": int(pairs.first[k]) + 1, "second": int(pairs.second[k]) + 1}
+        row |= dict(zip(("cell_a", "cell_b", "cell_c"), pairs.shifts[k].tolist(), strict=True))
+        row |= dict(zip(("x", "y", "z"), pairs.vectors[k].tolist(), strict=True))
+        row |= dict(zip(_TENSOR, (1000 * result.tensors[result.route][k]).ravel().tolist(), strict=True))
+        rows.append(row | convention)
+    write_csv(folder / "pairs.csv", tuple(rows[0]), rows)
+    path = result.magnons
+    branches = [f"energy_{n + 1}" for n in range(path.energies.shape[1])]
+    waves = [
+        dict(zip(("q_a", "q_b", "q_c"), q.tolist(), strict=True))
+        | {"length": float(length)}
+        | dict(zip(branches, (1000 * energies).tolist(), strict=True))
+        | {"unit": "meV, 1/Å"}
+        for q, length, energies in zip(path.qpoints, path.lengths, path.energies, strict=True)
+    ]
+    write_csv(folder / "magnons.csv", tuple(waves[0]), waves)
+    _, notes = write_exchange_files(result, folder)
+    if figures:
+        from mmace_sim.properties.exchange.plots import save_exchange_figures
+
+        save_exchange_figures(result, folder)
+    return notes

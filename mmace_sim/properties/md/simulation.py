@@ -1,0 +1,233 @@
+"""The batch of a simulation, and what becomes of each structure."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from mmace_sim.engine.batching import RefillingBatch, failure_message
+from mmace_sim.errors import StructureError
+from mmace_sim.graph.cells import has_volume
+from mmace_sim.properties.md.frames import Checkpoint, Frame, record
+from mmace_sim.properties.relax.runaway import EnergyFloor
+from mmace_sim.structures.checks import check_structure
+from mmace_sim.structures.moment_range import check_moment_range
+from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
+from mmace_sim.torchsim.model import MagneticMaceModel
+from mmace_sim.torchsim.spin_dynamics import FS_PER_TIME, SpinLatticeState
+from mmace_sim.torchsim.spin_temperature import SpinTemperature
+
+LARGEST_STEP: float = 0.5
+"""An atom that is about to move farther than this in one step, in Å, ends its simulation."""
+
+_log = logging.getLogger(__name__)
+
+
+class MDStatus(StrEnum):
+    """How a simulation ended: UNSETTLED went through, but with steps whose moments were not solved for."""
+
+    FINISHED = "finished"
+    UNSETTLED = "unsettled"
+    EXPLODED = "exploded"
+    FAILED = "failed"
+
+
+@dataclass
+class MDResult:
+    """What became of one structure.
+
+    Attributes:
+        initial_atoms: Structure as it was given.
+        status: How the simulation ended.
+        message: What to know or do; empty if all is well.
+        frames: Numbers recorded, one dictionary for each frame (`mmace_sim.properties.md.frames.UNITS`).
+        atoms: Last structure recorded, with momenta, moments and results; None if there is none.
+        n_steps: Steps done.
+    """
+
+    initial_atoms: Atoms
+    status: MDStatus = MDStatus.FAILED
+    message: str = ""
+    frames: list[dict[str, Any]] = field(default_factory=list)
+    atoms: Atoms | None = None
+    n_steps: int = 0
+
+    def column(self, name: str) -> np.ndarray:
+        """One quantity over time; NaN where it was not recorded.
+
+        Args:
+            name: Of the column.
+        """
+        return np.array([frame[name] for frame in self.frames], dtype=float)
+
+
+class Simulation:
+    """One run: the batch, and what becomes of each structure.
+
+    Args:
+        dynamics: A `MolecularDynamics`.
+        images: Structures.
+        checkpoints: Where to go on from.
+        on_frame: Called with each frame.
+        on_finished: Called with each result.
+    """
+
+    def __init__(
+        self,
+        dynamics: Any,
+        images: list[Atoms],
+        checkpoints: Sequence[Checkpoint | None] | None,
+        on_frame: Callable[[int, Frame], None] | None,
+        on_finished: Callable[[int, MDResult], None] | None,
+    ) -> None:
+        self.dynamics, self.images = dynamics, images
+        self.checkpoints = list(checkpoints) if checkpoints is not None else [None] * len(images)
+        self.results = [MDResult(atoms) for atoms in images]
+        self.on_frame = on_frame or (lambda _index, _frame: None)
+        self.on_finished = on_finished or (lambda _index, _result: None)
+        self.recorded = [-1 if c is None else c.n_steps for c in self.checkpoints]
+        self.floor = EnergyFloor.of(dynamics.bare_model)
+        self.ready: dict[int, SpinLatticeState] = {}
+
+    def run(self) -> list[MDResult]:
+        """Simulate all structures.
+
+        Returns:
+            One result for each.
+        """
+        self.seeds: dict[int, int] = {}
+        groups: dict[tuple[bool, ...], list[int]] = {}
+        elements = getattr(getattr(self.dynamics.bare_model, "model", None), "elements", None)
+        for index, atoms in enumerate(self.images):
+            try:
+                check_structure(atoms, elements)
+                check_moment_range(atoms, self.dynamics.bare_model)
+                if self.dynamics.rescales:
+                    _check_rescalable(atoms)
+            except StructureError as error:
+                self._finish(index, MDStatus.FAILED, str(error))
+            else:
+                groups.setdefault(tuple(bool(p) for p in atoms.pbc), []).append(index)
+        good = sorted(index for group in groups.values() for index in group)
+        seeds = self.dynamics.seeds([self.images[index] for index in good])
+        self.seeds = dict(zip(good, seeds, strict=True))
+        for indices in groups.values():
+            self._run_alike(indices)
+        return self.results
+
+    def _run_alike(self, indices: list[int]) -> None:
+        """Simulate structures of one periodicity."""
+        bare = self.dynamics.bare_model
+        limit = estimate_max_memory_scaler(bare) if isinstance(bare, MagneticMaceModel) else float("inf")
+        batch = RefillingBatch(
+            indices,
+            start=self._start,
+            init=lambda state: state,
+            step=self.dynamics.step,
+            fail=lambda index, error: self._finish(index, MDStatus.FAILED, failure_message(error)),
+            max_scaler=limit,
+            max_atoms=self.dynamics.max_batch_atoms,
+            check=lambda state: check_memory(state, bare) if isinstance(bare, MagneticMaceModel) else None,
+        )
+        while batch.refill():
+            exploded = [
+                wild or gone
+                for wild, gone in zip(
+                    _exploded(batch.state, self.dynamics.timestep),
+                    self.floor.passed(batch.state),
+                    strict=True,
+                )
+            ]
+            for _, index, state in batch.pop([k for k, bad in enumerate(exploded) if bad]):
+                self._finish(
+                    index,
+                    MDStatus.EXPLODED,
+                    f"energy or atoms ran away at step {int(state.n_steps)}: the time step is too long, or the model "
+                    "is outside of what it knows. The frames before are kept.",
+                )
+            if batch.state is None:
+                continue
+            self._record(batch.indices, batch.state)
+            steps = batch.state.n_steps.tolist()
+            done = [k for k, step in enumerate(steps) if step >= self.dynamics.n_steps]
+            for _, index, state in batch.pop(done):
+                message = _unsettled(state)
+                self._finish(index, MDStatus.UNSETTLED if message else MDStatus.FINISHED, message)
+            if not done:
+                batch.advance()
+
+    def _start(self, index: int) -> SpinLatticeState:
+        if index not in self.ready:
+            self.ready[index] = self.dynamics.start(
+                self.images[index], self.seeds[index], self.checkpoints[index]
+            )
+        return self.ready[index]
+
+    def _record(self, indices: list[int], state: SpinLatticeState) -> None:
+        """Frames of the systems that are due."""
+        steps, every, last = state.n_steps.tolist(), self.dynamics.record_every, self.dynamics.n_steps
+        due = [
+            k
+            for k, (index, step) in enumerate(zip(indices, steps, strict=True))
+            if step > self.recorded[index] and (step % every == 0 or step >= last)
+        ]
+        if not due:
+            return
+        spin = self.dynamics.spin_temperature(state)
+        for k in due:
+            index = indices[k]
+            self.ready.pop(index, None)
+            frame = record(
+                state[[k]],
+                self.images[index],
+                timestep=self.dynamics.timestep,
+                free_momentum=self.dynamics.bath,
+                spin=None if spin is None else SpinTemperature(spin.torque[[k]], spin.curvature[[k]]),
+            )
+            self.recorded[index] = steps[k]
+            result = self.results[index]
+            result.frames.append(frame.values)
+            result.atoms, result.n_steps = frame.atoms, steps[k]
+            self.on_frame(index, frame)
+
+    def _finish(self, index: int, status: MDStatus, message: str) -> None:
+        self.ready.pop(index, None)
+        result = self.results[index]
+        result.status, result.message = status, message
+        level = logging.INFO if status is MDStatus.FINISHED else logging.ERROR
+        _log.log(level, "structure %d: %s after %d steps. %s", index, status, result.n_steps, message)
+        self.on_finished(index, result)
+
+
+def _exploded(state: SpinLatticeState, timestep: float) -> list[bool]:
+    """Systems that are not finite, or with an atom that moves too far."""
+    speed = torch.linalg.norm(state.velocities, dim=1)
+    step = torch.nan_to_num(speed * timestep / FS_PER_TIME, nan=float("inf"))
+    largest = step.new_zeros(state.n_systems).scatter_reduce(0, state.system_idx, step, "amax")
+    finite = torch.isfinite(state.energy) & torch.isfinite(largest)
+    moments = torch.linalg.norm(state.magnetic_moments, dim=1)
+    finite &= torch.isfinite(moments.new_zeros(state.n_systems).index_add(0, state.system_idx, moments))
+    return (~finite | (largest > LARGEST_STEP)).tolist()
+
+
+def _unsettled(state: SpinLatticeState) -> str:
+    """What to know about a single system whose moments were not solved for at every step; empty if they were."""
+    steps = int(state.unsettled)
+    if not steps:
+        return ""
+    return (
+        f"the moments did not converge in {steps} of {int(state.n_steps)} steps, so that averages mean nothing: "
+        "take a shorter time step (--timestep)."
+    )
+
+
+def _check_rescalable(atoms: Atoms) -> None:
+    if atoms.constraints or not has_volume(atoms):
+        raise StructureError(
+            "a pressure needs a crystal that is periodic in all directions, without vacuum, and has no fixed atoms."
+        )

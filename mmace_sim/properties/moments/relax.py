@@ -1,0 +1,123 @@
+"""Relaxation of moments alone, by FIRE or L-BFGS, with masks, a field, and a record of every step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch_sim as ts
+from ase import Atoms
+from jaxtyping import Float
+
+from mmace_sim.errors import UnsupportedOptionError
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation
+from mmace_sim.torchsim.freedom import FREE_MOMENTS, MagneticOptimState
+from mmace_sim.torchsim.lbfgs import moment_lbfgs_init, moment_lbfgs_step
+from mmace_sim.torchsim.zeeman import ZeemanModel
+
+SOLVERS: tuple[str, ...] = ("lbfgs", "fire")
+"""Ways to go downhill."""
+
+
+@dataclass
+class Descent:
+    """What one start did, before every step and at the end.
+
+    Attributes:
+        energies: Energy of the cell, in eV.
+        magforces: Largest magforce that the constraints leave, in eV/μB.
+    """
+
+    energies: Float[np.ndarray, " n_steps"]
+    magforces: Float[np.ndarray, " n_steps"]
+
+
+class MomentRelaxation(Relaxation):
+    """Relaxes moments at fixed atoms: settings here, structures in :meth:`run`, steps in :meth:`descent`.
+
+    Moments where the boolean array "free_moments" of a structure is False stay exactly as they are.
+
+    Args:
+        model: Model, its name or path, or any TorchSim model that gives magforces.
+        solver: One of `SOLVERS`.
+        field: Applied field in tesla; energies and magforces then contain it, see
+            :class:`~mmace_sim.torchsim.zeeman.ZeemanModel`.
+        **settings: `magforce_tol`, `max_steps`, `collinear`, `fix_magnitude`, `device`, `dtype`, `max_batch_atoms` of
+            :class:`~mmace_sim.properties.relax.relaxation.Relaxation`.
+
+    Raises:
+        UnsupportedOptionError: If the solver is unknown, a tolerance not positive or the field not a vector.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike = "default",
+        *,
+        solver: str = "lbfgs",
+        field: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
+        **settings: Any,
+    ) -> None:
+        if solver not in SOLVERS:
+            raise UnsupportedOptionError(f"solver = {solver!r}, expected {' or '.join(SOLVERS)}.")
+        super().__init__(model, relax_positions=False, relax_cell=False, **settings)
+        self.solver, self.field = solver, field
+        self.has_field = bool(np.any(np.asarray(field, dtype=float) != 0.0))
+        if self.has_field:
+            self.model = ZeemanModel(self.bare_model, field)
+        self._records: dict[int, list[tuple[float, float]]] = {}
+
+    def around(self) -> "MomentRelaxation":
+        """The same model, field and constraints without any step, for the curvature at given moments."""
+        return MomentRelaxation(
+            self.bare_model,
+            field=self.field,
+            solver="fire",
+            stability=True,
+            magforce_tol=float("inf"),
+            max_steps=0,
+            collinear=self.freedom.collinear,
+            fix_magnitude=self.freedom.fix_magnitude,
+            max_batch_atoms=self.max_batch_atoms,
+        )
+
+    @property
+    def rotates_freely(self) -> bool:
+        """Whether the energy is the same after any common rotation of all moments: a field has a direction."""
+        return super().rotates_freely and not self.has_field
+
+    def descent(self, index: int) -> Descent:
+        """What the start of this index did in the last run.
+
+        Args:
+            index: Position among the structures of the run.
+        """
+        rows = np.array(self._records.get(index, []), dtype=float).reshape(-1, 2)
+        return Descent(rows[:, 0], rows[:, 1])
+
+    def run(self, structures: Any, **callbacks: Any) -> Any:
+        """As in `Relaxation.run`; the record of the run before is dropped."""
+        self._records = {}
+        return super().run(structures, **callbacks)
+
+    def _start(self, atoms: Atoms) -> ts.SimState:
+        state = super()._start(atoms)
+        free = atoms.arrays.get(FREE_MOMENTS, np.ones(len(atoms), dtype=bool))
+        state.atom_extras[FREE_MOMENTS] = torch.as_tensor(free.astype(bool), device=state.device)
+        return state
+
+    def _init(self, state: ts.SimState) -> MagneticOptimState:
+        if self.solver == "lbfgs":
+            return moment_lbfgs_init(state, self.model, freedom=self.freedom)
+        return super()._init(state)
+
+    def _step(self, state: MagneticOptimState) -> MagneticOptimState:
+        return moment_lbfgs_step(state, self.model) if self.solver == "lbfgs" else super()._step(state)
+
+    def _observe(self, indices: list[int], state: MagneticOptimState) -> None:
+        steps, energies = state.n_steps.tolist(), state.energy.tolist()
+        magforces = self._largest(state)[2].tolist()
+        for index, step, energy, magforce in zip(indices, steps, energies, magforces, strict=True):
+            record = self._records.setdefault(index, [])
+            if len(record) == step:  # seen again if others left the batch meanwhile
+                record.append((energy, magforce))

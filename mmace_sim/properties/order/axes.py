@@ -1,0 +1,193 @@
+"""Turn all moments of a structure together to where its magnetic symmetry is highest.
+
+Without spin–orbit coupling a common rotation of all moments changes nothing, but the magnetic space group, in which
+moments are tied to the lattice, depends on it. The most symmetric choice is what a table of magnetic structures lists.
+"""
+
+import itertools
+import warnings
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from jaxtyping import Bool, Float, Int
+
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.structures.magnetic_order import (
+    MOMENT_TOL,
+    MagneticOrder,
+    MagneticSymmetry,
+    classify_order,
+    magnetic_symmetry,
+)
+from mmace_sim.structures.parent import operation_images, rotation_axes
+
+
+def best_rotation(
+    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], *, symprec: float = 0.01
+) -> Float[np.ndarray, "3 3"]:
+    """The rotation of all moments to the axes that leave most magnetic symmetry.
+
+    The longest moment is put along a symmetry axis of the structure, the plane that it spans with another one along a
+    second axis, and all pairs of axes are tried.
+
+    Args:
+        atoms: Magnetic primitive cell; its own moments do not matter.
+        magmoms: Moments, in μB.
+        symprec: Tolerance of positions, in Å; that of moments is ten times as large, in μB.
+
+    Returns:
+        Proper rotation; moments turn as ``magmoms @ rotation``. The identity if nothing is better, for a structure that
+        is no crystal, and without moments.
+    """
+    best = np.eye(3)
+    if not atoms.pbc.all() or np.linalg.norm(magmoms, axis=1).max(initial=0.0) < MOMENT_TOL:
+        return best
+    found = _call("get_symmetry", atoms, symprec=symprec)
+    if found is None:
+        return best
+    images, _ = operation_images(atoms, found["rotations"], found["translations"], symprec)
+    columns = atoms.cell.array.T
+    turns = columns @ found["rotations"] @ np.linalg.inv(columns)
+    turns *= np.rint(np.linalg.det(turns))[:, None, None]
+    axes = rotation_axes(turns)
+    most = _n_kept(magmoms, images, turns, 10 * symprec)
+    is_collinear = classify_order(magmoms) is not MagneticOrder.NON_COLLINEAR
+    own = _frame(magmoms)
+    for frame in [_completed(axis) for axis in axes] if is_collinear else _frames(axes):
+        rotation = own.T @ frame
+        count = _n_kept(magmoms @ rotation, images, turns, 10 * symprec)
+        if count > most:
+            best, most = rotation, count
+    return best
+
+
+def symmetry_of_moments(
+    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], *, turn: bool, symprec: float
+) -> MagneticSymmetry | None:
+    """Magnetic space group of a structure with results on a ``SinglePointCalculator``.
+
+    Args:
+        atoms: Structure; its moments are turned in place, those of its results too.
+        magmoms: Its moments, in μB.
+        turn: Turn all moments together to where the group is largest; for energies that do not depend on that.
+        symprec: Tolerance of positions, in Å; that of moments is ten times as large, in μB.
+
+    Returns:
+        The group; None if spglib names none.
+    """
+    cell, members = magnetic_primitive(atoms, magmoms, symprec=symprec)
+    if turn:
+        magmoms = magmoms @ best_rotation(cell, magmoms[members], symprec=symprec) + 0.0
+        results = dict(atoms.calc.results) | {"magmoms": magmoms}
+        set_magmoms(atoms, magmoms)
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    return magnetic_symmetry(cell, magmoms[members], symprec=symprec)
+
+
+def _n_kept(
+    magmoms: Float[np.ndarray, "n_atoms 3"],
+    images: Int[np.ndarray, "n n_atoms"],
+    turns: Float[np.ndarray, "n 3 3"],
+    tolerance: float,
+) -> int:
+    """Number of operations that map the moments onto themselves, with or without time reversal."""
+    moved = magmoms @ turns.transpose(0, 2, 1)
+    kept = [np.abs(magmoms[images] - sign * moved).max(axis=(1, 2)) < tolerance for sign in (1, -1)]
+    return int(np.sum(kept))
+
+
+def magnetic_primitive(
+    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], *, symprec: float = 0.01
+) -> tuple[Atoms, Int[np.ndarray, " n_primitive"]]:
+    """The smallest cell that repeats atoms and moments, in the same orientation.
+
+    Args:
+        atoms: Crystal.
+        magmoms: Moments, in μB.
+        symprec: Tolerance of positions, in Å; that of moments is ten times as large, in μB.
+
+    Returns:
+        The cell without moments, and which atoms of the structure are in it.
+    """
+    everything = np.arange(len(atoms))
+    if not atoms.pbc.all():
+        return atoms, everything
+    rotations, shifts, reversals = _magnetic_operations(atoms, magmoms, symprec)
+    pure = (rotations == np.eye(3, dtype=int)).all(axis=(1, 2)) & ~reversals
+    n_translations = int(pure.sum())
+    if n_translations < 2:
+        return atoms, everything
+    steps = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+    vectors = (shifts[pure][:, None] + steps[None]).reshape(-1, 3) @ atoms.cell.array
+    vectors = vectors[np.argsort(np.linalg.norm(vectors, axis=1).round(6), kind="stable")]
+    basis: list[np.ndarray] = []
+    for vector in vectors:
+        if np.linalg.matrix_rank(np.array([*basis, vector]), tol=0.1) > len(basis):
+            basis.append(vector)
+    cell = np.array(basis)
+    cell *= np.sign(np.linalg.det(cell))
+    primitive = Atoms(cell=cell, pbc=True)
+    kept: list[int] = []
+    for index in everything:
+        offsets = (atoms.positions[kept] - atoms.positions[index]) @ np.linalg.inv(cell)
+        distances = np.linalg.norm((offsets - np.rint(offsets)) @ cell, axis=1)
+        if not (distances < 10 * symprec).any():
+            kept.append(int(index))
+    primitive += atoms[kept]
+    is_whole = len(kept) * n_translations == len(atoms)
+    return (primitive, np.array(kept)) if is_whole else (atoms, everything)
+
+
+def _frame(magmoms: Float[np.ndarray, "n_atoms 3"]) -> Float[np.ndarray, "3 3"]:
+    """Right-handed axes as rows: the longest moment, the rest of the one farthest from it, their normal."""
+    first = magmoms[np.argmax(np.linalg.norm(magmoms, axis=1))]
+    first = first / np.linalg.norm(first)
+    rest = magmoms - np.outer(magmoms @ first, first)
+    second = rest[np.argmax(np.linalg.norm(rest, axis=1))]
+    if np.linalg.norm(second) < MOMENT_TOL:
+        return _completed(first)
+    second = second / np.linalg.norm(second)
+    return np.array([first, second, np.cross(first, second)])
+
+
+def _completed(first: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "3 3"]:
+    """Right-handed axes as rows that begin with a given one."""
+    second = np.cross(first, np.eye(3)[np.argmin(np.abs(first))])
+    second = second / np.linalg.norm(second)
+    return np.array([first, second, np.cross(first, second)])
+
+
+def _frames(axes: Float[np.ndarray, "n 3"]) -> list[Float[np.ndarray, "3 3"]]:
+    """Right-handed frames of two perpendicular symmetry axes, either of which may point both ways."""
+    frames = []
+    for first, second in itertools.permutations(axes, 2):
+        if abs(first @ second) < 1e-6:
+            frames += [np.array([first, sign * second, sign * np.cross(first, second)]) for sign in (1, -1)]
+            frames += [np.array([first, sign * np.cross(first, second), -sign * second]) for sign in (1, -1)]
+    unique: dict[bytes, np.ndarray] = {(np.round(frame, 6) + 0.0).tobytes(): frame for frame in frames}
+    return list(unique.values())
+
+
+def _magnetic_operations(
+    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], symprec: float
+) -> tuple[Int[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"], Bool[np.ndarray, " n"]]:
+    """Rotations, translations and time reversals; none if spglib finds none."""
+    found = _call("get_magnetic_symmetry", atoms, magmoms, symprec=symprec, mag_symprec=10 * symprec)
+    if not found:
+        return np.zeros((0, 3, 3), dtype=int), np.zeros((0, 3)), np.zeros(0, dtype=bool)
+    return found["rotations"], found["translations"], np.asarray(found["time_reversals"], dtype=bool)
+
+
+def _call(function: str, atoms: Atoms, *more: Any, **options: float) -> Any:
+    """Ask spglib; None if it finds nothing."""
+    import spglib
+
+    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers, *more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return getattr(spglib, function)(cell, **options)
+        except Exception:  # spglib raises many kinds; without its answer there is no symmetry to tell
+            return None

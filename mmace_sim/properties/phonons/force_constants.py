@@ -1,0 +1,383 @@
+"""Phonons of many magnetic crystals: phonopy's displacements, all of them in one batch."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Float
+
+from mmace_sim.engine.batching import Outcomes
+from mmace_sim.engine.outcomes import UNUSABLE
+from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.properties.phonons.bands import (
+    BandPath,
+    ImaginaryMode,
+    band_path,
+    commensurate_points,
+    imaginary_modes,
+)
+from mmace_sim.properties.phonons.cells import make_phonopy, restoring_forces, supercells
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
+from mmace_sim.properties.singlepoint import PointResult, SinglePoint, check_point_mode
+from mmace_sim.structures.supercells import choose_supercell, parse_supercell
+
+MAGFORCE_TOL: float = 1e-5
+"""Largest magforce of relaxed moments, in eV/μB: frequencies of iron then are within 0.005 THz of the limit."""
+
+ACOUSTIC_CUTOFF: float = 1e-3
+"""Modes softer than this (THz) are translations of the crystal and no part of thermal properties."""
+
+MOMENT_JUMP: float = 0.1
+"""Change of a moment (μB) by a displacement from which on the crystal has left its magnetic state."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class PhononResult:
+    """Phonons of one crystal.
+
+    Attributes:
+        crystal: Outcome of the relaxation, or of the evaluation, of the unit cell; phonons belong to ``crystal.atoms``.
+        status: CONVERGED, or the worst of the crystal and its displaced supercells.
+        message: What to know or do; empty if all is well.
+        phonon: ``Phonopy`` object with forces, force constants, bands, DOS and thermal properties; None if it failed.
+        frozen: Force constants at frozen moments in eV/Å², if moments were relaxed; else None.
+        frozen_frequencies: Frequencies along the path with these, in THz, for each segment.
+        path: Path of the bands.
+        largest_shift: Largest change of a frequency by relaxing moments, in THz with its sign, at wave vectors that fit
+            into the supercell; never positive where moments are at a minimum.
+        imaginary: Unstable modes, softest first.
+        notes: What phonopy said.
+    """
+
+    crystal: StructureResult
+    status: Status
+    message: str = ""
+    phonon: Any = None
+    frozen: np.ndarray | None = None
+    frozen_frequencies: list[np.ndarray] | None = None
+    path: BandPath | None = None
+    largest_shift: float | None = None
+    imaginary: list[ImaginaryMode] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def atoms(self) -> Atoms:
+        """The crystal that the phonons belong to."""
+        return self.crystal.atoms
+
+
+@dataclass
+class _Job:
+    """A crystal whose supercells are under way."""
+
+    index: int
+    result: PhononResult
+    points: list[PointResult]
+
+
+class Phonons:
+    """Phonons by finite displacements in batches: settings here, structures in :meth:`run`.
+
+    Crystals are relaxed in one batch (positions, cell and moments), then **all** displaced supercells of **all**
+    crystals are evaluated in another. Forces of the perfect supercell are subtracted. With ``magmoms="fixed"`` each
+    atom takes its moment along; with "relaxed" the moments follow every displacement (the adiabatic, physical
+    frequencies as long as spins are faster than atoms), and the frozen ones are computed too, to compare.
+
+    Args:
+        model: Model, its name or path, or any TorchSim model that gives magforces.
+        relax: Relax each crystal first.
+        magmoms: "fixed" or "relaxed" while atoms are displaced.
+        min_length: Smallest distance between an atom and its images in the supercell, in Å.
+        supercell: Integers instead: one or three multiples of the cell vectors, or nine as in phonopy's ``DIM``.
+        displacement: Length of the displacements, in Å.
+        symprec: Tolerance of symmetry, in Å for positions and in μB for moments.
+        fmax: Largest force of a relaxed crystal, in eV/Å.
+        stress_tol: Largest stress of a relaxed crystal, in GPa.
+        magforce_tol: Largest magforce of relaxed moments, in eV/μB.
+        max_steps: Largest number of steps of each relaxation.
+        mesh: Density of the mesh for DOS and thermal properties: a length in Å, see phonopy's ``MESH``.
+        temperatures: First, last and step of the temperatures, in K.
+        device: Where to run.
+        dtype: Floating-point type.
+        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+
+    Raises:
+        UnsupportedOptionError: If a setting is impossible.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike = "default",
+        *,
+        relax: bool = True,
+        magmoms: str = "relaxed",
+        min_length: float = 10.0,
+        supercell: Sequence[int] | None = None,
+        displacement: float = 0.01,
+        symprec: float = 1e-3,
+        fmax: float = 1e-3,
+        stress_tol: float = 0.05,
+        magforce_tol: float = MAGFORCE_TOL,
+        max_steps: int = 500,
+        mesh: float = 60.0,
+        temperatures: tuple[float, float, float] = (0.0, 1000.0, 10.0),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        max_batch_atoms: int | None = None,
+    ) -> None:
+        check_point_mode(magmoms)
+        for name, value in (("min_length", min_length), ("displacement", displacement), ("mesh", mesh)):
+            if not value > 0:
+                raise UnsupportedOptionError(f"{name} = {value}, expected a positive number.")
+        self.supercell = None if supercell is None else parse_supercell(supercell)
+        self.min_length, self.displacement, self.symprec = min_length, displacement, symprec
+        self.mesh, self.temperatures = mesh, temperatures
+        shared: dict[str, Any] = {"magforce_tol": magforce_tol, "max_steps": max_steps}
+        shared |= {"device": device, "dtype": dtype, "max_batch_atoms": max_batch_atoms}
+        self.frozen = SinglePoint(model, magmoms="fixed", **shared)
+        model = self.frozen.relaxation.bare_model  # loaded once
+        self.adiabatic = SinglePoint(model, magmoms="relaxed", **shared) if magmoms == "relaxed" else None
+        if relax:
+            self.crystals = Relaxation(model, fmax=fmax, stress_tol=stress_tol, **shared)
+        else:
+            self.crystals = (self.adiabatic or self.frozen).relaxation
+        self.at_rest = None if relax else (10 * fmax, 10 * stress_tol)
+        self.spin_orbit = bool(getattr(getattr(model, "model", None), "spin_orbit", True))
+
+    def run(
+        self, structures: Any, *, on_finished: Callable[[int, PhononResult], None] | None = None
+    ) -> list[PhononResult]:
+        """Compute the phonons of crystals; one that fails does not stop the others.
+
+        Args:
+            structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
+            on_finished: Called with the index and the result of each crystal as soon as it is finished.
+
+        Returns:
+            One result for each structure, in the same order.
+        """
+        images = as_atoms(structures)
+        finish = Outcomes(len(images), on_finished)
+
+        jobs = self._prepare(images, finish)
+        cells = [supercells(job.result.phonon) for job in jobs]
+        if self.adiabatic is None:
+            self._evaluate(self.frozen, jobs, cells, lambda job: finish(job.index, self._finish(job)))
+        else:
+            self._evaluate(self.frozen, jobs, cells, self._keep_frozen)
+            self._evaluate(self.adiabatic, jobs, cells, lambda job: finish(job.index, self._finish(job)))
+        return finish.in_order()
+
+    def _prepare(self, images: Sequence[Atoms], finish: Callable[[int, PhononResult], None]) -> list[_Job]:
+        """Relax the crystals and displace their atoms."""
+        crystals: dict[int, Atoms] = {}
+        for index, atoms in enumerate(images):
+            if atoms.pbc.all():
+                crystals[index] = atoms
+                continue
+            message = "phonons need a crystal that is periodic in all three directions."
+            finish(index, _failed(StructureResult(atoms, atoms, Status.FAILED), message))
+        jobs = []
+        indices = list(crystals)
+        for index, crystal in zip(indices, self.crystals.run(list(crystals.values())), strict=True):
+            if crystal.status in UNUSABLE:
+                finish(index, PhononResult(crystal, crystal.status, crystal.message))
+                continue
+            try:
+                jobs.append(self._displace(index, crystal))
+            except Exception as error:  # one crystal must not stop the others
+                finish(index, _failed(crystal, f"phonopy cannot use the crystal: {error}"))
+        return jobs
+
+    def _displace(self, index: int, crystal: StructureResult) -> _Job:
+        cell = crystal.atoms.cell.array
+        matrix = choose_supercell(cell, self.min_length) if self.supercell is None else self.supercell
+        phonon, notes = make_phonopy(
+            crystal.atoms,
+            supercell=matrix,
+            displacement=self.displacement,
+            symprec=self.symprec,
+            spin_orbit=self.spin_orbit,
+        )
+        n_displaced, n_atoms = len(phonon.supercells_with_displacements), len(phonon.supercell)
+        _log.info("crystal %d: %d displacements in supercells of %d atoms", index, n_displaced, n_atoms)
+        message = (
+            "" if crystal.status is Status.CONVERGED else f"relaxation of the crystal: {crystal.message}"
+        )
+        if self.at_rest is not None and (
+            crystal.max_force > self.at_rest[0] or crystal.max_stress > self.at_rest[1]
+        ):
+            message = (
+                f"{message} the crystal is not at rest: forces up to {crystal.max_force:.3f} eV/Å, stress up to "
+                f"{crystal.max_stress:.2f} GPa. Phonons belong to a minimum: relax it (without --no-relax)."
+            ).strip()
+        return _Job(index, PhononResult(crystal, crystal.status, message, phonon, notes=notes), [])
+
+    def _evaluate(
+        self, point: SinglePoint, jobs: list[_Job], cells: list[list[Any]], done: Callable[[_Job], None]
+    ) -> None:
+        """Evaluate the supercells of all crystals in one batch; `done` is told of each crystal that is complete."""
+
+        def store(group: int, points: list[PointResult]) -> None:
+            jobs[group].points = points
+            done(jobs[group])
+
+        point.run_groups(cells, store)
+
+    def _keep_frozen(self, job: _Job) -> None:
+        """Force constants at frozen moments, to compare the relaxed ones with."""
+        if any(point.status in UNUSABLE for point in job.points):
+            return  # reported when moments are relaxed
+        _set_forces(job.result.phonon, job.points)
+        job.result.frozen = job.result.phonon.force_constants
+
+    def _finish(self, job: _Job) -> PhononResult:
+        """From forces to everything else."""
+        result = job.result
+        points = job.points
+        worst = _worst(points)
+        if worst.status in UNUSABLE:
+            return PhononResult(result.crystal, worst.status, f"a displaced supercell: {worst.message}")
+        problem = _left_the_state(points)
+        if problem:
+            return _failed(result.crystal, problem)
+        if worst.status is not Status.CONVERGED:
+            result.status = worst.status
+            result.message = f"{result.message} displaced supercells: {worst.message}".strip()
+        try:
+            _set_forces(result.phonon, points)
+            self._analyse(result)
+        except Exception as error:  # one crystal must not stop the others
+            return _failed(result.crystal, f"phonopy cannot use the forces: {type(error).__name__}: {error}")
+        return result
+
+    def _analyse(self, result: PhononResult) -> None:
+        """Bands, DOS, thermal properties and imaginary modes."""
+        phonon, path = result.phonon, band_path(result.phonon)
+        if result.frozen is not None:
+            _compare_frozen(result, path)
+        phonon.run_band_structure(path.qpoints, path_connections=path.connections, labels=path.labels)
+        phonon.run_mesh(self.mesh)
+        phonon.run_total_dos()
+        start, stop, step = self.temperatures
+        phonon.run_thermal_properties(t_min=start, t_max=stop, t_step=step, cutoff_frequency=ACOUSTIC_CUTOFF)
+        result.path = path
+        result.imaginary = imaginary_modes(phonon, path)
+        if result.imaginary:
+            mode = result.imaginary[0]
+            result.message = f"{result.message} imaginary modes, {mode}.".strip()
+
+
+def phonopy_forces(
+    phonon: Any, model: ModelLike = "default", magmoms: str = "fixed", **settings: Any
+) -> Float[np.ndarray, "n_displacements n_atoms 3"]:
+    """Forces for the displacements of a phonopy or phono3py object, in one batch; also stored in the object.
+
+    Moments are the ``magnetic_moments`` of the cell, which phonopy carries to the supercells. Forces of the perfect
+    supercell are subtracted.
+
+    Args:
+        phonon: ``Phonopy`` or ``Phono3py`` object with displacements.
+        model: Model, its name or path, or any TorchSim model that gives magforces.
+        magmoms: "fixed", or "relaxed": moments follow each displacement.
+        **settings: Settings of `SinglePoint` (``magforce_tol``, ``device``, …).
+
+    Returns:
+        Forces in eV/Å.
+
+    Raises:
+        MissingMomentsError: If the cell has no magnetic moments.
+        StructureError: If there are no displacements, or a supercell cannot be evaluated.
+    """
+    point = SinglePoint(model, magmoms=magmoms, **({"magforce_tol": MAGFORCE_TOL} | settings))
+    points = point.run(supercells(phonon))
+    worst = _worst(points)
+    if worst.status is not Status.CONVERGED:
+        raise StructureError(f"supercell {points.index(worst)} ({worst.status}): {worst.message}")
+    problem = _left_the_state(points)
+    if problem:
+        raise StructureError(problem)
+    phonon.forces = restoring_forces(phonon, [point.forces for point in points])
+    return phonon.forces
+
+
+def force_constants(
+    phonon: Any,
+    model: ModelLike = "default",
+    magmoms: str = "fixed",
+    *,
+    displacement: float = 0.01,
+    **settings: Any,
+) -> Float[np.ndarray, "n_atoms n_atoms 3 3"]:
+    """Force constants of the supercell of a phonopy object, symmetrised; also stored in the object.
+
+    Args:
+        phonon: ``Phonopy`` object; displacements are generated if it has none.
+        model: Model, its name or path, or any TorchSim model that gives magforces.
+        magmoms: "fixed", or "relaxed": moments follow each displacement.
+        displacement: Length of generated displacements, in Å.
+        **settings: Settings of `SinglePoint` (``magforce_tol``, ``device``, …).
+
+    Returns:
+        ∂²E/∂r∂r in eV/Å², for all pairs of atoms of the supercell, as phono3py's ``fc2`` takes it.
+
+    Raises:
+        MissingMomentsError: If the cell has no magnetic moments.
+        StructureError: If a supercell cannot be evaluated.
+    """
+    if phonon.dataset is None:
+        phonon.generate_displacements(distance=displacement)
+    phonopy_forces(phonon, model, magmoms, **settings)
+    _produce(phonon)
+    return phonon.force_constants
+
+
+def _set_forces(phonon: Any, points: Sequence[PointResult]) -> None:
+    phonon.forces = restoring_forces(phonon, [point.forces for point in points])
+    _produce(phonon)
+
+
+def _produce(phonon: Any) -> None:
+    """Force constants that obey the acoustic sum rule."""
+    phonon.produce_force_constants(show_drift=False)
+    phonon.symmetrize_force_constants(show_drift=False)
+
+
+def _worst(points: Sequence[PointResult]) -> PointResult:
+    """The point with the gravest status."""
+    order = list(Status)
+    return max(points, key=lambda point: order.index(point.status))
+
+
+def _compare_frozen(result: PhononResult, path: BandPath) -> None:
+    """Frequencies at frozen moments, and what relaxing them changes."""
+    phonon, relaxed, points = result.phonon, result.phonon.force_constants, commensurate_points(result.phonon)
+    shifts = phonon.run_qpoints(points).frequencies
+    phonon.force_constants = result.frozen
+    result.frozen_frequencies = phonon.run_band_structure(path.qpoints).frequencies
+    shifts = shifts - phonon.run_qpoints(points).frequencies
+    result.largest_shift = float(shifts.flat[np.argmax(np.abs(shifts))])
+    phonon.force_constants = relaxed
+
+
+def _left_the_state(points: Sequence[PointResult]) -> str:
+    """What to say if moments did not follow the atoms but went elsewhere; "" if they followed."""
+    rest, *displaced = (point.magmoms for point in points)
+    change = max(float(np.linalg.norm(magmoms - rest, axis=1).max()) for magmoms in displaced)
+    if change < MOMENT_JUMP:
+        return ""
+    return (
+        f"a moment changed by {change:.2f} μB as an atom was displaced: the magnetic order is no minimum of the "
+        "energy, so that moments cannot follow adiabatically. Use fixed moments (--magmoms fixed), or start from "
+        "another order."
+    )
+
+
+def _failed(crystal: StructureResult, message: str) -> PhononResult:
+    return PhononResult(crystal, Status.FAILED, message)

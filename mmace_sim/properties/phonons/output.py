@@ -1,0 +1,224 @@
+"""What phonons write: phonopy's own files, a figure, the entry of the summary."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import units
+
+from mmace_sim.engine.output import UNITS, entry_head, finite_or_none, summary_entry
+from mmace_sim.files import cannot_write, replacing
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.properties.phonons.bands import IMAGINARY_TOL
+from mmace_sim.properties.phonons.force_constants import PhononResult
+from mmace_sim.units import BOLTZMANN_EV_PER_K
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_KJ_PER_MOL: float = units.kJ / units.mol
+"""phonopy's unit, in eV."""
+
+_J_PER_K_MOL: float = units.J / units.mol / BOLTZMANN_EV_PER_K
+"""phonopy's unit, in k_B."""
+
+ROOM_TEMPERATURE: float = 300.0
+
+PHONON_UNITS: dict[str, str] = UNITS | {
+    "min_frequency": "THz, imaginary ones negative",
+    "max_frequency": "THz",
+    "frequencies": "THz, by special point",
+    "imaginary_modes": "q in reciprocal vectors of the primitive cell, frequency in THz (negative)",
+    "shift_by_moments": "THz, largest ω(relaxed) − ω(frozen moments), at waves that fit into the supercell",
+    "zero_point_energy": "eV/atom",
+    "free_energy_300K": "eV/atom, vibrations only",
+    "entropy_300K": "k_B/atom",
+    "heat_capacity_300K": "k_B/atom",
+}
+"""Unit of each quantity in the summary."""
+
+PHONON_COLUMNS: tuple[str, ...] = (
+    "name", "file", "index", "formula", "n_atoms", "status", "magnetic_order_final", "magmom_by_species",
+    "magnetic_space_group", "volume", "n_atoms_primitive", "n_atoms_supercell", "n_displacements", "stable",
+    "min_frequency", "max_frequency", "shift_by_moments", "zero_point_energy", "free_energy_300K", "entropy_300K",
+    "heat_capacity_300K", "message",
+)  # fmt: skip
+
+
+def write_phonons(
+    folder: Path, result: PhononResult, *, plots: bool = True, formats: Iterable[str] = ()
+) -> None:
+    """Write everything about one crystal.
+
+    Args:
+        folder: Its folder, created if it does not exist.
+        result: Phonons that were computed.
+        plots: Draw bands and DOS.
+        formats: Any of "force_sets" and "force_constants": phonopy's text files.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    from phonopy.file_IO import write_FORCE_CONSTANTS, write_FORCE_SETS
+
+    phonon = result.phonon
+    writers: dict[str, Callable[[Path], Any]] = {
+        "phonopy_params.yaml": phonon.save,
+        "band.yaml": lambda path: phonon.write_yaml_band_structure(filename=path),
+        "total_dos.dat": phonon.write_total_dos,
+        "thermal_properties.yaml": phonon.write_yaml_thermal_properties,
+    }
+    if "force_sets" in formats:
+        writers["FORCE_SETS"] = lambda path: write_FORCE_SETS(phonon.dataset, path)
+    if "force_constants" in formats:
+        writers["FORCE_CONSTANTS"] = lambda path: write_FORCE_CONSTANTS(phonon.force_constants, path)
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, write in writers.items():
+            with replacing(folder / name) as temporary:
+                write(temporary)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    if plots:
+        from mmace_sim.plots import save_figure
+
+        save_figure(plot_phonons(result), folder / "bands")
+
+
+def plot_phonons(result: PhononResult) -> "Figure":
+    """Draw bands beside the density of states.
+
+    Args:
+        result: Phonons that were computed; frozen moments are drawn too if both are there.
+
+    Returns:
+        The figure.
+    """
+    from mmace_sim.plots import COLORS, REFERENCE, add_legend, new_figure
+
+    figure, axes = new_figure("page", aspect=0.45)
+    bands, dos = result.phonon.band_structure, result.phonon.total_dos
+    if result.frozen_frequencies is not None:
+        draw_bands(
+            axes, bands, result.frozen_frequencies, color=COLORS[1], style="--", label="frozen moments"
+        )
+    label = "relaxed moments" if result.frozen_frequencies is not None else "fixed moments"
+    draw_bands(axes, bands, bands.frequencies, color=COLORS[0], label=label)
+    mark_path(axes, bands)
+    axes.set_ylabel("frequency (THz)")
+    add_legend(axes)
+    side = axes.inset_axes((1.02, 0.0, 0.22, 1.0), sharey=axes)
+    side.plot(dos.dos, dos.frequency_points, color=COLORS[0], linewidth=1.0)
+    side.fill_betweenx(dos.frequency_points, dos.dos, color=COLORS[4], linewidth=0.0)
+    side.axhline(0.0, color=REFERENCE, linewidth=0.6)
+    side.set_xlim(left=0.0)
+    side.locator_params(axis="x", nbins=2, prune="lower")
+    drawn = np.concatenate(
+        [values.ravel() for values in bands.frequencies + (result.frozen_frequencies or [])]
+    )
+    axes.set_ylim(1.05 * drawn.min() if drawn.min() < -IMAGINARY_TOL else 0.0, 1.05 * drawn.max())
+    side.set_xlabel("states per THz\nand primitive cell", fontsize=8)
+    side.tick_params(labelsize=7, labelleft=False)
+    return figure
+
+
+def draw_bands(
+    axes: "Axes", bands: Any, frequencies: list[np.ndarray], *, color: str, style: str = "-", label: str = ""
+) -> None:
+    """Draw the branches along a path.
+
+    Args:
+        axes: Where to draw.
+        bands: phonopy's ``BandStructure``, for the distances along the path.
+        frequencies: Frequencies of each segment, in THz.
+        color: Colour of all branches.
+        style: Line style.
+        label: Name in the legend.
+    """
+    for x, values in zip(bands.distances, frequencies, strict=True):
+        lines = axes.plot(x, values, color=color, linestyle=style, linewidth=1.0)
+        lines[0].set_label(label)
+        label = ""  # one entry is enough
+
+
+def mark_path(axes: "Axes", bands: Any) -> None:
+    """Name the ends of the segments and draw a line at each, and one at zero.
+
+    Args:
+        axes: Where bands are drawn.
+        bands: phonopy's ``BandStructure`` with labels.
+    """
+    from mmace_sim.plots import REFERENCE
+
+    names, ticks = list(bands.labels), {}
+    for x, goes_on in zip(bands.distances, bands.path_connections, strict=True):
+        ticks.setdefault(float(x[0]), []).append(names.pop(0))
+        if not goes_on:
+            ticks.setdefault(float(x[-1]), []).append(names.pop(0))
+    for position in ticks:
+        axes.axvline(position, color=REFERENCE, linewidth=0.6)
+    axes.axhline(0.0, color=REFERENCE, linewidth=0.6)
+    axes.set_xticks(list(ticks), ["|".join(dict.fromkeys(here)) for here in ticks.values()])
+    axes.set_xlim(min(ticks), max(ticks))
+
+
+def phonon_entry(structure: LoadedStructure, result: PhononResult) -> dict[str, Any]:
+    """The entry of one crystal in ``summary.json``.
+
+    Args:
+        structure: What was read.
+        result: Its phonons.
+
+    Returns:
+        Plain JSON values in the units of `PHONON_UNITS`.
+    """
+    if result.path is None:
+        return entry_head(structure, str(result.status), result.message)
+    entry = summary_entry(structure, result.crystal) | {
+        "status": str(result.status),
+        "message": result.message,
+    }
+    entry["notes"] = entry["notes"] + result.notes
+    phonon = result.phonon
+    special = phonon.run_qpoints(list(result.path.points.values())).frequencies
+    along = np.concatenate([frequencies.ravel() for frequencies in phonon.band_structure.frequencies])
+    mesh = phonon.mesh.frequencies
+    return entry | {
+        "supercell": phonon.supercell_matrix.tolist(),
+        "n_atoms_primitive": len(phonon.primitive),
+        "n_atoms_supercell": len(phonon.supercell),
+        "n_displacements": len(phonon.supercells_with_displacements),
+        "stable": not result.imaginary,
+        "min_frequency": float(min(along.min(), mesh.min())),
+        "max_frequency": float(max(along.max(), mesh.max())),
+        "frequencies": dict(zip(result.path.points, special.tolist(), strict=True)),
+        "imaginary_modes": [
+            {
+                "q": list(mode.q),
+                "label": mode.label,
+                "frequency": mode.frequency,
+                "commensurate": mode.commensurate,
+            }
+            for mode in result.imaginary
+        ],
+        "shift_by_moments": result.largest_shift,
+        **_thermal(phonon),
+    }
+
+
+def _thermal(phonon: Any) -> dict[str, float | None]:
+    """Zero-point energy, and the thermal properties at 300 K if they were asked for."""
+    thermal, n_atoms = phonon.thermal_properties, len(phonon.primitive)
+
+    def at_room(values: np.ndarray, unit: float) -> float | None:
+        value = np.interp(ROOM_TEMPERATURE, thermal.temperatures, values, left=np.nan, right=np.nan)
+        return finite_or_none(value * unit / n_atoms)
+
+    return {
+        "zero_point_energy": float(thermal.zero_point_energy) * _KJ_PER_MOL / n_atoms,
+        "free_energy_300K": at_room(thermal.free_energy, _KJ_PER_MOL),
+        "entropy_300K": at_room(thermal.entropy, _J_PER_K_MOL),
+        "heat_capacity_300K": at_room(thermal.heat_capacity, _J_PER_K_MOL),
+    }

@@ -1,0 +1,372 @@
+"""Relaxation of positions, cell and magnetic moments of many structures in one batch."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_sim as ts
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from torch import Tensor, nn
+
+from mmace_sim.base.quantities import TORCHSIM_MAGFORCES
+from mmace_sim.engine.batching import Outcomes, RefillingBatch, failure_message
+from mmace_sim.engine.checkpoint import BatchCheckpoint
+from mmace_sim.engine.outcomes import (
+    Curvature,
+    Plan,
+    RelaxProgress,
+    RelaxResult,
+    Status,
+    StructureResult,
+    status_of,
+)
+from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.cells import free_strains, has_volume, parse_cell_mask
+from mmace_sim.properties.relax.runaway import EnergyFloor
+from mmace_sim.properties.relax.verdict import (
+    NOT_CONVERGED,
+    NOT_FINITE,
+    ase_results,
+    known_curvature,
+    moment_note,
+    residuals,
+    volume_note,
+)
+from mmace_sim.structures.checks import check_distances, check_structure
+from mmace_sim.structures.moment_range import check_moment_range
+from mmace_sim.torchsim.adiabatic import AdiabaticModel
+from mmace_sim.torchsim.curvature import is_known, lowest_curvature, probing_step
+from mmace_sim.torchsim.fire import magnetic_fire_init, magnetic_fire_step
+from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, MagneticOptimState
+from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
+from mmace_sim.torchsim.model import MagneticMaceModel
+from mmace_sim.torchsim.state import as_atoms, initialize_state, state_to_atoms
+from mmace_sim.units import EV_PER_A3_IN_GPA
+
+ModelLike = nn.Module | str | Path
+"""An energy model, any TorchSim model that gives magforces, or the name or path of a model file."""
+
+MOMENT_MODES: tuple[str, ...] = ("joint", "adiabatic", "fixed")
+MAX_PUSHES: int = 3
+"""So often a structure is pushed off saddle points."""
+
+MOMENT_ERROR: float = 0.01
+"""Error of moments, in μB, that soft ones are relaxed on for: the magforce over the lowest curvature."""
+
+MIXING: float = 0.2
+"""FIRE's mixing parameter: with this and its first time step, tolerances that are right to 0.05 meV/atom and 0.01 μB
+take as many steps as ten times looser ones with ASE's values."""
+
+_fire_step = partial(magnetic_fire_step, alpha_start=MIXING)
+
+_SOFTEST = 0.05  # of magforce_tol: what soft moments are relaxed to at most
+
+
+class Relaxation:
+    """Relaxes structures in batches that refill: settings here, structures in :meth:`run`.
+
+    Args:
+        model: Model, its name or path, or any TorchSim model that gives magforces.
+        relax_positions: Whether atoms may move. With positions and cell fixed, moments alone relax.
+        relax_cell: Whether the cell may change (that of a crystal; what ends in vacuum keeps it).
+        cell_mask: Components of the strain that may change, also of a slab, see
+            `mmace_sim.graph.cells.parse_cell_mask`.
+        magmoms: "joint" relaxes moments together with the atoms, "adiabatic" fully at every step, "fixed" not at all.
+        fmax: Largest force at convergence, in eV/Å.
+        stress_tol: Largest component of the stress at convergence, in GPa.
+        magforce_tol: Largest magforce at convergence, in eV/μB.
+        max_steps: Largest number of steps.
+        collinear: Moments keep their axis.
+        fix_magnitude: Moments keep their length.
+        stability: Look for the lowest curvature with respect to the moments, which tells a saddle point from a minimum;
+            soft moments are relaxed on until they are right to `MOMENT_ERROR`.
+        perturb: Push the moments off a saddle point and relax on; implies `stability`.
+        device: Where to run.
+        dtype: Floating-point type.
+        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+
+    Raises:
+        UnsupportedOptionError: If a tolerance is not positive, or the mode or the mask is unknown.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike = "default",
+        *,
+        relax_positions: bool = True,
+        relax_cell: bool = True,
+        cell_mask: str | Sequence[str | int] | None = None,
+        magmoms: str = "joint",
+        fmax: float = 0.01,
+        stress_tol: float = 0.05,
+        magforce_tol: float = 3e-4,
+        max_steps: int = 500,
+        collinear: bool = False,
+        fix_magnitude: bool = False,
+        stability: bool = False,
+        perturb: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        max_batch_atoms: int | None = None,
+    ) -> None:
+        if magmoms not in MOMENT_MODES:
+            raise UnsupportedOptionError(f"magmoms = {magmoms!r}, expected 'joint', 'adiabatic' or 'fixed'.")
+        for name, value in (("fmax", fmax), ("stress_tol", stress_tol), ("magforce_tol", magforce_tol)):
+            if not value > 0:
+                raise UnsupportedOptionError(f"{name} = {value}, expected a positive number.")
+        if not isinstance(model, ts.models.interface.ModelInterface):
+            model = MagneticMaceModel(model, device=device, dtype=dtype)
+        self.bare_model = model
+        self.model = (
+            AdiabaticModel(model, magforce_tol=magforce_tol, collinear=collinear, fix_magnitude=fix_magnitude)
+            if magmoms == "adiabatic"
+            else model
+        )
+        self.freedom = DegreesOfFreedom(
+            relax_positions=relax_positions,
+            relax_cell=relax_cell,
+            relax_moments=magmoms == "joint",
+            collinear=collinear,
+            fix_magnitude=fix_magnitude,
+        )
+        self.cell_mask = parse_cell_mask(cell_mask)
+        self.moments_move = magmoms != "fixed"
+        self.stability, self.max_pushes = stability or perturb, MAX_PUSHES if perturb else 0
+        self.floor = EnergyFloor.of(model)
+        self.fmax, self.stress_tol, self.magforce_tol = fmax, stress_tol, magforce_tol
+        self.max_steps = max_steps
+        self.max_batch_atoms = max_batch_atoms
+
+    def run(
+        self,
+        structures: Any,
+        *,
+        on_finished: Callable[[int, StructureResult], None] | None = None,
+        on_step: Callable[[RelaxProgress], None] | None = None,
+        checkpoint: BatchCheckpoint | None = None,
+    ) -> RelaxResult:
+        """Relax structures; one that fails does not stop the others.
+
+        Args:
+            structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
+            on_finished: Called with the index and the result of each structure as soon as it is finished.
+            on_step: Called after every step of a batch.
+            checkpoint: Keeps what is under way, so that a killed run can go on with it.
+
+        Returns:
+            One result for each structure, in the same order.
+        """
+        images = as_atoms(structures)
+        finish = Outcomes(len(images), on_finished)
+
+        for indices in self._accepted(images, finish):
+            self._run_alike(images, indices, finish, on_step, checkpoint or BatchCheckpoint())
+        return RelaxResult(finish.in_order())
+
+    def _accepted(
+        self, images: Sequence[Atoms], finish: Callable[[int, StructureResult], None]
+    ) -> list[list[int]]:
+        """Indices of usable structures, grouped by periodicity (a TorchSim batch has only one)."""
+        groups: dict[tuple[bool, ...], list[int]] = {}
+        elements = getattr(getattr(self.bare_model, "model", None), "elements", None)
+        for index, atoms in enumerate(images):
+            try:
+                check_structure(atoms, elements)
+                check_moment_range(atoms, self.bare_model)
+            except StructureError as error:
+                finish(index, StructureResult(atoms, atoms, Status.FAILED, str(error)))
+            else:
+                groups.setdefault(tuple(bool(p) for p in atoms.pbc), []).append(index)
+        return list(groups.values())
+
+    def _run_alike(
+        self,
+        images: Sequence[Atoms],
+        indices: list[int],
+        finish: Outcomes[StructureResult],
+        on_step: Callable[[RelaxProgress], None] | None,
+        checkpoint: BatchCheckpoint,
+    ) -> None:
+        """Relax structures of one periodicity."""
+
+        def fail(index: int, error: Exception) -> None:
+            atoms = images[index]
+            finish(index, StructureResult(atoms, atoms, Status.FAILED, failure_message(error)))
+
+        batch = RefillingBatch(
+            indices,
+            start=lambda index: self._start(images[index]),
+            init=self._init,
+            step=self._step,
+            fail=fail,
+            max_scaler=self._max_scaler(),
+            max_atoms=self.max_batch_atoms,
+            check=self._check_memory,
+        )
+        batch.go_on_with(checkpoint.parts)
+        n_steps = 0
+        with checkpoint.keeping(batch) as after_step:
+            while batch.refill():
+                done = self._finish_done(batch, images, finish)
+                if batch.state is not None and not done:
+                    batch.advance()
+                    n_steps += 1
+                if on_step is not None:
+                    on_step(RelaxProgress(n_steps, len(images), len(finish.in_order()), batch.n_active))
+                after_step()
+
+    def _finish_done(
+        self, batch: RefillingBatch, images: Sequence[Atoms], finish: Outcomes[StructureResult]
+    ) -> int:
+        """Take finished systems out of a batch; returns their number."""
+        self._observe(batch.indices, batch.state)
+        status = self._status(batch.state)
+        done = [k for k, s in enumerate(status) if s is not None]
+        for k, index, state in batch.pop(done):
+            finish(index, self._result(state, images[index], status[k]))
+        return len(done)
+
+    def _start(self, atoms: Atoms) -> ts.SimState:
+        """The plain state of a structure."""
+        state = initialize_state([atoms], device=self.bare_model.device, dtype=self.bare_model.dtype)
+        free, _ = free_strains(atoms, self.cell_mask)
+        state.system_extras[FREE_STRAINS] = torch.as_tensor(
+            free[None], dtype=state.dtype, device=state.device
+        )
+        return state
+
+    def _init(self, state: ts.SimState) -> MagneticOptimState:
+        """The optimiser's state of a plain one."""
+        return magnetic_fire_init(
+            state, self.model, freedom=self.freedom, dt_start=self._first_time_step, alpha_start=MIXING
+        )
+
+    def _step(self, state: MagneticOptimState) -> MagneticOptimState:
+        plan = self._plan(state)
+        if not bool((plan.probed | plan.pushed).any()):
+            return _fire_step(state, self.model)
+        return probing_step(
+            state,
+            self.model,
+            _fire_step,
+            probed=plan.probed,
+            pushed=plan.pushed,
+            rotates_freely=self.rotates_freely,
+        )
+
+    def _observe(self, indices: list[int], state: MagneticOptimState) -> None:
+        """Called with what is under way before every step; for subclasses."""
+
+    @property
+    def rotates_freely(self) -> bool:
+        """Whether the energy is the same after any common rotation of all moments."""
+        return not getattr(getattr(self.bare_model, "model", None), "spin_orbit", True)
+
+    @property
+    def _first_time_step(self) -> float:
+        """Moments alone are one stiffness, so that FIRE may begin with longer steps."""
+        alone = not (self.freedom.relax_positions or self.freedom.relax_cell)
+        return 0.5 if alone else 0.2
+
+    def _check_memory(self, state: ts.SimState) -> None:
+        if isinstance(self.bare_model, MagneticMaceModel):
+            check_memory(state, self.bare_model)
+
+    def _max_scaler(self) -> float:
+        measured = isinstance(self.bare_model, MagneticMaceModel)
+        return estimate_max_memory_scaler(self.bare_model) if measured else float("inf")
+
+    def _largest(self, state: MagneticOptimState) -> tuple[Tensor, Tensor, Tensor]:
+        """Largest force (eV/Å), stress (GPa) and magforce (eV/μB) of each system that may still relax."""
+        force, _, magforce = residuals(state)
+        stress = state.strain_forces() / torch.linalg.det(state.cell).abs().clamp(min=1e-30)[:, None, None]
+        return (
+            force if self.freedom.relax_positions else torch.zeros_like(force),
+            stress.abs().amax(dim=(1, 2)) * EV_PER_A3_IN_GPA,
+            magforce if self.moments_move else torch.zeros_like(magforce),
+        )
+
+    def _plan(self, state: MagneticOptimState) -> "Plan":
+        """Which systems are at rest, which of them are looked at, pushed or relaxed on, and which are done."""
+        force, stress, magforce = self._largest(state)
+        at_rest = (force <= self.fmax) & (stress <= self.stress_tol) & (magforce <= self.magforce_tol)
+        no = torch.zeros_like(at_rest)
+        if not (self.stability and self.moments_move and bool(at_rest.any())):
+            return Plan(no, no, at_rest, no)
+        known, found, may_move = is_known(state), lowest_curvature(state), state.n_steps < self.max_steps
+        saddle = known & found.is_downward
+        pushed = at_rest & saddle & may_move & (state.n_pushes < self.max_pushes)
+        goal = (MOMENT_ERROR * found.lowest).clamp(min=_SOFTEST * self.magforce_tol)
+        soft = at_rest & known & ~saddle & may_move & (magforce > goal)
+        return Plan(at_rest & ~known, pushed, at_rest & known & ~pushed & ~soft, saddle)
+
+    def _status(self, state: MagneticOptimState) -> list[Status | None]:
+        """Status of each system; None goes on."""
+        finite = torch.isfinite(state.energy + sum(self._largest(state)))
+        gone = self.floor.passed(state)
+        plan = self._plan(state)
+        late = (state.n_steps >= self.max_steps) & ~plan.probed
+        rows = zip(
+            finite.tolist(), gone, plan.done.tolist(), plan.saddle.tolist(), late.tolist(), strict=True
+        )
+        return [status_of(*row) for row in rows]
+
+    def _result(self, state: MagneticOptimState, initial: Atoms, status: Status) -> StructureResult:
+        """Turn the state of one finished system into a result."""
+        steps, energy_initial = int(state.n_steps), float(state.energy_initial)
+
+        def runaway(message: str) -> StructureResult:
+            return StructureResult(
+                initial, initial, Status.RUNAWAY, message, steps=steps, energy_initial=energy_initial
+            )
+
+        if status is Status.RUNAWAY:
+            return runaway(self.floor.message(state))
+        atoms = state_to_atoms(state, [initial])[0]
+        if status is not Status.NON_FINITE:
+            try:
+                check_distances(atoms)
+            except StructureError as error:
+                return runaway(f"atoms fell onto each other: {error}")
+        curvature = known_curvature(state)
+        force, stress, magforce = (float(x) for x in residuals(state))
+        if not has_volume(initial):
+            strained = self.freedom.relax_cell and bool(state.system_extras[FREE_STRAINS].any())
+            stress = float(self._largest(state)[1]) if strained else float("nan")
+        atoms.calc = SinglePointCalculator(atoms, **ase_results(state, initial))
+        return StructureResult(
+            atoms=atoms,
+            initial_atoms=initial,
+            status=status,
+            message=self._message(status, state, atoms, curvature),
+            steps=steps,
+            energy=float(state.energy),
+            energy_initial=energy_initial,
+            magforces=getattr(state, TORCHSIM_MAGFORCES).cpu().numpy().astype(float),
+            max_force=force,
+            max_stress=stress,
+            max_magforce=magforce,
+            curvature=curvature,
+            n_pushes=int(state.n_pushes),
+            saddle_energy=float(state.saddle_energy),
+        )
+
+    def _message(
+        self, status: Status, state: MagneticOptimState, atoms: Atoms, curvature: Curvature | None
+    ) -> str:
+        """What the user should know of a finished system."""
+        if status is Status.NON_FINITE:
+            return NOT_FINITE
+        outside = self.floor.outside(atoms, float(state.energy), get_magmoms(atoms))
+        if status is Status.MAX_STEPS:
+            return f"not converged within max_steps, {outside}" if outside else NOT_CONVERGED
+        notes = [
+            moment_note(status, state, curvature) if self.moments_move else "",
+            volume_note(state, atoms) if self.freedom.relax_cell else "",
+            outside,
+        ]
+        return " ".join(note for note in notes if note)

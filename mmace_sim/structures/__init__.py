@@ -1,0 +1,1 @@
+"""Structures made ready: starting moments, magnetic states and orders, supercells, checks, and the model for each."""

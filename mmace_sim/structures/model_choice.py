@@ -1,0 +1,122 @@
+"""The right model for a structure, by the elements that it holds."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from mmace_sim.base.quantities import DEFAULT_HEAD
+from mmace_sim.errors import ModelFileError, UnsupportedElementError
+from mmace_sim.hub.catalogue import read_catalogue
+from mmace_sim.model.checkpoint import read_metadata
+from mmace_sim.model.registry import DEFAULT_MODEL, fetch_command, list_models
+
+AUTO: str = "auto"
+"""In place of the name of a model: the one that `choose_model` takes for each structure."""
+
+
+def choose_model(numbers: Iterable[int]) -> str:
+    """The model of the package if it knows all elements, else the one at hand with the fewest elements that does.
+
+    Args:
+        numbers: Atomic numbers of a structure.
+
+    Returns:
+        Its name.
+
+    Raises:
+        UnsupportedElementError: If no model at hand knows them all; the message says how to get one.
+    """
+    wanted = frozenset(int(z) for z in numbers)
+    fitting = [(len(known), name) for name, known in models_at_hand() if wanted <= known]
+    if not fitting:
+        symbols = ", ".join(chemical_symbols[z] for z in sorted(wanted))
+        raise UnsupportedElementError(f"no model at hand knows {symbols} together. {which_model(wanted)}")
+    names = [name for _, name in fitting]
+    return DEFAULT_MODEL if DEFAULT_MODEL in names else min(fitting)[1]
+
+
+def group_by_model(
+    images: Sequence[Atoms],
+) -> tuple[dict[str, list[int]], dict[int, UnsupportedElementError]]:
+    """Structures by the model for their elements.
+
+    Args:
+        images: Structures.
+
+    Returns:
+        Their indices by the name of the model, and why there is none, by index.
+    """
+    groups: dict[str, list[int]] = {}
+    unknown = {}
+    known: dict[frozenset[int], str | UnsupportedElementError] = {}
+    for index, atoms in enumerate(images):
+        elements = frozenset(atoms.numbers.tolist())
+        if elements not in known:
+            try:
+                known[elements] = choose_model(elements)
+            except UnsupportedElementError as error:
+                known[elements] = error
+        chosen = known[elements]
+        if isinstance(chosen, str):
+            groups.setdefault(chosen, []).append(index)
+        else:
+            unknown[index] = chosen
+    return groups, unknown
+
+
+def which_model(numbers: Iterable[int]) -> str:
+    """Which model to take for a set of elements, as lines to copy.
+
+    Args:
+        numbers: Atomic numbers.
+
+    Returns:
+        Models at hand that know them all; else what to fetch; else how to train one.
+    """
+    wanted = frozenset(int(z) for z in numbers)
+    fitting = [name for name, known in models_at_hand() if wanted <= known]
+    if fitting:
+        return f"Models that know them all: {', '.join(fitting)} (--model NAME)."
+    remote = fetchable(wanted)
+    if remote is not None:
+        return f"Get one that knows them all: {fetch_command(remote)}, then run the same command again."
+    return (
+        "No model that is known here has them all (`mmace-sim models`): train one with `mmace-sim train`, or add a "
+        "file that you have with `mmace-sim models add FILE`."
+    )
+
+
+def fetchable(numbers: Iterable[int]) -> str | None:
+    """The model of the catalogue with the fewest elements that knows all of some, if there is one.
+
+    Args:
+        numbers: Atomic numbers.
+    """
+    wanted = {chemical_symbols[int(z)] for z in numbers}
+    fitting = []
+    with suppress(ModelFileError):  # a broken catalogue must not hide what is wrong here
+        catalogue = read_catalogue().items()
+        fitting = [(len(model.elements), name) for name, model in catalogue if wanted <= set(model.elements)]
+    return min(fitting)[1] if fitting else None
+
+
+def models_at_hand() -> Iterator[tuple[str, frozenset[int]]]:
+    """Names and elements of all models that can be used by their names alone; broken ones are left out."""
+    for name, path in list_models().items():
+        if name == "default" or not path.is_file():
+            continue
+        with suppress(ModelFileError):
+            heads, elements = _facts(path, path.stat().st_mtime_ns)
+            if DEFAULT_HEAD in heads or len(heads) == 1:
+                yield name, elements
+
+
+@lru_cache(maxsize=256)
+def _facts(path: Path, _changed: int) -> tuple[frozenset[str], frozenset[int]]:
+    """Heads and elements of a model file."""
+    config = read_metadata(path)["config"]
+    return frozenset(config.get("heads", {DEFAULT_HEAD: {}})), frozenset(map(int, config["atomic_numbers"]))

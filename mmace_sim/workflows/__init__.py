@@ -1,1 +1,0 @@
-"""Batched properties: settings in, typed results out, one status per structure."""

@@ -1,5 +1,0 @@
-"""Magnetic anisotropy: energies of moments turned as a body, constants, easy axes, maps of data sets."""
-
-from mmace_sim.workflows.anisotropy.workflow import CONVENTION, Anisotropy, AnisotropyResult
-
-__all__ = ["CONVENTION", "Anisotropy", "AnisotropyResult"]

@@ -1,5 +1,0 @@
-"""Elastic constants of many magnetic crystals in one batch, from the stresses of strained cells."""
-
-from mmace_sim.workflows.elastic.workflow import ElasticResult, ElasticStatus, ElasticTensorCalculation
-
-__all__ = ["ElasticResult", "ElasticStatus", "ElasticTensorCalculation"]

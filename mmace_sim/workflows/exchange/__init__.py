@@ -1,5 +1,0 @@
-"""Exchange constants of collinear magnets by three routes: second derivatives, four states, spin spirals."""
-
-from mmace_sim.workflows.exchange.workflow import CONVENTION, Exchange, ExchangeResult
-
-__all__ = ["CONVENTION", "Exchange", "ExchangeResult"]

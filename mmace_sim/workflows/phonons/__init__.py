@@ -1,5 +1,0 @@
-"""Phonons of many magnetic crystals: phonopy's displacements, all of them in one batch."""
-
-from mmace_sim.workflows.phonons.workflow import PhononResult, Phonons, force_constants, phonopy_forces
-
-__all__ = ["PhononResult", "Phonons", "force_constants", "phonopy_forces"]
