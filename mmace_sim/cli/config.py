@@ -19,12 +19,10 @@ from pydantic import (
 from mmace_sim.base.yamlfile import read_yaml, refuse_huge_numbers, refuse_truth
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.cells import COMPONENTS, parse_cell_mask
+from mmace_sim.structures import moment_words
 
 MAX_THREADS: int = 1024
 """More CPU threads than any machine has use for; torch ends the process if it cannot start them."""
-
-STARTS: tuple[str, ...] = ("file", "high-spin", "afm")
-"""Ways to initialise moments, beside ``random:SEED``."""
 
 
 class ModelRunConfig(BaseModel):
@@ -59,8 +57,8 @@ class RunConfig(ModelRunConfig):
     package if it knows all elements, else the installed one with the fewest elements that does."""
     paths: list[str] = Field(default_factory=list)
     """Files and folders with structures."""
-    initial_magmoms: str | None = Field(default=None, pattern=r"^(file|high-spin|afm|random:\d+)$")
-    """Starting moments: file, high-spin, afm, random:SEED; None: from the file, else high-spin."""
+    initial_magmoms: str | None = Field(default=None, pattern=moment_words.PATTERN)
+    """Starting moments (see --help); None: from the file, else high-spin."""
     spin_orbit: bool = False
     """Require a model with spin–orbit coupling."""
     max_batch_atoms: int | None = Field(default=None, ge=1)
@@ -113,7 +111,7 @@ class RelaxConfig(RunConfig):
     def _accept_start_as_magmoms(cls, data: Any) -> Any:
         """``magmoms: afm`` means: start from AFM moments and relax them jointly."""
         value = data.get("magmoms") if isinstance(data, dict) else None
-        if not isinstance(value, str) or not (value in STARTS or value.startswith("random:")):
+        if not isinstance(value, str) or not (value in moment_words.WORDS or value.startswith("random:")):
             return data
         if data.get("initial_magmoms") not in (None, value):
             raise ValueError(
@@ -211,11 +209,9 @@ def _explain(error: ValidationError, source: str, flags: dict[str, Any]) -> str:
         where = f"--{key.replace('_', '-')}" if key in flags else f"{source}: {key}".rstrip(": ")
         text = item["msg"].removeprefix("Value error, ")
         if key == "initial_magmoms" and item["type"] == "string_pattern_mismatch":
-            text = "choose file, high-spin, afm or random:SEED (e.g. random:7)"
+            text = f"choose {moment_words.CHOICES}"
         elif key == "magmoms" and "joint" in text:
-            text = (
-                "choose joint, adiabatic or fixed (or, to set the start, file, high-spin, afm, random:SEED)"
-            )
+            text = f"choose joint, adiabatic or fixed (or, to set the start, {moment_words.CHOICES})"
         got = f" (got {item['input']!r})" if key else ""
         lines.append(f"{where}: {text}{got}.")
     return "\n".join(lines)

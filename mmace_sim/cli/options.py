@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmace_sim.errors import PhysicsWarning, UnsupportedOptionError
+from mmace_sim.structures import moment_words
 
 if TYPE_CHECKING:
     import torch
@@ -114,11 +115,8 @@ InitialMagmoms = Annotated[
     str | None,
     typer.Option(
         metavar="START",
-        help=(
-            "Moments to start from. **file**: must be in the file. **high-spin**: ferromagnetic "
-            "along z. **afm**: near neighbours opposite. **random:SEED**: random directions."
-        ),
-        show_default="from the file, else high-spin with a note",
+        help=moment_words.HELP,
+        show_default=moment_words.DEFAULT,
         rich_help_panel=MOMENTS,
     ),
 ]

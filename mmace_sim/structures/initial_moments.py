@@ -9,9 +9,10 @@ from ase.geometry import complete_cell
 from jaxtyping import Float, Int
 from matscipy.neighbours import neighbour_list
 
-from mmace_sim.errors import ConfigError, MissingMomentsError, StructureError
+from mmace_sim.errors import MissingMomentsError, StructureError
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms
 from mmace_sim.structures.moment_range import START_SHARE
+from mmace_sim.structures.moment_words import parse_initial
 
 _METALS = {"V": 1.0, "Cr": 2.0, "Mn": 3.0, "Fe": 2.5, "Co": 1.7, "Ni": 0.7}
 _RARE_EARTHS = {
@@ -34,7 +35,6 @@ are induced.
 STRONG_MOMENT: float = 1.0
 """Elements starting at this or above (μB) carry the order; weaker ones follow and start at zero in an AFM start."""
 
-CHOICES = "file, high-spin, afm or random:SEED (e.g. random:7)"
 _EXACT_SITES = 14
 
 
@@ -85,26 +85,6 @@ def initial_magmoms(
         moments,
         f"{reason}moments initialised high-spin ferromagnetic along z ({_describe(atoms, lengths)})",
     )
-
-
-def parse_initial(how: str | None) -> tuple[str | None, int]:
-    """Split the choice of starting moments into its kind and its seed.
-
-    Args:
-        how: See `initial_magmoms`.
-
-    Returns:
-        Kind and seed (0 where there is none).
-
-    Raises:
-        ConfigError: If `how` is none of the choices.
-    """
-    if how is None or how in ("file", "high-spin", "afm"):
-        return how, 0
-    kind, _, seed = how.partition(":")
-    if kind == "random" and seed.isdecimal():
-        return kind, int(seed)
-    raise ConfigError(f"unknown start of the moments {how!r}; choose {CHOICES}.")
 
 
 def high_spin_lengths(
