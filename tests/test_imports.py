@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "quality": _PROPERTIES - {"interop", "architectures"},
     "report": BASE | {"graph", "io", "structures", "engine"},
     "cli": _PROPERTIES | {"training", "quality", "report"},
+    "__main__": {"cli"},
 }
 """Layer: the layers below it (each layer may import itself)."""
 
@@ -87,6 +88,16 @@ def test_mace_is_imported_in_one_place():
     assert {
         user for user in users if user not in MACE_FILES and user.split("/")[0] not in MACE_FILES
     } == set()
+
+
+def test_torch_sim_is_imported_with_its_kernels_late():
+    """Through `base.hosts`, or below `mmace_sim.torchsim`, whose ``__init__`` imports that first."""
+    users = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if any(name.split(".")[0] == "torch_sim" for name in imported_modules(path))
+    }
+    assert {user for user in users if not user.startswith("torchsim/")} == {"base/hosts.py"}
 
 
 def test_typed_modules_evaluate_their_annotations():

@@ -45,6 +45,51 @@ def test_import_is_light(module):
     assert done.returncode == 0, f"{module} imports {done.stderr.strip()}"
 
 
+def run_python(code: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_hosts_are_imported_without_their_warnings_and_gpu_kernels():
+    code = """
+import sys, mmace_sim, mmace_sim.torchsim, mmace_sim.properties.relax.structures
+mmace_sim.load_model("default")
+mmace_sim.MMACECalculator(model="default")
+print({"mace", "e3nn", "warp", "nvalchemiops", "lightning", "pymatgen", "beartype"} & set(sys.modules) or "none")
+"""
+    done = run_python(code, "-W", "error")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout.strip(), done.stderr) == ("none", "")
+
+
+def test_neighbour_kernels_are_the_real_ones_when_they_are_called():
+    code = """
+import torch
+from mmace_sim.base.hosts import ts
+assert ts.neighbors.ALCHEMIOPS_AVAILABLE
+arguments = (torch.tensor([[0.0, 0, 0], [1.4, 1.4, 1.5]]), 2.8 * torch.eye(3)[None], torch.ones(1, 3).bool(), 3.0)
+lists = [f(*arguments, torch.zeros(2).long())[0] for f in (ts.neighbors.torchsim_nl, ts.neighbors.torch_nl_linked_cell)]
+import sys
+assert "warp" in sys.modules
+print(*(sorted(map(tuple, x.T.tolist())) == sorted(map(tuple, lists[0].T.tolist())) for x in lists), lists[0].shape[1] > 20)
+"""
+    done = run_python(code)
+    assert done.stdout.split()[-3:] == ["True", "True", "True"], done.stderr
+
+
+def test_module_runs_as_the_command_and_names_its_versions():
+    command = [sys.executable, "-m", "mmace_sim"]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"mmace-sim {version('mmace-sim')}\n")
+    for package in ("torch", "torch-sim-atomistic", "ase"):
+        assert f"{package} {version(package)}" in done.stdout
+    assert "CPU" in done.stdout or "NVIDIA" in done.stdout
+    shown = subprocess.run(
+        [*command, "--show-completion", "bash"], capture_output=True, text=True, check=False
+    )
+    assert "complete" in shown.stdout
+    assert "mmace-sim" in shown.stdout
+
+
 def find_python(path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["/bin/sh", str(ROOT / "tools" / "find_python.sh"), *arguments]
     return subprocess.run(

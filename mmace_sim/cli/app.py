@@ -64,16 +64,33 @@ app = typer.Typer(
     name="mmace-sim",
     cls=_Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def _versions() -> str:
+    """What a report of a fault needs: the versions that numbers depend on, and where they would be computed."""
+    from mmace_sim.engine.output import versions
+
+    found = versions()
+    import torch
+
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    packages = ", ".join(
+        f"{name} {found[name]}" for name in ("python", "torch", "torch-sim-atomistic", "ase")
+    )
+    return f"mmace-sim {__version__}\n{packages}\n{device}"
+
+
 def _show_version(value: bool) -> bool:
     if value:
-        typer.echo(f"mmace-sim {__version__}")
+        typer.echo(_versions())
         raise typer.Exit
     return value
 
@@ -120,7 +137,7 @@ def main() -> None:
     """Entry point of the console script."""
     keep_freed_memory()
     try:
-        app()
+        app(prog_name="mmace-sim")  # also for `python -m mmace_sim`
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -249,7 +249,7 @@ def quiet_imports() -> Iterator[None]:
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", PhysicsWarning)
         with _no_stderr():
-            import torch_sim  # noqa: F401
+            from mmace_sim.base import hosts  # noqa: F401
         yield
 
 

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-import torch_sim as ts
 
+from mmace_sim.base.hosts import ts
 from mmace_sim.errors import StructureError
 from mmace_sim.torchsim.memory import is_out_of_memory, memory_scaler
 from mmace_sim.torchsim.state import join_states

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch_sim as ts
 
+from mmace_sim.base.hosts import ts
 from mmace_sim.base.signals import deferred
 from mmace_sim.engine.batching import RefillingBatch
 from mmace_sim.files import remove, replacing

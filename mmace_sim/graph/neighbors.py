@@ -120,16 +120,16 @@ def _one_by_one(positions: Tensor, cell: Tensor, pbc: Tensor, system_idx: Tensor
 
 def _of_batch(positions: Tensor, cell: Tensor, pbc: Tensor, system_idx: Tensor, r_max: float) -> Pairs:
     """TorchSim's lists, which take cell vectors as rows and give the centre first."""
-    from torch_sim.neighbors import torch_nl_linked_cell, torchsim_nl  # heavy, and only needed on a GPU
+    from mmace_sim.base.hosts import ts  # heavy, and only needed on a GPU
 
     arguments = (positions.contiguous(), cell.contiguous(), pbc.contiguous(), r_max, system_idx)
     try:
-        (receiver, sender), _, shifts = torchsim_nl(*arguments)
+        (receiver, sender), _, shifts = ts.neighbors.torchsim_nl(*arguments)
     except Exception as error:
         if type(error).__name__ != "NeighborOverflowError":
             raise
         # the fast list reserves room for the neighbours of an ordinary solid; this one is slower and takes any number
-        (receiver, sender), _, shifts = torch_nl_linked_cell(*arguments)
+        (receiver, sender), _, shifts = ts.neighbors.torch_nl_linked_cell(*arguments)
     order = torch.argsort(receiver, stable=True)
     return torch.stack([sender[order], receiver[order]]).long(), shifts[order].to(positions.dtype)
 

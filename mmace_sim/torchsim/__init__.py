@@ -1,5 +1,6 @@
 """Magnetic models in TorchSim: model, state, batched relaxation of moments."""
 
+from mmace_sim.base import hosts as _hosts  # noqa: F401 - before any module that imports torch_sim
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.fire import DegreesOfFreedom, magnetic_fire_init, magnetic_fire_step
 from mmace_sim.torchsim.langevin_spins import MomentDynamics

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch_sim.models.interface import ModelInterface
 
+from mmace_sim.base.hosts import ts
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.properties.relax.relaxation import ModelLike
 from mmace_sim.torchsim.model import MagneticMaceModel
@@ -42,7 +42,7 @@ def spin_orbit_host(model: ModelLike, device: torch.device | str | None) -> Any:
         UnsupportedOptionError: If the model has no spin–orbit coupling.
     """
     host = model
-    if not isinstance(model, ModelInterface):
+    if not isinstance(model, ts.models.interface.ModelInterface):
         host = MagneticMaceModel(model, device=device, dtype=torch.float64)
     elif model.dtype is not torch.float64:
         raise UnsupportedOptionError(

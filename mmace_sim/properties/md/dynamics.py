@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch_sim as ts
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from mmace_sim.base.hosts import ts
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES
 from mmace_sim.engine.journal import fingerprint
 from mmace_sim.errors import UnsupportedOptionError

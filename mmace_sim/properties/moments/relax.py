@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch_sim as ts
 from ase import Atoms
 from jaxtyping import Float
 
+from mmace_sim.base.hosts import ts
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation
 from mmace_sim.torchsim.freedom import FREE_MOMENTS, MagneticOptimState

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch_sim as ts
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from torch import Tensor, nn
 
+from mmace_sim.base.hosts import ts
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES
 from mmace_sim.engine.batching import Outcomes, RefillingBatch, failure_message
 from mmace_sim.engine.checkpoint import BatchCheckpoint

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch_sim as ts
 from ase import Atoms
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mmace_sim.base.hosts import ts
 from mmace_sim.graph.cells import has_volume
 from mmace_sim.model.config import pair_name
 from mmace_sim.model.data_range import DataRange, data_range
