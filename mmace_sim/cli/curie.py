@@ -1,6 +1,5 @@
 """``mmace-sim curie``: Monte Carlo at finite temperature, ordering temperatures."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,6 +50,15 @@ _Replicas = Annotated[
     int | None,
     typer.Option(help="Chains at each temperature.", show_default="1", rich_help_panel=SAMPLING),
 ]
+_Quantum = Annotated[
+    bool | None,
+    typer.Option(
+        "--quantum",
+        help="Give T_C of quantum spins as well: (S+1)/S times that of classical ones, S = |m|/2.",
+        show_default="off",
+        rich_help_panel=SAMPLING,
+    ),
+]
 _Seed = Annotated[
     int | None, typer.Option(help="Seed of the random numbers.", show_default="0", rich_help_panel=SAMPLING)
 ]
@@ -61,11 +69,12 @@ _OverRelaxation = Annotated[
     ),
 ]
 _From = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--from",
-        metavar="DIR",
-        help="Exchange of an earlier `mmace-sim exchange`, by the names of the structures.",
+        metavar="DIR|uppasd|vampire",
+        help="Exchange of an earlier `mmace-sim exchange`, by the names of the structures. **uppasd**, **vampire**: "
+        "PATHS are folders with the files of that code.",
         show_default="computed",
         rich_help_panel=SAMPLING,
     ),
@@ -125,6 +134,7 @@ def curie(
     over_relaxation: _OverRelaxation = None,
     exchange_run: _From = None,
     cutoff: _Cutoff = None,
+    quantum: _Quantum = None,
     lengths: _Lengths = None,
     lattice: _Lattice = None,
     moves: _Moves = None,
@@ -144,6 +154,7 @@ def curie(
     `summary.json`, `summary.csv`, `config.yaml` and `log.txt`.
 
     Examples: `mmace-sim curie iron.cif`; `mmace-sim curie iron.cif --from exchange --sizes 8,12,16`;
+    `mmace-sim curie Fe3Y/ --from uppasd --quantum`;
     `mmace-sim curie iron.cif --method direct --temperatures 200:1400:200 --lengths variable`.
     """
     from mmace_sim.cli.config import load_run_config
@@ -155,7 +166,7 @@ def curie(
         "paths": paths or None, "output": output, "model": model, "fetch_models": yes, "figures": figures,
         "report": report, "method": method, "temperatures": temperatures, "sizes": sizes, "sweeps": sweeps,
         "equilibration": equilibration, "replicas": replicas, "seed": seed, "over_relaxation": over_relaxation,
-        "exchange_run": None if exchange_run is None else str(exchange_run), "cutoff": cutoff, "lengths": lengths,
+        "exchange_run": exchange_run, "cutoff": cutoff, "quantum": quantum or None, "lengths": lengths,
         "lattice": lattice, "moves": moves, "n_steps": n_steps, "magmoms": magmoms,
         "initial_magmoms": initial_magmoms, "spin_orbit": spin_orbit or None, "device": device, "dtype": dtype,
         "threads": threads,

@@ -10,11 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig
+from mmace_sim.cli.options import pick_device
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
 from mmace_sim.errors import ConfigError
+from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.properties.curie.from_exchange import read_exchange_run
 from mmace_sim.properties.curie.output import CURIE_COLUMNS, CURIE_UNITS, curie_entry, write_curie
+from mmace_sim.properties.curie.spin_codes import SPIN_CODES, read_spin_models
 from mmace_sim.properties.curie.temperatures import Curie, CurieResult, planned_sweeps
 from mmace_sim.sampling.hamiltonian import SpinHamiltonian
 
@@ -41,7 +44,8 @@ class CurieConfig(RunConfig):
     over_relaxation: int = Field(default=3, ge=0)
     """Over-relaxation sweeps after each heat bath."""
     exchange_run: str | None = None
-    """Folder of an earlier `mmace-sim exchange`; None: exchange is computed."""
+    """Folder of an earlier `mmace-sim exchange`, or `uppasd` or `vampire`: the paths are folders of that code. None:
+    exchange is computed."""
     cutoff: float = Field(default=6.0, gt=0)
     """Largest distance of computed exchange, in Å."""
     magmoms: Literal["relaxed", "fixed"] = "relaxed"
@@ -54,6 +58,8 @@ class CurieConfig(RunConfig):
     """All moments at once by gradients, or single moments (direct)."""
     n_steps: int = Field(default=10, ge=1)
     """Leapfrog steps of a hybrid move."""
+    quantum: bool = False
+    """Give T_C of quantum spins, (S + 1)/S times the classical one, as well."""
     figures: bool = True
     """Draw M, susceptibility, heat capacity and cumulant."""
 
@@ -108,8 +114,16 @@ def run_curie(config: CurieConfig, *, resume: bool, force: bool, quiet: bool) ->
         ModelFileError: If the model cannot be loaded.
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
-    known = None if config.exchange_run is None else read_exchange_run(Path(config.exchange_run))
-    with open_run("curie", config, resume=resume, force=force) as run:
+    known, given = None, {}
+    if config.exchange_run in SPIN_CODES:
+        items, spins = read_spin_models(
+            config.exchange_run, config.paths, pick_device(config.device, config.threads)
+        )
+        known, given = spins.models, {"model": spins, "build": lambda _: items}
+        _check_spins(config, items)
+    elif config.exchange_run is not None:
+        known = read_exchange_run(Path(config.exchange_run))
+    with open_run("curie", config, resume=resume, force=force, **given) as run:
         for part in run.parts():
             _sample(part, config, known, quiet=quiet)
         entries = run.stored_entries()
@@ -121,12 +135,22 @@ def run_curie(config: CurieConfig, *, resume: bool, force: bool, quiet: bool) ->
     return code
 
 
+def _check_spins(config: CurieConfig, items: list[LoadedStructure | FailedStructure]) -> None:
+    if config.method != "heisenberg":
+        raise ConfigError(
+            f"--from {config.exchange_run} reads exchange constants: it needs --method heisenberg."
+        )
+    if not items:
+        raise ConfigError("no folders. Name those that hold the files of the spin models.")
+
+
 def _sample(
     run: PropertyRun, config: CurieConfig, known: dict[str, SpinHamiltonian] | None, *, quiet: bool
 ) -> None:
     """Sample what is not finished; a structure that an earlier run began goes on from its last block of sweeps."""
     fields = (
-        "method", "temperatures", "sizes", "seed", "magmoms", "cutoff", "lengths", "lattice", "moves", "n_steps"
+        "method", "temperatures", "sizes", "seed", "magmoms", "cutoff", "lengths", "lattice", "moves", "n_steps",
+        "quantum",
     )  # fmt: skip
     workflow = Curie(
         run.model,

@@ -60,6 +60,7 @@ def prepare_run(
     build: Callable[[Any], list[LoadedStructure]] | None = None,
     admit: Callable[[Any], object] = lambda _: None,
     skipped: list[FailedStructure] | None = None,
+    model: Any = None,
 ) -> tuple[dict[str, Any], list[LoadedStructure | FailedStructure]]:
     """The models of a run, and its structures: read, given a model and moments, and checked.
 
@@ -68,6 +69,7 @@ def prepare_run(
         build: Makes the structures from the model, for a command that needs no files.
         admit: Raises `UnsupportedOptionError` for a model that the command cannot use.
         skipped: Files of folders that hold no structure are added to it.
+        model: What to `build` from in place of a model of the energy.
 
     Returns:
         The models by name, at least one, and structures that can be computed and those that cannot, in the order of the
@@ -80,14 +82,18 @@ def prepare_run(
     """
     items = read_items(config, skipped) if build is None else []
     names = name_models(items, config)
-    models = {name: load_run_model(config, name) for name in names or [first_model(config)]}
-    for model in models.values():
-        admit(model)
+    if model is None:
+        models = {name: load_run_model(config, name) for name in names or [first_model(config)]}
+    else:
+        models = {"given": model}
+    for loaded in models.values():
+        admit(loaded)
     if build is not None:
         name, model = next(iter(models.items()))
         items = build(model)
         for item in items:
-            item.model = name
+            if isinstance(item, LoadedStructure):
+                item.model = name
         return models, list(items)
     prepared = [_prepare(i, config, models) if isinstance(i, LoadedStructure) else i for i in items]
     return models, prepared

@@ -7,8 +7,8 @@ A command that computes a property is a configuration derived from `RunConfig`, 
         # entry_of(item, result) gives entry_head(item, ...) | {...}
         code, rows, entries = run.conclude(results, entry_of, rows_of, write, columns=COLUMNS, units=UNITS)
 
-which loads the models, reads and checks the structures, prepares the folder, and writes ``log.txt``, ``config.yaml``,
-``summary.json`` and ``summary.csv``. All files are written by `mmace_sim.files`, which keeps the list of them.
+which loads the models, reads and checks the structures, prepares the folder, and writes its files, all by
+`mmace_sim.files`, which keeps the list of them.
 """
 
 import logging
@@ -101,11 +101,8 @@ class PropertyRun:
         Returns:
             One for each of `structures`.
         """
-        results = {
-            item_key(item): result
-            for part in self.parts()
-            for item, result in zip(part.structures, results_of(part), strict=True)
-        }
+        parts = ((part.structures, results_of(part)) for part in self.parts())
+        results = {item_key(item): r for items, found in parts for item, r in zip(items, found, strict=True)}
         return [results[item_key(item)] for item in self.structures]
 
     @property
@@ -353,6 +350,7 @@ def open_run(
     resume: bool | None = None,
     build: Callable[[Any], list[LoadedStructure]] | None = None,
     admit: Callable[[Any], object] = lambda _: None,
+    model: Any = None,
 ) -> Iterator[PropertyRun]:
     """Load the models, read the structures, prepare the folder and log to it.
 
@@ -363,6 +361,7 @@ def open_run(
         resume: Go on with an earlier run in the same folder; None for a command that does not `store` what it finishes.
         build: Makes the structures from the model, for a command that needs no files.
         admit: Raises `UnsupportedOptionError` for a model that the command cannot use.
+        model: What to `build` from in place of a model of the energy.
 
     Yields:
         The run.
@@ -376,7 +375,7 @@ def open_run(
     """
     with quiet_imports():
         skipped: list[FailedStructure] = []
-        models, items = prepare_run(config, build=build, admit=admit, skipped=skipped)
+        models, items = prepare_run(config, build=build, admit=admit, skipped=skipped, model=model)
     run = PropertyRun(command, config, Path(config.output), models, items, now(), skipped=skipped)
     if resume is not None:
         with open_resumable(run, resume=resume, force=force) as run.manifest:

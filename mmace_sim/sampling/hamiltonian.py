@@ -72,10 +72,21 @@ class SpinHamiltonian:
     @property
     def mean_field_temperature(self) -> float:
         """Mean-field ordering temperature, k T = ⅓ of the largest eigenvalue of Σ_R s_a s_b J'_ab, in K."""
+        return self._mean_field(np.ones(len(self.signs)))
+
+    @property
+    def quantum_factor(self) -> float:
+        """Ratio of mean-field ordering temperatures of quantum spins S = |m|/2 (g = 2) and of classical ones.
+
+        (S + 1)/S where all spins are the same; elsewhere of the eigenvalues of √(q_a q_b) J'_ab with q = (S + 1)/S.
+        """
+        return self._mean_field(1 + 2 / self.lengths) / self.mean_field_temperature
+
+    def _mean_field(self, factors: Float[np.ndarray, " n_sites"]) -> float:
         n = len(self.signs)
         sums = np.zeros((n, n))
         np.add.at(sums, (self.first, self.second), self.exchange)
-        sums *= np.outer(self.signs, self.signs)
+        sums *= np.outer(self.signs * np.sqrt(factors), self.signs * np.sqrt(factors))
         return float(np.linalg.eigvalsh(0.5 * (sums + sums.T)).max() / (3 * BOLTZMANN_EV_PER_K))
 
     @cached_property

@@ -31,6 +31,8 @@ CURIE_UNITS: dict[str, str] = {
     "drift": "difference of the halves of a chain, standard errors",
     "error": "one standard error, same unit",
     "exponent": "β of M0 (1 - T/T_C)^β",
+    "curie_temperature_quantum": "K, --quantum: curie_temperature times quantum_factor; all else is of classical spins",
+    "quantum_factor": "(S+1)/S, S = |m|/2; several kinds of spins: the ratio of mean-field temperatures",
 }
 """Unit and meaning of each quantity in the summary."""
 
@@ -70,6 +72,9 @@ def curie_entry(item: LoadedStructure, result: CurieResult) -> dict[str, Any]:
         "curie_temperature": None if value is None else value.mean,
         "curie_temperature_error": None if value is None else value.error,
         "estimator": name,
+        "curie_temperature_quantum": _times(value, result.quantum_factor, "mean"),
+        "curie_temperature_quantum_error": _times(value, result.quantum_factor, "error"),
+        "quantum_factor": result.quantum_factor,
         "n_spins": n_spins,
         "n_sweeps": result.n_sweeps,
         "mean_field_temperature": result.mean_field,
@@ -84,6 +89,10 @@ def curie_entry(item: LoadedStructure, result: CurieResult) -> dict[str, Any]:
         "exponent": _value(found.exponent),
         "points": [point_row(point) for row in result.points for point in row],
     }
+
+
+def _times(value: Value | None, factor: float | None, what: str) -> float | None:
+    return None if value is None or factor is None else factor * getattr(value, what)
 
 
 def _value(value: Value | None) -> dict[str, float | None]:

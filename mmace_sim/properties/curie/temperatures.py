@@ -13,6 +13,7 @@ from ase import Atoms
 
 from mmace_sim.engine.journal import fingerprint, weights_hash
 from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.properties.curie.estimators import CurieTemperature, estimate
 from mmace_sim.properties.curie.from_exchange import spin_hamiltonian
 from mmace_sim.properties.exchange import Exchange
@@ -24,7 +25,7 @@ from mmace_sim.sampling.heatbath import HeatBath
 from mmace_sim.sampling.hmc import HybridMonteCarlo
 from mmace_sim.sampling.local import LocalMoves
 from mmace_sim.sampling.statistics import CurieStatus, Point, points
-from mmace_sim.sampling.surface import Supercells
+from mmace_sim.sampling.surface import Supercells, reference_signs
 
 METHODS: tuple[str, ...] = ("heisenberg", "direct")
 MOVES: tuple[str, ...] = ("hybrid", "local")
@@ -50,6 +51,7 @@ class CurieResult:
         temperature: Ordering temperature by each estimator.
         mean_field: Mean-field temperature of the exchange constants in K; None for the direct method.
         n_sweeps: Counted sweeps (trajectories) of each chain.
+        quantum_factor: T_C of quantum spins over that of classical ones, if asked for.
     """
 
     atoms: Atoms
@@ -60,6 +62,7 @@ class CurieResult:
     temperature: CurieTemperature = field(default_factory=CurieTemperature)
     mean_field: float | None = None
     n_sweeps: int = 0
+    quantum_factor: float | None = None
 
 
 class Curie:
@@ -85,6 +88,7 @@ class Curie:
         lattice: "fixed", "moving" or "free" (direct).
         moves: "hybrid": all moments at once by gradients. "local": one by one, on a fixed lattice (direct).
         n_steps: Leapfrog steps of a hybrid trajectory.
+        quantum: State the factor that makes classical temperatures those of quantum spins, (S + 1)/S with S = |m|/2.
         device: Where spins of the Heisenberg model are.
 
     Raises:
@@ -110,6 +114,7 @@ class Curie:
         lattice: str = "fixed",
         moves: str = "hybrid",
         n_steps: int = 10,
+        quantum: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
         if method not in METHODS or moves not in MOVES:
@@ -129,7 +134,7 @@ class Curie:
         self.n_over, self.seed, self.n_replicas = n_over, seed, n_replicas
         self.magmoms, self.cutoff, self.route = magmoms, cutoff, route
         self.lengths, self.lattice, self.moves, self.n_steps = lengths, lattice, moves, n_steps
-        self.device = device or model.device
+        self.device, self.quantum = device or model.device, quantum
 
     def run(
         self,
@@ -201,7 +206,7 @@ class Curie:
             rows = [
                 sorted(a + b, key=lambda point: point.temperature) for a, b in zip(rows, refined, strict=True)
             ]
-        return self._result(atoms, rows, mean_field)
+        return self._result(atoms, rows, mean_field, spins.quantum_factor)
 
     def _direct(
         self, atoms: Atoms, name: str, folder: Path | None, on_sweeps: Callable | None
@@ -223,7 +228,8 @@ class Curie:
                 n_adapt=self.n_equilibration,
             )
         found = self._sample(sampler, chains, "1", folder, on_sweeps, fingerprint(atoms).encode())
-        return self._result(atoms, points(found, chains, cells.n_spins), None)
+        lengths = np.linalg.norm(get_magmoms(point.atoms)[reference_signs(point.atoms) != 0], axis=1)
+        return self._result(atoms, points(found, chains, cells.n_spins), None, 1 + 2 / float(lengths.mean()))
 
     def _sample(
         self,
@@ -236,7 +242,9 @@ class Curie:
     ) -> Any:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        settings = {key: value for key, value in vars(self).items() if key not in ("model", "device")}
+        settings = {
+            key: value for key, value in vars(self).items() if key not in ("model", "device", "quantum")
+        }
         parts = repr((sorted(settings.items()), chains, weights_hash(self.model)))
         identity = hashlib.sha256(parts.encode() + content).hexdigest()[:16]
         return run_blocks(
@@ -249,7 +257,9 @@ class Curie:
             on_block=on_sweeps,
         )
 
-    def _result(self, atoms: Atoms, rows: list[list[Point]], mean_field: float | None) -> CurieResult:
+    def _result(
+        self, atoms: Atoms, rows: list[list[Point]], mean_field: float | None, quantum_factor: float
+    ) -> CurieResult:
         bad = [p for row in rows for p in row if p.status is not CurieStatus.CONVERGED]
         found = estimate(rows, seed=self.seed)
         notes = list(found.notes)
@@ -258,8 +268,10 @@ class Curie:
             more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
             notes.append(f"not in equilibrium, or too short: {where}{more}; raise --sweeps.")
         status = CurieStatus.NOT_EQUILIBRATED if bad else CurieStatus.CONVERGED
+        factor = quantum_factor if self.quantum else None
+        message = " ".join(notes)
         return CurieResult(
-            atoms, self.method, status, " ".join(notes), rows, found, mean_field, self.n_sweeps
+            atoms, self.method, status, message, rows, found, mean_field, self.n_sweeps, factor
         )
 
 
