@@ -68,6 +68,6 @@ def random_paper_model(seed=0, **kwargs):
     )
     model = PaperMMACE(config)
     with torch.no_grad():
-        model.reference.atomic_energies[:] = torch.tensor([-5.0, -8.0])
+        model.reference.atomic_energies[:] = torch.linspace(-5.0, -8.0, len(model.elements))
         model.reference.one_body.normal_(std=0.1)
     return model.eval()

@@ -18,7 +18,11 @@ class Precision(StrEnum):
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="UPSTREAM.model", help="Checkpoint of the published code.")
+        Path,
+        typer.Argument(
+            metavar="UPSTREAM.model",
+            help="Checkpoint of the published code; or a model file made of one, or its name, to repair it.",
+        ),
     ],
     output: Annotated[
         Path, typer.Argument(metavar="OUT.safetensors", help="Model file to write; an existing one is kept.")
@@ -55,7 +59,7 @@ def convert(
 
     Nothing that the checkpoint names is imported or run. The result computes the same energies; what it violates
     (time reversal, inversion, ...) is measured and written into the file. `--time-reversal`, `--saturate` and
-    `--smooth-cutoff` repair that, and change the energies.
+    `--smooth-cutoff` repair that, and change the energies. An installed model can be repaired by its name.
     """
     from mmace_sim.cli.options import quiet_imports
     from mmace_sim.cli.run_dir import open_file

@@ -51,7 +51,7 @@ def finetune(
             help="Energies of isolated atoms of the new data. **refit**: fitted to what the model leaves of their "
             "energies. **one-body**: the same together with the energy of the moments' lengths. **keep**: the "
             "model's. Or in eV, as in `Fe=-8.1,Al=-3.2`.",
-            show_default="refit",
+            show_default="refit; one-body if the model has no such energy, as the published one",
             rich_help_panel=START,
         ),
     ] = None,

@@ -87,7 +87,7 @@ def _facts(remote: RemoteModel) -> dict[str, Any]:
 
 def _install(file: Path, path: Path, facts: dict[str, Any]) -> None:
     """Read a file of either kind and write it as a model file, at once or not at all."""
-    from mmace_sim.interop.convert import convert
+    from mmace_sim.interop.convert import convert, is_model_file
 
     make_folder(model_folder())
     handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".safetensors", dir=model_folder())
@@ -106,14 +106,3 @@ def _install(file: Path, path: Path, facts: dict[str, Any]) -> None:
     finally:
         with suppress(OSError):
             Path(temporary).unlink(missing_ok=True)
-
-
-def is_model_file(file: Path) -> bool:
-    """Whether a file is one of safetensors (and not a pickle, which begins as a zip archive does).
-
-    Args:
-        file: The file.
-    """
-    with file.open("rb") as stream:
-        start = stream.read(9)
-    return len(start) == 9 and start[8:9] == b"{"

@@ -102,6 +102,7 @@ def fit_reference(
     head: int = 0,
     curvature: float = 1e-3,
     atomic_energies: Mapping[int, float] | None = None,
+    spring: float = SPRING,
 ) -> dict[str, float]:
     """Fit E0 and E1 of one head to energies per atom and longitudinal magforces by penalised least squares.
 
@@ -116,6 +117,7 @@ def fit_reference(
         head: Which one; the others are left as they are.
         curvature: Weight of the penalty, in eV.
         atomic_energies: E0 of elements for which it is known and not fitted, in eV, by atomic number.
+        spring: Energy of m·m of elements whose moments in the data are too small to tell, in eV/μB².
 
     Returns:
         Root mean square errors left over: "energy" (eV/atom) and "magforces" (eV/μB, longitudinal).
@@ -130,7 +132,7 @@ def fit_reference(
     A = np.concatenate([A_e, A_t * weight_t, penalty])
     b = np.concatenate([energies - mean, b_t * weight_t, np.zeros(len(penalty))])
     known = {list(elements).index(z): energy - mean for z, energy in (atomic_energies or {}).items()}
-    known |= _springs(reference, elements, samples, head)
+    known |= _springs(reference, elements, samples, head, spring)
     solution = np.zeros(A.shape[1])
     solution[list(known)] = list(known.values())
     free = np.setdiff1d(np.arange(len(solution)), list(known))
@@ -145,7 +147,11 @@ def fit_reference(
 
 
 def _springs(
-    reference: ReferenceEnergy, elements: Sequence[int], samples: Sequence[ReferenceSample], head: int
+    reference: ReferenceEnergy,
+    elements: Sequence[int],
+    samples: Sequence[ReferenceSample],
+    head: int,
+    spring: float,
 ) -> dict[int, float]:
     """E1 of elements without moments worth the name in the data, which can tell nothing of it: a weak spring.
 
@@ -158,7 +164,7 @@ def _springs(
     for k, z in enumerate(elements):
         if (lengths[numbers == z] <= SMALL_MOMENT).all():
             unit = SATURATION_RATIO * float(reference.max_moment[head * n_z + k])
-            values = [-0.5 * SPRING * unit**2] + [0.0] * (n_b - 1)
+            values = [-0.5 * spring * unit**2] + [0.0] * (n_b - 1)
             springs |= {n_z + k * n_b + b: value for b, value in enumerate(values)}
     return springs
 

@@ -2,12 +2,10 @@
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from ase.data import chemical_symbols
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
@@ -15,7 +13,6 @@ from mmace_sim.base.quantities import DEFAULT_HEAD
 from mmace_sim.base.text import json_text
 from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.files import write_text
-from mmace_sim.io.frames import Frame
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.checkpoint import load_all_heads, load_model, save_model
 from mmace_sim.model.heads import with_heads
@@ -36,8 +33,9 @@ from mmace_sim.training.config import (
 )
 from mmace_sim.training.distributed import world_size
 from mmace_sim.training.evaluate import Evaluation
-from mmace_sim.training.finetune_zero import refit_one_body, set_zero
+from mmace_sim.training.finetune_zero import has_one_body, refit_one_body, set_zero
 from mmace_sim.training.metrics import table_as_dict
+from mmace_sim.training.moment_limits import check_moments
 from mmace_sim.training.replay import REPLAY_HEAD, ReplayConfig, replay_frames, write_frames
 from mmace_sim.training.setup import DataSplit, read_split
 from mmace_sim.training.stream_summary import elements_of, sample, select, split_frames, summarize
@@ -92,10 +90,10 @@ class FinetuneConfig(Section):
     magnetic: dict[str, Any] = Field(default_factory=dict)
     """Hyper-parameters of the magnetic part that is added to `foundation`, and its `head` and `freeze_backbone`."""
 
-    e0: Literal["refit", "one-body", "keep"] | dict[str, float] = "refit"
+    e0: Literal["refit", "one-body", "keep"] | dict[str, float] | None = None
     """Energies of isolated atoms of the new data: `refit` to what the model leaves of their energies; `one-body` the
     same together with E1(m·m), for another definition of the moments; `keep` the model's; or the value of each element
-    symbol, in eV."""
+    symbol, in eV. Default: `refit`, and `one-body` where the model has no E1, as the published one."""
 
     data: DataConfig = Field(default_factory=DataConfig)
     replay: ReplayConfig | None = None
@@ -113,7 +111,7 @@ class FinetuneConfig(Section):
             raise ValueError("give either model or foundation to start from")
         if self.foundation is not None and "lr" not in self.optimizer.model_fields_set:
             self.optimizer.lr = _FOUNDATION_LR
-        if self.foundation is not None and self.e0 != "refit":
+        if self.foundation is not None and self.e0 not in (None, "refit"):
             raise ValueError("e0 is for a magnetic model; with a foundation give data.atomic_energies")
         if self.magnetic and self.foundation is None:
             raise ValueError("magnetic is for foundation only; a magnetic model keeps its hyper-parameters")
@@ -242,7 +240,8 @@ def write_start(config: FinetuneConfig, output: Path) -> None:
     base = load_model(config.model)
     new = read_split(config.data)
     _require_known_elements(base, new, config.model)
-    _warn_of_large_moments(base, new.train)
+    check_moments(base, [new.train, new.valid, new.test] if base.moment_limits else [new.train])
+    e0 = config.e0 or ("refit" if has_one_body(base, elements_of(new.train)) else "one-body")
     sources, replayed = dict.fromkeys(config.data.sources(), base.heads[0]), {}
     if config.replay is not None:
         frames = replay_frames(config.replay, new.train, base, config.trainer.seed)
@@ -256,10 +255,10 @@ def write_start(config: FinetuneConfig, output: Path) -> None:
         summary = summarize(new.train)
         known = select(new.train, (summary.heads == name) & summary.has("energy"))
         frames = sample(known, ZERO_SAMPLE)
-        if config.e0 == "one-body":
+        if e0 == "one-body":
             refit_one_body(start, head, base, frames, config.loss.magforce_elements)
         else:
-            set_zero(start, head, base, frames, config.e0)
+            set_zero(start, head, base, frames, e0)
     for name, frames in replayed.items():  # all that can be refused was looked at
         write_frames(output / name, frames)
     save_model(start, output / START_FILE, base.metadata)
@@ -274,24 +273,6 @@ def _require_known_elements(base: MagneticModel, data: DataSplit, name: str) -> 
             f"the data hold {new}, which the model {name} does not know (it knows {known}). A model cannot learn new "
             "elements by fine-tuning: train one from scratch on all the data (`mmace-sim train`), start from a "
             "foundation model that knows the elements (--foundation FILE), or leave these structures out."
-        )
-
-
-def _warn_of_large_moments(base: MagneticModel, frames: Sequence[Frame]) -> None:
-    """Tell where the model's functions of the moments no longer change."""
-    limit = np.zeros(120)
-    limit[base.elements] = base.reference.max_moment.cpu().numpy()
-    summary = summarize(frames)
-    owner = np.repeat(np.arange(len(summary)), np.diff(summary.first))
-    above = np.unique(owner[summary.moments > limit[summary.elements]])
-    if len(above):
-        limits = ", ".join(f"{chemical_symbols[z]} {limit[z]:.2f}" for z in base.elements)
-        logger.warning(
-            "%d of %d structures have moments above the largest that the model was made for (μB: %s): it cannot "
-            "tell them from that moment, and a wall rises above it. Train from scratch if they matter.",
-            len(above),
-            len(frames),
-            limits,
         )
 
 

@@ -66,6 +66,17 @@ def set_zero(
     _log_moved(start, head, moved)
 
 
+def has_one_body(model: MagneticModel, elements: Sequence[int]) -> bool:
+    """Whether a model has an energy of the moment alone for some of the elements.
+
+    Args:
+        model: Model with one head.
+        elements: Atomic numbers.
+    """
+    rows = [model.elements.index(z) for z in elements]
+    return bool(model.reference.one_body[rows].any())
+
+
 def refit_one_body(
     start: MagneticModel,
     head: int,
@@ -73,7 +84,10 @@ def refit_one_body(
     frames: Sequence[Frame],
     magforce_elements: list[str] | None,
 ) -> None:
-    """Add to E0 and E1 of one head what the model before leaves of energies and magnetic forces."""
+    """Add to E0 and E1 of one head what the model before leaves of energies and magnetic forces.
+
+    E1 of elements without moments in the data, which tell nothing of it, stays as it is.
+    """
     samples = [
         reference_sample(
             replace(
@@ -87,13 +101,19 @@ def refit_one_body(
         for f, p in zip(frames, label(base, frames), strict=True)
     ]
     change = copy.deepcopy(start.reference)
-    fit_reference(change, start.elements, samples, head=head)
+    left = fit_reference(change, start.elements, samples, head=head, spring=0.0)
     known = [k for k, z in enumerate(start.elements) if z in elements_of(frames)]
     rows = [head * len(start.elements) + k for k in known]
     start.reference.atomic_energies[rows] += change.atomic_energies[rows]
     start.reference.one_body[rows] += change.one_body[rows]
     moved = torch.zeros(len(start.elements), dtype=torch.float64)
     moved[known] = change.atomic_energies[rows]
+    logger.info(
+        "one-body energies E1(m·m) of head %s fitted: they leave %.1f meV/atom, %.1f meV/μB (longitudinal)",
+        start.heads[head],
+        1000 * left["energy"],
+        1000 * left["magforces"],
+    )
     _log_moved(start, head, moved)
 
 

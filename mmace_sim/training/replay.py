@@ -1,6 +1,6 @@
 """What keeps a fine-tuned model from forgetting: structures of the pre-training, or the base model's own labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from mmace_sim.io.frames import Frame
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.training.config import LabelKeys, Section
+from mmace_sim.training.moment_limits import check_moments
 from mmace_sim.training.stream import open_frames
 
 REPLAY_HEAD: str = "replay"
@@ -102,20 +103,25 @@ def replay_frames(config: ReplayConfig, new: Sequence[Frame], base: MagneticMode
         frames = label(base, _draw(_read(config.structures, LabelKeys()), config.n, rng))
     else:
         chosen = [new[k % len(new)] for k in rng.permutation(config.n_variants)]
-        frames = label(base, [distort(frame, config, rng) for frame in chosen])
+        frames = label(base, [distort(frame, config, rng, base.moment_limits) for frame in chosen])
     unknown = {int(z) for frame in frames for z in frame.atoms.numbers} - set(base.elements)
     if unknown:
         raise DataError(f"replay: atomic numbers {sorted(unknown)} are unknown to the model")
+    if base.moment_limits:
+        check_moments(base, [frames])
     return frames
 
 
-def distort(frame: Frame, config: ReplayConfig, rng: np.random.Generator) -> Frame:
+def distort(
+    frame: Frame, config: ReplayConfig, rng: np.random.Generator, limits: Mapping[int, float] | None = None
+) -> Frame:
     """A copy with strained cell, displaced atoms, and turned and stretched moments, without labels.
 
     Args:
         frame: Structure.
         config: Sizes of the changes.
         rng: Draws them.
+        limits: Moment of each element above which no copy may have one, in μB, by atomic number.
     """
     atoms = frame.atoms.copy()
     for key in _IDENTITY:  # a copy is no member of the original's group
@@ -130,6 +136,8 @@ def distort(frame: Frame, config: ReplayConfig, rng: np.random.Generator) -> Fra
     side *= length / np.linalg.norm(side, axis=1, keepdims=True).clip(min=1e-12)
     magmoms = np.cos(angle) * frame.magmoms + np.sin(angle) * side
     magmoms *= 1.0 + config.stretch * rng.normal(size=(len(atoms), 1))
+    largest = np.array([[(limits or {}).get(z, np.inf)] for z in atoms.numbers.tolist()])
+    magmoms *= np.minimum(1.0, largest / np.linalg.norm(magmoms, axis=1, keepdims=True).clip(min=1e-12))
     return replace(frame, atoms=atoms, magmoms=magmoms, labels={}, config_type=f"{frame.config_type}_variant")
 
 
