@@ -25,7 +25,7 @@ from mmace_sim.properties.eos import EquationOfState
 model = mmace_sim.load_model("default")
 bcc, fcc = bulk("Fe", "bcc", a=2.83, cubic=True), bulk("Fe", "fcc", a=3.50, cubic=True)
 states = ["fm", "afm", "afmd", "nm"]
-eos = EquationOfState(model, states=states, volume_range=(0.9, 1.23), n_volumes=16)
+eos = EquationOfState(model, states=states, volume_min=0.9, volume_max=1.23, n_volumes=16)
 results = dict(zip(("bcc", "fcc"), eos.run([bcc, fcc]), strict=True))
 
 # %%

@@ -11,8 +11,7 @@ import pytest
 from ase import Atoms
 from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
 
-from mmace_sim.cli.config import RelaxConfig
-from mmace_sim.cli.inputs import prepare_run
+from mmace_sim.engine.inputs import prepare_run
 from mmace_sim.engine.journal import Journal
 from mmace_sim.errors import (
     MissingMomentsError,
@@ -24,6 +23,7 @@ from mmace_sim.errors import (
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.collection import LoadedStructure, read_structures
 from mmace_sim.properties.relax import structures as relax_module
+from mmace_sim.properties.relax.declaration import RELAX
 from mmace_sim.structures.checks import check_structure
 
 IRON = [26]
@@ -184,7 +184,7 @@ def test_ten_thousand_tiny_structures_are_read_and_checked(tmp_path):
     line = 'Lattice="{a} 0 0 0 {a} 0 0 0 {a}" Properties=species:S:1:pos:R:3:initial_magmoms:R:1 pbc="T T T"'
     frames = [f"1\n{line.format(a=2.2 + k * 1e-5)}\nFe 0 0 0 2.2\n" for k in range(10_000)]
     (tmp_path / "a.extxyz").write_text("".join(frames))
-    _, items = prepare_run(RelaxConfig(paths=[str(tmp_path / "a.extxyz")]))
+    _, items = prepare_run(RELAX.settings(paths=[str(tmp_path / "a.extxyz")]))
     assert len(items) == 10_000
     assert all(isinstance(item, LoadedStructure) for item in items)
     assert items[9_999].name == "a.extxyz#9999"

@@ -36,7 +36,13 @@ def fcc_as_bct(moments=(2.2, 2.2)):
 
 def test_fcc_is_found_on_the_path(toy):
     path = BainPath(
-        toy, states=["fm", "nm"], c_over_a=(1.36, 1.47), n_ratios=8, volume_range=(0.95, 1.06), n_volumes=7
+        toy,
+        states=["fm", "nm"],
+        c_over_a=(1.36, 1.47),
+        n_ratios=8,
+        volume_min=0.95,
+        volume_max=1.06,
+        n_volumes=7,
     )
     (result,) = path.run([fcc_as_bct()])
     assert result.status is EosStatus.CONVERGED
@@ -55,7 +61,9 @@ def test_fcc_is_found_on_the_path(toy):
 @pytest.mark.parametrize("c_over_a", [(1.36, 1.5), (1.37, 1.47)])
 def test_minima_are_where_symmetry_puts_them_on_coarse_grids(toy, c_over_a):
     """fcc is at c/a = √2 whatever the grid, and no energy is lower than what a calculation gives."""
-    path = BainPath(toy, states=["fm"], c_over_a=c_over_a, n_ratios=5, volume_range=(0.9, 1.1), n_volumes=6)
+    path = BainPath(
+        toy, states=["fm"], c_over_a=c_over_a, n_ratios=5, volume_min=0.9, volume_max=1.1, n_volumes=6
+    )
     (result,) = path.run([fcc_as_bct()])
     ((minimum,),) = (one.minima for one in result.maps)
     assert minimum.refined
@@ -70,7 +78,7 @@ def test_minima_are_where_symmetry_puts_them_on_coarse_grids(toy, c_over_a):
 def test_a_minimum_whose_cell_relaxes_away_is_the_point_of_the_grid(toy):
     """Springs between nearest neighbours do not hold bcc; a minimum there, made by hand."""
     path = BainPath(
-        toy, states=["fm"], c_over_a=(0.96, 1.04), n_ratios=5, volume_range=(0.97, 1.03), n_volumes=5
+        toy, states=["fm"], c_over_a=(0.96, 1.04), n_ratios=5, volume_min=0.97, volume_max=1.03, n_volumes=5
     )
     (result,) = path.run([fcc_as_bct()])
     (one,) = result.maps

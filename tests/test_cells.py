@@ -187,13 +187,15 @@ def test_a_slab_of_vasp_and_its_twins_on_the_command_line(tmp_path):
 
 
 def test_masks_of_files_and_flags_are_the_same(tmp_path):
-    from mmace_sim.cli.config import RelaxConfig, dump_config, load_config
+    from mmace_sim.base.settings import dump_settings as dump_config
+    from mmace_sim.base.settings import load_settings as load_config
+    from mmace_sim.properties.relax.declaration import RELAX
 
     for given in ("xx,yy", [1, 1, 0, 0, 0, 0], ["xx", "yy"], "zz"):
-        config = load_config(RelaxConfig, None, {"cell_mask": given})
+        config = load_config(RELAX.settings, None, {"cell_mask": given})
         assert config.cell_mask == (["zz"] if given == "zz" else ["xx", "yy"])
         (tmp_path / "c.yaml").write_text(dump_config(config))
-        assert load_config(RelaxConfig, tmp_path / "c.yaml", {}) == config
+        assert load_config(RELAX.settings, tmp_path / "c.yaml", {}) == config
 
 
 def test_oblique_slabs_move_within_their_plane_only():

@@ -8,7 +8,16 @@ import pytest
 import yaml
 from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 
-FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "curves.csv", "points.extxyz", "figures"}
+FILES = {
+    "summary.json",
+    "summary.csv",
+    "config.yaml",
+    "log.txt",
+    "curves.csv",
+    "points.extxyz",
+    "figures",
+    "finished.jsonl",
+}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +107,7 @@ def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
     ("arguments", "message"),
     [
         (("--states", "fm,afx"), "unknown magnetic state 'afx'"),
-        (("--magmoms", "joint"), "'relaxed' or 'fixed'"),
+        (("--magmoms", "joint"), "choose relaxed or fixed"),
         (("--n-volumes", "1"), "greater than or equal to 2"),
         (("--volume-min", "1.2"), "ascending order"),
         (("--spin-orbit",), "no spin–orbit term"),

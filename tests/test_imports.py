@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "testing": _MODEL - {"hub", "architectures"} | {"torchsim", "calculator"},
     "interop": _MODEL | {"testing"},
     "structures": BASE | {"graph", "hub", "io", "model", "torchsim"},
-    "engine": BASE | {"graph", "io", "structures", "torchsim"},
+    "engine": BASE | {"graph", "interop", "io", "model", "structures", "torchsim"},
     "sampling": BASE | {"graph", "model", "structures", "torchsim"},
     "properties": _PROPERTIES - {"interop", "architectures"},
     "training": _MODEL | {"io", "interop"},

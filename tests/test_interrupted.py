@@ -14,9 +14,9 @@ from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.base.signals import Interrupted, deferred, exit_code, interruptible
 from mmace_sim.cli import progress as progress_module
-from mmace_sim.cli.progress import INTERVAL_VARIABLE, Heartbeat
 from mmace_sim.engine import checkpoint as checkpoint_module
 from mmace_sim.engine.checkpoint import BatchCheckpoint
+from mmace_sim.engine.progress import INTERVAL_VARIABLE, Heartbeat
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.properties.relax.relaxation import Relaxation
 from mmace_sim.testing import HeisenbergModel

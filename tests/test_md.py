@@ -8,7 +8,7 @@ import torch
 from ase.build import bulk
 from ase.constraints import FixAtoms
 
-from mmace_sim.engine.output import GOOD
+from mmace_sim.engine.declaration import GOOD
 from mmace_sim.errors import OutputError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.md import MDStatus, MolecularDynamics

@@ -9,9 +9,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from cli_tools import bcc, molecule
 
-from mmace_sim.cli.config import RelaxConfig, dump_config, load_config
-from mmace_sim.cli.run_dir import finished_records, log_to
+from mmace_sim.base.settings import dump_settings as dump_config
+from mmace_sim.base.settings import load_settings as load_config
 from mmace_sim.cli.tables import print_results
+from mmace_sim.engine.folder import finished_records, log_to
 from mmace_sim.engine.journal import (
     Journal,
     atoms_from_record,
@@ -19,11 +20,13 @@ from mmace_sim.engine.journal import (
     fingerprint,
     read_journal,
 )
-from mmace_sim.engine.output import failed_entry, output_atoms, summary_entry, write_summary
+from mmace_sim.engine.output import write_summary
 from mmace_sim.errors import ConfigError, OutputError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.collection import FailedStructure, LoadedStructure, read_structures
 from mmace_sim.io.writing import write_structures
+from mmace_sim.properties.relax.declaration import RELAX
+from mmace_sim.properties.relax.output import failed_entry, output_atoms, summary_entry
 
 
 def finished(before=None, after=None, status="converged"):
@@ -207,32 +210,32 @@ def test_log_has_iso_times_and_warnings(tmp_path):
 
 
 def test_config_round_trip_and_suggestions(tmp_path):
-    config = RelaxConfig(paths=["a b", "c"], write=["mcif"], initial_magmoms="random:3", fmax=0.02)
+    config = RELAX.settings(paths=["a b", "c"], write=["mcif"], initial_magmoms="random:3", fmax=0.02)
     (tmp_path / "c.yaml").write_text(dump_config(config))
-    assert load_config(RelaxConfig, tmp_path / "c.yaml", {}) == config
-    assert load_config(RelaxConfig, tmp_path / "c.yaml", {"fmax": 0.5}).fmax == 0.5
+    assert load_config(RELAX.settings, tmp_path / "c.yaml", {}) == config
+    assert load_config(RELAX.settings, tmp_path / "c.yaml", {"fmax": 0.5}).force_tol == 0.5
     (tmp_path / "d.yaml").write_text("max-step: 3\n")
     with pytest.raises(ConfigError, match=r"d.yaml: unknown option 'max-step'. Did you mean 'max_steps'"):
-        load_config(RelaxConfig, tmp_path / "d.yaml", {})
+        load_config(RELAX.settings, tmp_path / "d.yaml", {})
     (tmp_path / "d.yaml").write_text("fmax: small\n")
     with pytest.raises(ConfigError, match=r"d.yaml: fmax: .*'small'"):
-        load_config(RelaxConfig, tmp_path / "d.yaml", {})
+        load_config(RELAX.settings, tmp_path / "d.yaml", {})
     for text, message in (("- 1", "got a list"), ("a: [", "valid YAML")):
         (tmp_path / "d.yaml").write_text(text)
         with pytest.raises(ConfigError, match=message):
-            load_config(RelaxConfig, tmp_path / "d.yaml", {})
+            load_config(RELAX.settings, tmp_path / "d.yaml", {})
     with pytest.raises(ConfigError, match="cannot be read"):
-        load_config(RelaxConfig, tmp_path / "none.yaml", {})
+        load_config(RELAX.settings, tmp_path / "none.yaml", {})
 
 
 def test_start_given_as_magmoms():
     for start in ("file", "high-spin", "afm", "random:4"):
-        config = load_config(RelaxConfig, None, {"magmoms": start})
+        config = load_config(RELAX.settings, None, {"magmoms": start})
         assert (config.magmoms, config.initial_magmoms) == ("joint", start)
     with pytest.raises(ConfigError, match="contradict"):
-        load_config(RelaxConfig, None, {"magmoms": "afm", "initial_magmoms": "high-spin"})
+        load_config(RELAX.settings, None, {"magmoms": "afm", "initial_magmoms": "high-spin"})
     with pytest.raises(ConfigError, match="joint, adiabatic or fixed"):
-        load_config(RelaxConfig, None, {"magmoms": "afx"})
+        load_config(RELAX.settings, None, {"magmoms": "afx"})
 
 
 def test_long_tables_and_repeated_messages_are_short(tmp_path, capsys):

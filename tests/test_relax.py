@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import bulk
 
 import mmace_sim
-from mmace_sim.errors import UnsupportedOptionError
+from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.properties.relax.relaxation import Status
 from mmace_sim.testing import HeisenbergModel
@@ -145,9 +145,9 @@ def test_progress_is_reported(toy):
 
 
 def test_impossible_settings(toy):
-    with pytest.raises(UnsupportedOptionError, match="magmoms = 'frozen'"):
+    with pytest.raises(ConfigError, match="magmoms: choose joint, adiabatic or fixed"):
         mmace_sim.relax([fcc()], toy, magmoms="frozen")
-    with pytest.raises(UnsupportedOptionError, match="fmax = -1"):
+    with pytest.raises(ConfigError, match="fmax: Input should be greater than 0"):
         mmace_sim.relax([fcc()], toy, fmax=-1)
 
 

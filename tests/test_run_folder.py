@@ -13,7 +13,7 @@ from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 from training_toys import TINY_MODEL, write_toys
 
 from mmace_sim import files
-from mmace_sim.cli.run_dir import open_folder
+from mmace_sim.engine.folder import open_folder
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, append, replacing
 from mmace_sim.files.manifest import FILE_NAME as LIST
@@ -206,7 +206,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mmace_sim import files
-from mmace_sim.cli.run_dir import open_folder
+from mmace_sim.engine.folder import open_folder
 folder = Path(sys.argv[1])
 with open_folder(folder, "relax", resume=None, force=False):
     files.write_text(folder / "summary.json", "first")

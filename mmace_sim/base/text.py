@@ -3,6 +3,7 @@
 import codecs
 import json
 import math
+import sys
 from typing import Any
 
 PLAIN_TEXT = "mmace_sim.plain"
@@ -79,6 +80,15 @@ def printable(text: str) -> str:
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text
     )
+
+
+def say(text: str) -> None:
+    """Tell the user, beside what a program that reads the output gets.
+
+    Args:
+        text: One line.
+    """
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig, split_list
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
-from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
+from mmace_sim.cli.tables import MAX_ROWS, print_run
+from mmace_sim.engine.declaration import fixed
 from mmace_sim.plots import save_figure
 from mmace_sim.properties.anisotropy import Anisotropy, AnisotropyResult
 from mmace_sim.properties.anisotropy.host import spin_orbit_host

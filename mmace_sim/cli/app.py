@@ -17,8 +17,8 @@ from mmace_sim.cli.check import check
 from mmace_sim.cli.convert import convert
 from mmace_sim.cli.curie import curie
 from mmace_sim.cli.data import data
+from mmace_sim.cli.declared import property_command
 from mmace_sim.cli.elastic import elastic
-from mmace_sim.cli.eos import eos
 from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.exchange import exchange
 from mmace_sim.cli.finetune import finetune
@@ -27,10 +27,10 @@ from mmace_sim.cli.models import models
 from mmace_sim.cli.moments import moments
 from mmace_sim.cli.order import order
 from mmace_sim.cli.phonons import phonons
-from mmace_sim.cli.relax import relax
 from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
 from mmace_sim.errors import MmaceError
+from mmace_sim.properties import declared_properties
 
 EXIT_USAGE = 2
 """Wrong options, unusable model, folder or configuration, or a disk that became full."""
@@ -50,8 +50,8 @@ class _Group(TyperGroup):
         try:
             with interruptible():
                 return super().invoke(ctx)
-        except KeyboardInterrupt as interrupt:  # commands with a folder have said what they keep
-            typer.echo(told(interrupt), err=True)
+        except KeyboardInterrupt as interrupt:
+            typer.echo(getattr(interrupt, "told", told(interrupt)), err=True)
             raise typer.Exit(exit_code(interrupt)) from interrupt
         except MmaceError as error:
             if os.environ.get("MMACE_SIM_TRACEBACK"):
@@ -112,13 +112,13 @@ def _main(
     """
 
 
-app.command()(relax)
+app.command()(property_command(declared_properties()["relax"]))
 app.add_typer(models)
 app.command()(train)
 app.command()(finetune)
 app.command()(evaluate)
 app.command()(convert)
-app.command()(eos)
+app.command()(property_command(declared_properties()["eos"]))
 app.command()(bain)
 app.command()(elastic)
 app.command()(check)

@@ -14,16 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig
-from mmace_sim.cli.eos_run import minimum_rows, split_states
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
-from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
+from mmace_sim.cli.tables import MAX_ROWS, print_run
+from mmace_sim.engine.declaration import fixed
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names
 from mmace_sim.properties.bain import BainMap, BainPath, BainResult, lowest_along_path
+from mmace_sim.properties.eos.output import minimum_rows
 from mmace_sim.structures.initial_moments import high_spin_lengths
+from mmace_sim.structures.magnetic_states import check_state
 from mmace_sim.structures.moment_range import largest_moments
 
 UNITS: dict[str, str] = {
@@ -80,7 +82,7 @@ class BainConfig(RunConfig):
     figures: bool = True
     """Draw the maps of each structure."""
 
-    _split = field_validator("states", mode="before")(split_states)
+    _split = field_validator("states")(lambda value: [check_state(v) for v in value])
 
 
 def run_bain(config: BainConfig, *, force: bool, quiet: bool) -> int:

@@ -14,12 +14,12 @@ from rich.text import Text
 
 from mmace_sim.base.text import json_text
 from mmace_sim.cli.config import MAX_THREADS, dump_config
-from mmace_sim.cli.inputs import run_inputs
-from mmace_sim.cli.options import pick_device, quiet_imports
-from mmace_sim.cli.progress import says_what_is_finished
-from mmace_sim.cli.run_dir import log_to, now, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
+from mmace_sim.engine.folder import log_to, now, open_folder
+from mmace_sim.engine.inputs import run_inputs
+from mmace_sim.engine.machine import pick_device, quiet_imports
 from mmace_sim.engine.output import versions
+from mmace_sim.engine.progress import says_what_is_finished
 from mmace_sim.errors import ConfigError, StructureError
 from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import has_magmoms, set_magmoms

@@ -61,8 +61,8 @@ def convert(
     (time reversal, inversion, ...) is measured and written into the file. `--time-reversal`, `--saturate` and
     `--smooth-cutoff` repair that, and change the energies. An installed model can be repaired by its name.
     """
-    from mmace_sim.cli.options import quiet_imports
-    from mmace_sim.cli.run_dir import open_file
+    from mmace_sim.engine.folder import open_file
+    from mmace_sim.engine.machine import quiet_imports
 
     with quiet_imports():
         import torch

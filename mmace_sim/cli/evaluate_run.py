@@ -13,12 +13,12 @@ from mmace_sim.base.text import json_text
 from mmace_sim.cli.config import ModelRunConfig, dump_config, split_list
 from mmace_sim.cli.data_run import parse_keys
 from mmace_sim.cli.evaluate import error_table
-from mmace_sim.cli.inputs import load_run_model, run_inputs
-from mmace_sim.cli.options import quiet_imports
-from mmace_sim.cli.progress import says_what_is_finished
-from mmace_sim.cli.run_dir import log_to, now, open_folder
 from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
+from mmace_sim.engine.folder import log_to, now, open_folder
+from mmace_sim.engine.inputs import load_run_model, run_inputs
+from mmace_sim.engine.machine import quiet_imports
 from mmace_sim.engine.output import versions, write_csv
+from mmace_sim.engine.progress import says_what_is_finished
 from mmace_sim.files import write_text
 from mmace_sim.report import write_report
 from mmace_sim.training.config_loss import check_symbols

@@ -16,18 +16,19 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import NOT_PHYSICS, RunConfig, split_list
-from mmace_sim.cli.inputs import prepare_run
-from mmace_sim.cli.options import quiet_imports
-from mmace_sim.cli.progress import says_what_is_finished
-from mmace_sim.cli.resumable import open_resumable
-from mmace_sim.cli.run_dir import now
 from mmace_sim.cli.runs import (
     PropertyRun,
     progress,
 )
-from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
+from mmace_sim.cli.tables import MAX_ROWS, print_run
+from mmace_sim.engine.declaration import fixed
+from mmace_sim.engine.folder import now
+from mmace_sim.engine.inputs import prepare_run
+from mmace_sim.engine.machine import quiet_imports
 from mmace_sim.engine.outcomes import Status
 from mmace_sim.engine.output import entry_head, mean_moments
+from mmace_sim.engine.progress import says_what_is_finished
+from mmace_sim.engine.resume import open_resumable
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.collection import FailedStructure, LoadedStructure

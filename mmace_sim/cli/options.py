@@ -1,20 +1,12 @@
 """Options that several commands share, and what they have in common while running."""
 
-import os
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from mmace_sim.errors import PhysicsWarning, UnsupportedOptionError
+from mmace_sim.engine.machine import quiet_imports as quiet_imports
 from mmace_sim.structures import moment_words
-
-if TYPE_CHECKING:
-    import torch
 
 RUN = "Run"
 RELAXATION = "Relaxation"
@@ -74,6 +66,18 @@ Resume = Annotated[
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Overwrite an earlier run in the same folder.", rich_help_panel=RUN)
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Tell what would be read and computed, in how much time and memory, and compute nothing.",
+        rich_help_panel=RUN,
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print `summary.json` in place of the table.", rich_help_panel=RUN),
 ]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress bar, no table, only errors.", rich_help_panel=RUN)
@@ -233,69 +237,6 @@ def magforce_tol_option(default: str) -> Any:
         show_default=default,
         rich_help_panel=RELAXATION,
     )
-
-
-@contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Import the hosts without what they say while they are imported.
-
-    torch, e3nn and TorchSim warn about their own deprecated calls, and NVIDIA Warp, behind TorchSim's neighbour
-    lists, writes from C to stderr that there is no GPU, which `--device` reports better.
-
-    Yields:
-        Nothing; warnings but those about the physics of a model stay hidden within the context.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("default", PhysicsWarning)
-        with _no_stderr():
-            from mmace_sim.base import hosts  # noqa: F401
-        yield
-
-
-@contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Send what C code writes to stderr nowhere."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def pick_device(name: str | None, threads: int | None) -> "torch.device":
-    """Choose the device and set the number of threads.
-
-    Args:
-        name: Such as ``cpu`` or ``cuda:0``; None or ``auto``: a GPU if there is one.
-        threads: CPU threads, or None.
-
-    Returns:
-        The device.
-
-    Raises:
-        UnsupportedOptionError: If torch does not know the device or it is not there.
-    """
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-    if name in (None, "auto"):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # raises for "meta", which has no numbers
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UnsupportedOptionError(
-            f"device {name!r} cannot be used ({reason}). Use --device cpu."
-        ) from error
-    return device
 
 
 def keys_option(panel: str | None = None) -> Any:

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
-from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
+from mmace_sim.cli.tables import MAX_ROWS, print_run
+from mmace_sim.engine.declaration import fixed
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names, write_crystal, write_extxyz

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.phonons_config import PhononsConfig
-from mmace_sim.cli.runs import PropertyRun, open_run, progress, write_stored
-from mmace_sim.cli.tables import MAX_ROWS, fixed, print_run
-from mmace_sim.engine.output import GOOD, output_atoms
+from mmace_sim.cli.runs import PropertyRun, open_run, progress
+from mmace_sim.cli.tables import MAX_ROWS, print_run
+from mmace_sim.engine.declaration import GOOD, fixed
 from mmace_sim.properties.phonons import PhononResult, Phonons
 from mmace_sim.properties.phonons.output import (
     PHONON_COLUMNS,
@@ -19,6 +19,7 @@ from mmace_sim.properties.phonons.output import (
     phonon_entry,
     write_phonons,
 )
+from mmace_sim.properties.relax.output import output_atoms, write_stored
 from mmace_sim.properties.relax.relaxation import Status
 
 _COLUMNS: tuple[tuple[str, str], ...] = (

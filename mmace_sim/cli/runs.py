@@ -21,20 +21,22 @@ from typing import Any
 import typer
 from ase import Atoms
 
+from mmace_sim.base.settings import dump_settings as dump_config
 from mmace_sim.base.text import plain
-from mmace_sim.cli.config import RunConfig, dump_config
-from mmace_sim.cli.inputs import described, prepare_run, run_inputs
-from mmace_sim.cli.options import quiet_imports
-from mmace_sim.cli.progress import progress as progress
-from mmace_sim.cli.progress import says_what_is_finished
-from mmace_sim.cli.resumable import item_key, open_resumable
-from mmace_sim.cli.run_dir import log_start, log_to, now, open_folder
+from mmace_sim.engine.declaration import GOOD
+from mmace_sim.engine.folder import log_start, log_to, now, open_folder
+from mmace_sim.engine.inputs import described, prepare_run, run_inputs
 from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record, atoms_to_record
-from mmace_sim.engine.output import GOOD, entry_head, versions, write_summary
+from mmace_sim.engine.machine import quiet_imports
+from mmace_sim.engine.output import entry_head, versions, write_summary
+from mmace_sim.engine.progress import progress as progress
+from mmace_sim.engine.progress import says_what_is_finished
+from mmace_sim.engine.resume import item_key, open_resumable
+from mmace_sim.engine.settings import RunSettings as RunConfig
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, write_text
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
-from mmace_sim.io.writing import file_names, write_structures
+from mmace_sim.io.writing import file_names
 from mmace_sim.report import write_report
 
 EXIT_OK = 0
@@ -80,6 +82,11 @@ class PropertyRun:
     written: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     whole: "PropertyRun | None" = None
+
+    @property
+    def settings(self) -> Any:
+        """The configuration."""
+        return self.config
 
     @property
     def model(self) -> Any:
@@ -322,23 +329,6 @@ class PropertyRun:
             "structures": entries,
             "skipped": [{"file": item.file, "message": item.message} for item in self.skipped],
         }
-
-
-def write_stored(run: PropertyRun, entries: list[dict[str, Any]], formats: Sequence[str] = ()) -> list[str]:
-    """Write the structures that a run has stored; what a format cannot hold is noted in their entries.
-
-    Args:
-        run: The run.
-        entries: Its entries.
-        formats: Further formats, see `mmace_sim.io.writing.WRITERS`.
-
-    Returns:
-        Names of files.
-    """
-    by_name = {entry["name"]: entry for entry in entries}
-    for name, note in write_structures(run.folder, run.stored_atoms(), formats):
-        by_name[name]["notes"].append(note)
-    return ["relaxed.extxyz"]
 
 
 @contextmanager

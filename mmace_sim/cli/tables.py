@@ -1,8 +1,8 @@
 """The table that a run ends with."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +12,58 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import printable
-from mmace_sim.engine.output import GOOD
+from mmace_sim.engine.computation import Computation
+from mmace_sim.engine.declaration import HEAD
+from mmace_sim.engine.run import Outcome
 
 MAX_ROWS = 100
 """Longer tables show the first rows; all are in ``summary.csv``."""
 
-_WRAPPING = {"file": 12, "order\nbefore → after": 15, "status": 6, "model": 8}
-"""Columns that may take several lines on a narrow terminal, with their least width."""
 
-WIDEST: float = 1e9
-"""Numbers from this on (and those that are not finite) are nonsense in any of our units."""
-
-_COLUMNS: tuple[tuple[str, str], ...] = (
-    ("file", "left"), ("formula", "left"), ("E/atom\neV", "right"), ("ΔE/atom\neV", "right"), ("|m|\nμB", "left"),
-    ("total m\nμB", "right"), ("order\nbefore → after", "left"), ("ΔV\n%", "right"), ("steps", "right"),
-    ("status", "left"),
-)  # fmt: skip
-
-
-def print_results(entries: list[dict[str, Any]], folder: Path, *, n_resumed: int = 0) -> None:
-    """Print how a relaxation ended.
+def print_outcome(outcome: Outcome, computation: Computation) -> None:
+    """Print how a run ended.
 
     Args:
-        entries: Entries of ``summary.json``.
-        folder: The run folder.
-        n_resumed: How many structures an earlier run had finished.
+        outcome: The end of the run.
+        computation: What was computed.
     """
-    table = results_table(entries[:MAX_ROWS])
-    print_run(table, entries, folder, ("relaxed.extxyz",), n_resumed=n_resumed)
+    table = rows_table(outcome.rows[:MAX_ROWS], computation)
+    entries = outcome.summary["structures"]
+    print_run(table, entries, outcome.folder, outcome.written, n_resumed=outcome.n_resumed)
+
+
+def rows_table(rows: Sequence[dict[str, Any]], computation: Computation) -> Table:
+    """Lines of results as the declared columns show them.
+
+    Args:
+        rows: Lines.
+        computation: What was computed.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    columns = list(computation.columns(rows))
+    if len({row.get("model") for row in rows if row.get("model")}) > 1:
+        columns.append(replace(HEAD["model"], heading="model", left=True, wraps=8))
+    for column in columns:
+        table.add_column(
+            column.heading,
+            justify="left" if column.left else "right",
+            no_wrap=column.wraps is None,
+            overflow="fold",
+            min_width=column.wraps,
+        )
+    for row in rows:
+        cells = [Text(printable_cell(column.shown(row))) for column in columns]
+        table.add_row(*cells, style="" if computation.is_good(row) else "red")
+    return table
+
+
+def printable_cell(text: str) -> str:
+    """Text of a cell, without what steers a terminal.
+
+    Args:
+        text: One or several lines.
+    """
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def print_run(
@@ -85,29 +109,6 @@ def print_run(
     console.print(Text(f"Results: {where}/{names}"), soft_wrap=True)
 
 
-def results_table(entries: list[dict[str, Any]]) -> Table:
-    """One row for each structure.
-
-    Args:
-        entries: Entries of ``summary.json``.
-
-    Returns:
-        A rich table.
-    """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    several = len(_by_model(entries)) > 1
-    for heading, side in (*_COLUMNS, ("model", "left")) if several else _COLUMNS:
-        wraps = heading in _WRAPPING
-        table.add_column(
-            heading, justify=side, no_wrap=not wraps, overflow="fold", min_width=_WRAPPING.get(heading)
-        )  # type: ignore[arg-type]
-    for entry in entries:
-        style = "" if entry["status"] in GOOD else "red"
-        model = [entry.get("model") or "–"] if several else []
-        table.add_row(*[Text(cell) for cell in [*_row(entry), *model]], style=style)
-    return table
-
-
 def _by_model(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Names of the structures by the name of their model."""
     groups: dict[str, list[str]] = {}
@@ -115,41 +116,6 @@ def _by_model(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
         if entry.get("model"):
             groups.setdefault(entry["model"], []).append(entry["name"])
     return groups
-
-
-def _row(entry: dict[str, Any]) -> list[str]:
-    species, total = entry.get("magmom_by_species"), entry.get("total_magmom")
-    before, after = entry.get("magnetic_order_initial"), entry.get("magnetic_order_final")
-    change = entry.get("volume_change")
-    return [
-        printable(entry["name"]),
-        entry.get("formula") or "",
-        fixed(entry.get("energy_per_atom"), "{:.4f}"),
-        fixed(entry.get("energy_change_per_atom"), "{:+.4f}"),
-        " ".join(f"{symbol} {fixed(value, '{:.2f}')}" for symbol, value in species.items())
-        if species
-        else "–",
-        fixed(math.hypot(*total) if total else None, "{:.2f}"),
-        f"{before}\u00a0→ {after or '–'}" if before else "–",
-        fixed(None if change is None else 100 * change, "{:+.2f}"),
-        str(entry.get("steps") or 0),
-        entry["status"].replace("_", " "),
-    ]
-
-
-def fixed(value: float | None, form: str) -> str:
-    """A number in a format, or a dash; one that no column is wide enough for in powers of ten.
-
-    Args:
-        value: The number.
-        form: Such as ``"{:.2f}"``.
-
-    Returns:
-        Text of a cell.
-    """
-    if value is None:
-        return "–"
-    return form.format(value) if abs(value) < WIDEST else f"{value:.2e}"
 
 
 def _grouped(entries: list[dict[str, Any]]) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from mmace_sim.base.signals import exit_code
-from mmace_sim.cli.progress import Heartbeat, says_what_is_finished
+from mmace_sim.engine.progress import Heartbeat, says_what_is_finished
 from mmace_sim.errors import DataError, MmaceError, OutputError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def open_training(
         OutputError: If the folder is in use, or cannot be written.
         typer.Exit: If the run was interrupted.
     """
-    from mmace_sim.cli.run_dir import log_to, open_folder  # heavy, and not needed for --help
+    from mmace_sim.engine.folder import log_to, open_folder  # heavy, and not needed for --help
     from mmace_sim.training.distributed import is_main
 
     if not is_main():

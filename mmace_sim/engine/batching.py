@@ -2,7 +2,8 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 
@@ -232,3 +233,45 @@ def _attempt[Argument, Result](
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
     return None, failure
+
+
+class Solver[Result](Protocol):
+    """What computes structures in batches, each on its own."""
+
+    def run(self, structures: Any, *, on_finished: Callable[[int, Result], None] | None = None) -> Any:
+        """Compute structures, and tell of each result with its index as soon as it is there."""
+
+
+def run_groups[Result](
+    solver: Solver[Result],
+    groups: Sequence[Sequence[Any]],
+    on_finished: Callable[[int, list[Result]], None],
+    on_member: Callable[[int], None] | None = None,
+) -> None:
+    """Compute groups of structures, all in one batch.
+
+    Args:
+        solver: What computes them.
+        groups: Structures of each group; a group may be empty.
+        on_finished: Called with the number and the results of a group as soon as all of it is there.
+        on_member: Called with 1 after each member of a group.
+    """
+    places = [(g, k) for g, group in enumerate(groups) for k in range(len(group))]
+    results: list[list[Any]] = [[None] * len(group) for group in groups]
+    left = [len(group) for group in groups]
+    for number, group in enumerate(groups):
+        if not group:
+            on_finished(number, [])
+
+    def store(index: int, result: Result) -> None:
+        group, k = places[index]
+        results[group][k] = result
+        left[group] -= 1
+        if on_member is not None:
+            on_member(1)
+        if not left[group]:
+            on_finished(group, results[group])
+            results[group] = []
+
+    if places:
+        solver.run([structure for group in groups for structure in group], on_finished=store)

@@ -227,12 +227,7 @@ def _encode(key: Any, value: Any) -> dict[str, Any] | None:
         return None
     if isinstance(value, np.ndarray | np.generic):
         value = as_text(value)
-        kind = "str" if value.dtype.kind == "U" else value.dtype.name
-        return (
-            {"array": kind, "shape": list(value.shape), "values": value.ravel().tolist()}
-            if kind in _TYPES
-            else None
-        )
+        return encode_array(value) if _kind(value) in _TYPES else None
     try:
         return {"json": json.loads(json.dumps(value, default=_tolist))}
     except (TypeError, ValueError, RecursionError):
@@ -249,10 +244,40 @@ def _tolist(value: Any) -> Any:
 def _decode(value: dict[str, Any]) -> Any:
     if "json" in value:
         return value["json"]
-    if value["array"] not in _TYPES:
-        raise ValueError(f"no array of {str(value['array'])[:40]!r}")
-    array = np.array(value["values"], dtype=value["array"]).reshape([int(n) for n in value["shape"]])
+    array = decode_array(value)
     return array if array.ndim else array[()]
+
+
+def encode_array(value: Any) -> dict[str, Any]:
+    """An array of numbers or texts that says which they are.
+
+    Args:
+        value: Array of NumPy.
+
+    Raises:
+        TypeError: If it holds something else.
+    """
+    if _kind(value) not in _TYPES:
+        raise TypeError(f"an array of {value.dtype} cannot be kept in a journal")
+    return {"array": _kind(value), "shape": list(value.shape), "values": value.ravel().tolist()}
+
+
+def decode_array(record: dict[str, Any]) -> np.ndarray:
+    """The array that `encode_array` has written.
+
+    Args:
+        record: What was written.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if record["array"] not in _TYPES:
+        raise ValueError(f"no array of {str(record['array'])[:40]!r}")
+    return np.array(record["values"], dtype=record["array"]).reshape([int(n) for n in record["shape"]])
+
+
+def _kind(value: Any) -> str:
+    return "str" if value.dtype.kind == "U" else str(value.dtype.name)
 
 
 def _constraint(item: dict[str, Any]) -> Any:

@@ -1,1 +1,36 @@
-"""One property in each folder: what is computed, its settings, its results, its figures."""
+"""One property in each folder: its declaration, how it is computed, what it writes, its figures."""
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from mmace_sim.engine.declaration import Property
+from mmace_sim.errors import UnsupportedOptionError
+
+ENTRY_POINT_GROUP: str = "mmace_sim.properties"
+"""Entry points of this group are objects of `Property`: other packages add commands by them."""
+
+_OWN: dict[str, str] = {
+    "relax": "mmace_sim.properties.relax.declaration:RELAX",
+    "eos": "mmace_sim.properties.eos.declaration:EOS",
+}
+
+
+@cache
+def declared_properties() -> dict[str, Property]:
+    """All properties by name, the package's own first."""
+    found = {name: _load(where) for name, where in _OWN.items()}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            found.setdefault(entry.name, entry.load())
+        except Exception as error:
+            raise UnsupportedOptionError(
+                f"property '{entry.name}' of {entry.dist.name if entry.dist else 'a plugin'} cannot be imported: "
+                f"{error}. Reinstall or remove that package."
+            ) from error
+    return found
+
+
+def _load(where: str) -> Property:
+    module, name = where.split(":")
+    return getattr(import_module(module), name)

@@ -10,8 +10,10 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 from jaxtyping import Bool, Float
 
+from mmace_sim.engine.batching import run_groups
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -79,15 +81,19 @@ class SinglePoint:
         max_batch_atoms: int | None = None,
     ) -> None:
         check_point_mode(magmoms)
-        self.relaxation = Relaxation(
-            model,
-            relax_positions=False,
+        settings = RelaxSettings(
             relax_cell=False,
+            stability=False,
             magmoms="joint" if magmoms == "relaxed" else "fixed",
             magforce_tol=magforce_tol,
             max_steps=max_steps,
             collinear=collinear,
             fix_magnitude=fix_magnitude,
+        )
+        self.relaxation = Relaxation(
+            model,
+            settings,
+            relax_positions=False,
             device=device,
             dtype=dtype,
             max_batch_atoms=max_batch_atoms,
@@ -121,20 +127,22 @@ class SinglePoint:
             groups: Structures of each group, as for `run`.
             on_finished: Called with the number and the results of a group as soon as all of it is there.
         """
-        places = [(g, k) for g, group in enumerate(groups) for k in range(len(group))]
-        points: list[list[PointResult | None]] = [[None] * len(group) for group in groups]
-        left = [len(group) for group in groups]
+        run_groups(self, groups, on_finished)
 
-        def store(index: int, point: PointResult) -> None:
-            group, k = places[index]
-            points[group][k] = point
-            left[group] -= 1
-            if not left[group]:
-                on_finished(group, points[group])
-                points[group] = []
 
-        if places:
-            self.run([structure for group in groups for structure in group], on_finished=store)
+def point_settings(settings: Any) -> RelaxSettings:
+    """How the points of a property relax: the cell stays, moments follow or stay, nothing is said of saddle points.
+
+    Args:
+        settings: Of the property, with `magmoms` "relaxed" or "fixed", tolerances and constraints.
+    """
+    names = ("force_tol", "magforce_tol", "max_steps", "collinear", "fix_magnitude")
+    return RelaxSettings(
+        relax_cell=False,
+        stability=False,
+        magmoms="joint" if settings.magmoms == "relaxed" else "fixed",
+        **{name: getattr(settings, name) for name in names if hasattr(settings, name)},
+    )
 
 
 def check_point_mode(magmoms: str) -> None:

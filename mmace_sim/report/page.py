@@ -15,7 +15,7 @@ from typing import Any
 from ase.formula import Formula
 from ase.geometry import cell_to_cellpar
 
-from mmace_sim.engine.output import GOOD
+from mmace_sim.engine.declaration import GOOD
 from mmace_sim.errors import OutputError
 from mmace_sim.files import write_text
 from mmace_sim.report.evaluation import render_evaluation

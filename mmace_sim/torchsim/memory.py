@@ -58,7 +58,7 @@ def estimate_max_memory_scaler(model: MagneticMaceModel) -> float:
     edges = CUDA_SHARE * free / per_edge
     if model.device.type != "cuda":
         edges = min(CPU_EDGES, 0.5 * free / per_edge)
-    return edges / _sphere(model)
+    return edges / sphere(model)
 
 
 def check_memory(state: SimState, model: MagneticMaceModel) -> None:
@@ -74,7 +74,7 @@ def check_memory(state: SimState, model: MagneticMaceModel) -> None:
     config = getattr(model.model, "config", None)
     if config is None:
         return
-    edges = memory_scaler(state) * _sphere(model)
+    edges = memory_scaler(state) * sphere(model)
     needed, free = (
         MEASURED_SHARE * edges * bytes_per_edge(config, model.dtype),
         available_memory(model.device),
@@ -120,8 +120,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
-def _sphere(model: MagneticMaceModel) -> float:
-    """Volume within the cutoff, in nm³."""
+def sphere(model: MagneticMaceModel) -> float:
+    """Volume within the cutoff, in nm³.
+
+    Args:
+        model: Model with a cutoff.
+    """
     return 4.0 / 3.0 * math.pi * (model.model.r_max / 10.0) ** 3
 
 

@@ -148,9 +148,9 @@ class BainPath:
             "magforce_tol": magforce_tol,
             "max_steps": max_steps,
         } | settings
-        self.relaxation = Relaxation(model, relax_cell=False, **alike)
+        self.relaxation = Relaxation(model, stability=False, relax_cell=False, **alike)
         self.refinement = Relaxation(
-            self.relaxation.bare_model, relax_cell=True, stress_tol=REFINED_STRESS_GPA, **alike
+            self.relaxation.bare_model, stability=False, stress_tol=REFINED_STRESS_GPA, **alike
         )
 
     def run(

@@ -152,14 +152,17 @@ class ElasticTensorCalculation:
         self.symmetry, self.symprec = symmetry, symprec
         tolerances = {"fmax": fmax, "magforce_tol": magforce_tol, "max_steps": max_steps} | settings
         self.reference = (
-            Relaxation(model, magmoms="joint", stress_tol=stress_tol, **tolerances)
+            Relaxation(model, stability=False, magmoms="joint", stress_tol=stress_tol, **tolerances)
             if relax
-            else Relaxation(model, magmoms="fixed", relax_cell=False, relax_positions=False, **settings)
+            else Relaxation(
+                model, stability=False, magmoms="fixed", relax_cell=False, relax_positions=False, **settings
+            )
         )
         model = self.reference.bare_model
         self.strained = {
             mode: Relaxation(
                 model,
+                stability=False,
                 relax_positions=relax_positions,
                 relax_cell=False,
                 magmoms="joint" if mode == "relaxed" else "fixed",

@@ -1,5 +1,13 @@
 """Energy against volume of many structures and magnetic states in one batch."""
 
-from mmace_sim.properties.eos.equation_of_state import EosCurve, EosResult, EquationOfState
+from mmace_sim.base.lazy import lazy_names
 
-__all__ = ["EosCurve", "EosResult", "EquationOfState"]
+_WHERE = {
+    "EOS": ".declaration",
+    "EosSettings": ".declaration",
+    "EquationOfState": ".equation_of_state",
+    "EosCurve": ".equation_of_state",
+    "EosResult": ".equation_of_state",
+}
+__all__ = list(_WHERE)
+__getattr__, __dir__ = lazy_names(__name__, _WHERE)

@@ -6,24 +6,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from jaxtyping import Float
 
-from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.engine.batching import Outcomes, run_groups
+from mmace_sim.engine.outcomes import StructureResult
+from mmace_sim.errors import StructureError
 from mmace_sim.properties.eos.analysis import Crossing, MomentJump, branches, crossings, moment_jumps
 from mmace_sim.properties.eos.birch_murnaghan import BirchMurnaghanFit, EosStatus, fit_birch_murnaghan
+from mmace_sim.properties.eos.declaration import EosSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, as_atoms
 from mmace_sim.properties.singlepoint import (
     PointResult,
-    check_point_mode,
     converged,
     energies_and_moments,
     first_problem,
     point_result,
+    point_settings,
     pressures_gpa,
 )
 from mmace_sim.structures.magnetic_order import classify_order
-from mmace_sim.structures.magnetic_states import check_state, magnetic_state
+from mmace_sim.structures.magnetic_states import magnetic_state
 from mmace_sim.structures.moment_range import largest_moments, shorten_moments
 
 MESSAGES: dict[EosStatus, str] = {
@@ -119,84 +123,71 @@ class EquationOfState:
 
     Args:
         model: Model, its name or path, or any TorchSim model that gives magforces.
-        states: Magnetic states, see `mmace_sim.structures.magnetic_states.STATES`.
-        magmoms: "relaxed" lets the moments follow the volume, "fixed" keeps them.
-        relax_positions: Whether atoms relax within the cell at each volume.
-        volume_range: Smallest and largest volume, relative to that of the structure.
-        n_volumes: Number of volumes.
-        fmax: Largest force at convergence if atoms relax, in eV/Å.
-        magforce_tol: Largest magforce of relaxed moments, in eV/μB.
-        max_steps: Largest number of steps of a point.
-        **settings: `collinear`, `fix_magnitude`, `device`, `dtype`, `max_batch_atoms` of
-            :class:`~mmace_sim.properties.relax.relaxation.Relaxation`.
+        settings: All settings; or give them one by one.
+        device: Where to run.
+        dtype: Floating-point type.
+        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+        **keywords: Fields of :class:`~mmace_sim.properties.eos.declaration.EosSettings`.
 
     Raises:
-        ConfigError: If a state does not exist.
-        UnsupportedOptionError: If another setting is impossible.
+        ConfigError: If a state does not exist, or another setting is impossible.
     """
 
     def __init__(
         self,
         model: ModelLike = "default",
+        settings: EosSettings | None = None,
         *,
-        states: Sequence[str] = ("file",),
-        magmoms: str = "relaxed",
-        relax_positions: bool = False,
-        volume_range: tuple[float, float] = (0.88, 1.12),
-        n_volumes: int = 13,
-        fmax: float = 0.005,
-        magforce_tol: float = 1e-4,
-        max_steps: int = 500,
-        **settings: Any,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        max_batch_atoms: int | None = None,
+        **keywords: Any,
     ) -> None:
-        check_point_mode(magmoms)
-        if not 0 < volume_range[0] < volume_range[1] or n_volumes < 2:
-            raise UnsupportedOptionError(
-                f"volume_range = {volume_range} with n_volumes = {n_volumes}, expected two positive numbers in "
-                "ascending order and at least two volumes (five for an equation of state)."
-            )
-        self.states = [check_state(name) for name in dict.fromkeys(states)]
-        self.factors = np.linspace(*volume_range, n_volumes)
+        self.settings = settings or EosSettings.of(keywords, "EquationOfState")
         self.relaxation = Relaxation(
             model,
-            relax_positions=relax_positions,
-            relax_cell=False,
-            magmoms="joint" if magmoms == "relaxed" else "fixed",
-            fmax=fmax,
-            magforce_tol=magforce_tol,
-            max_steps=max_steps,
-            **settings,
+            point_settings(self.settings),
+            relax_positions=self.settings.relax_positions,
+            device=device,
+            dtype=dtype,
+            max_batch_atoms=max_batch_atoms,
         )
 
     def run(
         self,
         structures: Any,
         *,
-        on_finished: Callable[[int, int], None] | None = None,
+        on_finished: Callable[[int, EosResult], None] | None = None,
+        on_point: Callable[[int], None] | None = None,
     ) -> list[EosResult]:
         """Compute the curves; a structure or state that fails does not stop the others.
 
         Args:
             structures: Crystals, with moments if the state "file" is asked for.
-            on_finished: Called after each point with the number of finished points and of all.
+            on_finished: Called with the index and the result of each structure as soon as it is finished.
+            on_point: Called with 1 after each point.
 
         Returns:
             One result for each structure, in the same order.
         """
-        curves = [[self._start(atoms, name) for name in self.states] for atoms in as_atoms(structures)]
-        images = [point.atoms for row in curves for curve in row for point in curve.points]
-        n_finished = itertools.count(1)
+        images = as_atoms(structures)
+        curves = [[self._start(atoms, name) for name in self.settings.states] for atoms in images]
+        points = [[point.atoms for curve in row for point in curve.points] for row in curves]
+        finish = Outcomes(len(images), on_finished)
 
-        def finish(_index: int, _result: Any) -> None:
-            if on_finished is not None:
-                on_finished(next(n_finished), len(images))
+        def analyse(index: int, results: list[StructureResult]) -> None:
+            rest = iter(map(point_result, results))
+            for curve in curves[index]:
+                if curve.points:
+                    _finish_curve(curve, list(itertools.islice(rest, len(curve.points))))
+            finish(index, EosResult(images[index], curves[index], _all_crossings(curves[index])))
 
-        points = iter(map(point_result, self.relaxation.run(images, on_finished=finish)))
-        for curve in (curve for row in curves for curve in row if curve.points):
-            _finish_curve(curve, list(itertools.islice(points, len(curve.points))))
-        return [
-            EosResult(atoms, row, _all_crossings(row)) for atoms, row in zip(structures, curves, strict=True)
-        ]
+        run_groups(self.relaxation, points, analyse, on_point)
+        return finish.in_order()
+
+    @property
+    def _factors(self) -> Float[np.ndarray, " n_volumes"]:
+        return np.linspace(self.settings.volume_min, self.settings.volume_max, self.settings.n_volumes)
 
     def _start(self, atoms: Atoms, name: str) -> EosCurve:
         """A curve whose points are still to be computed, or one that failed."""
@@ -211,11 +202,11 @@ class EquationOfState:
         except StructureError as error:
             return EosCurve(name, EosStatus.FAILED, str(error))
         points = []
-        for factor in self.factors:
+        for factor in self._factors:
             image = state.copy()
             image.set_cell(state.cell.array * factor ** (1 / 3), scale_atoms=True)
             points.append(PointResult(image, np.nan, None, None, None, None, Status.FAILED))
-        volumes = self.factors * state.cell.volume / len(state)
+        volumes = self._factors * state.cell.volume / len(state)
         return EosCurve(name, EosStatus.FAILED, note=note, volumes=volumes, points=points)
 
 

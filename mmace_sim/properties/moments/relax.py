@@ -1,5 +1,6 @@
 """Relaxation of moments alone, by FIRE or L-BFGS, with masks, a field, and a record of every step."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,7 @@ class MomentRelaxation(Relaxation):
     ) -> None:
         if solver not in SOLVERS:
             raise UnsupportedOptionError(f"solver = {solver!r}, expected {' or '.join(SOLVERS)}.")
-        super().__init__(model, relax_positions=False, relax_cell=False, **settings)
+        super().__init__(model, relax_positions=False, **{"relax_cell": False, "stability": False} | settings)
         self.solver, self.field = solver, field
         self.has_field = bool(np.any(np.asarray(field, dtype=float) != 0.0))
         if self.has_field:
@@ -74,7 +75,7 @@ class MomentRelaxation(Relaxation):
             field=self.field,
             solver="fire",
             stability=True,
-            magforce_tol=float("inf"),
+            magforce_tol=sys.float_info.max,
             max_steps=0,
             collinear=self.freedom.collinear,
             fix_magnitude=self.freedom.fix_magnitude,

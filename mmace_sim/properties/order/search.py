@@ -201,6 +201,7 @@ class OrderSearch:
         }
         self.relaxation = Relaxation(
             model,
+            stability=False,
             relax_positions=relax_positions,
             relax_cell=relax_cell,
             fmax=fmax,

@@ -144,7 +144,7 @@ class Phonons:
         model = self.frozen.relaxation.bare_model  # loaded once
         self.adiabatic = SinglePoint(model, magmoms="relaxed", **shared) if magmoms == "relaxed" else None
         if relax:
-            self.crystals = Relaxation(model, fmax=fmax, stress_tol=stress_tol, **shared)
+            self.crystals = Relaxation(model, stability=False, fmax=fmax, stress_tol=stress_tol, **shared)
         else:
             self.crystals = (self.adiabatic or self.frozen).relaxation
         self.at_rest = None if relax else (10 * fmax, 10 * stress_tol)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import units
 
-from mmace_sim.engine.output import UNITS, entry_head, finite_or_none, summary_entry
+from mmace_sim.engine.output import entry_head, finite_or_none
 from mmace_sim.files import cannot_write, replacing
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.properties.phonons.bands import IMAGINARY_TOL
 from mmace_sim.properties.phonons.force_constants import PhononResult
+from mmace_sim.properties.relax.declaration import RELAX
+from mmace_sim.properties.relax.output import summary_entry
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ _J_PER_K_MOL: float = units.J / units.mol / BOLTZMANN_EV_PER_K
 
 ROOM_TEMPERATURE: float = 300.0
 
-PHONON_UNITS: dict[str, str] = UNITS | {
+PHONON_UNITS: dict[str, str] = RELAX.units | {
     "min_frequency": "THz, imaginary ones negative",
     "max_frequency": "THz",
     "frequencies": "THz, by special point",

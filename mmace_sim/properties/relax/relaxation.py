@@ -23,9 +23,10 @@ from mmace_sim.engine.outcomes import (
     StructureResult,
     status_of,
 )
-from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.cells import free_strains, has_volume, parse_cell_mask
+from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.runaway import EnergyFloor
 from mmace_sim.properties.relax.verdict import (
     NOT_CONVERGED,
@@ -50,7 +51,6 @@ from mmace_sim.units import EV_PER_A3_IN_GPA
 ModelLike = nn.Module | str | Path
 """An energy model, any TorchSim model that gives magforces, or the name or path of a model file."""
 
-MOMENT_MODES: tuple[str, ...] = ("joint", "adiabatic", "fixed")
 MAX_PUSHES: int = 3
 """So often a structure is pushed off saddle points."""
 
@@ -71,74 +71,56 @@ class Relaxation:
 
     Args:
         model: Model, its name or path, or any TorchSim model that gives magforces.
+        settings: All settings; or give them one by one. `stability` looks for the lowest curvature with respect to the
+            moments, which tells a saddle point from a minimum; soft moments are relaxed on until they are right to
+            `MOMENT_ERROR`. `perturb` implies it.
         relax_positions: Whether atoms may move. With positions and cell fixed, moments alone relax.
-        relax_cell: Whether the cell may change (that of a crystal; what ends in vacuum keeps it).
-        cell_mask: Components of the strain that may change, also of a slab, see
-            `mmace_sim.graph.cells.parse_cell_mask`.
-        magmoms: "joint" relaxes moments together with the atoms, "adiabatic" fully at every step, "fixed" not at all.
-        fmax: Largest force at convergence, in eV/Å.
-        stress_tol: Largest component of the stress at convergence, in GPa.
-        magforce_tol: Largest magforce at convergence, in eV/μB.
-        max_steps: Largest number of steps.
-        collinear: Moments keep their axis.
-        fix_magnitude: Moments keep their length.
-        stability: Look for the lowest curvature with respect to the moments, which tells a saddle point from a minimum;
-            soft moments are relaxed on until they are right to `MOMENT_ERROR`.
-        perturb: Push the moments off a saddle point and relax on; implies `stability`.
         device: Where to run.
         dtype: Floating-point type.
         max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+        **keywords: Fields of :class:`~mmace_sim.properties.relax.declaration.RelaxSettings`.
 
     Raises:
-        UnsupportedOptionError: If a tolerance is not positive, or the mode or the mask is unknown.
+        ConfigError: If a setting is unknown or impossible.
     """
 
     def __init__(
         self,
         model: ModelLike = "default",
+        settings: RelaxSettings | None = None,
         *,
         relax_positions: bool = True,
-        relax_cell: bool = True,
-        cell_mask: str | Sequence[str | int] | None = None,
-        magmoms: str = "joint",
-        fmax: float = 0.01,
-        stress_tol: float = 0.05,
-        magforce_tol: float = 3e-4,
-        max_steps: int = 500,
-        collinear: bool = False,
-        fix_magnitude: bool = False,
-        stability: bool = False,
-        perturb: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         max_batch_atoms: int | None = None,
+        **keywords: Any,
     ) -> None:
-        if magmoms not in MOMENT_MODES:
-            raise UnsupportedOptionError(f"magmoms = {magmoms!r}, expected 'joint', 'adiabatic' or 'fixed'.")
-        for name, value in (("fmax", fmax), ("stress_tol", stress_tol), ("magforce_tol", magforce_tol)):
-            if not value > 0:
-                raise UnsupportedOptionError(f"{name} = {value}, expected a positive number.")
+        self.settings = settings = settings or RelaxSettings.of(keywords, "Relaxation")
         if not isinstance(model, ts.models.interface.ModelInterface):
             model = MagneticMaceModel(model, device=device, dtype=dtype)
         self.bare_model = model
         self.model = (
-            AdiabaticModel(model, magforce_tol=magforce_tol, collinear=collinear, fix_magnitude=fix_magnitude)
-            if magmoms == "adiabatic"
+            AdiabaticModel(
+                model,
+                magforce_tol=settings.magforce_tol,
+                collinear=settings.collinear,
+                fix_magnitude=settings.fix_magnitude,
+            )
+            if settings.magmoms == "adiabatic"
             else model
         )
         self.freedom = DegreesOfFreedom(
             relax_positions=relax_positions,
-            relax_cell=relax_cell,
-            relax_moments=magmoms == "joint",
-            collinear=collinear,
-            fix_magnitude=fix_magnitude,
+            relax_cell=settings.relax_cell,
+            relax_moments=settings.magmoms == "joint",
+            collinear=settings.collinear,
+            fix_magnitude=settings.fix_magnitude,
         )
-        self.cell_mask = parse_cell_mask(cell_mask)
-        self.moments_move = magmoms != "fixed"
-        self.stability, self.max_pushes = stability or perturb, MAX_PUSHES if perturb else 0
+        self.cell_mask = parse_cell_mask(settings.cell_mask)
+        self.moments_move = settings.magmoms != "fixed"
+        self.stability = settings.stability or settings.perturb
+        self.max_pushes = MAX_PUSHES if settings.perturb else 0
         self.floor = EnergyFloor.of(model)
-        self.fmax, self.stress_tol, self.magforce_tol = fmax, stress_tol, magforce_tol
-        self.max_steps = max_steps
         self.max_batch_atoms = max_batch_atoms
 
     def run(
@@ -293,14 +275,22 @@ class Relaxation:
     def _plan(self, state: MagneticOptimState) -> "Plan":
         """Which systems are at rest, which of them are looked at, pushed or relaxed on, and which are done."""
         force, stress, magforce = self._largest(state)
-        at_rest = (force <= self.fmax) & (stress <= self.stress_tol) & (magforce <= self.magforce_tol)
+        at_rest = (
+            (force <= self.settings.force_tol)
+            & (stress <= self.settings.stress_tol)
+            & (magforce <= self.settings.magforce_tol)
+        )
         no = torch.zeros_like(at_rest)
         if not (self.stability and self.moments_move and bool(at_rest.any())):
             return Plan(no, no, at_rest, no)
-        known, found, may_move = is_known(state), lowest_curvature(state), state.n_steps < self.max_steps
+        known, found, may_move = (
+            is_known(state),
+            lowest_curvature(state),
+            state.n_steps < self.settings.max_steps,
+        )
         saddle = known & found.is_downward
         pushed = at_rest & saddle & may_move & (state.n_pushes < self.max_pushes)
-        goal = (MOMENT_ERROR * found.lowest).clamp(min=_SOFTEST * self.magforce_tol)
+        goal = (MOMENT_ERROR * found.lowest).clamp(min=_SOFTEST * self.settings.magforce_tol)
         soft = at_rest & known & ~saddle & may_move & (magforce > goal)
         return Plan(at_rest & ~known, pushed, at_rest & known & ~pushed & ~soft, saddle)
 
@@ -309,7 +299,7 @@ class Relaxation:
         finite = torch.isfinite(state.energy + sum(self._largest(state)))
         gone = self.floor.passed(state)
         plan = self._plan(state)
-        late = (state.n_steps >= self.max_steps) & ~plan.probed
+        late = (state.n_steps >= self.settings.max_steps) & ~plan.probed
         rows = zip(
             finite.tolist(), gone, plan.done.tolist(), plan.saddle.tolist(), late.tolist(), strict=True
         )

@@ -29,13 +29,12 @@ def relax(
         on_finished: Called with the index and the result of each structure as soon as it is finished.
         on_step: Called after every step.
         checkpoint: Keeps what is under way, so that a killed run can go on with it; for one model.
-        **settings: Settings of :class:`Relaxation` (`relax_cell`, `magmoms`, `fmax`, `stress_tol`, …); `stability` is
-            on.
+        **settings: Fields of :class:`~mmace_sim.properties.relax.declaration.RelaxSettings` (`relax_cell`, `magmoms`,
+            `force_tol`, `stress_tol`, …), and `device`, `dtype` and `max_batch_atoms` of :class:`Relaxation`.
 
     Returns:
         One :class:`StructureResult` for each structure, in the same order. Look at its `status`.
     """
-    settings = {"stability": True} | settings
     if model != AUTO:
         return Relaxation(model, **settings).run(
             structures, on_finished=on_finished, on_step=on_step, checkpoint=checkpoint

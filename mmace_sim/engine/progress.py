@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mmace_sim.base.signals import exit_code, told
+from mmace_sim.base.signals import told
 from mmace_sim.files import begin_all
 
 INTERVAL_VARIABLE = "MMACE_SIM_PROGRESS_SECONDS"
@@ -129,7 +128,7 @@ def progress(what: str, total: int | None, unit: str, *, quiet: bool) -> Iterato
 
 @contextmanager
 def says_what_is_finished(describe: Callable[[], str]) -> Iterator[None]:
-    """End a run that a signal stops with a message, in the log and on stderr, and the code of the signal.
+    """Say in the log what is finished if a signal stops a run, and in the exception for who tells the user.
 
     Args:
         describe: What is finished and how to go on.
@@ -138,7 +137,7 @@ def says_what_is_finished(describe: Callable[[], str]) -> Iterator[None]:
         Nothing.
 
     Raises:
-        typer.Exit: If a signal has come.
+        KeyboardInterrupt: If a signal has come; its `told` is what was said.
     """
     try:
         yield
@@ -147,8 +146,8 @@ def says_what_is_finished(describe: Callable[[], str]) -> Iterator[None]:
             [told(interrupt), *(f"{note}." for note in getattr(interrupt, "__notes__", ())), describe()]
         )
         _log.warning("%s", text)
-        typer.echo(text, err=True)
-        raise typer.Exit(exit_code(interrupt)) from interrupt
+        interrupt.told = text  # type: ignore[attr-defined]
+        raise
 
 
 def _interval() -> float:

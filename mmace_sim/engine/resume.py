@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from mmace_sim.cli.config import NOT_PHYSICS, dump_config
-from mmace_sim.cli.inputs import run_inputs
-from mmace_sim.cli.run_dir import finished_records, log_start, log_to, open_folder
+from mmace_sim.base.settings import dump_settings
+from mmace_sim.engine.folder import finished_records, log_start, log_to, open_folder
+from mmace_sim.engine.inputs import run_inputs
 from mmace_sim.engine.journal import FILE_NAME, Journal, fingerprint, weights_hash
 from mmace_sim.engine.output import versions
+from mmace_sim.engine.settings import NOT_PHYSICS
 from mmace_sim.files import Manifest, write_text
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 
@@ -37,7 +38,7 @@ def open_resumable(
     header = _header(run, may_differ)
     run.identity = hashlib.sha256(json.dumps(header["config"], sort_keys=True).encode()).hexdigest()
     folder = open_folder(
-        run.folder, run.command, resume=resume, force=force, inputs=run_inputs(run.config, run.items)
+        run.folder, run.command, resume=resume, force=force, inputs=run_inputs(run.settings, run.items)
     )
     with folder as (manifest, resumed), ExitStack() as closing:
         run.records = finished_records(run.folder, header) if resumed else {}
@@ -47,10 +48,10 @@ def open_resumable(
             run.journal = closing.enter_context(Journal(run.folder / FILE_NAME))
             if not (run.records or (resumed and (run.folder / FILE_NAME).stat().st_size)):
                 run.journal.append(header)
-            write_text(run.folder / "config.yaml", dump_config(run.config))
+            write_text(run.folder / "config.yaml", dump_settings(run.settings))
 
         manifest.on_begin(begin)
-        log_start(run.command, run.config, run.items, run.skipped)
+        log_start(run.command, run.settings, run.items, run.skipped)
         yield manifest
 
 
@@ -66,7 +67,7 @@ def item_key(item: LoadedStructure | FailedStructure) -> str:
 def _header(run: Any, may_differ: frozenset[str]) -> dict[str, Any]:
     """First line of the journal: what a resumed run must agree with."""
     config = {
-        key: value for key, value in run.config.model_dump(mode="json").items() if key not in may_differ
+        key: value for key, value in run.settings.model_dump(mode="json").items() if key not in may_differ
     }
     config["weights of the model"] = {name: weights_hash(model) for name, model in run.models.items()}
     inputs = {

@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from mmace_sim.cli.config import ModelRunConfig
+from mmace_sim.base.text import say
 from mmace_sim.engine.journal import FILE_NAME, read_journal
 from mmace_sim.engine.output import versions
+from mmace_sim.engine.settings import ModelRunSettings
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, append
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
@@ -84,7 +83,7 @@ def open_folder(
             yield manifest, bool(earlier and resume)
     finally:
         for note in manifest.notes:
-            typer.echo(note, err=True)
+            say(note)
         if not (existed or manifest.begun):
             with suppress(OSError):
                 folder.rmdir()
@@ -200,7 +199,7 @@ def _plan_removal(folder: Path, manifest: Manifest, command: str, *, can_resume:
         )
     manifest.plan_removal()
     for name in manifest.kept:
-        typer.echo(f"{folder / name}: changed since the earlier run wrote it, and is kept.", err=True)
+        say(f"{folder / name}: changed since the earlier run wrote it, and is kept.")
 
 
 def _no_run(folder: Path) -> OutputError:
@@ -338,7 +337,7 @@ def log_to(path: Path) -> Iterator[None]:
 
 def log_start(
     command: str,
-    config: ModelRunConfig,
+    config: ModelRunSettings,
     items: Sequence[LoadedStructure | FailedStructure],
     skipped: Sequence[FailedStructure] = (),
 ) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
 from ase.data import chemical_symbols
 from pydantic import BaseModel
 
-from mmace_sim.cli.config import ModelRunConfig, RunConfig
-from mmace_sim.cli.options import pick_device
+from mmace_sim.base.text import say
+from mmace_sim.engine.machine import pick_device
+from mmace_sim.engine.settings import ModelRunSettings, RunSettings
 from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.cells import free_strains, parse_cell_mask
@@ -25,7 +25,7 @@ AUTO_GET: str = "MMACE_SIM_AUTO_GET"
 """Environment variable that allows to fetch missing models, as `--yes` does."""
 
 
-def load_run_model(config: ModelRunConfig, name: str | None = None) -> Any:
+def load_run_model(config: ModelRunSettings, name: str | None = None) -> Any:
     """The model on its device, after checking that it can do what is asked for.
 
     Args:
@@ -46,7 +46,7 @@ def load_run_model(config: ModelRunConfig, name: str | None = None) -> Any:
     name = name or config.model
     device = pick_device(config.device, config.threads)
     model = load_model(name, device=device, dtype=getattr(torch, config.dtype))
-    if isinstance(config, RunConfig) and config.spin_orbit and not model.spin_orbit:
+    if isinstance(config, RunSettings) and config.spin_orbit and not model.spin_orbit:
         raise UnsupportedOptionError(
             f"--spin-orbit: model {name!r} has no spin–orbit term. Choose another model "
             "(`mmace-sim models` shows which have one), or leave the option out."
@@ -55,7 +55,7 @@ def load_run_model(config: ModelRunConfig, name: str | None = None) -> Any:
 
 
 def prepare_run(
-    config: RunConfig,
+    config: RunSettings,
     *,
     build: Callable[[Any], list[LoadedStructure]] | None = None,
     admit: Callable[[Any], object] = lambda _: None,
@@ -66,7 +66,7 @@ def prepare_run(
 
     Args:
         config: The merged configuration.
-        build: Makes the structures from the model, for a command that needs no files.
+        build: Makes the structures from the model, where no files are named.
         admit: Raises `UnsupportedOptionError` for a model that the command cannot use.
         skipped: Files of folders that hold no structure are added to it.
         model: What to `build` from in place of a model of the energy.
@@ -80,7 +80,7 @@ def prepare_run(
         ModelFileError: If a model cannot be loaded.
         UnsupportedOptionError: If the models or the machine lack what an option asks for.
     """
-    items = read_items(config, skipped) if build is None else []
+    items = read_items(config, skipped) if config.paths or build is None else []
     names = name_models(items, config)
     if model is None:
         models = {name: load_run_model(config, name) for name in names or [first_model(config)]}
@@ -88,7 +88,7 @@ def prepare_run(
         models = {"given": model}
     for loaded in models.values():
         admit(loaded)
-    if build is not None:
+    if build is not None and not config.paths:
         name, model = next(iter(models.items()))
         items = build(model)
         for item in items:
@@ -110,7 +110,7 @@ def described(name: str, model: Any) -> dict[str, Any]:
     return {"name": name, "elements": list(model.elements)} | metadata
 
 
-def first_model(config: ModelRunConfig) -> str:
+def first_model(config: ModelRunSettings) -> str:
     """The model of a run that has no structure to choose one for.
 
     Args:
@@ -120,7 +120,7 @@ def first_model(config: ModelRunConfig) -> str:
 
 
 def read_items(
-    config: RunConfig, skipped: list[FailedStructure] | None = None
+    config: RunSettings, skipped: list[FailedStructure] | None = None
 ) -> list[LoadedStructure | FailedStructure]:
     """Read every structure.
 
@@ -148,7 +148,7 @@ def read_items(
     return items
 
 
-def name_models(items: list[LoadedStructure | FailedStructure], config: RunConfig) -> list[str]:
+def name_models(items: list[LoadedStructure | FailedStructure], config: RunSettings) -> list[str]:
     """Give each structure the name of its model; those that no model knows become failures, in place.
 
     Args:
@@ -174,7 +174,7 @@ def name_models(items: list[LoadedStructure | FailedStructure], config: RunConfi
     return list(groups)
 
 
-def fetch_missing(compositions: set[frozenset[int]], config: RunConfig) -> None:
+def fetch_missing(compositions: set[frozenset[int]], config: RunSettings) -> None:
     """Fetch the models of the catalogue that structures need and that are not installed, if that was allowed.
 
     Args:
@@ -191,7 +191,7 @@ def fetch_missing(compositions: set[frozenset[int]], config: RunConfig) -> None:
             if name is not None:
                 from mmace_sim.interop.install import get_model
 
-                typer.echo(f"Fetching {fetch_command(name)} for {_symbols(numbers)}.", err=True)
+                say(f"Fetching {fetch_command(name)} for {_symbols(numbers)}.")
                 get_model(name)
 
 
@@ -210,7 +210,7 @@ def _symbols(numbers: frozenset[int]) -> str:
 
 
 def _prepare(
-    item: LoadedStructure, config: RunConfig, models: dict[str, Any]
+    item: LoadedStructure, config: RunSettings, models: dict[str, Any]
 ) -> LoadedStructure | FailedStructure:
     try:
         model = models[item.model]

@@ -1,0 +1,146 @@
+"""Commands of the command line, made from what properties declare."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from mmace_sim.base.settings import Setting, Settings, load_settings
+from mmace_sim.cli import options as opt
+from mmace_sim.engine.declaration import Property
+
+_FIRST = ("paths", "output", "model", "fetch_models")
+"""Settings that stand before the switches of the run."""
+
+_SWITCHES: dict[str, Any] = {
+    "config": (opt.Config, None),
+    "resume": (opt.Resume, False),
+    "force": (opt.Force, False),
+    "dry_run": (opt.DryRun, False),
+    "quiet": (opt.Quiet, False),
+    "as_json": (opt.AsJson, False),
+}
+
+
+def property_command(declared: Property) -> Callable[..., None]:
+    """The function that typer makes a command of.
+
+    Args:
+        declared: The property.
+    """
+
+    def run(**values: Any) -> None:
+        config = values.pop("config")
+        switches = {name: values.pop(name) for name in _SWITCHES if name in values}
+        settings = load_command_settings(declared.settings, config, values, needs_paths=declared.needs_paths)
+        from mmace_sim.cli.property_run import run_command
+
+        raise typer.Exit(run_command(declared, settings, **switches))
+
+    return as_command(run, declared.name, declared.help, declared.settings, _SWITCHES)
+
+
+def as_command(
+    run: Callable[..., None], name: str, text: str, kind: type[Settings], switches: dict[str, Any]
+) -> Callable[..., None]:
+    """Give a function the signature that typer reads.
+
+    Args:
+        run: Takes all values by name.
+        name: Of the command.
+        text: Its help.
+        kind: Class of its settings.
+        switches: Annotations and defaults of what is no setting.
+
+    Returns:
+        The same function.
+    """
+    declared = {setting.name: setting for setting in kind.declared() if setting.flag is not None}
+    first = [declared.pop(key) for key in _FIRST if key in declared]
+    parameters = [
+        *map(_parameter, first),
+        *(_keyword(key, default, annotation) for key, (annotation, default) in switches.items()),
+        *map(_parameter, declared.values()),
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    run.__name__, run.__doc__ = name.replace("-", "_"), text
+    return run
+
+
+def load_command_settings[S: Settings](
+    kind: type[S], config: Path | None, values: dict[str, Any], *, needs_paths: bool
+) -> S:
+    """Settings from a YAML file and flags.
+
+    Args:
+        kind: Class of the settings.
+        config: YAML file, or None.
+        values: What the command line gave; None, and an empty list, is nothing.
+        needs_paths: Whether structures must be named.
+
+    Raises:
+        ConfigError: If the file cannot be read, holds unknown keys or impossible values.
+        typer.BadParameter: If no structures are named.
+    """
+    given = {key: value for key, value in values.items() if value not in (None, [])}
+    settings = load_settings(kind, config, given)
+    if needs_paths and not settings.paths:  # type: ignore[attr-defined]
+        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    settings.check_given(frozenset(given))
+    return settings
+
+
+def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation
+    )
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    """A setting as a parameter that is None where it was not given."""
+    flag = setting.flag
+    assert flag is not None
+    kind, metavar = _typer_type(setting)
+    if flag.argument:
+        about = typer.Argument(metavar=flag.metavar, help=setting.text, show_default=False)
+        return _keyword(setting.name, None, Annotated[list[str] | None, about])
+    names = flag.names or _default_names(setting)
+    about = typer.Option(
+        *names,
+        metavar=flag.metavar or metavar,
+        help=setting.text,
+        show_default=_shown(setting, names) or False,
+        rich_help_panel=flag.panel,
+    )
+    return _keyword(setting.name, None, Annotated[kind | None, about])
+
+
+def _default_names(setting: Setting) -> tuple[str, ...]:
+    dashed = setting.name.replace("_", "-")
+    return (f"--{dashed}/--no-{dashed}",) if setting.annotation is bool else (f"--{dashed}",)
+
+
+def _shown(setting: Setting, names: tuple[str, ...]) -> str:
+    if setting.annotation is not bool or (setting.flag and setting.flag.shown):
+        return setting.shown
+    yes, _, no = names[0].partition("/")
+    return (yes if setting.default else no) if no else ""
+
+
+def _typer_type(setting: Setting) -> tuple[Any, str | None]:
+    """Type for typer, which only tells numbers from texts, and what stands for the value."""
+    flag, parts = setting.flag, [a for a in (get_args(setting.annotation) or (setting.annotation,)) if a]
+    if flag is not None and flag.repeated:
+        return list[str], None
+    if setting.annotation is bool:
+        return bool, None
+    plain = [part for part in parts if part is not type(None)]
+    if plain in ([int], [float]):
+        return plain[0], None
+    words = [part for part in plain if isinstance(part, str)]
+    if words and len(words) == len(plain):
+        return str, "|".join(words)
+    return str, "LIST" if setting.takes_list else None

@@ -1,0 +1,182 @@
+"""How a property is computed for the structures of a run, and what becomes of each result."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from ase import Atoms
+
+from mmace_sim.engine.declaration import GOOD, Column, Property
+from mmace_sim.engine.output import entry_head
+from mmace_sim.engine.settings import RunSettings
+from mmace_sim.io.collection import FailedStructure, LoadedStructure
+
+
+class Part(Protocol):
+    """The structures of a run that one model computes."""
+
+    model: Any
+    folder: Path
+    identity: str
+
+    @property
+    def pending(self) -> list[LoadedStructure]:
+        """Structures that are not finished."""
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Folder of each structure, by its name."""
+
+
+class Computation[S: RunSettings, R]:
+    """How a property is computed and what becomes of its results.
+
+    Args:
+        declared: The property.
+        settings: Its settings.
+
+    Attributes:
+        verb: What is shown while it is computed.
+        counted: What is counted meanwhile.
+        result: Class of the results, if `write` needs them: they are kept beside the entries then.
+    """
+
+    verb: ClassVar[str] = "Computing"
+    counted: ClassVar[str] = "structures"
+    result: ClassVar[type | None] = None
+
+    def __init__(self, declared: Property, settings: S) -> None:
+        self.declared, self.settings = declared, settings
+
+    def admit(self, model: Any) -> None:
+        """Refuse a model that cannot be used.
+
+        Args:
+            model: The model.
+
+        Raises:
+            UnsupportedOptionError: If it lacks something.
+        """
+
+    def build(self, model: Any) -> list[LoadedStructure]:
+        """Make the structures from the model, where no files are named.
+
+        Args:
+            model: The model.
+        """
+        del model
+        return []
+
+    def prepare(self, part: Part) -> None:
+        """Make the structures of one model ready, such as moments that must relax first.
+
+        Args:
+            part: Structures and model.
+        """
+
+    def total(self, part: Part) -> int | None:
+        """How much there is to count.
+
+        Args:
+            part: Structures and model.
+
+        Returns:
+            None if that is known only later.
+        """
+        return len(part.pending)
+
+    def evaluations(self, item: LoadedStructure) -> int:
+        """About how many energies with derivatives a structure costs, for the estimate of `--dry-run`.
+
+        Args:
+            item: The structure.
+        """
+        del item
+        return 100
+
+    def compute(self, part: Part, store: Callable[[int, R], None], advance: Callable[..., None]) -> None:
+        """Compute what is pending.
+
+        Args:
+            part: Structures and model.
+            store: Called with the index among the pending and the result of each structure as soon as it is finished.
+            advance: Called with how many more of what is counted are finished, see `mmace_sim.engine.progress`.
+        """
+        raise NotImplementedError
+
+    def entry(self, item: LoadedStructure, result: R) -> dict[str, Any]:
+        """Entry of a structure in ``summary.json``.
+
+        Args:
+            item: What was read.
+            result: What was computed.
+
+        Returns:
+            Plain JSON values, those of `mmace_sim.engine.output.entry_head` first.
+        """
+        raise NotImplementedError
+
+    def finish(self, item: LoadedStructure, result: R, part: Part) -> tuple[dict[str, Any], Atoms | None]:
+        """Write what belongs to one structure, as soon as it is finished.
+
+        Args:
+            item: What was read.
+            result: What was computed.
+            part: Where.
+
+        Returns:
+            Its entry, and what the structure has become.
+        """
+        del part
+        return self.entry(item, result), None
+
+    def failed(self, item: FailedStructure | LoadedStructure, message: str | None = None) -> dict[str, Any]:
+        """Entry of a structure that was not computed.
+
+        Args:
+            item: The structure or file.
+            message: What is wrong, if `item` does not say it.
+        """
+        return entry_head(item, message=message)
+
+    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        """Lines of the table for one entry.
+
+        Args:
+            entry: From `entry` or `failed`.
+        """
+        return [entry]
+
+    def is_good(self, row: dict[str, Any]) -> bool:
+        """Whether a line of the table is not drawn in red.
+
+        Args:
+            row: From `rows`.
+        """
+        return row.get("status") in GOOD
+
+    def columns(self, rows: Sequence[dict[str, Any]]) -> Iterable[Column]:
+        """Columns that are shown on the terminal.
+
+        Args:
+            rows: What is shown.
+        """
+        del rows
+        shown = [column for column in self.declared.columns if column.heading is not None]
+        return sorted(shown, key=lambda column: column.late)
+
+    def write(
+        self, run: Any, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, R]]
+    ) -> list[str]:
+        """Write files of the whole run, after the summary.
+
+        Args:
+            run: The run.
+            entries: Of the summary; notes may be added.
+            computed: Structures and results, if `result` says that they are kept.
+
+        Returns:
+            Names of what was written, as the last line on the terminal tells them.
+        """
+        del run, entries, computed
+        return []

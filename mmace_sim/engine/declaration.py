@@ -1,0 +1,161 @@
+"""What a property declares: its settings, its columns, its files, and where it is computed.
+
+From a `Property` follow the command, its options and help, the keys of ``config.yaml``, the table on the terminal,
+``summary.csv``, the units in ``summary.json`` and the pages of the documentation. What is computed is a `Computation`,
+imported when a run begins (`mmace_sim.engine.computation`); how a run goes is in `mmace_sim.engine.run`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from mmace_sim.engine.settings import NOT_PHYSICS, RunSettings
+
+GOOD: frozenset[str] = frozenset({"converged", "saddle", "finished"})
+"""Statuses that count as success."""
+
+WIDEST: float = 1e9
+"""Numbers from this on (and those that are not finite) are nonsense in any of our units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A quantity of a result.
+
+    Attributes:
+        key: Its key in ``summary.json``.
+        text: What it is.
+        unit: Its unit; empty for numbers without one and for texts.
+        heading: Of its column on the terminal; None: not shown there.
+        form: How a number is shown, such as ``{:.3f}``.
+        scale: What is shown is the value times this, such as 1000 for meV.
+        show: Makes the text that is shown from a row, where `form` is not enough.
+        left: Aligned to the left.
+        wraps: Least width on a narrow terminal, for columns that may take several lines.
+        in_csv: Whether it is a column of ``summary.csv``.
+        late: Columns with a larger number stand further to the right on the terminal.
+    """
+
+    key: str
+    text: str
+    unit: str = ""
+    heading: str | None = None
+    form: str = "{}"
+    scale: float = 1.0
+    show: Callable[[dict[str, Any]], str] | None = None
+    left: bool = False
+    wraps: int | None = None
+    in_csv: bool = True
+    late: int = 0
+
+    def shown(self, row: dict[str, Any]) -> str:
+        """Text of a cell on the terminal.
+
+        Args:
+            row: Values by key.
+        """
+        if self.show is not None:
+            return self.show(row)
+        value = row.get(self.key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return fixed(self.scale * value if self.scale != 1.0 else value, self.form)
+        return "–" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file of a run.
+
+    Attributes:
+        name: Its name in the folder of the run; ``NAME`` stands for a structure.
+        text: What it holds.
+    """
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Property:
+    """Something that can be computed for structures, and everything that is said of it.
+
+    Attributes:
+        name: Of the command.
+        help: What it does, in Markdown; its first line stands in lists.
+        settings: Class of its settings.
+        columns: Of the table, one line for each row.
+        quantities: Further keys of the entries in ``summary.json``.
+        files: What it writes beside what every run writes.
+        computation: Where it is computed, as ``module:class``; imported when a run begins.
+    """
+
+    name: str
+    help: str
+    settings: type[RunSettings]
+    columns: tuple[Column, ...]
+    quantities: tuple[Column, ...] = ()
+    files: tuple[OutputFile, ...] = ()
+    computation: str
+    needs_paths: bool = True
+    """Whether structures must be named."""
+    may_differ: frozenset[str] = NOT_PHYSICS
+    """Settings that may differ when a run is resumed."""
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each quantity that has one."""
+        return {q.key: q.unit for q in (*self.columns, *self.quantities) if q.unit}
+
+    @property
+    def csv_columns(self) -> tuple[str, ...]:
+        """Keys of the columns of ``summary.csv``."""
+        return tuple(column.key for column in self.columns if column.in_csv)
+
+    def load(self) -> type[Any]:
+        """The class that computes it."""
+        module, name = self.computation.split(":")
+        return getattr(import_module(module), name)
+
+
+def fixed(value: float | None, form: str) -> str:
+    """A number in a format, or a dash; one that no column is wide enough for in powers of ten.
+
+    Args:
+        value: The number.
+        form: Such as ``"{:.2f}"``.
+
+    Returns:
+        Text of a cell.
+    """
+    if value is None:
+        return "–"
+    return form.format(value) if abs(value) < WIDEST else f"{value:.2e}"
+
+
+HEAD: Mapping[str, Column] = {
+    column.key: column
+    for column in (
+        Column(key="name", text="short unique name", heading="file", left=True, wraps=12),
+        Column(key="file", text="file that the structure came from"),
+        Column(key="index", text="which structure of the file, from 0"),
+        Column(key="formula", text="chemical formula"),
+        Column(key="n_atoms", text="number of atoms"),
+        Column(key="model", text="name of the model that the structure was given to"),
+        Column(key="status", text="how it ended", heading="status", left=True, wraps=6, late=9,
+               show=lambda row: str(row.get("status", "")).replace("_", " ")),
+        Column(key="message", text="what went wrong and what to do; empty if all is well"),
+        Column(key="notes", text="what else to know, such as moments that were chosen for a file without any",
+               in_csv=False),
+    )
+}  # fmt: skip
+"""Columns that the entries of all properties have."""
+
+
+def head(*keys: str) -> tuple[Column, ...]:
+    """Some of `HEAD`.
+
+    Args:
+        *keys: Which.
+    """
+    return tuple(HEAD[key] for key in keys)

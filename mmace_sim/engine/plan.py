@@ -1,0 +1,110 @@
+"""What a run would do: structures, models, batches, time and memory, and nothing computed but one energy."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmace_sim.engine.computation import Computation
+from mmace_sim.engine.declaration import Property
+from mmace_sim.engine.inputs import prepare_run
+from mmace_sim.engine.run import Run
+from mmace_sim.io.collection import FailedStructure, LoadedStructure
+from mmace_sim.torchsim.memory import (
+    MEASURED_SHARE,
+    bytes_per_edge,
+    estimate_max_memory_scaler,
+    memory_scaler,
+    sphere,
+)
+from mmace_sim.torchsim.model import MagneticMaceModel
+from mmace_sim.torchsim.state import initialize_state
+
+MAX_LINES: int = 50
+"""Longer lists of structures are cut."""
+
+
+def plan_run(declared: Property, settings: Any) -> str:
+    """Read everything that a run would read, check it, time one energy of a structure, and tell what would follow.
+
+    Args:
+        declared: The property.
+        settings: Its settings.
+
+    Returns:
+        Some lines for the user.
+
+    Raises:
+        ConfigError: If there are no structures.
+        ModelFileError: If a model cannot be loaded.
+    """
+    computation: Computation = declared.load()(declared, settings)
+    skipped: list[FailedStructure] = []
+    models, items = prepare_run(settings, build=computation.build, admit=computation.admit, skipped=skipped)
+    run = Run(declared, settings, Path(settings.output), models, items, skipped=skipped)
+    lines = [_listed(items), *(f"skipped: {item.message}" for item in skipped)]
+    total = 0.0
+    for part in run.parts():
+        seconds, text = _estimate(computation, part)
+        total += seconds
+        lines.append(text)
+    lines.append(
+        f"Would write to {run.folder}/: {', '.join(('summary.json', 'summary.csv', *_names(declared)))}."
+    )
+    lines.append(f"In all about {_spelled(total)}. Nothing was computed or written.")
+    return "\n".join(lines)
+
+
+def _names(declared: Property) -> list[str]:
+    return [file.name for file in declared.files]
+
+
+def _listed(items: Sequence[LoadedStructure | FailedStructure]) -> str:
+    lines = []
+    for item in items[:MAX_LINES]:
+        if isinstance(item, FailedStructure):
+            lines.append(f"cannot be used: {item.message}")
+            continue
+        notes = f" ({'; '.join(item.notes)})" if item.notes else ""
+        lines.append(f"{item.name}: {item.atoms.get_chemical_formula()}, {len(item.atoms)} atoms{notes}")
+    if len(items) > MAX_LINES:
+        lines.append(f"... and {len(items) - MAX_LINES} more")
+    return "\n".join(lines)
+
+
+def _estimate(computation: Computation, part: Run) -> tuple[float, str]:
+    """Seconds that the structures of one model take, and a line about it."""
+    model = MagneticMaceModel(part.model)
+    states = [
+        initialize_state([item.atoms], device=model.device, dtype=model.dtype) for item in part.structures
+    ]
+    scalers = [memory_scaler(state) for state in states]
+    evaluations = [computation.evaluations(item) for item in part.structures]
+    middle = sorted(range(len(states)), key=scalers.__getitem__)[len(states) // 2]
+    model(states[middle])  # what happens once does not count
+    start = time.perf_counter()
+    model(states[middle])
+    per_scaler = (time.perf_counter() - start) / scalers[middle]
+    work = [scaler * count for scaler, count in zip(scalers, evaluations, strict=True)]
+    seconds, limit = per_scaler * sum(work), estimate_max_memory_scaler(model)
+    batch = max(*scalers, min(sum(scalers), limit))
+    config = getattr(part.model, "config", None)
+    memory = (
+        ""
+        if config is None
+        else (
+            f", some {MEASURED_SHARE * batch * sphere(model) * bytes_per_edge(config, model.dtype) / 1e9:.2g} GB at once"
+        )
+    )
+    name = next(iter(part.models))
+    return seconds, (
+        f"Model {name}: {len(states)} structures with {sum(map(len, (i.atoms for i in part.structures)))} atoms, about "
+        f"{sum(evaluations)} energies with derivatives, about {_spelled(seconds)}{memory}."
+    )
+
+
+def _spelled(seconds: float) -> str:
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.1g} seconds" if seconds < 10 else f"{seconds:.0f} seconds"

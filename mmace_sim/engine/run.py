@@ -1,0 +1,383 @@
+"""How a run goes: read, check, compute, keep each result at once, write, and say how it ended.
+
+    outcome = run_property(EOS, settings, resume=False, force=False)
+
+is all that a command does. The models are loaded, each structure is given one and checked; the folder is opened with
+its log and journal; every finished structure is on disk before the next one is looked at; at the end come
+``summary.json``
+and ``summary.csv``, then everything else. What is computed and what becomes of it is told by the `Computation` of the
+property. All files are written by `mmace_sim.files`, which keeps the list of them.
+
+`Run.parts` is the seam for other executors: a part is a set of structures, one model and the settings; who computes it
+calls `Run.store` with each result, from wherever it comes.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from mmace_sim.base.text import plain, say
+from mmace_sim.engine.computation import Computation
+from mmace_sim.engine.declaration import GOOD, Property
+from mmace_sim.engine.folder import now
+from mmace_sim.engine.inputs import described, prepare_run
+from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record, atoms_to_record
+from mmace_sim.engine.output import entry_head, versions, write_summary
+from mmace_sim.engine.progress import progress, says_what_is_finished
+from mmace_sim.engine.records import decode, encode
+from mmace_sim.engine.resume import item_key, open_resumable
+from mmace_sim.engine.settings import RunSettings
+from mmace_sim.errors import OutputError
+from mmace_sim.files import Manifest
+from mmace_sim.io.collection import FailedStructure, LoadedStructure
+from mmace_sim.io.writing import file_names
+
+EXIT_OK = 0
+EXIT_INCOMPLETE = 3
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        code: 0, or 3 if a structure failed or did not converge.
+        summary: Content of ``summary.json``.
+        rows: Lines of the table.
+        written: What was written beside the summary.
+        folder: Folder of the run.
+        n_resumed: How many structures an earlier run had finished.
+    """
+
+    code: int
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
+    written: list[str]
+    folder: Path
+    n_resumed: int = 0
+
+
+@dataclass
+class Run:
+    """A run of a property under way.
+
+    Attributes:
+        declared: The property.
+        settings: Its settings.
+        folder: Folder of the run.
+        models: The models on their device, by name.
+        items: Structures and failures in the order of the files.
+        created: When the run began.
+        skipped: Files of folders that hold no structure.
+        records: What is finished, by `item_key`.
+        n_resumed: How many of them an earlier run had finished.
+        identity: Hash of settings and model.
+        journal: Where they are written, once the run has begun.
+        manifest: List of its files.
+        written: What `finish` wrote beside the summary.
+        notes: What went wrong with that.
+        whole: The run that this one is a part of, see `parts`.
+    """
+
+    declared: Property
+    settings: RunSettings
+    folder: Path
+    models: dict[str, Any]
+    items: list[LoadedStructure | FailedStructure]
+    created: str = field(default_factory=now)
+    skipped: list[FailedStructure] = field(default_factory=list)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    n_resumed: int = 0
+    identity: str = ""
+    journal: Journal | None = None
+    manifest: Manifest | None = None
+    written: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    whole: "Run | None" = None
+
+    @property
+    def command(self) -> str:
+        """Name of the command."""
+        return self.declared.name
+
+    @property
+    def config(self) -> RunSettings:
+        """The settings, as files of the run call them."""
+        return self.settings
+
+    @property
+    def model(self) -> Any:
+        """The model, the only one of a part."""
+        return next(iter(self.models.values()))
+
+    def parts(self) -> Iterator["Run"]:
+        """The run for each of its models: same folder and records, with the structures of that model alone."""
+        for name in dict.fromkeys(item.model for item in self.structures):
+            items = [item for item in self.structures if item.model == name]
+            yield replace(self, models={name: self.models[name]}, items=items, whole=self)
+
+    @property
+    def structures(self) -> list[LoadedStructure]:
+        """Structures that can be computed."""
+        return [item for item in self.items if isinstance(item, LoadedStructure)]
+
+    @property
+    def pending(self) -> list[LoadedStructure]:
+        """Those of them that are not finished."""
+        return [item for item in self.structures if item_key(item) not in self.records]
+
+    def kept(self) -> str:
+        """What is safe if the run ends now, and how to go on."""
+        under_way = ", those under way are kept" if (self.folder / CHECKPOINT).is_file() else ""
+        return (
+            f"{len(self.records)} of {len(self.structures)} structures are finished and safe in {self.folder}"
+            f"{under_way}: run the same command with --resume to go on."
+        )
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Folder of each structure, by its name, for a command that writes one each."""
+        names = [item.name for item in (self.whole or self).structures]
+        return {name: self.folder / file for name, file in zip(names, file_names(names), strict=True)}
+
+    def store(
+        self, item: LoadedStructure, entry: dict[str, Any], atoms: Atoms | None = None, result: Any = None
+    ) -> None:
+        """Keep what was computed for a structure, so that a killed run does not lose it.
+
+        Args:
+            item: The structure.
+            entry: Its entry of the summary.
+            atoms: What it has become.
+            result: What files of the whole run are made from at the end, if there are any.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        stored = None if atoms is None else atoms_to_record(atoms)
+        if stored and stored["left_out"]:
+            entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")
+        record = {"key": item_key(item), "entry": plain(entry), "atoms": stored}
+        record |= {} if result is None else {"result": encode(result)}
+        whole = self.whole or self
+        if whole.manifest is not None:
+            whole.manifest.begin()
+        if whole.journal is not None:
+            whole.journal.append(record)
+        whole.records[record["key"]] = record
+        _log.info("%s: %s %s", item.name, entry["status"], entry["message"])
+
+    def stored_entries(
+        self, failed: Callable[[FailedStructure], dict[str, Any]] = entry_head
+    ) -> list[dict[str, Any]]:
+        """Entries of the summary in the order of the input.
+
+        Args:
+            failed: Makes the entry of a structure that cannot be used.
+
+        Returns:
+            One entry for each item: what was given to `store`, by this run or the one that it goes on with.
+        """
+        return [
+            failed(item) if isinstance(item, FailedStructure) else self.records[item_key(item)]["entry"]
+            for item in self.items
+        ]
+
+    def stored_atoms(self) -> list[Atoms]:
+        """Structures that were given to `store`, in the order of the input."""
+        records = (self.records[item_key(item)]["atoms"] for item in self.structures)
+        return [atoms_from_record(record) for record in records if record is not None]
+
+    def stored_results(self, kind: type) -> list[tuple[LoadedStructure, Any]]:
+        """Structures and their results, as far as they have some, in the order of the input.
+
+        Args:
+            kind: Class of the results.
+        """
+        return [
+            (item, decode(kind, record["result"]))
+            for item in self.structures
+            if "result" in (record := self.records[item_key(item)])
+        ]
+
+    def finish(
+        self,
+        entries: list[dict[str, Any]],
+        rows: list[dict[str, Any]],
+        write: Callable[[], list[str]],
+    ) -> Outcome:
+        """Write ``summary.json`` and ``summary.csv``, then other files.
+
+        The summary comes first: nothing that goes wrong with another file costs the results.
+
+        Args:
+            entries: From `stored_entries`.
+            rows: Lines of the table.
+            write: Writes further files and returns what to call them; it may add notes to the entries.
+        """
+        columns = self.declared.csv_columns
+        summary = self.summary(entries) | {"finished": now()}
+        write_summary(self.folder, summary, columns, rows)
+        self.written += self.attempt("some files were not written", write) or []
+        summary |= {"notes": self.notes}
+        write_summary(self.folder, summary, columns, rows)
+        good = sum(entry["status"] in GOOD for entry in entries)
+        _log.info("finished: %d of %d converged", good, len(entries))
+        code = EXIT_OK if good == len(entries) else EXIT_INCOMPLETE
+        return Outcome(code, summary, rows, self.written, self.folder, self.n_resumed)
+
+    def attempt(self, what: str, write: Callable[[], Any]) -> Any:
+        """Write files that the results do not depend on; only a disk that cannot be written ends the run.
+
+        Args:
+            what: Which, for the message.
+            write: Writes them.
+        """
+        try:
+            return write()
+        except (OSError, OutputError):
+            raise
+        except Exception as error:
+            self.notes.append(f"{what}: {type(error).__name__}: {error}. The results are in summary.json.")
+            _log.exception("%s", what)
+            say(self.notes[-1])
+            return None
+
+    def summary(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        """Everything about the run.
+
+        Args:
+            entries: From `stored_entries`.
+
+        Returns:
+            Content of ``summary.json``; ``finished`` is None.
+        """
+        return {
+            "command": self.command,
+            "created": self.created,
+            "finished": None,
+            "versions": versions(),
+            "units": self.declared.units,
+            "config": self.settings.model_dump(mode="json"),
+            "model": described(self.settings.model, self.model),
+            "models": {name: described(name, model) for name, model in self.models.items()},
+            "structures": entries,
+            "skipped": [{"file": item.file, "message": item.message} for item in self.skipped],
+        }
+
+
+def run_property(
+    declared: Property,
+    settings: RunSettings,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    quiet: bool = False,
+    report: Callable[[Path], object] | None = None,
+) -> Outcome:
+    """Compute a property of everything that settings name.
+
+    Args:
+        declared: The property.
+        settings: Its settings.
+        resume: Go on with an earlier run in the same folder.
+        force: Overwrite an earlier run.
+        quiet: Show no progress.
+        report: Writes a page about the folder of a finished run.
+
+    Raises:
+        ConfigError: If there are no structures.
+        OutputError: If the folder cannot be used, or the disk is full.
+        ModelFileError: If a model cannot be loaded.
+        UnsupportedOptionError: If the model or the machine lacks what an option asks for.
+        KeyboardInterrupt: If a signal has come; its notes say what is kept.
+    """
+    computation = declared.load()(declared, settings)
+    with open_run(computation, resume=resume, force=force) as run:
+        pending = [part for part in run.parts() if part.pending]
+        totals = [computation.total(part) for part in pending]
+        total = None if None in totals else sum(totals)
+        with progress(computation.verb, total, computation.counted, quiet=quiet) as advance:
+            for part in pending:
+                compute_part(computation, part, advance)
+        return _conclude(run, computation, report)
+
+
+def compute_part(computation: Computation, part: Run, advance: Callable[..., None]) -> None:
+    """Compute what is pending of the structures of one model; each result is on disk as soon as it is there.
+
+    Args:
+        computation: What is computed.
+        part: Structures and model.
+        advance: Called with how many more of what is counted are finished.
+    """
+    pending = part.pending
+
+    def store(index: int, result: Any) -> None:
+        item = pending[index]
+        try:
+            entry, atoms = computation.finish(item, result, part)
+            kept = result if computation.result is not None else None
+        except (OSError, OutputError):
+            raise
+        except Exception as error:  # a result that cannot be written must not stop the others
+            _log.exception("%s: the result cannot be written", item.name)
+            message = f"computed, but the result cannot be written: {type(error).__name__}: {error}"
+            entry, atoms, kept = computation.failed(item, message), None, None
+        part.store(item, entry, atoms, kept)
+
+    computation.compute(part, store, advance)
+
+
+def _conclude(run: Run, computation: Computation, report: Callable[[Path], object] | None) -> Outcome:
+    entries = run.stored_entries(computation.failed)
+    rows = [row for entry in entries for row in computation.rows(entry)]
+
+    def write() -> list[str]:
+        computed = [] if computation.result is None else run.stored_results(computation.result)
+        return computation.write(run, entries, computed)
+
+    outcome = run.finish(entries, rows, write)
+    if report is not None:
+        run.attempt("report.html was not written", lambda: report(run.folder))
+    return outcome
+
+
+@contextmanager
+def open_run(computation: Computation, *, resume: bool, force: bool) -> Iterator[Run]:
+    """Load the models, read the structures, prepare the folder and log to it.
+
+    Args:
+        computation: What will be computed.
+        resume: Go on with an earlier run in the same folder.
+        force: Overwrite an earlier run in the same folder.
+
+    Yields:
+        The run.
+
+    Raises:
+        ConfigError: If there are no structures.
+        OutputError: If the folder cannot be used.
+        ModelFileError: If a model cannot be loaded.
+        UnsupportedOptionError: If the model or the machine lacks what an option asks for.
+    """
+    settings, skipped = computation.settings, []
+    models, items = prepare_run(settings, build=computation.build, admit=computation.admit, skipped=skipped)
+    run = Run(computation.declared, settings, Path(settings.output), models, items, skipped=skipped)
+    for part in run.parts():
+        computation.prepare(part)
+    with open_resumable(
+        run, resume=resume, force=force, may_differ=computation.declared.may_differ
+    ) as run.manifest:
+        run.n_resumed = len(run.records)
+        if run.n_resumed:
+            _log.info("resumed: %d structures were finished before", run.n_resumed)
+        with says_what_is_finished(run.kept):
+            yield run

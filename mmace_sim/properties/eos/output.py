@@ -1,0 +1,141 @@
+"""Equations of state as a run: entries of the summary, points, figures."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, override
+
+from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.io.writing import file_names, write_extxyz
+from mmace_sim.properties.eos.equation_of_state import EosCurve, EosResult, EquationOfState
+
+POINT_COLUMNS: tuple[str, ...] = (
+    "name", "state", "volume", "energy", "moment", "pressure_gpa", "magnetic_order", "status",
+)  # fmt: skip
+"""Columns of ``curves.csv``: one line for each point."""
+
+_LISTS = ("volume_range", "coefficients")
+
+
+class EosComputation(Computation[Any, EosResult]):
+    """Equations of state of the structures of a run."""
+
+    counted = "points"
+    result = EosResult
+
+    @override
+    def total(self, part: Part) -> int:
+        return len(part.pending) * len(self.settings.states) * self.settings.n_volumes
+
+    @override
+    def evaluations(self, item: LoadedStructure) -> int:
+        steps = 60 if self.settings.relax_positions else 20 if self.settings.magmoms == "relaxed" else 1
+        return len(self.settings.states) * self.settings.n_volumes * steps
+
+    @override
+    def compute(
+        self, part: Part, store: Callable[[int, EosResult], None], advance: Callable[..., None]
+    ) -> None:
+        workflow = EquationOfState(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
+        workflow.run([item.atoms for item in part.pending], on_finished=store, on_point=advance)
+
+    @override
+    def entry(self, item: LoadedStructure, result: EosResult) -> dict[str, Any]:
+        bad = [curve for curve in result.curves if curve.message]
+        message = " ".join(f"State {curve.state}: {curve.message}" for curve in bad)
+        zero = result.lowest.fits[0].energy if result.lowest else None
+        item.notes += [f"state {curve.state}: {curve.note}" for curve in result.curves if curve.note]
+        return entry_head(item, str(result.status), message) | {
+            "states": [_state_entry(curve, zero) for curve in result.curves],
+            "crossings": [vars(crossing) for crossing in result.crossings],
+        }
+
+    @override
+    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        return minimum_rows(entry)
+
+    @override
+    def write(
+        self, run: Any, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, EosResult]]
+    ) -> list[str]:
+        del entries
+        rows = [
+            {"name": item.name, "state": curve.state} | row
+            for item, result in computed
+            for curve in result.curves
+            for row in _point_rows(curve)
+        ]
+        write_csv(run.folder / "curves.csv", POINT_COLUMNS, rows)
+        images = []
+        for item, result in computed:
+            for curve in result.curves:
+                for point in curve.points:
+                    image = point.atoms.copy()
+                    image.calc = point.atoms.calc
+                    image.info |= {"name": item.name, "state": curve.state, "status": str(point.status)}
+                    images.append(image)
+        write_extxyz(run.folder / "points.extxyz", images)
+        names = ["curves.csv", "points.extxyz"]
+        if not self.settings.figures:
+            return names
+        from mmace_sim.properties.eos.plots import save_eos_figures
+
+        (run.folder / "figures").mkdir(exist_ok=True)
+        stems = file_names([item.name for item, _ in computed])
+        for stem, (_, result) in zip(stems, computed, strict=True):
+            save_eos_figures(result, run.folder / "figures" / stem)
+        return [*names, "figures/"]
+
+
+def _state_entry(curve: EosCurve, zero: float | None) -> dict[str, Any]:
+    return {
+        "state": curve.state,
+        "status": str(curve.status),
+        "message": curve.message,
+        "minima": [
+            {key: finite_or_none(value) for key, value in vars(fit).items() if key not in _LISTS}
+            | {name: list(getattr(fit, name)) for name in _LISTS}
+            | {
+                "energy_above_lowest": fit.energy - zero,
+                "magnetic_order": curve.order_at(fit.volume),
+            }
+            for fit in curve.fits
+        ],
+        "jumps": [{"volumes": list(j.volumes), "moments": list(j.moments)} for j in curve.jumps],
+        "points": _point_rows(curve),
+    }
+
+
+def _point_rows(curve: EosCurve) -> list[dict[str, Any]]:
+    columns = (curve.volumes, curve.energies, curve.moments, curve.pressures_gpa, curve.orders, curve.points)
+    return [
+        {
+            "volume": float(volume),
+            "energy": finite_or_none(energy),
+            "moment": finite_or_none(moment),
+            "pressure_gpa": finite_or_none(pressure),
+            "magnetic_order": order,
+            "status": str(point.status),
+        }
+        for volume, energy, moment, pressure, order, point in zip(*columns, strict=False)
+    ]
+
+
+def minimum_rows(entry: dict[str, Any], states: str = "states") -> list[dict[str, Any]]:
+    """Lines of the table: one for each minimum, or one that says why there is none.
+
+    Args:
+        entry: Of a structure.
+        states: Its key that holds the states with their minima.
+
+    Returns:
+        One dictionary for each line.
+    """
+    head = {key: entry[key] for key in ("name", "file", "index", "formula", "model")}
+    if states not in entry:
+        return [head | {"status": entry["status"], "message": entry["message"]}]
+    return [
+        head | {"state": state["state"], "status": state["status"], "message": state["message"]} | minimum
+        for state in entry[states]
+        for minimum in [{"minimum": k} | m for k, m in enumerate(state["minima"], start=1)] or [{}]
+    ]
