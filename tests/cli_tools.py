@@ -9,11 +9,14 @@ from ase.build import bulk
 from typer.testing import CliRunner
 
 from mmace_sim.cli.app import app
+from mmace_sim.cli.tables import print_outcome
+from mmace_sim.engine.run import Outcome
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.model.checkpoint import save_model
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.magnetic_mace import MagneticMACE
+from mmace_sim.properties.relax import RELAX
 
 METADATA = {
     "name": "tiny",
@@ -70,3 +73,13 @@ def names_in(folder):
     """Names in a folder of a run, apart from the list of files that every run keeps."""
     assert (folder / LIST_NAME).is_file()
     return {path.name for path in folder.iterdir()} - {LIST_NAME}
+
+
+def relax_computation():
+    return RELAX.load()(RELAX, RELAX.settings())
+
+
+def print_relaxations(entries, folder, n_resumed=0):
+    """Print the table that a relaxation with these entries ends with."""
+    outcome = Outcome(0, {"structures": entries}, entries, ["relaxed.extxyz"], folder, n_resumed)
+    print_outcome(outcome, relax_computation())

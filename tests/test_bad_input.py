@@ -22,8 +22,8 @@ from mmace_sim.errors import (
 )
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.collection import LoadedStructure, read_structures
-from mmace_sim.properties.relax import structures as relax_module
 from mmace_sim.properties.relax.declaration import RELAX
+from mmace_sim.properties.relax.relaxation import Relaxation
 from mmace_sim.structures.checks import check_structure
 
 IRON = [26]
@@ -329,7 +329,7 @@ def full_disk(after):
 
 
 def test_output_that_cannot_be_written_is_noticed_before_computing(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(relax_module, "relax", lambda *_, **__: pytest.fail("computed for nothing"))
+    monkeypatch.setattr(Relaxation, "run", lambda *_, **__: pytest.fail("computed for nothing"))
     ase.io.write(tmp_path / "a.extxyz", bcc())
     arguments = ("relax", tmp_path / "a.extxyz", "-m", model, "-o")
     for folder in (tmp_path / "a.extxyz", tmp_path / "a.extxyz" / "below", "/proc/nowhere"):

@@ -13,8 +13,7 @@ from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny
 
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.mcif import write_mcif
-from mmace_sim.properties.relax import structures as relax_module
-from mmace_sim.properties.relax.relaxation import Status, StructureResult
+from mmace_sim.properties.relax.relaxation import Relaxation, Status, StructureResult
 
 LOOSE = ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10")
 FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "finished.jsonl"}
@@ -67,7 +66,7 @@ def test_a_run_from_folder_to_table(model, inputs, tmp_path):
     assert summary["command"] == "relax"
     assert summary["units"]["magmoms"] == "μB"
     assert summary["versions"]["mmace-sim"]
-    assert summary["config"]["fmax"] == 10
+    assert summary["config"]["force_tol"] == 10
     assert summary["model"]["licence"] == "MIT"
     assert "no moments in the file" in summary["structures"][2]["notes"][0]
     assert "the cell stays fixed" in summary["structures"][4]["notes"][0]
@@ -99,12 +98,13 @@ def test_exit_code_3_and_a_second_run_from_the_first(model, inputs, tmp_path):
 def test_options_reach_the_relaxation(model, inputs, tmp_path, monkeypatch):
     seen = {}
 
-    def relax(structures, *, on_finished, **settings):
-        seen.update(settings, moments=[get_magmoms(atoms) for atoms in structures])
+    def run(self, structures, *, on_finished, **_):
+        seen.update(self.settings.model_dump(), dtype=self.model.dtype, max_batch_atoms=self.max_batch_atoms)
+        seen["moments"] = [get_magmoms(atoms) for atoms in structures]
         for index, atoms in enumerate(structures):
             on_finished(index, StructureResult(atoms, atoms, Status.FAILED, "no time for this"))
 
-    monkeypatch.setattr(relax_module, "relax", relax)
+    monkeypatch.setattr(Relaxation, "run", run)
     (tmp_path / "c.yaml").write_text("fmax: 0.3\nmagforce_tol: 0.2\nmagmoms: fixed\n")
     result = mmace_sim(
         "relax", inputs / "a.extxyz", "-m", model, "-o", tmp_path / "o", "-c", tmp_path / "c.yaml", "--fmax", "0.5",
@@ -113,7 +113,7 @@ def test_options_reach_the_relaxation(model, inputs, tmp_path, monkeypatch):
     )  # fmt: skip
     assert result.exit_code == 3, result.output
     assert "a.extxyz#0, a.extxyz#1: no time for this" in result.output
-    assert seen["fmax"] == 0.5
+    assert seen["force_tol"] == 0.5
     assert seen["magforce_tol"] == 0.2
     assert seen["magmoms"] == "fixed"
     assert seen["relax_cell"] is False
@@ -181,7 +181,7 @@ def test_nothing_is_overwritten_and_resume_computes_nothing_again(model, inputs,
     assert "--resume" in result.output
     assert "--force" in result.output
 
-    monkeypatch.setattr(relax_module, "relax", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(Relaxation, "run", lambda *_, **__: pytest.fail("computed again"))
     (tmp_path / "o" / "summary.json").unlink()
     result = mmace_sim(*arguments, "--resume")
     assert result.exit_code == 0, result.output
@@ -209,17 +209,17 @@ def test_another_model_under_the_same_name_is_noticed(inputs, tmp_path):
 
 
 def test_interrupted_from_the_keyboard(model, inputs, tmp_path, monkeypatch):
-    real = relax_module.relax
+    real = Relaxation.run
 
-    def interrupted(structures, *, on_finished, **settings):
+    def interrupted(self, structures, *, on_finished, **settings):
         def stop(index, result):
             on_finished(index, result)
             raise KeyboardInterrupt
 
-        real(structures, on_finished=stop, **settings)
+        real(self, structures, on_finished=stop, **settings)
 
     arguments = ("relax", inputs, "-m", model, "-o", tmp_path / "o", *LOOSE)
-    monkeypatch.setattr(relax_module, "relax", interrupted)
+    monkeypatch.setattr(Relaxation, "run", interrupted)
     result = mmace_sim(*arguments)
     assert result.exit_code == 130
     assert "1 of 5 structures are finished" in result.output

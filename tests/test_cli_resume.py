@@ -6,8 +6,12 @@ from ase.build import bulk
 from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
 
 from mmace_sim.cli.runs import PropertyRun
+from mmace_sim.engine.run import Run
+from mmace_sim.properties import declared_properties
 
 COMMANDS = {
+    "relax": ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10"),
+    "eos": ("--magmoms", "fixed", "--n-volumes", "5", "--no-figures"),
     "phonons": ("--no-relax", "--supercell", "2", "--magmoms", "fixed", "--no-plots"),
     "exchange": ("--cutoff", "3", "--magmoms", "fixed", "--routes", "derivatives", "--no-figures"),
     "anisotropy": ("--magmoms", "fixed", "--directions", "12", "--no-figures"),
@@ -38,19 +42,20 @@ def test_interrupted_and_resumed(command, model, inputs, tmp_path, monkeypatch):
 
     result = mmace_sim(*arguments("whole"))
     assert result.exit_code == 3, result.output  # the element that the model does not know
-    store = PropertyRun.store
+    kind = Run if command in declared_properties() else PropertyRun
+    store = kind.store
 
     def interrupted(run, *given):
         store(run, *given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PropertyRun, "store", interrupted)
+    monkeypatch.setattr(kind, "store", interrupted)
     result = mmace_sim(*arguments("parts"))
     assert result.exit_code == 130
     assert "1 of 3 structures are finished" in result.output
     done = []
     monkeypatch.setattr(
-        PropertyRun, "store", lambda run, item, *rest: done.append(item.name) or store(run, item, *rest)
+        kind, "store", lambda run, item, *rest: done.append(item.name) or store(run, item, *rest)
     )
     result = mmace_sim(*arguments("parts"), "--resume")
     assert result.exit_code == 3, result.output

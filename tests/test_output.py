@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
-from cli_tools import bcc, molecule
+from cli_tools import bcc, molecule, print_relaxations
 
 from mmace_sim.base.settings import dump_settings as dump_config
 from mmace_sim.base.settings import load_settings as load_config
-from mmace_sim.cli.tables import print_results
 from mmace_sim.engine.folder import finished_records, log_to
 from mmace_sim.engine.journal import (
     Journal,
@@ -98,7 +97,7 @@ def test_summary_files(tmp_path):
         summary_entry(*finished()),
         failed_entry(FailedStructure("x.cif", "broken, really", name="x.cif")),
     ]
-    write_summary(tmp_path, {"structures": entries})
+    write_summary(tmp_path, {"structures": entries}, RELAX.csv_columns)
     assert json.loads((tmp_path / "summary.json").read_text())["structures"] == entries
     with (tmp_path / "summary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -240,7 +239,7 @@ def test_start_given_as_magmoms():
 
 def test_long_tables_and_repeated_messages_are_short(tmp_path, capsys):
     entries = [summary_entry(*finished()) | {"message": "careful"} for _ in range(120)]
-    print_results(entries, tmp_path, n_resumed=20)
+    print_relaxations(entries, tmp_path, n_resumed=20)
     text = capsys.readouterr().out
     assert "20 more, see" in text
     assert text.count("careful") == 1

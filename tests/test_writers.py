@@ -12,18 +12,17 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
-from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, print_relaxations, summary_of, write_tiny_model
 from typer.testing import CliRunner
 
 from mmace_sim.base.text import PLAIN_TEXT, json_text, plain, printable
-from mmace_sim.cli import relax_run, runs
 from mmace_sim.cli.app import app
-from mmace_sim.cli.tables import print_results
 from mmace_sim.engine.output import entry_head, write_csv
 from mmace_sim.files import write_text
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.io.extxyz import frame_text, frames_text
 from mmace_sim.io.writing import file_names, write_structures
+from mmace_sim.properties.relax import output as relax_output
 
 CASES = Path(__file__).parent / "cases" / "structures"
 ASE_ARRAY = '_JSON {"__ndarray__": [[1000000000000], "float64", [1]]}'
@@ -218,7 +217,7 @@ def test_tables_on_any_terminal(tmp_path, monkeypatch, width, encoding):
     entry = entry_head(FailedStructure("f", "bad → \x1b[31m Å\udcff\nx", name="Fe₂\nO₃.cif\x1b[2J")) | {
         "magnetic_order_initial": "FM", "magmom_by_species": {"Fe": 2.0}, "total_magmom": [0, 0, 1.0],
     }  # fmt: skip
-    print_results([entry] * 2, tmp_path / "o\udcff")
+    print_relaxations([entry] * 2, tmp_path / "o\udcff")
     stream.flush()
     text = stream.buffer.getvalue().decode(encoding)
     assert "\x1b" not in text
@@ -299,7 +298,7 @@ def test_a_failure_of_further_files_leaves_the_summary(model, tmp_path, monkeypa
         assert summary_of(tmp_path / "o")["structures"]
         raise RuntimeError("no figure today")
 
-    monkeypatch.setattr(runs, "write_structures", broken)
+    monkeypatch.setattr(relax_output, "write_structures", broken)
     ase.io.write(tmp_path / "a.extxyz", bcc())
     result = mmace_sim("relax", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *QUICK)
     assert result.exit_code == 3
@@ -309,14 +308,14 @@ def test_a_failure_of_further_files_leaves_the_summary(model, tmp_path, monkeypa
 
 
 def test_a_structure_whose_result_cannot_be_written_fails_alone(model, tmp_path, monkeypatch):
-    real = relax_run.output_atoms
+    real = relax_output.output_atoms
 
     def broken(structure, result):
         if structure.index == 1:
             raise ValueError("no place for this")
         return real(structure, result)
 
-    monkeypatch.setattr(relax_run, "output_atoms", broken)
+    monkeypatch.setattr(relax_output, "output_atoms", broken)
     ase.io.write(tmp_path / "a.extxyz", [bcc(), bcc(a=2.8), bcc(a=2.75)])
     result = mmace_sim("relax", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *QUICK)
     assert result.exit_code == 3

@@ -149,8 +149,10 @@ def load_settings[S: Settings](kind: type[S], file: Path | None, flags: dict[str
     source = str(file) if file else "command line"
     _refuse_unknown(values, kind, source)
     given = {key: value for key, value in flags.items() if value is not None}
-    aliases = {name: alias for name, alias in _aliases(kind).items() if name in given and alias in values}
-    merged = {key: value for key, value in values.items() if key not in aliases.values()} | given
+    merged = values | given
+    for name, alias in _aliases(kind).items():
+        if name in merged and alias in merged:
+            del merged[alias if name in given else name]
     refuse_huge_numbers(merged, source)
     try:
         return kind.model_validate(merged)

@@ -1,5 +1,6 @@
 """The table that a run ends with."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -63,7 +64,7 @@ def printable_cell(text: str) -> str:
     Args:
         text: One or several lines.
     """
-    return "\n".join(map(printable, text.split("\n")))
+    return re.sub(r"[^\n\u00a0]+", lambda part: printable(part[0]), text)
 
 
 def print_run(

@@ -89,13 +89,10 @@ def _estimate(computation: Computation, part: Run) -> tuple[float, str]:
     seconds, limit = per_scaler * sum(work), estimate_max_memory_scaler(model)
     batch = max(*scalers, min(sum(scalers), limit))
     config = getattr(part.model, "config", None)
-    memory = (
-        ""
-        if config is None
-        else (
-            f", some {MEASURED_SHARE * batch * sphere(model) * bytes_per_edge(config, model.dtype) / 1e9:.2g} GB at once"
-        )
-    )
+    memory = ""
+    if config is not None:
+        size = MEASURED_SHARE * batch * sphere(model) * bytes_per_edge(config, model.dtype)
+        memory = f", some {size / 1e9:.2g} GB at once"
     name = next(iter(part.models))
     return seconds, (
         f"Model {name}: {len(states)} structures with {sum(map(len, (i.atoms for i in part.structures)))} atoms, about "
