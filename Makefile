@@ -15,12 +15,13 @@ installed := $(VENV)/.installed
 docs_installed := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format docs clean distclean
+.PHONY: help env demo test lint format reference docs clean distclean
 
 help:
 	@echo "make demo       relax the structures in examples/structures with the default model"
 	@echo "make test       run the test suite"
 	@echo "make lint       ruff check and ruff format --check"
+	@echo "make reference  write the pages of docs/reference anew"
 	@echo "make docs       build the documentation in docs/_build/html"
 	@echo "make clean      remove what was built (distclean: and the environment)"
 
@@ -55,6 +56,10 @@ lint: $(installed)
 format: $(installed)
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
+
+# pages of docs/reference that follow from the code
+reference: $(installed)
+	$(bin)/python tools/reference_pages.py
 
 docs: $(docs_installed)
 	$(bin)/sphinx-build -nW --keep-going -b html docs docs/_build/html

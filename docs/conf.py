@@ -20,9 +20,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
-    "generated_pages",
+    "docstrings",
 ]
-exclude_patterns = ["_build", "generated", "auto_examples/*.ipynb"]
+exclude_patterns = ["_build", "reference/*.md", "auto_examples/*.ipynb"]
 default_role = "code"
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3

@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from mmace_sim.base.settings import Setting, Settings, load_settings
+from mmace_sim.base.settings import MACHINE, RUN, Setting, Settings, load_settings
 from mmace_sim.cli import options as opt
 from mmace_sim.engine.declaration import Property
 
@@ -62,7 +62,7 @@ def as_command(
     parameters = [
         *map(_parameter, first),
         *(_keyword(key, default, annotation) for key, (annotation, default) in switches.items()),
-        *map(_parameter, declared.values()),
+        *map(_parameter, sorted(declared.values(), key=_panel_place)),
     ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
@@ -116,6 +116,12 @@ def _parameter(setting: Setting) -> inspect.Parameter:
         rich_help_panel=flag.panel,
     )
     return _keyword(setting.name, None, Annotated[kind | None, about])
+
+
+def _panel_place(setting: Setting) -> int:
+    """The panel of the run stands first, that of the machine last."""
+    panel = "" if setting.flag is None else setting.flag.panel
+    return {RUN: 0, MACHINE: 2}.get(panel, 1)
 
 
 def _default_names(setting: Setting) -> tuple[str, ...]:
