@@ -56,7 +56,7 @@ for j2 in (0.003, -0.003, -0.007):
 # ----
 # Both lattices, cells and moments free. A start that becomes the state of another one is drawn hollow.
 
-search = OrderSearch(mmace_sim.load_model("default"), max_supercell=2, n_random=2)
+search = OrderSearch(mmace_sim.load_model("default"), max_supercell=2, random=2)
 results = dict(zip(("bcc", "fcc"), search.run([bcc, fcc]), strict=True))
 for lattice, result in results.items():
     for order in sorted(result.orders, key=lambda order: order.energy):

@@ -8,14 +8,14 @@ import pytest
 import yaml
 from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 
-from mmace_sim.cli.order_run import _rank
 from mmace_sim.io.collection import read_structures
 from mmace_sim.properties.order import RelaxedOrder
+from mmace_sim.properties.order.output import rank
 from mmace_sim.properties.order.starts import OrderStart
 from mmace_sim.properties.relax.relaxation import Status
 
 FILES = {
-    "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "structures", "figures"
+    "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "structures", "figures", "finished.jsonl"
 }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_iron_from_file_to_winner(tmp_path):
     assert "structures/, figures/" in result.output
     again = mmace_sim("order", tmp_path / "iron.extxyz", "-o", out)
     assert again.exit_code == 2
-    assert "Overwrite it (--force)" in again.output
+    assert "overwrite it (--force)" in again.output
     again = mmace_sim("order", "-c", out / "config.yaml", "--force", "--no-figures", "--random", "0", "-q")
     assert (again.exit_code, again.output) == (0, "")
     assert names_in(out) == FILES
@@ -131,4 +131,4 @@ def test_states_that_did_not_converge_never_rank_first():
             ("nothing", "", Status.FAILED, np.nan),
         )
     ]
-    assert [order.name for order in sorted(orders, key=_rank)] == ["fm", "same", "afm", "runaway", "nothing"]
+    assert [order.name for order in sorted(orders, key=rank)] == ["fm", "same", "afm", "runaway", "nothing"]

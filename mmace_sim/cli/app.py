@@ -25,7 +25,6 @@ from mmace_sim.cli.finetune import finetune
 from mmace_sim.cli.md import md
 from mmace_sim.cli.models import models
 from mmace_sim.cli.moments import moments
-from mmace_sim.cli.order import order
 from mmace_sim.cli.phonons import phonons
 from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
@@ -127,7 +126,7 @@ app.command()(exchange)
 app.command()(curie)
 app.command()(anisotropy)
 app.command()(md)
-app.command()(order)
+app.command()(property_command(declared_properties()["order"]))
 app.command()(report)
 app.command()(moments)
 app.add_typer(data)

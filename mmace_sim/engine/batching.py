@@ -247,6 +247,7 @@ def run_groups[Result](
     groups: Sequence[Sequence[Any]],
     on_finished: Callable[[int, list[Result]], None],
     on_member: Callable[[int], None] | None = None,
+    on_each: Callable[[int, int, Result], None] | None = None,
 ) -> None:
     """Compute groups of structures, all in one batch.
 
@@ -255,6 +256,7 @@ def run_groups[Result](
         groups: Structures of each group; a group may be empty.
         on_finished: Called with the number and the results of a group as soon as all of it is there.
         on_member: Called with 1 after each member of a group.
+        on_each: Called with the number of a group, that of a member within it, and the member's result.
     """
     places = [(g, k) for g, group in enumerate(groups) for k in range(len(group))]
     results: list[list[Any]] = [[None] * len(group) for group in groups]
@@ -269,6 +271,8 @@ def run_groups[Result](
         left[group] -= 1
         if on_member is not None:
             on_member(1)
+        if on_each is not None:
+            on_each(group, k, result)
         if not left[group]:
             on_finished(group, results[group])
             results[group] = []

@@ -139,6 +139,13 @@ class Computation[S: RunSettings, R]:
         """
         return entry_head(item, message=message)
 
+    def compare(self, entries: list[dict[str, Any]]) -> None:
+        """Add to the entries what is known only when all of them are there.
+
+        Args:
+            entries: Of all structures.
+        """
+
     def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
         """Lines of the table for one entry.
 

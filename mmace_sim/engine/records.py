@@ -7,6 +7,7 @@ nothing in a file can stand for anything else.
 import dataclasses
 import types
 from enum import Enum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -101,6 +102,7 @@ _WRITERS: tuple[tuple[Any, Any], ...] = (
     (list, lambda x: [encode(part) for part in x]),
     (dict, lambda x: {"dict": [[encode(k), encode(v)] for k, v in x.items()]}),
     (Path, lambda x: {"path": str(x)}),
+    (Fraction, lambda x: {"fraction": str(x)}),
 )
 _READERS: dict[str, Any] = {
     "object": _object,
@@ -110,4 +112,5 @@ _READERS: dict[str, Any] = {
     "tuple": lambda record, known: tuple(_decode(part, known) for part in record["tuple"]),
     "dict": lambda record, known: {_decode(k, known): _decode(v, known) for k, v in record["dict"]},
     "path": lambda record, _: Path(record["path"]),
+    "fraction": lambda record, _: Fraction(record["fraction"]),
 }

@@ -338,6 +338,7 @@ def compute_part(computation: Computation, part: Run, advance: Callable[..., Non
 
 def _conclude(run: Run, computation: Computation, report: Callable[[Path], object] | None) -> Outcome:
     entries = run.stored_entries(computation.failed)
+    computation.compare(entries)
     rows = [row for entry in entries for row in computation.rows(entry)]
 
     def write() -> list[str]:

@@ -13,6 +13,7 @@ ENTRY_POINT_GROUP: str = "mmace_sim.properties"
 _OWN: dict[str, str] = {
     "relax": "mmace_sim.properties.relax.declaration:RELAX",
     "eos": "mmace_sim.properties.eos.declaration:EOS",
+    "order": "mmace_sim.properties.order.declaration:ORDER",
 }
 
 

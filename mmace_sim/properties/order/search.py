@@ -1,6 +1,5 @@
 """Which magnetic order is lowest: many starts of many structures, relaxed in one batch, ranked and compared."""
 
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +7,19 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
+from ase.formula import Formula
 from jaxtyping import Float
 
-from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.engine.batching import Outcomes, run_groups
+from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.properties.order.axes import symmetry_of_moments
+from mmace_sim.properties.order.declaration import OrderSettings
 from mmace_sim.properties.order.starts import OrderStart, order_starts
 from mmace_sim.properties.order.states import cluster_states, keeps_order, state_fingerprint
+from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
 from mmace_sim.structures.magnetic_order import (
     MagneticOrder,
@@ -140,87 +144,53 @@ class OrderSearch:
 
     Args:
         model: Model, its name or path, or any TorchSim model that gives magforces.
-        max_supercell: Largest number of primitive cells in a magnetic cell.
-        max_orders: Largest number of collinear orders of a structure.
-        non_magnetic: Whether to add a start without moments.
-        n_random: Number of starts with random directions.
-        spirals: Whether to add the spin spirals that fit into a supercell.
-        seed: Seed of random directions and tilts.
-        tilt: Turn every moment of every start by a random angle of this size, in degrees.
-        relax_positions: Whether atoms may move.
-        relax_cell: Whether the cell may change.
-        fmax: Largest force at convergence, in eV/Å.
-        stress_tol: Largest component of the stress at convergence, in GPa.
-        magforce_tol: Largest magforce at convergence, in eV/μB.
-        max_steps: Largest number of steps.
-        energy_tol: States closer than this, in eV/atom, and alike are one.
-        symprec: Tolerance of positions for symmetry, in Å.
-        **settings: `magmoms`, `collinear`, `fix_magnitude`, `device`, `dtype`, `max_batch_atoms` of
-            :class:`~mmace_sim.properties.relax.relaxation.Relaxation`.
+        settings: All settings; or give them one by one.
+        device: Where to run.
+        dtype: Floating-point type.
+        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+        **keywords: Fields of :class:`~mmace_sim.properties.order.declaration.OrderSettings`.
 
     Raises:
-        UnsupportedOptionError: If a setting is impossible.
+        ConfigError: If a setting is unknown or impossible.
     """
 
     def __init__(
         self,
         model: ModelLike = "default",
+        settings: OrderSettings | None = None,
         *,
-        max_supercell: int = 2,
-        max_orders: int = 32,
-        non_magnetic: bool = True,
-        n_random: int = 0,
-        spirals: bool = False,
-        seed: int = 0,
-        tilt: float = 0.0,
-        relax_positions: bool = True,
-        relax_cell: bool = True,
-        fmax: float = 0.01,
-        stress_tol: float = 0.1,
-        magforce_tol: float = 1e-3,
-        max_steps: int = 1000,
-        energy_tol: float = 1e-3,
-        symprec: float = 0.01,
-        **settings: Any,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        max_batch_atoms: int | None = None,
+        **keywords: Any,
     ) -> None:
-        if min(max_supercell, max_orders) < 1 or n_random < 0 or not 0 <= tilt < 90:
-            raise UnsupportedOptionError(
-                f"max_supercell = {max_supercell}, max_orders = {max_orders}, n_random = {n_random}, tilt = {tilt}: "
-                "expected at least 1, 1 and 0, and an angle below 90 degrees."
-            )
-        self.energy_tol, self.symprec = energy_tol, symprec
-        self.starts: dict[str, Any] = {
-            "max_supercell": max_supercell,
-            "max_orders": max_orders,
-            "non_magnetic": non_magnetic,
-            "n_random": n_random,
-            "spirals": spirals,
-            "seed": seed,
-            "tilt": tilt,
-            "symprec": symprec,
-        }
+        self.settings = settings = settings or OrderSettings.of(keywords, "OrderSearch")
+        shared = set(RelaxSettings.model_fields) & set(OrderSettings.model_fields)
         self.relaxation = Relaxation(
             model,
-            stability=False,
-            relax_positions=relax_positions,
-            relax_cell=relax_cell,
-            fmax=fmax,
-            stress_tol=stress_tol,
-            magforce_tol=magforce_tol,
-            max_steps=max_steps,
-            **settings,
+            RelaxSettings(stability=False, **{name: getattr(settings, name) for name in shared}),
+            relax_positions=settings.relax_positions,
+            device=device,
+            dtype=dtype,
+            max_batch_atoms=max_batch_atoms,
         )
         bare = getattr(self.relaxation.bare_model, "model", None)
         self.spin_orbit = bool(getattr(bare, "spin_orbit", True))
 
     def run(
-        self, structures: Any, *, on_finished: Callable[[int, int], None] | None = None
+        self,
+        structures: Any,
+        *,
+        on_finished: Callable[[int, OrderResult], None] | None = None,
+        on_point: Callable[[int, int], None] | None = None,
     ) -> list[OrderResult]:
         """Relax all starts of all structures; a start or structure that fails does not stop the others.
 
         Args:
             structures: Structures with moments, whose lengths the starts take over.
-            on_finished: Called after each start with the number of finished starts and of all.
+            on_finished: Called with the index and the result of each structure as soon as it is finished; energies
+                relative to other structures are known only at the end.
+            on_point: Called after each start with 1 and with the number of all.
 
         Returns:
             One result for each structure, in the same order.
@@ -228,32 +198,37 @@ class OrderSearch:
         results, starts = [], []
         for atoms in as_atoms(structures):
             try:
-                own, note = order_starts(atoms, **self.starts)
+                own, note = order_starts(atoms, self.settings)
             except StructureError as error:
                 own, note = [], ""
                 results.append(OrderResult(atoms, message=str(error)))
             else:
                 results.append(OrderResult(atoms, note=note))
             starts.append(own)
-        names = [f"structure {k}, {start.name}" for k, own in enumerate(starts) for start in own]
-        n_finished = itertools.count(1)
+        n_starts, finish = sum(map(len, starts)), Outcomes(len(results), on_finished)
 
-        def finish(index: int, outcome: StructureResult) -> None:
-            per_atom = outcome.energy / len(outcome.atoms)
-            _log.info("%s: %s, %d steps, %.6f eV/atom", names[index], outcome.status, outcome.steps, per_atom)
-            if on_finished is not None:
-                on_finished(next(n_finished), len(names))
+        def tell(group: int, k: int, outcome: StructureResult) -> None:
+            per_atom, name = outcome.energy / len(outcome.atoms), starts[group][k].name
+            _log.info(
+                "structure %d, %s: %s, %d steps, %.6f eV/atom",
+                group, name, outcome.status, outcome.steps, per_atom,
+            )  # fmt: skip
+            if on_point is not None:
+                on_point(1, n_starts)
 
-        images = [start.atoms for own in starts for start in own]
-        relaxed = iter(self.relaxation.run(images, on_finished=finish))
-        for result, own in zip(results, starts, strict=True):
-            result.orders = [self._order(start, next(relaxed)) for start in own]
-            _compare(result, self.energy_tol)
+        def analyse(index: int, outcomes: list[StructureResult]) -> None:
+            result = results[index]
+            result.orders = list(map(self._order, starts[index], outcomes))
+            _compare(result, self.settings.energy_tol)
             for order in result.states:
                 order.symmetry = self._symmetry(order)
             symmetries = {order.name: order.symmetry for order in result.states}
             for order in result.orders:
                 order.symmetry = symmetries.get(order.state or "")
+            finish(index, result)
+
+        groups = [[start.atoms for start in own] for own in starts]
+        run_groups(self.relaxation, groups, analyse, on_each=tell)
         _compare_compositions(results)
         return results
 
@@ -277,7 +252,7 @@ class OrderSearch:
         """Magnetic space group, the tolerance such that the rest of forces and stress does not matter."""
         for factor in _SYMPREC_FACTORS:
             symmetry = symmetry_of_moments(
-                order.atoms, order.magmoms, turn=not self.spin_orbit, symprec=factor * self.symprec
+                order.atoms, order.magmoms, turn=not self.spin_orbit, symprec=factor * self.settings.symprec
             )
             if symmetry is not None:
                 return symmetry
@@ -312,11 +287,23 @@ def _compare(result: OrderResult, energy_tol: float) -> None:
 
 def _compare_compositions(results: Sequence[OrderResult]) -> None:
     """Energies relative to the lowest of all structures of the same composition."""
-    compositions = [str(result.atoms.symbols.formula.reduce()[0].convert("metal")) for result in results]
+    formulas = [composition(result.atoms.get_chemical_formula()) for result in results]
     lowest: dict[str, float] = {}
-    for composition, result in zip(compositions, results, strict=True):
+    for formula, result in zip(formulas, results, strict=True):
         energies = [order.energy for order in result.states]
-        lowest[composition] = min([lowest.get(composition, np.inf), *energies])
-    for composition, result in zip(compositions, results, strict=True):
+        lowest[formula] = min([lowest.get(formula, np.inf), *energies])
+    for formula, result in zip(formulas, results, strict=True):
         for order in result.orders:
-            order.energy_above_lowest = order.energy - lowest[composition]
+            order.energy_above_lowest = order.energy - lowest[formula]
+
+
+def composition(formula: str) -> str:
+    """What structures have in common whose energies per atom can be compared.
+
+    Args:
+        formula: Of a structure.
+
+    Returns:
+        Its smallest formula.
+    """
+    return str(Formula(formula).reduce()[0].convert("metal"))

@@ -10,6 +10,7 @@ from ase import Atoms
 from jaxtyping import Float, Int
 
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.properties.order.declaration import OrderSettings
 from mmace_sim.properties.order.enumeration import enumerate_collinear
 from mmace_sim.structures.lattice_points import (
     build_supercell,
@@ -43,30 +44,12 @@ class OrderStart:
     propagation: tuple[Fraction, ...] | None = None
 
 
-def order_starts(
-    atoms: Atoms,
-    *,
-    max_supercell: int = 2,
-    max_orders: int = 32,
-    non_magnetic: bool = True,
-    n_random: int = 0,
-    spirals: bool = False,
-    seed: int = 0,
-    tilt: float = 0.0,
-    symprec: float = 0.01,
-) -> tuple[list[OrderStart], str]:
+def order_starts(atoms: Atoms, settings: OrderSettings) -> tuple[list[OrderStart], str]:
     """All starts of one structure, the ferromagnet first.
 
     Args:
         atoms: Structure with moments: their lengths are those of the starts, their own order is one more start.
-        max_supercell: Largest number of primitive cells in a magnetic cell.
-        max_orders: Largest number of collinear orders.
-        non_magnetic: Whether to add a start without moments.
-        n_random: Number of starts with random directions.
-        spirals: Whether to add the spin spirals that fit into a supercell.
-        seed: Seed of random directions and tilts.
-        tilt: Turn every moment of every start by a random angle of this size, in degrees.
-        symprec: Tolerance of positions, in Å.
+        settings: Which starts.
 
     Returns:
         The starts, and what is missing in words, or "".
@@ -75,20 +58,21 @@ def order_starts(
         StructureError: If spglib finds no symmetry.
         MissingMomentsError: If the structure has no moments.
     """
-    found = enumerate_collinear(atoms, max_supercell, max_orders=max_orders, symprec=symprec)
+    size = settings.max_supercell
+    found = enumerate_collinear(atoms, size, max_orders=settings.max_orders, symprec=settings.symprec)
     parent = found.parent
     starts = [OrderStart(o.name, o.atoms, o.n_cells, o.propagation) for o in found.orders]
     if classify_order(get_magmoms(atoms)) not in _SIMPLE:
         starts.append(OrderStart("file", _bare(atoms)))
-    if len(parent.sites) and spirals:
-        starts += _spirals(parent, max_supercell)
-    rng = np.random.default_rng(seed)
+    if len(parent.sites) and settings.spirals:
+        starts += _spirals(parent, size)
+    rng = np.random.default_rng(settings.seed)
     if len(parent.sites):
-        starts += _random_starts(parent, max_supercell, n_random, rng)
-    if tilt:
+        starts += _random_starts(parent, size, settings.random, rng)
+    if settings.tilt:
         for start in starts:
-            _tilt(start.atoms, tilt, rng)
-    if non_magnetic or not starts:
+            _tilt(start.atoms, settings.tilt, rng)
+    if settings.non_magnetic or not starts:
         n_atoms = len(parent.atoms)
         starts.append(
             OrderStart("NM", build_supercell(parent, np.eye(3, dtype=int), np.zeros((n_atoms, 1, 3))), 1)

@@ -1,0 +1,162 @@
+"""Searches for the lowest magnetic order as a run: entries of the summary, relaxed orders, figures."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, override
+
+import numpy as np
+
+from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.declaration import Column
+from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
+from mmace_sim.errors import StructureError
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
+from mmace_sim.properties.order.search import OrderResult, OrderSearch, RelaxedOrder, composition
+from mmace_sim.properties.order.starts import order_starts
+from mmace_sim.properties.relax.relaxation import Status
+
+_log = logging.getLogger(__name__)
+
+
+class OrderComputation(Computation[Any, OrderResult]):
+    """Searches for the lowest order of the structures of a run."""
+
+    verb = "Relaxing"
+    counted = "starts"
+    result = OrderResult
+
+    _n_starts = 0  # of the structures of all models up to now
+
+    @override
+    def total(self, part: Part) -> int | None:
+        return None
+
+    @override
+    def evaluations(self, item: LoadedStructure) -> int:
+        try:
+            starts, _ = order_starts(item.atoms, self.settings)
+        except StructureError:
+            return 0
+        n_atoms = sum(len(start.atoms) for start in starts)
+        return round(n_atoms / len(item.atoms) * min(100, self.settings.max_steps + 1))
+
+    @override
+    def compute(
+        self, part: Part, store: Callable[[int, OrderResult], None], advance: Callable[..., None]
+    ) -> None:
+        before = self._n_starts
+
+        def count(n: int, total: int) -> None:
+            self._n_starts = before + total
+            advance(n, total=self._n_starts)
+
+        search = OrderSearch(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
+        search.run([item.atoms for item in part.pending], on_finished=store, on_point=count)
+
+    @override
+    def entry(self, item: LoadedStructure, result: OrderResult) -> dict[str, Any]:
+        if result.note:
+            item.notes.append(result.note)
+        ranked = sorted(result.orders, key=rank)
+        return entry_head(item, str(result.status), result.message) | {
+            "best": None if result.best is None else result.best.name,
+            "n_states": len(result.states),
+            "orders": [_order_entry(order) for order in ranked],
+        }
+
+    @override
+    def compare(self, entries: list[dict[str, Any]]) -> None:
+        """Energies relative to the lowest of all structures of the same composition, by the same model."""
+        computed = [entry for entry in entries if entry.get("orders")]
+        keys = [(entry["model"], composition(entry["formula"])) for entry in computed]
+        lowest = dict.fromkeys(keys, np.inf)
+        for key, entry in zip(keys, computed, strict=True):
+            states = [o["energy_per_atom"] for o in entry["orders"] if o["state"] == o["start"]]
+            lowest[key] = min([lowest[key], *states])
+        for key, entry in zip(keys, computed, strict=True):
+            for order in entry["orders"]:
+                energy = order["energy_per_atom"]
+                order["energy_above_lowest"] = None if energy is None else finite_or_none(energy - lowest[key])
+
+    @override
+    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        head = {key: entry[key] for key in ("name", "file", "index", "formula", "model")}
+        if not entry.get("orders"):
+            return [head | {"status": entry["status"], "message": entry["message"]}]
+        return [head | order for order in entry["orders"]]
+
+    @override
+    def columns(self, rows: Sequence[dict[str, Any]]) -> Iterable[Column]:
+        compared = any(row.get("energy_above_best") != row.get("energy_above_lowest") for row in rows)
+        return [c for c in super().columns(rows) if compared or c.key != "energy_above_lowest"]
+
+    @override
+    def write(
+        self, run: Any, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, OrderResult]]
+    ) -> list[str]:
+        del entries
+        images = []
+        for item, result in computed:
+            for order in sorted(result.orders, key=rank):
+                image = order.atoms.copy()
+                image.calc = order.atoms.calc
+                image.info |= {"name": item.name, "start": order.name, "status": str(order.status)}
+                image.info |= {"state": order.state} if order.state else {}
+                images.append(image)
+        write_extxyz(run.folder / "relaxed.extxyz", images)
+        stems = file_names([item.name for item, _ in computed])
+        for stem, (item, result) in zip(stems, computed, strict=True):
+            if result.best is not None:
+                note = write_crystal(run.folder / "structures" / f"{stem}.mcif", result.best.atoms, "mcif")
+                if note:
+                    _log.warning("%s: %s", item.name, note)
+        if not self.settings.figures:
+            return ["relaxed.extxyz", "structures/"]
+        from mmace_sim.properties.order.plots import save_order_figure
+
+        (run.folder / "figures").mkdir(exist_ok=True)
+        for stem, (_, result) in zip(stems, computed, strict=True):
+            save_order_figure(result, run.folder / "figures" / stem)
+        return ["relaxed.extxyz", "structures/", "figures/"]
+
+
+def rank(order: RelaxedOrder) -> tuple[bool, bool, float, bool]:
+    """What orders are sorted by: converged and low ones first, the start that stands for a state before the others.
+
+    Args:
+        order: One of a structure.
+    """
+    is_finite = bool(np.isfinite(order.energy))
+    energy = round(order.energy, 4) if is_finite else 0.0
+    return order.status is not Status.CONVERGED, not is_finite, energy, order.state != order.name
+
+
+def _order_entry(order: RelaxedOrder) -> dict[str, Any]:
+    atoms, symmetry = order.atoms, order.symmetry
+    has_end = order.order_final is not None
+    wave = order.start.propagation
+    return {
+        "start": order.name,
+        "state": order.state,
+        "status": str(order.status),
+        "outcome": order.outcome,
+        "message": order.message,
+        "energy_per_atom": finite_or_none(order.energy),
+        "energy_above_best": finite_or_none(order.energy_above_best),
+        "energy_above_lowest": None,
+        "magnetic_order_initial": str(order.order_initial),
+        "magnetic_order_final": str(order.order_final) if has_end else None,
+        "moment": float(np.linalg.norm(order.magmoms, axis=1).mean()) if has_end else None,
+        "magmom_by_species": mean_moments(atoms, order.magmoms) if has_end else None,
+        "total_magmom": order.magmoms.sum(axis=0).tolist() if has_end else None,
+        "magmoms": order.magmoms.tolist() if has_end else None,
+        "magnetic_space_group": symmetry and symmetry.bns_number,
+        "magnetic_space_group_uni": symmetry and symmetry.uni_number,
+        "space_group": symmetry and symmetry.space_group,
+        "propagation": None if wave is None else " ".join(map(str, wave)),
+        "n_cells": order.start.n_cells,
+        "n_atoms": len(atoms),
+        "volume": float(atoms.cell.volume / len(atoms)) if has_end and atoms.pbc.all() else None,
+        "steps": order.steps,
+    }
