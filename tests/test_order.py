@@ -178,9 +178,7 @@ def test_all_starts_of_all_structures_are_one_batch():
 
     model, seen = Counting(HeisenbergModel()), []
     search = OrderSearch(model, magmoms="fixed", relax_positions=False, relax_cell=False)
-    results = search.run(
-        [lattice("bcc"), lattice("fcc")], on_point=lambda n, total: seen.append((n, total))
-    )
+    results = search.run([lattice("bcc"), lattice("fcc")], on_point=lambda n, total: seen.append((n, total)))
     assert model.n_calls == 1
     assert seen == [(1, 8)] * 8
     assert [order.name for order in results[1].orders] == ["FM", "AFM-1", "AFM-2", "NM"]

@@ -77,7 +77,9 @@ class OrderComputation(Computation[Any, OrderResult]):
         for key, entry in zip(keys, computed, strict=True):
             for order in entry["orders"]:
                 energy = order["energy_per_atom"]
-                order["energy_above_lowest"] = None if energy is None else finite_or_none(energy - lowest[key])
+                order["energy_above_lowest"] = (
+                    None if energy is None else finite_or_none(energy - lowest[key])
+                )
 
     @override
     def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
