@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
-from mmace_sim.errors import ConfigError, UnsupportedOptionError
+from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.bain import BainMinimum, BainPath, find_minima, lowest_along_path
 from mmace_sim.properties.bain.plots import save_bain_figures
@@ -17,7 +17,7 @@ from mmace_sim.properties.eos.birch_murnaghan import EosStatus
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 
-FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "curves.csv", "figures"}
+FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "curves.csv", "figures", "finished.jsonl"}
 FCC_VOLUME = 2.5**3 / 2**0.5
 
 
@@ -38,7 +38,8 @@ def test_fcc_is_found_on_the_path(toy):
     path = BainPath(
         toy,
         states=["fm", "nm"],
-        c_over_a=(1.36, 1.47),
+        ratio_min=1.36,
+        ratio_max=1.47,
         n_ratios=8,
         volume_min=0.95,
         volume_max=1.06,
@@ -58,11 +59,19 @@ def test_fcc_is_found_on_the_path(toy):
     assert np.nanmin(along) == pytest.approx(minimum.energy, abs=5e-3)
 
 
-@pytest.mark.parametrize("c_over_a", [(1.36, 1.5), (1.37, 1.47)])
-def test_minima_are_where_symmetry_puts_them_on_coarse_grids(toy, c_over_a):
+@pytest.mark.parametrize("ratios", [(1.36, 1.5), (1.37, 1.47)])
+def test_minima_are_where_symmetry_puts_them_on_coarse_grids(toy, ratios):
     """fcc is at c/a = √2 whatever the grid, and no energy is lower than what a calculation gives."""
+    low, high = ratios
     path = BainPath(
-        toy, states=["fm"], c_over_a=c_over_a, n_ratios=5, volume_min=0.9, volume_max=1.1, n_volumes=6
+        toy,
+        states=["fm"],
+        ratio_min=low,
+        ratio_max=high,
+        n_ratios=5,
+        volume_min=0.9,
+        volume_max=1.1,
+        n_volumes=6,
     )
     (result,) = path.run([fcc_as_bct()])
     ((minimum,),) = (one.minima for one in result.maps)
@@ -78,13 +87,20 @@ def test_minima_are_where_symmetry_puts_them_on_coarse_grids(toy, c_over_a):
 def test_a_minimum_whose_cell_relaxes_away_is_the_point_of_the_grid(toy):
     """Springs between nearest neighbours do not hold bcc; a minimum there, made by hand."""
     path = BainPath(
-        toy, states=["fm"], c_over_a=(0.96, 1.04), n_ratios=5, volume_min=0.97, volume_max=1.03, n_volumes=5
+        toy,
+        states=["fm"],
+        ratio_min=0.96,
+        ratio_max=1.04,
+        n_ratios=5,
+        volume_min=0.97,
+        volume_max=1.03,
+        n_volumes=5,
     )
     (result,) = path.run([fcc_as_bct()])
     (one,) = result.maps
     point = one.points[12]
     one.minima = [BainMinimum(0.99, 11.0, point.energy / 2 - 1.0, 2.0, False, 1.0, float(result.volumes[2]))]
-    path._refine([result])
+    path._refine(result)
     assert not one.minima[0].refined
     assert (one.minima[0].c_over_a, one.minima[0].energy) == (1.0, point.energy / 2)
     assert "The minimum at c/a = 1.000 is a point of the grid: the cell relaxes away" in one.message
@@ -113,6 +129,18 @@ def test_a_turned_cell_gives_the_same_map(toy):
     np.testing.assert_allclose(a.maps[0].energies, b.maps[0].energies, atol=1e-9)
 
 
+def test_a_structure_is_told_as_soon_as_its_map_is_complete(toy):
+    points, told = [], []
+    path = BainPath(toy, states=["fm"], magmoms="fixed", n_ratios=3, n_volumes=3, max_batch_atoms=18)
+    results = path.run(
+        [fcc_as_bct(), fcc_as_bct()],
+        on_finished=lambda index, result: told.append((index, len(points), result)),
+        on_point=points.append,
+    )
+    assert [(index, count) for index, count, _ in told] == [(0, 9), (1, 18)]
+    assert [result for *_, result in told] == results
+
+
 def test_failures_are_statuses(toy):
     primitive = bulk("Fe", "fcc", a=3.5)
     molecule = Atoms("Fe2", [[0, 0, 0], [0, 0, 2.5]])
@@ -125,9 +153,9 @@ def test_failures_are_statuses(toy):
     assert "needs a crystal" in results[1].maps[0].message
     assert "at the edge of the map" in results[2].maps[0].message
     assert np.isnan(results[0].lowest_energy)
-    with pytest.raises(UnsupportedOptionError, match="c_over_a"):
-        BainPath(toy, c_over_a=(1.2, 1.0))
-    with pytest.raises(UnsupportedOptionError, match="at least three"):
+    with pytest.raises(ConfigError, match=r"ratio_min = 1\.2 and ratio_max = 1\.0"):
+        BainPath(toy, ratio_min=1.2, ratio_max=1.0)
+    with pytest.raises(ConfigError, match="n_volumes: Input should be greater than or equal to 3"):
         BainPath(toy, n_volumes=2)
     with pytest.raises(ConfigError, match="unknown magnetic state"):
         BainPath(toy, states=["x"])

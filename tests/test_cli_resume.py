@@ -13,6 +13,7 @@ COMMANDS = {
     "relax": ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10"),
     "eos": ("--magmoms", "fixed", "--n-volumes", "5", "--no-figures"),
     "order": ("--magmoms", "fixed", "--fixed-cell", "--fixed-positions", "--no-figures"),
+    "bain": ("--magmoms", "fixed", "--n-ratios", "3", "--n-volumes", "3", "--no-figures"),
     "phonons": ("--no-relax", "--supercell", "2", "--magmoms", "fixed", "--no-plots"),
     "exchange": ("--cutoff", "3", "--magmoms", "fixed", "--routes", "derivatives", "--no-figures"),
     "anisotropy": ("--magmoms", "fixed", "--directions", "12", "--no-figures"),

@@ -12,7 +12,6 @@ from mmace_sim.base.allocator import keep_freed_memory
 from mmace_sim.base.signals import exit_code, interruptible, told
 from mmace_sim.base.text import PLAIN_TEXT
 from mmace_sim.cli.anisotropy import anisotropy
-from mmace_sim.cli.bain import bain
 from mmace_sim.cli.check import check
 from mmace_sim.cli.convert import convert
 from mmace_sim.cli.curie import curie
@@ -118,7 +117,7 @@ app.command()(finetune)
 app.command()(evaluate)
 app.command()(convert)
 app.command()(property_command(declared_properties()["eos"]))
-app.command()(bain)
+app.command()(property_command(declared_properties()["bain"]))
 app.command()(elastic)
 app.command()(check)
 app.command()(phonons)

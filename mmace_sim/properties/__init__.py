@@ -14,6 +14,7 @@ _OWN: dict[str, str] = {
     "relax": "mmace_sim.properties.relax.declaration:RELAX",
     "eos": "mmace_sim.properties.eos.declaration:EOS",
     "order": "mmace_sim.properties.order.declaration:ORDER",
+    "bain": "mmace_sim.properties.bain.declaration:BAIN",
 }
 
 

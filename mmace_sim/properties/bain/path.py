@@ -1,29 +1,33 @@
 """Energy maps over c/a and volume: the Bain path between bcc and fcc in several magnetic states, in one batch."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from jaxtyping import Float
 
-from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.engine.batching import Outcomes, run_groups
+from mmace_sim.engine.outcomes import StructureResult
+from mmace_sim.errors import StructureError
+from mmace_sim.properties.bain.declaration import BainSettings
 from mmace_sim.properties.bain.minima import BainMinimum, find_minima
 from mmace_sim.properties.bain.refinement import TETRAGONAL_TOL, refined
 from mmace_sim.properties.eos.birch_murnaghan import EosStatus, fit_birch_murnaghan
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, as_atoms
 from mmace_sim.properties.singlepoint import (
     PointResult,
-    check_point_mode,
     converged,
     energies_and_moments,
     first_problem,
     point_result,
+    point_settings,
     pressures_gpa,
 )
-from mmace_sim.structures.magnetic_states import check_state, magnetic_state
+from mmace_sim.structures.magnetic_states import magnetic_state
 from mmace_sim.structures.moment_range import largest_moments, shorten_moments
 
 REFINED_STRESS_GPA: float = 1e-3
@@ -89,112 +93,88 @@ class BainPath:
 
     A body-centred tetragonal cell is bcc at c/a = 1 and fcc at c/a = √2. Layered antiferromagnets fit into it (AFM) or
     into two of them (AFMD). Every point starts from the moments of its state, and all points of all states of all
-    structures are computed in one batch. From every minimum of the maps the cell is then relaxed, in a second batch,
-    which keeps its symmetry.
+    structures are computed in one batch. As soon as the maps of a structure are complete, the cell is relaxed from each
+    of their minima, which keeps its symmetry.
 
     Args:
         model: Model, its name or path, or any TorchSim model that gives magforces.
-        states: Magnetic states, see `mmace_sim.structures.magnetic_states.STATES`.
-        magmoms: "relaxed" lets the moments follow, "fixed" keeps them.
-        c_over_a: Smallest and largest ratio.
-        n_ratios: Number of ratios.
-        volume_range: Smallest and largest volume, relative to that of the structure.
-        n_volumes: Number of volumes.
-        relax_positions: Whether atoms relax within the cell.
-        fmax: Largest force at convergence if atoms relax, in eV/Å.
-        magforce_tol: Largest magforce of relaxed moments, in eV/μB.
-        max_steps: Largest number of steps of a point.
-        **settings: `collinear`, `fix_magnitude`, `device`, `dtype`, `max_batch_atoms` of
-            :class:`~mmace_sim.properties.relax.relaxation.Relaxation`.
+        settings: All settings; or give them one by one.
+        device: Where to run.
+        dtype: Floating-point type.
+        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+        **keywords: Fields of :class:`~mmace_sim.properties.bain.declaration.BainSettings`.
 
     Raises:
-        ConfigError: If a state does not exist.
-        UnsupportedOptionError: If another setting is impossible.
+        ConfigError: If a state does not exist, or another setting is impossible.
     """
 
     def __init__(
         self,
         model: ModelLike = "default",
+        settings: BainSettings | None = None,
         *,
-        states: Sequence[str] = ("fm", "afm", "afmd", "nm"),
-        magmoms: str = "relaxed",
-        c_over_a: tuple[float, float] = (0.85, 1.65),
-        n_ratios: int = 17,
-        volume_range: tuple[float, float] = (0.84, 1.12),
-        n_volumes: int = 9,
-        relax_positions: bool = False,
-        fmax: float = 0.005,
-        magforce_tol: float = 1e-4,
-        max_steps: int = 500,
-        **settings: Any,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        max_batch_atoms: int | None = None,
+        **keywords: Any,
     ) -> None:
-        check_point_mode(magmoms)
-        for name, (low, high), count in (
-            ("c_over_a", c_over_a, n_ratios),
-            ("volume_range", volume_range, n_volumes),
-        ):
-            if not 0 < low < high or count < 3:
-                raise UnsupportedOptionError(
-                    f"{name} = {(low, high)} in {count} steps, expected two positive numbers in ascending order and "
-                    "at least three steps."
-                )
-        self.states = [check_state(name) for name in dict.fromkeys(states)]
-        self.c_over_a = np.linspace(*c_over_a, n_ratios)
-        self.factors = np.linspace(*volume_range, n_volumes)
-        alike = {
-            "relax_positions": relax_positions,
-            "magmoms": "joint" if magmoms == "relaxed" else "fixed",
-            "fmax": fmax,
-            "magforce_tol": magforce_tol,
-            "max_steps": max_steps,
-        } | settings
-        self.relaxation = Relaxation(model, stability=False, relax_cell=False, **alike)
-        self.refinement = Relaxation(
-            self.relaxation.bare_model, stability=False, stress_tol=REFINED_STRESS_GPA, **alike
-        )
+        self.settings = settings = settings or BainSettings.of(keywords, "BainPath")
+        self.c_over_a = np.linspace(settings.ratio_min, settings.ratio_max, settings.n_ratios)
+        self.factors = np.linspace(settings.volume_min, settings.volume_max, settings.n_volumes)
+        alike = point_settings(settings)
+        shared: dict[str, Any] = {
+            "relax_positions": settings.relax_positions,
+            "max_batch_atoms": max_batch_atoms,
+        }
+        self.relaxation = Relaxation(model, alike, device=device, dtype=dtype, **shared)
+        with_cell = alike.model_copy(update={"relax_cell": True, "stress_tol": REFINED_STRESS_GPA})
+        self.refinement = Relaxation(self.relaxation.bare_model, with_cell, **shared)
 
     def run(
-        self, structures: Any, *, on_finished: Callable[[int, int], None] | None = None
+        self,
+        structures: Any,
+        *,
+        on_finished: Callable[[int, BainResult], None] | None = None,
+        on_point: Callable[[int], None] | None = None,
     ) -> list[BainResult]:
         """Compute the maps; a structure or state that fails does not stop the others.
 
         Args:
             structures: Crystals whose third cell vector is perpendicular to the others, which are equally long.
-            on_finished: Called after each point with the number of finished points and of all.
+            on_finished: Called with the index and the result of each structure as soon as it is finished.
+            on_point: Called with 1 after each point of a map.
 
         Returns:
             One result for each structure, in the same order.
         """
-        maps = [[self._start(atoms, name) for name in self.states] for atoms in as_atoms(structures)]
-        images = [point.atoms for row in maps for one in row for point in one.points]
-        counter = itertools.count(1)
+        images = as_atoms(structures)
+        maps = [[self._start(atoms, name) for name in self.settings.states] for atoms in images]
+        points = [[point.atoms for one in row for point in one.points] for row in maps]
+        finish = Outcomes(len(images), on_finished)
 
-        def finish(_index: int, _result: Any) -> None:
-            if on_finished is not None:
-                on_finished(next(counter), len(images))
-
-        points = iter(map(point_result, self.relaxation.run(images, on_finished=finish)))
-        results = []
-        for atoms, row in zip(structures, maps, strict=True):
-            volumes = self.factors * atoms.cell.volume / len(atoms)
-            for one in row:
+        def analyse(index: int, ends: list[StructureResult]) -> None:
+            atoms, rest = images[index], iter(map(point_result, ends))
+            result = BainResult(
+                atoms, self.c_over_a, self.factors * atoms.cell.volume / len(atoms), maps[index]
+            )
+            for one in result.maps:
                 if one.points:
-                    one.points = list(itertools.islice(points, len(one.points)))
-                    self._finish(one, volumes)
-            results.append(BainResult(atoms, self.c_over_a, volumes, row))
-        self._refine(results)
-        return results
+                    one.points = list(itertools.islice(rest, len(one.points)))
+                    self._finish(one, result.volumes)
+            self._refine(result)
+            finish(index, result)
 
-    def _refine(self, results: Sequence[BainResult]) -> None:
+        run_groups(self.relaxation, points, analyse, on_point)
+        return finish.in_order()
+
+    def _refine(self, result: BainResult) -> None:
         """Relax the cell from the lowest point of every minimum; one that does not stay there is that point."""
-        found = [
-            (result, one, k) for result in results for one in result.maps for k in range(len(one.minima))
-        ]
-        starts = [_grid_point(result, one, one.minima[k]) for result, one, k in found]
+        found = [(one, k) for one in result.maps for k in range(len(one.minima))]
+        starts = [_grid_point(result, one, one.minima[k]) for one, k in found]
         ends = self.refinement.run([point.atoms for point in starts]) if starts else []
-        for (result, one, k), point, end in zip(found, starts, ends, strict=True):
+        steps = (float(np.diff(result.c_over_a)[0]), float(np.diff(result.volumes)[0]))
+        for (one, k), point, end in zip(found, starts, ends, strict=True):
             minimum = one.minima[k]
-            steps = (float(np.diff(result.c_over_a)[0]), float(np.diff(result.volumes)[0]))
             new = refined(minimum, point, end, _axes(result.atoms), steps)
             if isinstance(new, str):
                 one.message += (
@@ -207,7 +187,7 @@ class BainPath:
                     energy=point.energy / len(point.atoms),
                 )
             one.minima[k] = new
-        for one in (one for result in results for one in result.maps):
+        for one in result.maps:
             one.message = one.message.strip()
             one.minima.sort(key=lambda minimum: minimum.energy)
 
