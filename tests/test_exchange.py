@@ -6,7 +6,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from mmace_sim.errors import UnsupportedOptionError
+from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.exchange import Exchange
 from mmace_sim.properties.exchange.magnons import spin_stiffness, spin_waves, stiffness
@@ -215,7 +215,7 @@ def test_unusable_structures_and_settings_are_refused(heisenberg):
     assert "collinear" in results[0].message
     assert {result.status for result in results} <= {Status.FAILED, Status.NON_FINITE}
     for wrong in ({"routes": ["guess"]}, {"lengths": "soft"}, {"angle": 120.0}, {"cutoff": -1.0}):
-        with pytest.raises(UnsupportedOptionError):
+        with pytest.raises(ConfigError):
             Exchange(heisenberg, **wrong)
     small = Exchange(heisenberg, cutoff=4.9, supercell=(2, 2, 2), magmoms="fixed").run([iron()])[0]
     assert "Take a larger supercell" in small.message

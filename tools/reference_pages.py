@@ -170,6 +170,10 @@ def panels(command: Any, declared: Any = None) -> str:
                 setting = settings.get(option.name)
                 row[1:1] = [f"`{option.name}`: {kind_of(setting.annotation)}" if setting else "–"]
             groups.setdefault(panel, []).append(row)
+    for setting in settings.values():
+        if setting.flag is None:
+            row = ["–", f"`{setting.name}`: {kind_of(setting.annotation)}", setting.shown, setting.text]
+            groups.setdefault("Keys without an option", []).append(row)
     header = ["Option", *(["Key"] if settings else []), "Default", "Meaning"]
     told = (
         "Keys are those of `--config` files, of `config.yaml`, and of keyword arguments in Python.\n\n"

@@ -19,7 +19,6 @@ from mmace_sim.cli.data import data
 from mmace_sim.cli.declared import property_command
 from mmace_sim.cli.elastic import elastic
 from mmace_sim.cli.evaluate import evaluate
-from mmace_sim.cli.exchange import exchange
 from mmace_sim.cli.finetune import finetune
 from mmace_sim.cli.md import md
 from mmace_sim.cli.models import models
@@ -121,7 +120,7 @@ app.command()(property_command(declared_properties()["bain"]))
 app.command()(elastic)
 app.command()(check)
 app.command()(phonons)
-app.command()(exchange)
+app.command()(property_command(declared_properties()["exchange"]))
 app.command()(curie)
 app.command()(anisotropy)
 app.command()(md)

@@ -103,6 +103,13 @@ class PointMomentSettings(Settings):
     """**relaxed**: moments follow the atoms adiabatically. **fixed**: they stay as they are."""
 
 
+class OrderSettings(Settings):
+    """Whether the moments of a given order relax before they turn."""
+
+    magmoms: Annotated[Literal["relaxed", "fixed"], Flag(MOMENTS)] = "relaxed"
+    """**relaxed**: lengths of collinear moments relax in the given order first. **fixed**: they stay as they are."""
+
+
 class FigureSettings(Settings):
     """Whether figures are drawn."""
 

@@ -15,6 +15,7 @@ _OWN: dict[str, str] = {
     "eos": "mmace_sim.properties.eos.declaration:EOS",
     "order": "mmace_sim.properties.order.declaration:ORDER",
     "bain": "mmace_sim.properties.bain.declaration:BAIN",
+    "exchange": "mmace_sim.properties.exchange.declaration:EXCHANGE",
 }
 
 

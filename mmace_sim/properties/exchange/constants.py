@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from mmace_sim.engine.batching import Outcomes
 from mmace_sim.engine.outcomes import UNUSABLE
 from mmace_sim.errors import MmaceError, StructureError, UnsupportedOptionError
+from mmace_sim.properties.exchange.declaration import ExchangeSettings
 from mmace_sim.properties.exchange.hessian import (
     anisotropy_tensors,
     beyond,
@@ -33,22 +34,12 @@ from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
 from mmace_sim.properties.singlepoint import (
     PointResult,
     SinglePoint,
-    check_point_mode,
     converged,
     first_problem,
 )
 from mmace_sim.structures.spin_lattice import Pairs, SpinLattice, find_pairs, spin_lattice
 from mmace_sim.structures.supercells import choose_supercell
 
-CONVENTION = (
-    "E = E0 - sum_{i<j} [J' e_i.e_j + D.(e_i x e_j) + e_i.G.e_j] + sum_i e_i.A_i.e_i, each pair once, unit vectors, "
-    "J' > 0 ferromagnetic"
-    " (LKAG/TB2J: J = J'/2)"
-)
-"""Sign, factor and normalisation of every exchange constant, as each output file states it."""
-
-ROUTES: tuple[str, ...] = ("derivatives", "four-state", "spirals")
-LENGTHS: tuple[str, ...] = ("rigid", "relaxed")
 _DIFFERENT = 0.1
 """Difference of the routes, relative to the largest J', from which on a result says so."""
 _BROKEN = 0.05
@@ -117,7 +108,7 @@ class ExchangeResult:
         """J' of each pair, in eV: a third of the trace.
 
         Args:
-            route: One of `ROUTES`; by default the first one.
+            route: One of `ROUTE_COLUMNS`; by default the first one.
         """
         return np.trace(self.tensors[route or self.route], axis1=1, axis2=2) / 3
 
@@ -125,7 +116,7 @@ class ExchangeResult:
         """Vector D of each pair, in eV, from the antisymmetric part.
 
         Args:
-            route: One of `ROUTES`; by default the first one.
+            route: One of `ROUTE_COLUMNS`; by default the first one.
         """
         t = self.tensors[route or self.route]
         return 0.5 * np.stack(
@@ -136,7 +127,7 @@ class ExchangeResult:
         """Symmetric traceless tensor G of each pair, in eV.
 
         Args:
-            route: One of `ROUTES`; by default the first one.
+            route: One of `ROUTE_COLUMNS`; by default the first one.
         """
         t = self.tensors[route or self.route]
         return 0.5 * (t + t.swapaxes(1, 2)) - self.isotropic(route)[:, None, None] * np.eye(3)
@@ -154,7 +145,6 @@ class _Job:
     result: ExchangeResult
     states: FourStates | None = None
     spirals: Spirals | None = None
-    first: int = 0
 
     @property
     def structures(self) -> list[Atoms]:
@@ -174,57 +164,37 @@ class Exchange:
 
     Args:
         model: Energy model of this package, or its name or path.
-        cutoff: Largest distance of a pair, in Å.
-        routes: Any of `ROUTES`; the first gives magnons and exports.
-        magmoms: "relaxed": lengths relax in the given order first. "fixed": they are as given.
-        lengths: "rigid", or "relaxed": lengths follow while moments turn.
-        angle: Tilt of four states and spirals, in degrees.
-        symmetrize: Average tensors over the symmetry of the crystal.
-        supercell: Three multiples of the vectors of the magnetic primitive cell, instead of the smallest that will do.
-        magforce_tol: Largest magforce of relaxed moments, in eV/μB.
-        max_steps: Largest number of steps of the moments.
+        settings: All settings; or give them one by one.
         device: Where to run.
         dtype: Floating-point type.
         max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+        **keywords: Fields of :class:`~mmace_sim.properties.exchange.declaration.ExchangeSettings`.
 
     Raises:
-        UnsupportedOptionError: If a setting is impossible.
+        ConfigError: If a setting is impossible.
+        UnsupportedOptionError: If the model has no second derivatives.
     """
 
     def __init__(
         self,
         model: ModelLike = "default",
+        settings: ExchangeSettings | None = None,
         *,
-        cutoff: float = 6.0,
-        routes: Sequence[str] = ROUTES,
-        magmoms: str = "relaxed",
-        lengths: str = "rigid",
-        angle: float = 10.0,
-        symmetrize: bool = True,
-        supercell: Sequence[int] | None = None,
-        magforce_tol: float = 1e-5,
-        max_steps: int = 500,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         max_batch_atoms: int | None = None,
+        **keywords: Any,
     ) -> None:
-        check_point_mode(magmoms)
-        unknown = [route for route in routes if route not in ROUTES]
-        if unknown or not routes:
-            raise UnsupportedOptionError(f"routes = {list(routes)}, expected some of {', '.join(ROUTES)}.")
-        if lengths not in LENGTHS:
-            raise UnsupportedOptionError(f"lengths = {lengths!r}, expected 'rigid' or 'relaxed'.")
-        if not (cutoff > 0 and 0 < angle <= 90):
-            raise UnsupportedOptionError(
-                f"cutoff = {cutoff} Å, angle = {angle}°: expected a positive cutoff and an angle up to 90°."
-            )
-        self.cutoff, self.routes, self.lengths, self.symmetrize = cutoff, tuple(routes), lengths, symmetrize
-        self.angle, self.supercell = np.radians(angle), supercell
-        shared: dict[str, Any] = {"magforce_tol": magforce_tol, "max_steps": max_steps, "collinear": True}
-        shared |= {"max_batch_atoms": max_batch_atoms, "device": device, "dtype": dtype}
-        self.rest = SinglePoint(model, magmoms=magmoms, **shared)
+        self.settings = settings or ExchangeSettings.of(keywords, "Exchange")
+        self.angle = np.radians(self.settings.angle)
+        shared: dict[str, Any] = {
+            name: getattr(self.settings, name) for name in ("magforce_tol", "max_steps")
+        }
+        shared |= {"collinear": True, "max_batch_atoms": max_batch_atoms, "device": device, "dtype": dtype}
+        self.rest = SinglePoint(model, magmoms=self.settings.magmoms, **shared)
         host = self.rest.relaxation.bare_model
-        self.tilted = SinglePoint(host, magmoms="relaxed" if lengths == "relaxed" else "fixed", **shared)
+        while_turning = "relaxed" if self.settings.lengths == "relaxed" else "fixed"
+        self.tilted = SinglePoint(host, magmoms=while_turning, **shared)
         self.model = getattr(host, "model", None)
         if self.model is None or not hasattr(self.model, "spin_orbit"):
             raise UnsupportedOptionError(
@@ -253,13 +223,10 @@ class Exchange:
                 jobs.append(self._prepare(index, point))
             except (MmaceError, RuntimeError, np.linalg.LinAlgError) as error:  # must not stop the others
                 finish(index, ExchangeResult(point.atoms, Status.FAILED, str(error)))
-        cells: list[Atoms] = []
-        for job in jobs:
-            job.first = len(cells)
-            cells += job.structures
-        points = self.tilted.run(cells) if cells else []
-        for job in jobs:
-            finish(job.index, self._finish(job, points[job.first : job.first + len(job.structures)]))
+        self.tilted.run_groups(
+            [job.structures for job in jobs],
+            lambda group, points: finish(jobs[group].index, self._finish(jobs[group], points)),
+        )
         return finish.in_order()
 
     def _prepare(self, index: int, point: PointResult) -> _Job:
@@ -267,7 +234,7 @@ class Exchange:
         if point.status in UNUSABLE:
             raise StructureError(point.message)
         lattice = spin_lattice(point.atoms)
-        pairs = find_pairs(lattice, self.cutoff)
+        pairs = find_pairs(lattice, self.settings.cutoff)
         matrix = self._supercell(lattice)
         axes = np.eye(3) if self.spin_orbit else lattice.axis[None]
         result = ExchangeResult(
@@ -275,14 +242,14 @@ class Exchange:
         )
         result.supercell = tuple(int(n) for n in np.diag(matrix))
         job = _Job(index, result)
-        for route in self.routes:
+        for route in self.settings.routes:
             result.tensors[route] = np.full((len(pairs), 3, 3), np.nan)
         shared = {"angle": float(self.angle), "axes": axes, "spin_orbit": self.spin_orbit}
-        if "derivatives" in self.routes:
+        if "derivatives" in self.settings.routes:
             hessians = [spin_hessian(self.model, lattice, matrix, axis) for axis in axes]
             result.sum_rule_error = None if self.spin_orbit else sum_rule_error(hessians[0], lattice.signs)
             result.beyond_cutoff = beyond(hessians[0], pairs)
-            follow = relax_lengths if self.lengths == "relaxed" else lambda hessian: hessian
+            follow = relax_lengths if self.settings.lengths == "relaxed" else lambda hessian: hessian
             hessians = [follow(hessian) for hessian in hessians]
             raw = exchange_from_hessians(hessians, pairs, spin_orbit=self.spin_orbit)
             mean = self._averaged(result, raw)
@@ -294,34 +261,34 @@ class Exchange:
                 parts = [single_ion_anisotropy(hessian, lattice, pairs, mean) for hessian in every]
                 result.single_ion = parts[0]
                 result.anisotropy, result.anisotropy_error = anisotropy_tensors(
-                    [hessian.frame for hessian in every], parts, lattice, symmetrize=self.symmetrize
+                    [hessian.frame for hessian in every], parts, lattice, symmetrize=self.settings.symmetrize
                 )
-        if "four-state" in self.routes:
+        if "four-state" in self.settings.routes:
             job.states = four_states(lattice, pairs, matrix, **shared)
-        if "spirals" in self.routes:
+        if "spirals" in self.settings.routes:
             job.spirals = spin_spirals(lattice, matrix, **shared)
         return job
 
     def _averaged(
         self, result: ExchangeResult, tensors: Float[np.ndarray, "n_pairs 3 3"]
     ) -> Float[np.ndarray, "n_pairs 3 3"]:
-        if not self.symmetrize:
+        if not self.settings.symmetrize:
             return tensors
         return result.pairs.average(tensors, result.lattice.rotations)
 
     def _supercell(self, lattice: SpinLattice) -> Int[np.ndarray, "3 3"]:
         """The smallest in which no pair within the cutoff is there twice; or the given one, if it will do."""
-        least = 2 * self.cutoff + 0.05
-        if self.supercell is None:
+        least = 2 * self.settings.cutoff + 0.05
+        if self.settings.supercell is None:
             return choose_supercell(lattice.cell, least)
         from ase.geometry import minkowski_reduce
 
-        matrix = np.diag(np.asarray(self.supercell, dtype=int))
+        matrix = np.diag(np.asarray(self.settings.supercell, dtype=int))
         shortest = np.linalg.norm(minkowski_reduce(matrix @ lattice.cell)[0], axis=1).min()
-        if shortest < 2 * self.cutoff:
+        if shortest < 2 * self.settings.cutoff:
             raise StructureError(
-                f"an atom is {shortest:.2f} Å from its image in the supercell {list(self.supercell)}, expected twice "
-                f"the cutoff of {self.cutoff} Å. Take a larger supercell or a smaller cutoff."
+                f"an atom is {shortest:.2f} Å from its image in the supercell {self.settings.supercell}, expected "
+                f"twice the cutoff of {self.settings.cutoff} Å. Take a larger supercell or a smaller cutoff."
             )
         return matrix
 

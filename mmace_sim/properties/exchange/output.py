@@ -1,55 +1,65 @@
 """What an exchange calculation writes: entry of the summary, shells, pairs, magnons."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import numpy as np
+from ase import Atoms
 
+from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
+from mmace_sim.graph.cells import has_volume
 from mmace_sim.io.collection import LoadedStructure
-from mmace_sim.properties.exchange.constants import CONVENTION, ExchangeResult
+from mmace_sim.properties.exchange.constants import Exchange, ExchangeResult
+from mmace_sim.properties.exchange.declaration import CONVENTION, ROUTE_COLUMNS
 from mmace_sim.properties.exchange.files import write_exchange_files
 from mmace_sim.structures.magnetic_order import classify_order
 
-EXCHANGE_UNITS: dict[str, str] = {
-    "convention": CONVENTION,
-    "exchange": f"J', meV per pair: {CONVENTION}",
-    "dmi": "|D|, meV per pair, same convention",
-    "anisotropic": "largest |G|, meV per pair, same convention",
-    "distance": "Å",
-    "moment": "μB, mean length of the magnetic atoms",
-    "stiffness": "meV Å², D of ħω = D q², mean over the directions that the exchange couples in",
-    "stiffness_tensor": "meV Å², D of ħω = q.D.q, Cartesian; 0 across layers and chains",
-    "stiffness_dimensions": "dimensions that the exchange couples in: 3 crystal, 2 layers, 1 chains",
-    "mean_field_temperature": "K, classical spins: k T = (1/3) sum_j J'_0j",
-    "single_ion": "meV, second derivatives of each site's own anisotropy perpendicular to its moment",
-    "anisotropy": "meV, symmetric traceless A of each site: E = sum_i e_i.A_i.e_i",
-    "anisotropy_error": "meV, largest part of the second derivatives that A does not give (higher orders)",
-    "exchange_sum": "meV per magnetic atom: sum_j s_i s_j J'_ij, each pair from both ends",
-    "difference_of_routes": "meV, largest",
-    "sum_rule_error": "meV; 0 where turning all moments costs nothing",
-    "beyond_cutoff": "meV, largest |J'| of the supercell beyond the cutoff",
-    "symmetry_spread": "meV, largest change by averaging over symmetry",
-    "breaks_symmetry": "whether that is more than 5 % of the largest J'",
-}
-"""Unit of each quantity in the summary."""
-
-EXCHANGE_COLUMNS: tuple[str, ...] = (
-    "name", "file", "index", "formula", "magnetic_order", "moment", "exchange_sum", "stiffness",
-    "mean_field_temperature", "difference_of_routes", "symmetry_spread", "status", "message",
-)  # fmt: skip
-"""Columns of ``summary.csv``."""
-
-ROUTE_COLUMNS: dict[str, str] = {
-    "derivatives": "J_derivatives",
-    "four-state": "J_four_state",
-    "spirals": "J_spirals",
-}
 _SHELL_COLUMNS = (
     "shell", "first", "second", "distance", "n_neighbors", *ROUTE_COLUMNS.values(), "dmi", "anisotropic", "unit",
     "convention",
 )  # fmt: skip
 _TENSOR = tuple(f"J{a}{b}" for a in "xyz" for b in "xyz")
+
+
+class ExchangeComputation(Computation[Any, ExchangeResult]):
+    """Exchange constants of the structures of a run."""
+
+    @override
+    def evaluations(self, item: LoadedStructure) -> int:
+        if not has_volume(item.atoms):
+            return 1
+        n_cells = max(1, round((2 * self.settings.cutoff) ** 3 / item.atoms.cell.volume))
+        costs = {"derivatives": 6 * len(item.atoms), "four-state": 60, "spirals": 20}
+        return 20 + n_cells * sum(costs[route] for route in self.settings.routes)
+
+    @override
+    def compute(
+        self, part: Part, store: Callable[[int, ExchangeResult], None], advance: Callable[..., None]
+    ) -> None:
+        def finished(index: int, result: ExchangeResult) -> None:
+            store(index, result)
+            advance()
+
+        workflow = Exchange(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
+        workflow.run([item.atoms for item in part.pending], on_finished=finished)
+
+    @override
+    def finish(
+        self, item: LoadedStructure, result: ExchangeResult, part: Part
+    ) -> tuple[dict[str, Any], Atoms | None]:
+        item.notes += write_exchange(result, part.folders[item.name], figures=self.settings.figures)
+        return exchange_entry(item, result), None
+
+    @override
+    def write(
+        self,
+        run: Any,
+        entries: list[dict[str, Any]],
+        computed: Sequence[tuple[LoadedStructure, ExchangeResult]],
+    ) -> list[str]:
+        return [f"{folder.name}/" for folder in run.folders.values()][:3]
 
 
 def shell_rows(result: ExchangeResult) -> list[dict[str, Any]]:
@@ -90,7 +100,7 @@ def exchange_entry(item: LoadedStructure, result: ExchangeResult) -> dict[str, A
         result: Its exchange.
 
     Returns:
-        Plain JSON values in the units of `EXCHANGE_UNITS`.
+        Plain JSON values in the units of `EXCHANGE`.
     """
     head = entry_head(item, str(result.status), result.message)
     if result.lattice is None:

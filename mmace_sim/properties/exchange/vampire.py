@@ -6,7 +6,8 @@ import numpy as np
 from ase.units import _e
 from jaxtyping import Float, Int
 
-from mmace_sim.properties.exchange.constants import CONVENTION, ExchangeResult
+from mmace_sim.properties.exchange.constants import ExchangeResult
+from mmace_sim.properties.exchange.declaration import CONVENTION
 from mmace_sim.properties.exchange.formats import (
     anisotropy_axes,
     axes_line,
