@@ -28,7 +28,7 @@ toy = HeisenbergModel(exchange=-J, landau=(0.0, 0.0), morse=(0.0, 1.4, distance)
 cell = [[distance, 0, 0], [-distance / 2, distance * np.sqrt(3) / 2, 0], [0, 0, 10]]
 lattice = Atoms("Fe", cell=cell, pbc=True).repeat((6, 6, 1))
 set_magmoms(lattice, np.ones(len(lattice)))
-(frustrated,) = minimize_moments(lattice, toy, n_starts=64, fix_magnitude=True, stability=False)
+(frustrated,) = minimize_moments(lattice, toy, starts=64, fix_magnitude=True, stability=False)
 lowest = frustrated.minima[0]
 print(
     f"{frustrated.n_converged} of {len(frustrated.starts)} starts converged, {frustrated.n_lowest} to the lowest"
@@ -49,7 +49,7 @@ for atoms in crystals:
     atoms.arrays.pop("initial_magmoms", None)
     set_magmoms(atoms, np.full(len(atoms), 2.2))
 results = {
-    solver: minimize_moments(crystals, model, n_starts=12, solver=solver, magforce_tol=1e-6)
+    solver: minimize_moments(crystals, model, starts=12, solver=solver, magforce_tol=1e-6)
     for solver in ("lbfgs", "fire")
 }
 for solver, (bcc, fcc) in results.items():

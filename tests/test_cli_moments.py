@@ -10,6 +10,7 @@ from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny
 
 FILES = {
     "summary.json", "summary.csv", "config.yaml", "log.txt", "starts.csv", "minima.extxyz", "structures", "figures",
+    "finished.jsonl",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from mmace_sim.properties import declared_properties
 COMMANDS = {
     "relax": ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10"),
     "eos": ("--magmoms", "fixed", "--n-volumes", "5", "--no-figures"),
+    "moments": ("--starts", "2", "--max-steps", "3", "--magforce-tol", "1", "--no-figures"),
     "order": ("--magmoms", "fixed", "--fixed-cell", "--fixed-positions", "--no-figures"),
     "bain": ("--magmoms", "fixed", "--n-ratios", "3", "--n-volumes", "3", "--no-figures"),
     "phonons": ("--no-relax", "--supercell", "2", "--magmoms", "fixed", "--no-plots"),

@@ -9,7 +9,7 @@ from ase.build import bulk
 
 import mmace_sim
 from mmace_sim.base.quantities import TORCHSIM_MAGMOMS
-from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.properties.moments import MomentSearch, minimize_moments
 from mmace_sim.properties.moments.plots import save_moment_figures
@@ -69,7 +69,7 @@ def lone_atom(length=1.0):
 def test_256_starts_find_the_ground_state_of_the_triangular_lattice(solver):
     """Unit spins at 120 degrees: three bonds of −|J|/2 at each site."""
     (result,) = minimize_moments(
-        triangular(), exchange_only(), n_starts=256, solver=solver, fix_magnitude=True, magforce_tol=1e-4
+        triangular(), exchange_only(), starts=256, solver=solver, fix_magnitude=True, magforce_tol=1e-4
     )
     energies = np.array([start.energy for start in result.starts])
     assert result.status is OrderStatus.CONVERGED
@@ -88,9 +88,7 @@ def test_256_starts_find_the_ground_state_of_the_triangular_lattice(solver):
 
 def test_kagome_triangles_carry_no_moment():
     """Every ground state of the kagome lattice has Σ s = 0 in each triangle: two bonds of −|J|/2 at each site."""
-    (result,) = minimize_moments(
-        kagome(), exchange_only(), n_starts=64, fix_magnitude=True, magforce_tol=1e-5
-    )
+    (result,) = minimize_moments(kagome(), exchange_only(), starts=64, fix_magnitude=True, magforce_tol=1e-5)
     assert result.n_converged == 64
     assert result.minima[0].energy == pytest.approx(-J, abs=1e-8)
     assert np.linalg.norm(result.minima[0].magmoms.sum(axis=0)) < 1e-3
@@ -100,7 +98,7 @@ def test_lengths_and_directions_relax_together():
     """m² = (h − a)/(2b) and E = −(h − a)²/(4b) with h = 3J/2 from six neighbours at 120 degrees."""
     a, b, h = -0.4, 0.05, 1.5 * J
     (result,) = minimize_moments(
-        triangular(length=2.0), landau(a, b, -J), n_starts=16, magforce_tol=1e-6, max_steps=1000
+        triangular(length=2.0), landau(a, b, -J), starts=16, magforce_tol=1e-6, max_steps=1000
     )
     assert result.n_lowest == 16
     assert result.minima[0].energy == pytest.approx(-((h - a) ** 2) / (4 * b), abs=1e-9)
@@ -110,7 +108,7 @@ def test_lengths_and_directions_relax_together():
 
 def test_local_minima_of_collinear_moments_are_told_apart():
     (result,) = minimize_moments(
-        triangular(length=2.0), landau(exchange=-J), n_starts=64, collinear=True, magforce_tol=1e-6
+        triangular(length=2.0), landau(exchange=-J), starts=64, collinear=True, magforce_tol=1e-6
     )
     assert result.n_converged == 64
     assert len(result.minima) > 1
@@ -121,7 +119,7 @@ def test_local_minima_of_collinear_moments_are_told_apart():
     energies = [minimum.energy for minimum in result.minima]
     assert energies == sorted(energies)
     # the same starts without the constraint all reach the non-collinear state, which is lower
-    (free,) = minimize_moments(triangular(length=2.0), landau(exchange=-J), n_starts=4, magforce_tol=1e-4)
+    (free,) = minimize_moments(triangular(length=2.0), landau(exchange=-J), starts=4, magforce_tol=1e-4)
     assert free.minima[0].energy < energies[0] - 1e-3
 
 
@@ -141,7 +139,7 @@ def test_fixed_lengths_and_masked_moments_stay(solver):
     atoms = triangular()
     set_magmoms(atoms, np.linspace(0.5, 2.0, 9))
     (result,) = minimize_moments(
-        atoms, exchange_only(), n_starts=8, solver=solver, fix_magnitude=True, only=[1, "2", 3], seed=5
+        atoms, exchange_only(), starts=8, solver=solver, fix_magnitude=True, only=[1, "2", 3], seed=5
     )
     for start in result.starts:
         assert start.status is Status.CONVERGED
@@ -156,7 +154,7 @@ def test_masks_without_fixed_lengths_name_elements():
     atoms = Atoms("FeAl", [[0, 0, 0], [0, 0, D]], cell=[10, 10, 10], pbc=True)
     set_magmoms(atoms, [[0.1, 0.2, 2.0], [0.3, 0.0, 0.1]])
     model = HeisenbergModel(exchange=-J, landau=(-0.4, 0.05), elements=(13, 26))
-    (result,) = minimize_moments(atoms, model, n_starts=4, only=["Al"])
+    (result,) = minimize_moments(atoms, model, starts=4, only=["Al"])
     for start in result.starts:
         np.testing.assert_array_equal(get_magmoms(start.atoms)[0], [0.1, 0.2, 2.0])
     np.testing.assert_array_equal(free_moments(atoms, ["Al"]), [False, True])
@@ -168,7 +166,7 @@ def test_a_moment_in_a_field():
     field = np.array([300.0, -200.0, 400.0])
     a, b = -0.4, 0.05
     strength = BOHR_MAGNETON_EV_PER_T * np.linalg.norm(field)
-    (result,) = minimize_moments(lone_atom(), landau(a, b), n_starts=8, field=field, magforce_tol=1e-8)
+    (result,) = minimize_moments(lone_atom(), landau(a, b), starts=8, field=field, magforce_tol=1e-8)
     length = max(np.roots([4 * b, 0, 2 * a, -strength]).real)
     np.testing.assert_allclose(result.minima[0].magmoms[0], length * field / np.linalg.norm(field), atol=1e-6)
     assert result.minima[0].energy == pytest.approx(a * length**2 + b * length**4 - strength * length)
@@ -180,7 +178,7 @@ def test_a_frustrated_magnet_in_a_field():
     h = 0.09
     field = [0.0, 0.0, h / BOHR_MAGNETON_EV_PER_T]
     (result,) = minimize_moments(
-        triangular(), exchange_only(), n_starts=32, field=field, fix_magnitude=True, magforce_tol=1e-5,
+        triangular(), exchange_only(), starts=32, field=field, fix_magnitude=True, magforce_tol=1e-5,
         max_steps=1000,
     )  # fmt: skip
     energies = np.array([start.energy for start in result.starts])
@@ -203,9 +201,9 @@ def test_the_field_adds_to_energy_and_magforces_only():
 
 def test_starts_do_not_depend_on_the_batch():
     settings = {"fix_magnitude": True, "seed": 3, "stability": False}
-    (alone,) = minimize_moments(triangular(), exchange_only(), n_starts=3, **settings)
+    (alone,) = minimize_moments(triangular(), exchange_only(), starts=3, **settings)
     other, together = minimize_moments(
-        [dimer(), triangular()], exchange_only(), n_starts=5, max_batch_atoms=40, **settings
+        [dimer(), triangular()], exchange_only(), starts=5, max_batch_atoms=40, **settings
     )
     assert other.n_converged == 5
     for one, two in zip(alone.starts, together.starts, strict=False):
@@ -214,7 +212,7 @@ def test_starts_do_not_depend_on_the_batch():
         assert one.steps == two.steps
         np.testing.assert_allclose(one.descent.energies, two.descent.energies, atol=1e-10)
     assert not np.array_equal(alone.starts[0].magmoms_initial, alone.starts[1].magmoms_initial)
-    (again,) = minimize_moments(triangular(), exchange_only(), n_starts=1, **settings | {"seed": 4})
+    (again,) = minimize_moments(triangular(), exchange_only(), starts=1, **settings | {"seed": 4})
     assert not np.array_equal(alone.starts[0].magmoms_initial, again.starts[0].magmoms_initial)
 
 
@@ -239,7 +237,7 @@ def test_lbfgs_needs_fewer_evaluations_than_fire_and_never_climbs():
     steps = {}
     for solver in ("lbfgs", "fire"):
         (result,) = minimize_moments(
-            triangular(length=2.0), landau(exchange=-J), n_starts=8, solver=solver, magforce_tol=1e-6,
+            triangular(length=2.0), landau(exchange=-J), starts=8, solver=solver, magforce_tol=1e-6,
             max_steps=1000, stability=False,
         )  # fmt: skip
         assert result.n_converged == 8
@@ -272,7 +270,7 @@ def test_failures_stay_alone(tmp_path):
     flat = triangular()
     set_magmoms(flat, np.zeros(9))
     foreign = with_moments(bulk("Co", "fcc", a=3.5))
-    search = MomentSearch(exchange_only(), n_starts=2, fix_magnitude=True, max_steps=3, magforce_tol=1e-9)
+    search = MomentSearch(exchange_only(), starts=2, fix_magnitude=True, max_steps=3, magforce_tol=1e-9)
     failed, unknown, unfinished = search.run([flat, foreign, triangular()])
     assert failed.status is OrderStatus.FAILED
     assert "all of them are zero" in failed.message
@@ -287,8 +285,8 @@ def test_failures_stay_alone(tmp_path):
         free_moments(triangular(), ["Mn"])
     with pytest.raises(StructureError, match="from 0 to 8"):
         free_moments(triangular(), [9])
-    for bad in ({"solver": "newton"}, {"n_starts": 0}, {"collinear": True, "fix_magnitude": True}):
-        with pytest.raises(UnsupportedOptionError):
+    for bad in ({"solver": "newton"}, {"starts": 0}, {"collinear": True, "fix_magnitude": True}):
+        with pytest.raises(ConfigError):
             MomentSearch(exchange_only(), **bad)
 
 
@@ -297,7 +295,7 @@ def test_iron_with_the_default_model():
     cells = [
         with_moments(bulk("Fe", kind, a=a, cubic=True), 2.2) for kind, a in (("bcc", 2.83), ("fcc", 3.55))
     ]
-    bcc, fcc = minimize_moments(cells, mmace_sim.load_model("default"), n_starts=4, magforce_tol=1e-5)
+    bcc, fcc = minimize_moments(cells, mmace_sim.load_model("default"), starts=4, magforce_tol=1e-5)
     assert [result.n_lowest for result in (bcc, fcc)] == [4, 4]
     assert bcc.minima[0].order == "FM"
     np.testing.assert_allclose(np.linalg.norm(bcc.minima[0].magmoms, axis=1), 2.25, atol=0.05)

@@ -22,7 +22,6 @@ from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.finetune import finetune
 from mmace_sim.cli.md import md
 from mmace_sim.cli.models import models
-from mmace_sim.cli.moments import moments
 from mmace_sim.cli.phonons import phonons
 from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
@@ -126,7 +125,7 @@ app.command()(anisotropy)
 app.command()(md)
 app.command()(property_command(declared_properties()["order"]))
 app.command()(report)
-app.command()(moments)
+app.command()(property_command(declared_properties()["moments"]))
 app.add_typer(data)
 
 

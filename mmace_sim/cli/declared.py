@@ -141,6 +141,8 @@ def _typer_type(setting: Setting) -> tuple[Any, str | None]:
     flag, parts = setting.flag, [a for a in (get_args(setting.annotation) or (setting.annotation,)) if a]
     if flag is not None and flag.repeated:
         return list[str], None
+    if setting.takes_list:
+        return str, "LIST"
     if setting.annotation is bool:
         return bool, None
     plain = [part for part in parts if part is not type(None)]
@@ -149,4 +151,4 @@ def _typer_type(setting: Setting) -> tuple[Any, str | None]:
     words = [part for part in plain if isinstance(part, str)]
     if words and len(words) == len(plain):
         return str, "|".join(words)
-    return str, "LIST" if setting.takes_list else None
+    return str, None

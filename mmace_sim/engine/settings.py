@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field, create_model, field_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, create_model, field_validator
 
 from mmace_sim.base.settings import MACHINE, MOMENTS, RELAXATION, Flag, Settings
 from mmace_sim.structures import moment_words
@@ -35,6 +35,14 @@ def _known_states(value: list[str]) -> list[str]:
 
 States = Annotated[list[str], Flag(MOMENTS), Field(min_length=1), AfterValidator(_known_states)]
 """Magnetic states of `mmace_sim.structures.magnetic_states`, each once."""
+
+AppliedField = Annotated[
+    list[float],
+    Flag(MOMENTS, metavar="BX,BY,BZ", shown="none"),
+    Field(min_length=3, max_length=3),
+    BeforeValidator(lambda value: value.tolist() if hasattr(value, "tolist") else value),
+]
+"""A vector in tesla, also as an array."""
 
 
 class ModelRunSettings(Settings):

@@ -2,17 +2,21 @@
 
 import itertools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from jaxtyping import Float
 
+from mmace_sim.engine.batching import Outcomes, run_groups
 from mmace_sim.engine.outcomes import Curvature
-from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.properties.moments.declaration import MomentSearchSettings
 from mmace_sim.properties.moments.relax import Descent, MomentRelaxation
 from mmace_sim.properties.moments.starts import free_moments, random_starts
 from mmace_sim.properties.order import OrderStatus
@@ -28,6 +32,9 @@ from mmace_sim.structures.moment_range import hard_limits, shorten_moments
 
 MAX_MINIMA: int = 20
 """Symmetry and stability are found for so many minima of a structure, the lowest ones."""
+
+LOOK_AROUND_EVERY: float = 30.0
+"""Seconds in which finished structures are collected for one batch that finds their stability."""
 
 _log = logging.getLogger(__name__)
 
@@ -141,72 +148,54 @@ class MomentSearch:
 
     Args:
         model: Model, its name or path, or any TorchSim model that gives magforces.
-        n_starts: Number of random starts of each structure.
-        seed: Seed; start k of a structure depends on its moments, the seed and k only.
-        solver: "lbfgs" or "fire".
-        magforce_tol: Largest magforce at convergence, in eV/μB.
-        max_steps: Largest number of steps.
-        collinear: Moments keep their axis and start with random signs.
-        fix_magnitude: Moments keep their length.
-        only: Symbols of elements and indices of atoms (from 0) whose moments may change; nothing means all.
-        field: Applied field B in tesla. Energies then contain −μB B·Σm.
-        energy_tol: Minima closer than this, in eV/atom, and alike are one.
-        stability: Whether to compute the curvature at each minimum.
-        symprec: Tolerance of positions for symmetry, in Å; of moments ten times as large, in μB.
-        **settings: `device`, `dtype`, `max_batch_atoms` of :class:`~mmace_sim.properties.relax.relaxation.Relaxation`.
+        settings: All settings; or give them one by one.
+        device: Where to run.
+        dtype: Floating-point type.
+        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+        **keywords: Fields of :class:`~mmace_sim.properties.moments.declaration.MomentSearchSettings`.
 
     Raises:
-        UnsupportedOptionError: If a setting is impossible.
+        ConfigError: If a setting is unknown or impossible.
     """
 
     def __init__(
         self,
         model: ModelLike = "default",
+        settings: MomentSearchSettings | None = None,
         *,
-        n_starts: int = 32,
-        seed: int = 0,
-        solver: str = "lbfgs",
-        magforce_tol: float = 1e-4,
-        max_steps: int = 500,
-        collinear: bool = False,
-        fix_magnitude: bool = False,
-        only: Sequence[str | int] = (),
-        field: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
-        energy_tol: float = 1e-4,
-        stability: bool = True,
-        symprec: float = 0.01,
-        **settings: Any,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        max_batch_atoms: int | None = None,
+        **keywords: Any,
     ) -> None:
-        if n_starts < 1 or seed < 0 or (collinear and fix_magnitude):
-            raise UnsupportedOptionError(
-                f"n_starts = {n_starts}, seed = {seed}, collinear = {collinear}, fix_magnitude = {fix_magnitude}: "
-                "expected at least 1 and 0, and moments that can still change."
-            )
-        self.n_starts, self.seed, self.only = n_starts, seed, tuple(only)
-        self.energy_tol, self.stability, self.symprec = energy_tol, stability, symprec
+        self.settings = settings = settings or MomentSearchSettings.of(keywords, "MomentSearch")
+        names = ("solver", "field", "magforce_tol", "max_steps", "collinear", "fix_magnitude")
         self.relaxation = MomentRelaxation(
             model,
-            solver=solver,
-            field=field,
-            magforce_tol=magforce_tol,
-            max_steps=max_steps,
-            collinear=collinear,
-            fix_magnitude=fix_magnitude,
-            **settings,
+            device=device,
+            dtype=dtype,
+            max_batch_atoms=max_batch_atoms,
+            **{name: getattr(settings, name) for name in names},
         )
         bare = getattr(self.relaxation.bare_model, "model", None)
         self.rotates_freely = not (
-            getattr(bare, "spin_orbit", True) or self.relaxation.has_field or self.only
+            getattr(bare, "spin_orbit", True) or self.relaxation.has_field or settings.only
         )
 
     def run(
-        self, structures: Any, *, on_finished: Callable[[int, int], None] | None = None
+        self,
+        structures: Any,
+        *,
+        on_finished: Callable[[int, MomentResult], None] | None = None,
+        on_point: Callable[[int], None] | None = None,
     ) -> list[MomentResult]:
         """Relax all starts of all structures; one that fails does not stop the others.
 
         Args:
             structures: ASE, pymatgen or phonopy structures, one or many, with the moments that are turned and scaled.
-            on_finished: Called after each start with the number of finished starts and of all.
+            on_finished: Called with the index and the result of each structure soon after it is finished: what ends
+                within `LOOK_AROUND_EVERY` seconds is looked at in one batch.
+            on_point: Called with 1 after each start.
 
         Returns:
             One result for each structure, in the same order.
@@ -220,28 +209,37 @@ class MomentSearch:
                 result.message = str(error)
             results.append(result)
             starts.append(own)
-        images = list(itertools.chain.from_iterable(starts))
-        n_finished = itertools.count(1)
+        first = [0, *itertools.accumulate(map(len, starts))]
+        finish, waiting, last = Outcomes(len(results), on_finished), [], time.monotonic()
 
-        def finish(_index: int, _outcome: StructureResult) -> None:
-            if on_finished is not None:
-                on_finished(next(n_finished), len(images))
+        def look_around() -> None:
+            nonlocal last
+            if self.settings.stability:
+                self._look_around([m for index in waiting for m in results[index].minima[:MAX_MINIMA]])
+            for index in waiting:
+                finish(index, results[index])
+            waiting.clear()
+            last = time.monotonic()
 
-        relaxed = enumerate(self.relaxation.run(images, on_finished=finish))
-        for result, own in zip(results, starts, strict=True):
-            result.starts = [self._start(k, *next(relaxed)) for k in range(len(own))]
-            self._find_minima(result)
-        if self.stability:
-            self._look_around([minimum for result in results for minimum in result.minima[:MAX_MINIMA]])
+        def analyse(index: int, outcomes: list[StructureResult]) -> None:
+            own = enumerate(outcomes)
+            results[index].starts = [self._start(k, first[index] + k, outcome) for k, outcome in own]
+            self._find_minima(results[index])
+            waiting.append(index)
+            if time.monotonic() - last >= LOOK_AROUND_EVERY:
+                look_around()
+
+        run_groups(self.relaxation, starts, analyse, on_point)
+        look_around()
         return results
 
     def _starts(self, atoms: Atoms) -> list[Atoms]:
         freedom = self.relaxation.freedom
         starts = random_starts(
             atoms,
-            self.n_starts,
-            seed=self.seed,
-            free=free_moments(atoms, self.only),
+            self.settings.starts,
+            seed=self.settings.seed,
+            free=free_moments(atoms, self.settings.only),
             collinear=freedom.collinear,
             fix_magnitude=freedom.fix_magnitude,
         )
@@ -275,7 +273,7 @@ class MomentSearch:
         energies = [start.energy for start in converged]
         prints = [state_fingerprint(start.atoms, get_magmoms(start.atoms)) for start in converged]
         for start, group in zip(
-            converged, cluster_states(energies, prints, energy_tol=self.energy_tol), strict=True
+            converged, cluster_states(energies, prints, energy_tol=self.settings.energy_tol), strict=True
         ):
             start.minimum = group + 1
         for number in range(1, 1 + max((start.minimum or 0 for start in converged), default=0)):
@@ -302,7 +300,7 @@ class MomentSearch:
     def _find_symmetry(self, minimum: MomentMinimum) -> None:
         """Magnetic space group, after turning the moments to where it is highest if nothing depends on that."""
         minimum.symmetry = symmetry_of_moments(
-            minimum.atoms, minimum.magmoms, turn=self.rotates_freely, symprec=self.symprec
+            minimum.atoms, minimum.magmoms, turn=self.rotates_freely, symprec=self.settings.symprec
         )
 
     def _look_around(self, minima: Sequence[MomentMinimum]) -> None:
@@ -315,7 +313,7 @@ def minimize_moments(
     structures: Any,
     model: ModelLike = "default",
     *,
-    on_finished: Callable[[int, int], None] | None = None,
+    on_finished: Callable[[int, MomentResult], None] | None = None,
     **settings: Any,
 ) -> list[MomentResult]:
     """Minimise the energy over the moments of many structures from many random starts, in one batch.
@@ -323,8 +321,8 @@ def minimize_moments(
     Args:
         structures: ASE, pymatgen or phonopy structures, one or many, with the moments that are turned and scaled.
         model: Model, its name or path, or any TorchSim model that gives magforces.
-        on_finished: Called after each start with the number of finished starts and of all.
-        **settings: Settings of :class:`MomentSearch` (`n_starts`, `fix_magnitude`, `field`, …).
+        on_finished: Called with the index and the result of each structure.
+        **settings: Settings of :class:`MomentSearch` (`starts`, `fix_magnitude`, `field`, …).
 
     Returns:
         One :class:`MomentResult` for each structure, in the same order. Look at its `status`.
