@@ -64,7 +64,7 @@ def test_a_model_passes_and_leaves_its_files(here):
     files = {str(path.relative_to(here / "check")) for path in (here / "check").rglob("*") if path.is_file()}
     curves = ("energy_moment", "energy_angle", "energy_volume", "energy_dimer")
     figures = {f"figures/{name}.{suffix}" for name in curves for suffix in ("png", "svg")}
-    assert files == {"summary.json", "config.yaml", "log.txt", LIST_NAME} | figures
+    assert files == {"summary.json", "config.yaml", "log.txt", "finished.jsonl", LIST_NAME} | figures
     summary = summary_of(here / "check")
     assert summary["report"]["passed"]
     assert summary["report"]["model"] == "tiny"
@@ -121,7 +121,6 @@ def test_a_folder_in_use_is_kept(here):
     run = mmace_sim("check", *options)
     assert run.exit_code == 2
     assert "--force" in run.output
-    assert "--resume" not in run.output
     assert (here / "out" / "summary.json").read_text() == before
     assert mmace_sim("check", *options, "--force").exit_code == 0
     assert json.loads(before)["report"]["elements"] == [26]

@@ -25,7 +25,15 @@ def test_evaluate_writes_tables_figures_and_a_page(model, tmp_path):
     result = mmace_sim(*arguments)
     assert result.exit_code == 0, result.output
     files = names_in(out)
-    assert files == {"config.yaml", "figures", "log.txt", "report.html", "structures.csv", "summary.json"}
+    assert files == {
+        "config.yaml",
+        "figures",
+        "log.txt",
+        "report.html",
+        "structures.csv",
+        "summary.json",
+        "finished.jsonl",
+    }
     drawn = {path.name for path in (out / "figures").iterdir()}
     assert drawn == {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
     summary = summary_of(out)

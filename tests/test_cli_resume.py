@@ -1,11 +1,14 @@
 """Commands that compute one structure after another lose nothing when they are interrupted."""
 
+import json
+
 import ase.io
 import pytest
 from ase.build import bulk
 from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
 
 from mmace_sim.cli.runs import PropertyRun
+from mmace_sim.engine.resume import Task
 from mmace_sim.engine.run import Run
 from mmace_sim.properties import declared_properties
 
@@ -85,3 +88,41 @@ def test_figures_may_be_asked_for_later(model, inputs, tmp_path):
     assert mmace_sim(*arguments, "--no-figures").exit_code == 0
     result = mmace_sim(*arguments, "--figures", "--resume")
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("command", ["check", "evaluate"])
+def test_what_is_no_property_goes_on_too(command, model, tmp_path, monkeypatch):
+    frames = [bcc(a=a) for a in (2.80, 2.83, 2.86)]
+    for frame in frames:
+        frame.arrays["REF_magmom"] = frame.arrays.pop("initial_magmoms")
+        frame.info["REF_energy"] = -16.0
+    ase.io.write(tmp_path / "data.extxyz", frames)
+    inputs = {
+        "check": ("check", model, "--elements", "Fe"),
+        "evaluate": ("evaluate", model, tmp_path / "data.extxyz", "--batch-size", "1", "--no-report"),
+    }[command]
+    arguments = (*inputs, "--no-figures") if command == "evaluate" else inputs
+    whole = mmace_sim(*arguments, "-o", tmp_path / "whole")
+    assert whole.exit_code in (0, 3), whole.output
+    store, done = Task.store, []
+
+    def interrupted(task, key, record):
+        store(task, key, record)
+        done.append(key)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Task, "store", interrupted)
+    parts = (*arguments, "-o", tmp_path / "parts")
+    result = mmace_sim(*parts)
+    assert result.exit_code == 130
+    assert "2 of" in result.output
+    result = mmace_sim(*parts, "--resume")
+    assert result.exit_code == whole.exit_code, result.output
+    assert len(done) == len(set(done)) > 2
+
+    def told(folder):
+        summary = json.loads((tmp_path / folder / "summary.json").read_text())
+        return summary["report"]["results"] if command == "check" else summary["overall"] | summary["ranking"]
+
+    assert told("parts") == told("whole")

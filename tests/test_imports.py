@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "engine": BASE | {"graph", "interop", "io", "model", "structures", "torchsim"},
     "sampling": BASE | {"graph", "model", "structures", "torchsim"},
     "properties": _PROPERTIES - {"interop", "architectures"},
-    "training": _MODEL | {"io", "interop"},
+    "training": _MODEL | {"engine", "io", "interop"},
     "quality": _PROPERTIES - {"interop", "architectures"},
     "report": BASE | {"graph", "io", "structures", "engine"},
     "cli": _PROPERTIES | {"training", "quality", "report"},

@@ -13,8 +13,8 @@ from ase.build import bulk
 from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.base.signals import Interrupted, deferred, exit_code, interruptible
-from mmace_sim.cli import progress as progress_module
 from mmace_sim.engine import checkpoint as checkpoint_module
+from mmace_sim.engine import progress as progress_module
 from mmace_sim.engine.checkpoint import BatchCheckpoint
 from mmace_sim.engine.progress import INTERVAL_VARIABLE, Heartbeat
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -297,13 +297,12 @@ def test_every_command_says_what_is_finished(command, model, inputs, tmp_path, m
     text = " ".join(result.output.split())
     assert result.exit_code == 128 + signal.SIGUSR1, text
     assert "Interrupted by SIGUSR1. " in text
-    assert ("--resume" if command in ("md", "curie") else "--force") in text
+    assert "--resume" in text
     log = (out / "log.txt").read_text()
     assert "Interrupted by SIGUSR1" in log
     assert " of " in log.split("Interrupted by SIGUSR1")[1]
-    how = "--resume" if command in ("md", "curie") else "--force"
     monkeypatch.undo()
-    again = mmace_sim(command, *model_option, *options, "-o", out, "--threads", "1", how)
+    again = mmace_sim(command, *model_option, *options, "-o", out, "--threads", "1", "--resume")
     assert again.exit_code in (0, 3), again.output
 
 

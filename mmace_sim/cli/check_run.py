@@ -1,36 +1,35 @@
 """What ``mmace-sim check`` does once its options are known."""
 
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
+import typer
 from ase import Atoms
 from ase.data import atomic_numbers
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import json_text
-from mmace_sim.cli.config import MAX_THREADS, dump_config
-from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
-from mmace_sim.engine.folder import log_to, now, open_folder
-from mmace_sim.engine.inputs import run_inputs
+from mmace_sim.engine.folder import now
+from mmace_sim.engine.journal import fingerprint
 from mmace_sim.engine.machine import pick_device, quiet_imports
 from mmace_sim.engine.output import versions
-from mmace_sim.engine.progress import says_what_is_finished
+from mmace_sim.engine.progress import progress, says_what_is_finished
+from mmace_sim.engine.records import decode, encode
+from mmace_sim.engine.resume import Task, open_resumable
+from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.errors import ConfigError, StructureError
 from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import has_magmoms, set_magmoms
 from mmace_sim.io.collection import FailedStructure, load_structures
+from mmace_sim.quality.check.declaration import CheckSettings
 from mmace_sim.structures.checks import check_geometry
 from mmace_sim.structures.initial_moments import initial_magmoms
 
 if TYPE_CHECKING:
     from mmace_sim.quality.check import CheckReport
-
-_log = logging.getLogger(__name__)
 
 UNITS: dict[str, str] = {
     "energy": "meV/atom; of forces times 1 Å, magnetic forces times 1 μB, stress times volume per atom",
@@ -42,52 +41,22 @@ UNITS: dict[str, str] = {
 _STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
-class CheckConfig(BaseModel):
-    """Everything that decides the result of ``mmace-sim check``."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-    model: str = "default"
-    """Name in the registry, path of a model file, or module:factory of an ASE calculator."""
-    structures: list[str] = Field(default_factory=list)
-    """Files and folders with structures; none: simple crystals, a random cell and a dimer."""
-    elements: list[str] | None = None
-    """Elements of the built-in structures; None: all of the model."""
-    tolerance: float = Field(default=1.0, gt=0)
-    """Factor for all tolerances."""
-    plot: bool = False
-    """Draw curves."""
-    output: str = "check"
-    """Folder of the run."""
-    r_max: float | None = Field(default=None, gt=0)
-    """Cutoff radius of a calculator, in Å."""
-    max_moment: float | None = Field(default=None, gt=0)
-    """Largest moment that a calculator was made for, in μB; None: 3."""
-    spin_orbit: bool | None = None
-    """Whether a calculator has spin–orbit coupling; None: not known."""
-    dtype: Literal["float64", "float32"] = "float64"
-    """Precision of a model; of a calculator, what it computes in."""
-    device: str | None = None
-    """cpu, cuda, ...; None: a GPU if there is one."""
-    threads: int | None = Field(default=None, ge=1, le=MAX_THREADS)
-    """CPU threads; None: as many as torch chooses."""
-
-    @field_validator("elements")
-    @classmethod
-    def _symbols(cls, value: list[str] | None) -> list[str] | None:
-        unknown = [symbol for symbol in value or () if atomic_numbers.get(symbol, 0) == 0]
-        if unknown or value == []:
-            raise ValueError(f"{', '.join(map(repr, unknown))} is no element; give symbols such as Fe,Ni")
-        return value
-
-
-def run_check(config: CheckConfig, *, force: bool, quiet: bool) -> int:
+def run_check(
+    config: CheckSettings,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    quiet: bool = False,
+    as_json: bool = False,
+) -> int:
     """Check a potential, write what was found and print it.
 
     Args:
         config: The configuration.
+        resume: Go on with an earlier run in the same folder.
         force: Overwrite an earlier run in the same folder.
         quiet: No progress bar, no table.
+        as_json: Print the summary in place of the table.
 
     Returns:
         Exit code: 0, or 3 if a check failed.
@@ -96,6 +65,7 @@ def run_check(config: CheckConfig, *, force: bool, quiet: bool) -> int:
         import torch
 
         from mmace_sim.quality.check import CHECKS, check_model
+        from mmace_sim.quality.check.checks import CheckResult
         from mmace_sim.quality.check.curves import save_check_plots
         from mmace_sim.quality.check.target import load_target, make_probe
     structures, notes = read_check_structures(config.structures)
@@ -111,38 +81,45 @@ def run_check(config: CheckConfig, *, force: bool, quiet: bool) -> int:
         max_moment=config.max_moment,
         single_precision=config.dtype == "float32",
     )
-    folder = Path(config.output)
-    summary: dict[str, Any] = {
-        "command": "check", "created": now(), "finished": None, "versions": versions(), "units": UNITS,
-        "config": config.model_dump(mode="json"), "report": None,
-    }  # fmt: skip
+    models = {config.model: target} if hasattr(target, "state_dict") else {}
+    task = Task("check", config, Path(config.output), _identities(structures), models)
+    with open_resumable(task, resume=resume, force=force) as task.manifest:
+        known = {name: decode(CheckResult, record["result"]) for name, record in task.records.items()}
+        with (
+            says_what_is_finished(lambda: task.kept(len(CHECKS), "identities")),
+            progress("Checking", len(CHECKS), "identities", quiet=quiet) as advance,
+        ):
+            advance(len(known))
 
-    def begin() -> None:
-        write_text(folder / "config.yaml", dump_config(config))
-        _write_summary(folder, summary)  # marks the folder as ours if the run is interrupted
+            def store(result: CheckResult) -> None:
+                task.store(result.name, {"result": encode(result)})
+                advance(detail=result.name)
 
-    opened = open_folder(folder, "check", resume=None, force=force, inputs=run_inputs(config))
-    again = says_what_is_finished(lambda: "check keeps nothing of it: start over with --force.")
-    with opened as (manifest, _), log_to(folder / "log.txt"), again:
-        manifest.on_begin(begin)
-        _log.info("mmace-sim check %s", config.model)
-        for note in notes:
-            _log.info("%s", note)
-        with progress("Checking", len(CHECKS), "identities", quiet=quiet) as advance:
             report = check_model(
                 probe,
                 structures=structures or None,
                 tolerance=config.tolerance,
-                on_finished=lambda result: advance(detail=result.name),
+                on_finished=store,
+                known=known,
             )
         report.notes.extend(notes)
         if config.plot:
-            (folder / "figures").mkdir(exist_ok=True)
-            save_check_plots(probe, folder / "figures")
-        _write_summary(folder, summary | {"finished": now(), "report": report.as_dict()})
-    if not quiet:
-        print_report(report, config.model, folder)
+            (task.folder / "figures").mkdir(exist_ok=True)
+            save_check_plots(probe, task.folder / "figures")
+        summary = {
+            "command": "check", "created": task.created, "finished": now(), "versions": versions(), "units": UNITS,
+            "config": config.model_dump(mode="json"), "report": report.as_dict(),
+        }  # fmt: skip
+        write_text(task.folder / "summary.json", json_text(summary))
+    if as_json:
+        typer.echo(json_text(summary), nl=False)
+    elif not quiet:
+        print_report(report, config.model, task.folder)
     return EXIT_OK if report.passed else EXIT_INCOMPLETE
+
+
+def _identities(structures: dict[str, Atoms]) -> dict[str, str]:
+    return {name: fingerprint(atoms) for name, atoms in structures.items()}
 
 
 def read_check_structures(paths: list[str]) -> tuple[dict[str, Atoms], list[str]]:
@@ -224,10 +201,6 @@ def report_table(report: "CheckReport") -> Table:
         status = Text(result.status, style=_STYLES[result.status])
         table.add_row(result.name, result.statement, *numbers, status)
     return table
-
-
-def _write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    write_text(folder / "summary.json", json_text(summary))
 
 
 def _number(value: float | None) -> str:

@@ -11,7 +11,7 @@ from mmace_sim.base.settings import MACHINE, RUN, Setting, Settings, load_settin
 from mmace_sim.cli import options as opt
 from mmace_sim.engine.declaration import Property
 
-_FIRST = ("paths", "output", "model", "fetch_models")
+_FIRST = ("output", "model", "fetch_models")
 """Settings that stand before the switches of the run."""
 
 _SWITCHES: dict[str, Any] = {
@@ -58,9 +58,10 @@ def as_command(
         The same function.
     """
     declared = {setting.name: setting for setting in kind.declared() if setting.flag is not None}
-    first = [declared.pop(key) for key in _FIRST if key in declared]
+    first = [s.name for s in declared.values() if s.flag is not None and s.flag.argument]
+    first += [key for key in _FIRST if key in declared and key not in first]
     parameters = [
-        *map(_parameter, first),
+        *(_parameter(declared.pop(key)) for key in first),
         *(_keyword(key, default, annotation) for key, (annotation, default) in switches.items()),
         *map(_parameter, sorted(declared.values(), key=_panel_place)),
     ]
@@ -71,7 +72,7 @@ def as_command(
 
 
 def load_command_settings[S: Settings](
-    kind: type[S], config: Path | None, values: dict[str, Any], *, needs_paths: bool
+    kind: type[S], config: Path | None, values: dict[str, Any], *, needs_paths: bool = False
 ) -> S:
     """Settings from a YAML file and flags.
 
@@ -105,8 +106,9 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     assert flag is not None
     kind, metavar = _typer_type(setting)
     if flag.argument:
-        about = typer.Argument(metavar=flag.metavar, help=setting.text, show_default=False)
-        return _keyword(setting.name, None, Annotated[list[str] | None, about])
+        about = typer.Argument(metavar=flag.metavar, help=setting.text, show_default=flag.shown or False)
+        takes = list[str] if setting.takes_list else str
+        return _keyword(setting.name, None, Annotated[takes | None, about])
     names = flag.names or _default_names(setting)
     about = typer.Option(
         *names,
@@ -143,9 +145,9 @@ def _typer_type(setting: Setting) -> tuple[Any, str | None]:
         return list[str], None
     if setting.takes_list:
         return str, "LIST"
-    if setting.annotation is bool:
-        return bool, None
     plain = [part for part in parts if part is not type(None)]
+    if plain == [bool]:
+        return bool, None
     if plain in ([int], [float]):
         return plain[0], None
     words = [part for part in plain if isinstance(part, str)]

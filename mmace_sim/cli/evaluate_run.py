@@ -4,24 +4,24 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import json_text
-from mmace_sim.cli.config import ModelRunConfig, dump_config, split_list
 from mmace_sim.cli.data_run import parse_keys
-from mmace_sim.cli.evaluate import error_table
-from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK, progress
-from mmace_sim.engine.folder import log_to, now, open_folder
-from mmace_sim.engine.inputs import load_run_model, run_inputs
+from mmace_sim.engine.folder import now
+from mmace_sim.engine.inputs import load_run_model
+from mmace_sim.engine.journal import decode_array, encode_array
 from mmace_sim.engine.machine import quiet_imports
 from mmace_sim.engine.output import versions, write_csv
-from mmace_sim.engine.progress import says_what_is_finished
+from mmace_sim.engine.progress import progress, says_what_is_finished
+from mmace_sim.engine.resume import Task, open_resumable
+from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.files import write_text
 from mmace_sim.report import write_report
-from mmace_sim.training.config_loss import check_symbols
+from mmace_sim.training.evaluate_settings import EvaluateSettings
 
 if TYPE_CHECKING:
     from mmace_sim.io.frames import Frame
@@ -57,45 +57,22 @@ COLUMNS: tuple[str, ...] = (
 _log = logging.getLogger(__name__)
 
 
-class EvaluateConfig(ModelRunConfig):
-    """Everything that decides the result of ``mmace-sim evaluate``."""
-
-    output: str = "evaluate"
-    """Folder of the run."""
-    data: list[str] = Field(default_factory=list)
-    """Files with labelled structures."""
-    keys: str | None = None
-    """Names of labels in the files, as LABEL=KEY,LABEL=KEY; None: REF_energy, REF_forces, ..."""
-    magforce_elements: list[str] | None = None
-    """Elements whose magnetic forces are labels; None: all."""
-    angle_threshold: float = Field(default=0.01, ge=0)
-    """Smallest magnetic force of the reference whose direction is compared, in eV/μB."""
-    geometry_tol: float = Field(default=0.01, gt=0)
-    """Structures whose cells and positions differ by less are one crystal in different magnetic states, in Å."""
-    relax_moments: bool = False
-    """Compare at moments that the model relaxes too."""
-    batch_size: int = Field(default=16, ge=1)
-    """Structures per batch."""
-    figures: bool = True
-    """Draw figures."""
-    report: bool = True
-    """Write everything as one page, report.html."""
-
-    @field_validator("magforce_elements", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        """``Ni,Fe`` is a list of symbols."""
-        symbols = split_list(value)
-        return symbols and check_symbols(symbols)
-
-
-def run_evaluate(config: EvaluateConfig, *, force: bool, quiet: bool) -> int:
+def run_evaluate(
+    config: EvaluateSettings,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    quiet: bool = False,
+    as_json: bool = False,
+) -> int:
     """Compare a model with everything that a configuration names.
 
     Args:
         config: The merged configuration.
+        resume: Go on with an earlier run in the same folder.
         force: Overwrite an earlier run.
         quiet: Show nothing but errors.
+        as_json: Print the summary in place of the tables.
 
     Returns:
         Exit code: 0, or 3 if a structure was skipped.
@@ -107,18 +84,25 @@ def run_evaluate(config: EvaluateConfig, *, force: bool, quiet: bool) -> int:
         OutputError: If the folder cannot be used.
     """
     with quiet_imports():
-        from mmace_sim.io.frames import read_frames
-        from mmace_sim.training.evaluate import evaluate_frames, require_result
+        from mmace_sim.io.frames import file_sha256, read_frames
+        from mmace_sim.training.evaluate import Prediction, evaluate_frames, require_result
         from mmace_sim.training.evaluate_ranking import rank_orders
 
         model = load_run_model(config)
-    created, folder = now(), Path(config.output)
     found = read_frames([Path(path) for path in config.data], parse_keys(config.keys))
-    opened = open_folder(folder, "evaluate", resume=None, force=force, inputs=run_inputs(config))
-    again = says_what_is_finished(lambda: "evaluate keeps nothing of it: start over with --force.")
-    with opened as (manifest, _), log_to(folder / "log.txt"), again:
-        manifest.on_begin(lambda: write_text(folder / "config.yaml", dump_config(config)))
-        with progress("Evaluating", len(found.frames), "structures", quiet=quiet) as advance:
+    files = {path: file_sha256(Path(path)) for path in config.data}
+    task = Task("evaluate", config, Path(config.output), files, {config.model: model})
+    with open_resumable(task, resume=resume, force=force) as task.manifest:
+        known = {int(key): _read_prediction(record) for key, record in task.records.items()}
+
+        def store(predictions: dict[int, Prediction]) -> None:
+            for index, prediction in predictions.items():
+                task.store(str(index), {"prediction": {k: encode_array(v) for k, v in prediction.items()}})
+
+        with (
+            says_what_is_finished(lambda: task.kept(len(found.frames), "structures")),
+            progress("Evaluating", len(found.frames), "structures", quiet=quiet) as advance,
+        ):
             result = evaluate_frames(
                 model,
                 found.frames,
@@ -126,15 +110,24 @@ def run_evaluate(config: EvaluateConfig, *, force: bool, quiet: bool) -> int:
                 magforce_elements=config.magforce_elements,
                 angle_threshold=config.angle_threshold,
                 on_finished=advance,
+                known=known,
+                on_predicted=store,
             )
         result.problems[:0] = found.problems
         require_result(result)
         ranking = rank_orders(found.frames, result.structures, geometry_tol=config.geometry_tol)
         relaxed = _relaxed(model, found.frames, result, quiet=quiet) if config.relax_moments else None
-        _write(folder, config, model, result, ranking, relaxed, created)
-    if not quiet:
-        _print(result, ranking, relaxed, folder)
+        summary = _summary(task, files, result, ranking, relaxed)
+        _write(task.folder, config, summary, result, ranking)
+    if as_json:
+        typer.echo(json_text(summary), nl=False)
+    elif not quiet:
+        _print(result, ranking, relaxed, task.folder)
     return EXIT_INCOMPLETE if result.problems or (relaxed and relaxed.problems) else EXIT_OK
+
+
+def _read_prediction(record: dict[str, Any]) -> dict[str, Any]:
+    return {label: decode_array(values) for label, values in record["prediction"].items()}
 
 
 def _relaxed(model: Any, frames: "list[Frame]", result: "Evaluation", *, quiet: bool) -> "RelaxedErrors":
@@ -153,16 +146,33 @@ def _relaxed(model: Any, frames: "list[Frame]", result: "Evaluation", *, quiet: 
     return compare_relaxed(usable, points)
 
 
-def _write(
-    folder: Path,
-    config: EvaluateConfig,
-    model: Any,
+def _summary(
+    task: Task,
+    files: dict[str, str],
     result: "Evaluation",
     ranking: "Ranking",
     relaxed: "RelaxedErrors | None",
-    created: str,
+) -> dict[str, Any]:
+    """Content of ``summary.json``."""
+    ((name, model),) = task.models.items()
+    return {
+        "command": "evaluate",
+        "created": task.created,
+        "finished": now(),
+        "versions": versions(),
+        "units": UNITS,
+        "config": task.settings.model_dump(mode="json"),
+        "model": {key: value for key, value in model.metadata.items() if key != "config"} | {"name": name},
+        "files": [{"file": path, "sha256": digest} for path, digest in files.items()],
+        **result.as_dict(),
+        "ranking": ranking.as_dict(),
+        "relaxed_moments": relaxed and relaxed.as_dict(),
+    }
+
+
+def _write(
+    folder: Path, config: EvaluateSettings, summary: dict[str, Any], result: "Evaluation", ranking: "Ranking"
 ) -> None:
-    from mmace_sim.io.frames import file_sha256
     from mmace_sim.training.metrics import error_line
     from mmace_sim.training.parity import save_evaluation_plots
 
@@ -175,20 +185,6 @@ def _write(
     if config.figures:
         (folder / "figures").mkdir(exist_ok=True)
         save_evaluation_plots(result, ranking, folder / "figures")
-    summary = {
-        "command": "evaluate",
-        "created": created,
-        "finished": now(),
-        "versions": versions(),
-        "units": UNITS,
-        "config": config.model_dump(mode="json"),
-        "model": {key: value for key, value in model.metadata.items() if key != "config"}
-        | {"name": config.model},
-        "files": [{"file": path, "sha256": file_sha256(Path(path))} for path in config.data],
-        **result.as_dict(),
-        "ranking": ranking.as_dict(),
-        "relaxed_moments": relaxed and relaxed.as_dict(),
-    }
     write_text(folder / "summary.json", json_text(summary))
     if config.report:
         write_report(folder)
@@ -279,5 +275,35 @@ def derived_table(result: "Evaluation") -> Table:
             "–" if rms is None else f"{rms:.2f}",
             error.unit,
             str(error.count),
+        )
+    return table
+
+
+def error_table(result: "Evaluation", *, by: str = "config_type") -> Any:
+    """MAE and RMSE of every label, per group and overall, as a rich table.
+
+    Args:
+        result: Errors of a model.
+        by: "config_type", "order" or "element".
+
+    Returns:
+        The table.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from mmace_sim.training.metrics import UNITS
+
+    shift = ["energy_shifted"] if "energy_shifted" in result.derived else []
+    labels = [label for x in result.overall for label in ([x, *shift] if x == "energy" else [x])]
+    headings = {"energy_shifted": f"energy, shifted\n{UNITS['energy']}"}
+    table = Table(by, title="MAE / RMSE")
+    for label in labels:
+        table.add_column(headings.get(label) or f"{label}\n{UNITS[label]}", justify="right")
+    rows = [*getattr(result, f"by_{by}").items(), ("all", result.overall | result.derived)]
+    for k, (name, errors) in enumerate(rows):
+        cells = [f"{errors[x].mae:.1f} / {errors[x].rmse:.1f}" if x in errors else "–" for x in labels]
+        table.add_row(
+            Text(name), *cells, style="bold" if name == "all" else None, end_section=k == len(rows) - 2
         )
     return table

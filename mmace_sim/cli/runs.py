@@ -1,15 +1,4 @@
-"""What the commands that take structures have in common.
-
-A command that computes a property is a configuration derived from `RunConfig`, a typer function that fills it, and
-
-    with open_run("eos", config, force=force) as run:
-        results = run.compute(lambda part: Workflow(part.model, ...).run([i.atoms for i in part.structures], ...))
-        # entry_of(item, result) gives entry_head(item, ...) | {...}
-        code, rows, entries = run.conclude(results, entry_of, rows_of, write, columns=COLUMNS, units=UNITS)
-
-which loads the models, reads and checks the structures, prepares the folder, and writes its files, all by
-`mmace_sim.files`, which keeps the list of them.
-"""
+"""What the commands that are not declared as properties yet have in common."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +20,7 @@ from mmace_sim.engine.machine import quiet_imports
 from mmace_sim.engine.output import entry_head, versions, write_summary
 from mmace_sim.engine.progress import progress as progress
 from mmace_sim.engine.progress import says_what_is_finished
-from mmace_sim.engine.resume import item_key, open_resumable
+from mmace_sim.engine.resume import identities_of, item_key, open_resumable
 from mmace_sim.engine.settings import RunSettings as RunConfig
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, write_text
@@ -82,6 +71,20 @@ class PropertyRun:
     written: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     whole: "PropertyRun | None" = None
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """A hash of each structure."""
+        return identities_of(self.items)
+
+    @property
+    def reads(self) -> Sequence[Path]:
+        """Files that it reads."""
+        return run_inputs(self.config, self.items)
+
+    def announce(self) -> None:
+        """Write to the log what begins."""
+        log_start(self.command, self.config, self.items, self.skipped)
 
     @property
     def settings(self) -> Any:

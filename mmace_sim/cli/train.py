@@ -158,7 +158,7 @@ def _print_plan(config: "TrainConfig") -> None:
 def _report(result: "TrainResult", folder: Path) -> None:
     from rich.console import Console
 
-    from mmace_sim.cli.evaluate import error_table
+    from mmace_sim.cli.evaluate_run import error_table
 
     console = Console(markup=False)
     sets = {key.split("/")[0] for key in result.errors}

@@ -6,14 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from mmace_sim.cli import options
+from mmace_sim.training.evaluate_settings import FORMATS as FORMATS
 
 DATA = "Data"
 FIT = "Optimisation"
-
-FORMATS = (
-    "extended XYZ, ASE databases (LMDB, SQLite), DeePMD-kit folders, MLIP .cfg, VASP and ABINIT outputs, ..."
-)
-"""What the commands read that take labelled structures."""
 
 Files = list[Path] | None
 

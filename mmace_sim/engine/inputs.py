@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from mmace_sim.base.text import say
 from mmace_sim.engine.machine import pick_device
-from mmace_sim.engine.settings import ModelRunSettings, RunSettings
+from mmace_sim.engine.settings import ModelSettings, RunSettings
 from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.cells import free_strains, parse_cell_mask
@@ -25,7 +25,7 @@ AUTO_GET: str = "MMACE_SIM_AUTO_GET"
 """Environment variable that allows to fetch missing models, as `--yes` does."""
 
 
-def load_run_model(config: ModelRunSettings, name: str | None = None) -> Any:
+def load_run_model(config: ModelSettings, name: str | None = None) -> Any:
     """The model on its device, after checking that it can do what is asked for.
 
     Args:
@@ -110,7 +110,7 @@ def described(name: str, model: Any) -> dict[str, Any]:
     return {"name": name, "elements": list(model.elements)} | metadata
 
 
-def first_model(config: ModelRunSettings) -> str:
+def first_model(config: ModelSettings) -> str:
     """The model of a run that has no structure to choose one for.
 
     Args:

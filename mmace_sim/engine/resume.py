@@ -2,29 +2,121 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 from mmace_sim.base.settings import dump_settings
-from mmace_sim.engine.folder import finished_records, log_start, log_to, open_folder
+from mmace_sim.engine.folder import finished_records, log_start, log_to, now, open_folder
 from mmace_sim.engine.inputs import run_inputs
 from mmace_sim.engine.journal import FILE_NAME, Journal, fingerprint, weights_hash
 from mmace_sim.engine.output import versions
-from mmace_sim.engine.settings import NOT_PHYSICS
+from mmace_sim.engine.settings import NOT_PHYSICS, ModelSettings
 from mmace_sim.files import Manifest, write_text
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 
 
+class Journaled(Protocol):
+    """What a run must tell of itself so that it can be resumed."""
+
+    command: str
+    settings: ModelSettings
+    folder: Path
+    models: dict[str, Any]
+    created: str
+    records: dict[str, dict[str, Any]]
+    identity: str
+    journal: Journal | None
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """A hash of each input, by the name that the journal gives it."""
+
+    @property
+    def reads(self) -> Sequence[Path]:
+        """Files that it reads."""
+
+    def announce(self) -> None:
+        """Write to the log what begins."""
+
+
+@dataclass
+class Task:
+    """A run that is no property: its results are lines of the journal, by names of its own.
+
+    Attributes:
+        command: Name of the command.
+        settings: Its settings.
+        folder: Folder of the run.
+        identities: A hash of each input.
+        models: Models whose weights must be the same when it is resumed.
+        created: When it began.
+        records: What is finished.
+        identity: Hash of settings and models.
+        journal: Where it is written, once the run has begun.
+        manifest: List of its files.
+    """
+
+    command: str
+    settings: ModelSettings
+    folder: Path
+    identities: dict[str, str]
+    models: dict[str, Any] = field(default_factory=dict)
+    created: str = field(default_factory=now)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    identity: str = ""
+    journal: Journal | None = None
+    manifest: Manifest | None = None
+
+    @property
+    def reads(self) -> Sequence[Path]:
+        """Files that it reads."""
+        return run_inputs(self.settings)
+
+    def announce(self) -> None:
+        """Write to the log what begins."""
+        log_start(self.command, self.settings, ())
+
+    def store(self, key: str, record: dict[str, Any]) -> None:
+        """Keep a result.
+
+        Args:
+            key: Its name.
+            record: Plain JSON.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        if self.manifest is not None:
+            self.manifest.begin()
+        if self.journal is not None:
+            self.journal.append({"key": key} | record)
+        self.records[key] = record
+
+    def kept(self, total: int, what: str) -> str:
+        """What is safe if the run ends now, and how to go on.
+
+        Args:
+            total: How many results there will be.
+            what: Of what.
+        """
+        return (
+            f"{len(self.records)} of {total} {what} are finished and safe in {self.folder}: run the same command "
+            "with --resume to go on."
+        )
+
+
 @contextmanager
 def open_resumable(
-    run: Any, *, resume: bool, force: bool, may_differ: frozenset[str] = NOT_PHYSICS
+    run: Journaled, *, resume: bool, force: bool, may_differ: frozenset[str] = NOT_PHYSICS
 ) -> Iterator[Manifest]:
     """Open the folder of a run with its log; when it begins to write, its journal and its configuration.
 
     Args:
-        run: A run, with command, config, folder, model, items and created; its `records` become what is finished by
-            `item_key`, its `identity` tells settings and model, and its `journal` is opened when it begins.
+        run: A run; its `records` become what is finished, its `identity` tells settings and model, and its `journal`
+            is opened when it begins.
         resume: Go on with an earlier run in the same folder.
         force: Overwrite an earlier run.
         may_differ: Fields of the configuration that may differ when a run is resumed.
@@ -37,9 +129,7 @@ def open_resumable(
     """
     header = _header(run, may_differ)
     run.identity = hashlib.sha256(json.dumps(header["config"], sort_keys=True).encode()).hexdigest()
-    folder = open_folder(
-        run.folder, run.command, resume=resume, force=force, inputs=run_inputs(run.settings, run.items)
-    )
+    folder = open_folder(run.folder, run.command, resume=resume, force=force, inputs=run.reads)
     with folder as (manifest, resumed), ExitStack() as closing:
         run.records = finished_records(run.folder, header) if resumed else {}
         closing.enter_context(log_to(run.folder / "log.txt"))
@@ -51,7 +141,7 @@ def open_resumable(
             write_text(run.folder / "config.yaml", dump_settings(run.settings))
 
         manifest.on_begin(begin)
-        log_start(run.command, run.settings, run.items, run.skipped)
+        run.announce()
         yield manifest
 
 
@@ -64,20 +154,28 @@ def item_key(item: LoadedStructure | FailedStructure) -> str:
     return f"{item.file}#{item.index}"
 
 
-def _header(run: Any, may_differ: frozenset[str]) -> dict[str, Any]:
+def identities_of(items: Iterable[LoadedStructure | FailedStructure]) -> dict[str, str]:
+    """A hash of each structure by its `item_key`.
+
+    Args:
+        items: What was read.
+    """
+    return {
+        item_key(item): fingerprint(item.atoms) if isinstance(item, LoadedStructure) else "unusable"
+        for item in items
+    }
+
+
+def _header(run: Journaled, may_differ: frozenset[str]) -> dict[str, Any]:
     """First line of the journal: what a resumed run must agree with."""
     config = {
         key: value for key, value in run.settings.model_dump(mode="json").items() if key not in may_differ
     }
     config["weights of the model"] = {name: weights_hash(model) for name, model in run.models.items()}
-    inputs = {
-        item_key(item): fingerprint(item.atoms) if isinstance(item, LoadedStructure) else "unusable"
-        for item in run.items
-    }
     return {
         "command": run.command,
         "created": run.created,
         "versions": versions(),
         "config": config,
-        "inputs": inputs,
+        "inputs": run.identities,
     }

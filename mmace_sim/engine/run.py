@@ -13,7 +13,7 @@ calls `Run.store` with each result, from wherever it comes.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,13 +24,13 @@ from ase import Atoms
 from mmace_sim.base.text import plain, say
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import GOOD, Property
-from mmace_sim.engine.folder import now
-from mmace_sim.engine.inputs import described, prepare_run
+from mmace_sim.engine.folder import log_start, now
+from mmace_sim.engine.inputs import described, prepare_run, run_inputs
 from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record, atoms_to_record
 from mmace_sim.engine.output import entry_head, versions, write_summary
 from mmace_sim.engine.progress import progress, says_what_is_finished
 from mmace_sim.engine.records import decode, encode
-from mmace_sim.engine.resume import item_key, open_resumable
+from mmace_sim.engine.resume import identities_of, item_key, open_resumable
 from mmace_sim.engine.settings import RunSettings
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest
@@ -108,9 +108,18 @@ class Run:
         return self.declared.name
 
     @property
-    def config(self) -> RunSettings:
-        """The settings, as files of the run call them."""
-        return self.settings
+    def identities(self) -> dict[str, str]:
+        """A hash of each structure."""
+        return identities_of(self.items)
+
+    @property
+    def reads(self) -> Sequence[Path]:
+        """Files that it reads."""
+        return run_inputs(self.settings, self.items)
+
+    def announce(self) -> None:
+        """Write to the log what begins."""
+        log_start(self.command, self.settings, self.items, self.skipped)
 
     @property
     def model(self) -> Any:

@@ -45,8 +45,8 @@ AppliedField = Annotated[
 """A vector in tesla, also as an array."""
 
 
-class ModelRunSettings(Settings):
-    """What the commands that run a model have in common."""
+class ModelSettings(Settings):
+    """What everything that uses a model has in common."""
 
     output: Annotated[str, Flag(metavar="DIR", names=("--output", "-o"), shown="named after the command")] = (
         ""
@@ -62,6 +62,11 @@ class ModelRunSettings(Settings):
         default=None, ge=1, le=MAX_THREADS
     )
     """CPU threads."""
+
+
+class ModelRunSettings(ModelSettings):
+    """What the commands that run a model have in common."""
+
     report: Annotated[bool, Flag()] = False
     """Write all results as one page, `report.html`, with figures and pictures of the structures."""
 

@@ -1,6 +1,6 @@
 """Errors of a model on labelled structures: tables, values for figures, times, and what could not be evaluated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,6 +77,10 @@ class Evaluation:
         }
 
 
+Prediction = dict[str, np.ndarray]
+"""Energy (one value) and derivatives of one structure, by the names of the labels."""
+
+
 def evaluate_frames(
     model: EnergyModel,
     frames: Sequence[Frame],
@@ -85,6 +89,8 @@ def evaluate_frames(
     magforce_elements: Sequence[str] | None = None,
     angle_threshold: float = ANGLE_THRESHOLD,
     on_finished: Callable[[int], None] | None = None,
+    known: Mapping[int, Prediction] | None = None,
+    on_predicted: Callable[[dict[int, Prediction]], None] | None = None,
 ) -> Evaluation:
     """Errors of a model on labelled structures.
 
@@ -98,6 +104,9 @@ def evaluate_frames(
         magforce_elements: Symbols of the elements whose magnetic forces are labels; None means all.
         angle_threshold: Smallest magnetic force of the reference whose direction is compared, in eV/μB.
         on_finished: Called with the number of structures of a batch when it is done.
+        known: Predictions of an earlier run by the index of the structure; batches of which all are known are not
+            computed again.
+        on_predicted: Called with the predictions of each batch that was computed.
 
     Returns:
         Errors, and the values behind them.
@@ -110,7 +119,17 @@ def evaluate_frames(
         collector.problems += problems
         if usable:
             batch = clock.graphs(model, [frame for _, frame in usable], magforce_elements)
-            collector.add(usable, batch, clock.predict(model, batch))
+            sizes = batch.n_atoms.tolist()
+            predicted = {index: known[index] for index, _ in usable if known and index in known}
+            if len(predicted) < len(usable):
+                values = {label: _split(v, sizes) for label, v in clock.predict(model, batch).items()}
+                predicted = {
+                    index: {label: value[k] for label, value in values.items()}
+                    for k, (index, _) in enumerate(usable)
+                }
+                if on_predicted is not None:
+                    on_predicted(predicted)
+            collector.add(usable, batch, predicted)
         if on_finished is not None:
             on_finished(len(chunk))
     return collector.result(clock.timing)
@@ -181,14 +200,13 @@ class _Collector:
         self._structures: list[StructureErrors] = []
 
     def add(
-        self, frames: list[tuple[int, Frame]], batch: LabelledBatch, prediction: dict[str, Tensor]
+        self, frames: list[tuple[int, Frame]], batch: LabelledBatch, predictions: Mapping[int, Prediction]
     ) -> None:
         """Compare the structures of a batch."""
         sizes = batch.n_atoms.tolist()
         references = {label: _split(getattr(batch, label), sizes) for label in LABELS}
-        predictions = {label: _split(prediction[label], sizes) for label in LABELS if label in prediction}
         for k, (index, frame) in enumerate(frames):
-            predicted = {label: values[k] for label, values in predictions.items()}
+            predicted = {label: predictions[index][label] for label in LABELS if label in predictions[index]}
             if all(np.isfinite(values).all() for values in predicted.values()):
                 reference = {label: references[label][k] for label in predicted}
                 self._compare(index, frame, reference, predicted)

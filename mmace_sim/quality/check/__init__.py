@@ -1,5 +1,13 @@
 """A physics check of a magnetic potential: every identity that it must obey, and by how much it does not."""
 
-from mmace_sim.quality.check.checks import CHECKS, CheckReport, CheckStatus, check_model
+from mmace_sim.base.lazy import lazy_names
 
-__all__ = ["CHECKS", "CheckReport", "CheckStatus", "check_model"]
+_WHERE = {
+    "CHECKS": ".checks",
+    "CheckReport": ".checks",
+    "CheckSettings": ".declaration",
+    "CheckStatus": ".checks",
+    "check_model": ".checks",
+}
+__all__ = list(_WHERE)
+__getattr__, __dir__ = lazy_names(__name__, _WHERE)

@@ -133,6 +133,7 @@ def check_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float64,
     on_finished: Callable[[CheckResult], None] | None = None,
+    known: Mapping[str, CheckResult] | None = None,
     **about: Any,
 ) -> CheckReport:
     """Measure every identity of a magnetic potential on some structures.
@@ -146,7 +147,8 @@ def check_model(
         names: Identities to measure; by default all of `CHECKS`.
         device: Where to load a model that is given by name.
         dtype: Precision of a model that is given by name.
-        on_finished: Called with each result.
+        on_finished: Called with each result that was not known.
+        known: Results of an earlier run by name, which are taken over.
         **about: What a calculator does not say by itself, see `mmace_sim.quality.check.target.make_probe`.
 
     Returns:
@@ -168,6 +170,9 @@ def check_model(
         probe.provides -= {"moments"}
     results = []
     for name in CHECKS if names is None else names:
+        if known and name in known:
+            results.append(known[name])
+            continue
         results.append(_check(IDENTITIES[name], probe, chosen, tolerance, seed))
         _log.info("%s", _line(results[-1]))
         if on_finished:
