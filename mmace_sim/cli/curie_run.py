@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.cli.config import RunConfig
-from mmace_sim.engine.machine import pick_device
 from mmace_sim.cli.runs import PropertyRun, open_run, progress
 from mmace_sim.cli.tables import MAX_ROWS, print_run
 from mmace_sim.engine.declaration import fixed
+from mmace_sim.engine.machine import pick_device
 from mmace_sim.errors import ConfigError
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.properties.curie.from_exchange import read_exchange_run
