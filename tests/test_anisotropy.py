@@ -8,7 +8,7 @@ from ase.build import bulk
 from paper_tools import random_paper_model
 from scipy.spatial.transform import Rotation
 
-from mmace_sim.errors import UnsupportedOptionError
+from mmace_sim.errors import ConfigError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.anisotropy import Anisotropy
 from mmace_sim.properties.anisotropy.directions import (
@@ -299,7 +299,7 @@ def test_models_without_spin_orbit_coupling_are_refused():
     with pytest.raises(UnsupportedOptionError, match="zero by construction"):
         Sensitivity("default")
     for settings in ({"form": "round"}, {"plane": (0, 0, 0)}, {"directions": 1}, {"lengths": "short"}):
-        with pytest.raises(UnsupportedOptionError):
+        with pytest.raises(ConfigError):
             Anisotropy(SingleIonModel(cubic=(1e-6, 0)), **settings)
 
 

@@ -111,4 +111,8 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(models, tmp_path
         assert mmace_sim("anisotropy", iron, "-m", models["with"], "-o", out, *flags).exit_code == 2, flags
         assert not out.exists()
     assert mmace_sim("anisotropy", iron, "-m", models["with"], "--dtype", "float32").exit_code == 2
+    for idle in (["--rotations", "4"], ["--map", "--directions", "40"]):
+        result = mmace_sim("anisotropy", iron, "-m", models["with"], "-o", out, *idle)
+        assert (result.exit_code, "has no effect" in result.output) == (2, True), idle
+        assert not out.exists()
     assert mmace_sim("anisotropy").exit_code == 2

@@ -48,7 +48,7 @@ def test_interrupted_and_resumed(command, model, inputs, tmp_path, monkeypatch):
 
     result = mmace_sim(*arguments("whole"))
     assert result.exit_code == 3, result.output  # the element that the model does not know
-    kind = Run if command in declared_properties() else PropertyRun
+    kind = Run if command.split()[0] in declared_properties() else PropertyRun
     store = kind.store
 
     def interrupted(run, *given):

@@ -172,7 +172,8 @@ def panels(command: Any, declared: Any = None) -> str:
             groups.setdefault(panel, []).append(row)
     for setting in settings.values():
         if setting.flag is None:
-            row = ["–", f"`{setting.name}`: {kind_of(setting.annotation)}", setting.shown, setting.text]
+            shown = setting.shown.lower() if setting.annotation is bool else setting.shown
+            row = ["–", f"`{setting.name}`: {kind_of(setting.annotation)}", shown, setting.text]
             groups.setdefault("Keys without an option", []).append(row)
     header = ["Option", *(["Key"] if settings else []), "Default", "Meaning"]
     told = (
@@ -184,19 +185,25 @@ def panels(command: Any, declared: Any = None) -> str:
 
 
 def property_parts(declared: Any) -> list[str]:
-    """Results and files of a property."""
+    """Results and files of a property, and of its variants."""
     columns = [
         [f"`{c.key}`", c.text, c.unit, "yes" if c.in_csv and c in declared.columns else ""]
         for c in (*declared.columns, *declared.quantities)
     ]
     files = [[f"`{file.name}`", file.text] for file in declared.files]
-    return [
+    parts = [
         "## Results\n",
         table(["Key", "What", "Unit", "In summary.csv"], columns),
         "## Files\n",
         "Beside those that [every run](../../output-files.md) writes:\n",
         table(["File", "What"], files),
     ]
+    for name, variant in declared.variants.items():
+        more = property_parts(variant)
+        parts += [
+            part.replace("\n", f" with `--{name}`\n") if part.startswith("## ") else part for part in more
+        ]
+    return parts
 
 
 def kind_of(annotation: Any) -> str:

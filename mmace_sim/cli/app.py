@@ -11,7 +11,6 @@ from mmace_sim import __version__
 from mmace_sim.base.allocator import keep_freed_memory
 from mmace_sim.base.signals import exit_code, interruptible, told
 from mmace_sim.base.text import PLAIN_TEXT
-from mmace_sim.cli.anisotropy import anisotropy
 from mmace_sim.cli.check import check
 from mmace_sim.cli.convert import convert
 from mmace_sim.cli.curie import curie
@@ -121,7 +120,7 @@ app.command()(check)
 app.command()(phonons)
 app.command()(property_command(declared_properties()["exchange"]))
 app.command()(curie)
-app.command()(anisotropy)
+app.command()(property_command(declared_properties()["anisotropy"]))
 app.command()(md)
 app.command()(property_command(declared_properties()["order"]))
 app.command()(report)

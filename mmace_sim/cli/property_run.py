@@ -39,6 +39,7 @@ def run_command(
         from mmace_sim.engine.run import run_property
         from mmace_sim.report import write_report
 
+        declared = declared.chosen(settings)
         computation = declared.load()
     if dry_run:
         typer.echo(plan_run(declared, settings))

@@ -154,6 +154,14 @@ class Computation[S: RunSettings, R]:
         """
         return [entry]
 
+    def table(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Lines of the table in their order.
+
+        Args:
+            entries: Of the summary, in the order of the input.
+        """
+        return [row for entry in entries for row in self.rows(entry)]
+
     def is_good(self, row: dict[str, Any]) -> bool:
         """Whether a line of the table is not drawn in red.
 

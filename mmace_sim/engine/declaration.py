@@ -6,7 +6,7 @@ imported when a run begins (`mmace_sim.engine.computation`); how a run goes is i
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -88,6 +88,8 @@ class Property:
         quantities: Further keys of the entries in ``summary.json``.
         files: What it writes beside what every run writes.
         computation: Where it is computed, as ``module:class``; imported when a run begins.
+        variants: What becomes of it where a setting is true, by the name of the setting: other columns, files and
+            computation, the same settings.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Property:
     quantities: tuple[Column, ...] = ()
     files: tuple[OutputFile, ...] = ()
     computation: str
+    variants: "Mapping[str, Property]" = field(default_factory=dict, hash=False)
     needs_paths: bool = True
     """Whether structures must be named."""
     may_differ: frozenset[str] = NOT_PHYSICS
@@ -111,6 +114,14 @@ class Property:
     def csv_columns(self) -> tuple[str, ...]:
         """Keys of the columns of ``summary.csv``."""
         return tuple(column.key for column in self.columns if column.in_csv)
+
+    def chosen(self, settings: RunSettings) -> "Property":
+        """The one of its variants that settings ask for, or the property itself.
+
+        Args:
+            settings: Its settings.
+        """
+        return next((variant for name, variant in self.variants.items() if getattr(settings, name)), self)
 
     def load(self) -> type[Any]:
         """The class that computes it."""

@@ -38,6 +38,7 @@ def plan_run(declared: Property, settings: Any) -> str:
         ConfigError: If there are no structures.
         ModelFileError: If a model cannot be loaded.
     """
+    declared = declared.chosen(settings)
     computation: Computation = declared.load()(declared, settings)
     skipped: list[FailedStructure] = []
     models, items = prepare_run(settings, build=computation.build, admit=computation.admit, skipped=skipped)

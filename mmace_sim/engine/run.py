@@ -308,6 +308,7 @@ def run_property(
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
         KeyboardInterrupt: If a signal has come; its notes say what is kept.
     """
+    declared = declared.chosen(settings)
     computation = declared.load()(declared, settings)
     with open_run(computation, resume=resume, force=force) as run:
         pending = [part for part in run.parts() if part.pending]
@@ -348,7 +349,7 @@ def compute_part(computation: Computation, part: Run, advance: Callable[..., Non
 def _conclude(run: Run, computation: Computation, report: Callable[[Path], object] | None) -> Outcome:
     entries = run.stored_entries(computation.failed)
     computation.compare(entries)
-    rows = [row for entry in entries for row in computation.rows(entry)]
+    rows = computation.table(entries)
 
     def write() -> list[str]:
         computed = [] if computation.result is None else run.stored_results(computation.result)

@@ -17,6 +17,7 @@ _OWN: dict[str, str] = {
     "order": "mmace_sim.properties.order.declaration:ORDER",
     "bain": "mmace_sim.properties.bain.declaration:BAIN",
     "exchange": "mmace_sim.properties.exchange.declaration:EXCHANGE",
+    "anisotropy": "mmace_sim.properties.anisotropy.declaration:ANISOTROPY",
 }
 
 

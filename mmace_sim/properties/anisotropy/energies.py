@@ -10,8 +10,9 @@ from ase import Atoms
 from jaxtyping import Float, Int
 
 from mmace_sim.engine.batching import Outcomes
-from mmace_sim.errors import MmaceError, StructureError, UnsupportedOptionError
+from mmace_sim.errors import MmaceError, StructureError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.properties.anisotropy.declaration import AnisotropySettings
 from mmace_sim.properties.anisotropy.directions import (
     circle_directions,
     plane_axes,
@@ -27,25 +28,17 @@ from mmace_sim.properties.anisotropy.fits import (
     fit_surface,
     lowest_direction,
 )
-from mmace_sim.properties.anisotropy.host import as_vector, obeys_time_reversal, spin_orbit_host
-from mmace_sim.properties.anisotropy.symmetry import FORMS, DirectionSymmetry, direction_symmetry
+from mmace_sim.properties.anisotropy.host import obeys_time_reversal, spin_orbit_host
+from mmace_sim.properties.anisotropy.symmetry import DirectionSymmetry, direction_symmetry
 from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
 from mmace_sim.properties.singlepoint import (
     PointResult,
     SinglePoint,
-    check_point_mode,
     converged,
     first_problem,
 )
 from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order
 
-CONVENTION = (
-    "E(n) of all moments turned as a body so that the reference axis points along n; K1 > 0: easy unique axis "
-    "(uniaxial), easy <100> (cubic); MAE = E(hard) - E(easy); magnetocrystalline part only, no dipole-dipole shape term"
-)
-"""Signs of everything that an anisotropy run reports, as each output file states it."""
-
-LENGTHS: tuple[str, ...] = ("rigid", "relaxed")
 _N_CHECKS = 3
 _MISFIT = 0.05
 """Error of the harmonics in the planes, relative to the range of the energies, from which on a result says so."""
@@ -143,59 +136,39 @@ class Anisotropy:
 
     Args:
         model: Energy model with spin–orbit coupling, its name or path, or any TorchSim model that gives magforces.
-        directions: Least number of directions; half of the next grid of Lebedev's where time reversal allows it.
-        plane: Normal of a plane (Cartesian) to turn in, instead of the sphere.
-        form: One of `FORMS`, or "auto": as the symmetry of crystal and order asks for.
-        axis: Unique axis (Cartesian) instead of that of the crystal.
-        magmoms: "relaxed": lengths of collinear orders relax at their direction first. "fixed": they are as given.
-        lengths: "rigid", or "relaxed": lengths of collinear orders follow while moments turn.
-        max_ell: Highest degree of the harmonics.
-        curve_points: Number of directions in each of three planes, that check the fit and are drawn; 0 for none.
-        magforce_tol: Largest magforce of relaxed lengths, in eV/μB.
-        max_steps: Largest number of steps of the lengths.
+        settings: All settings; or give them one by one.
         device: Where to run.
         max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+        **keywords: Fields of :class:`~mmace_sim.properties.anisotropy.declaration.AnisotropySettings`.
 
     Raises:
-        UnsupportedOptionError: If a setting is impossible, or the model has no spin–orbit coupling.
+        ConfigError: If a setting is impossible.
+        UnsupportedOptionError: If the model has no spin–orbit coupling.
     """
 
     def __init__(
         self,
         model: ModelLike = "default",
+        settings: AnisotropySettings | None = None,
         *,
-        directions: int = 50,
-        plane: Sequence[float] | np.ndarray | None = None,
-        form: str = "auto",
-        axis: Sequence[float] | np.ndarray | None = None,
-        magmoms: str = "relaxed",
-        lengths: str = "rigid",
-        max_ell: int = 6,
-        curve_points: int = 18,
-        magforce_tol: float = 1e-6,
-        max_steps: int = 500,
         device: torch.device | str | None = None,
         max_batch_atoms: int | None = None,
+        **keywords: Any,
     ) -> None:
-        check_point_mode(magmoms)
-        if form not in ("auto", *FORMS) or lengths not in LENGTHS:
-            raise UnsupportedOptionError(
-                f"form = {form!r}, lengths = {lengths!r}: expected auto, {', '.join(FORMS)} and rigid or relaxed."
-            )
-        if directions < 3 or max_ell < 2 or curve_points < 0:
-            raise UnsupportedOptionError(
-                f"directions = {directions}, max_ell = {max_ell}, curve_points = {curve_points}: expected at least "
-                "3, 2 and 0."
-            )
-        self.n_directions, self.form, self.lengths = directions, form, lengths
-        self.plane, self.axis = as_vector("plane", plane), as_vector("axis", axis)
-        self.max_ell, self.curve_points = max_ell, curve_points
+        self.settings = settings or AnisotropySettings.of(keywords, "Anisotropy")
+        self.plane, self.axis = (
+            None if vector is None else np.array(vector, dtype=float)
+            for vector in (self.settings.plane, self.settings.axis)
+        )
         host = spin_orbit_host(model, device)
         self.reversible = obeys_time_reversal(host)
-        shared: dict[str, Any] = {"magforce_tol": magforce_tol, "max_steps": max_steps, "collinear": True}
-        shared["max_batch_atoms"] = max_batch_atoms
-        self.rest = SinglePoint(host, magmoms=magmoms, **shared)
-        self.turning = SinglePoint(host, magmoms="relaxed" if lengths == "relaxed" else "fixed", **shared)
+        shared: dict[str, Any] = {
+            name: getattr(self.settings, name) for name in ("magforce_tol", "max_steps")
+        }
+        shared |= {"collinear": True, "max_batch_atoms": max_batch_atoms}
+        self.rest = SinglePoint(host, magmoms=self.settings.magmoms, **shared)
+        while_turning = "relaxed" if self.settings.lengths == "relaxed" else "fixed"
+        self.turning = SinglePoint(host, magmoms=while_turning, **shared)
 
     def run(
         self, structures: Any, *, on_finished: Callable[[int, AnisotropyResult], None] | None = None
@@ -248,16 +221,16 @@ class Anisotropy:
         magmoms = get_magmoms(atoms)
         axis = reference_axis(magmoms)
         collinear = classify_order(magmoms) is not MagneticOrder.NON_COLLINEAR
-        if self.lengths == "relaxed" and not collinear:
+        if self.settings.lengths == "relaxed" and not collinear:
             raise StructureError("lengths can follow in collinear orders only; choose rigid lengths.")
         symmetry = direction_symmetry(atoms, self.axis)
-        frame, n_circle = symmetry.frame, self.curve_points * (1 if collinear else 2)
+        frame, n_circle = symmetry.frame, self.settings.curve_points * (1 if collinear else 2)
         if self.plane is None:
-            directions = sphere_directions(self.n_directions, half=collinear) @ frame
+            directions = sphere_directions(self.settings.directions, half=collinear) @ frame
             pairs = [(frame[0], frame[2]), (frame[1], frame[2]), (frame[0], frame[1])]
         else:
             pairs = [plane_axes(self.plane, frame)]
-            directions = circle_directions(*pairs[0], self.n_directions, half=collinear)[1]
+            directions = circle_directions(*pairs[0], self.settings.directions, half=collinear)[1]
         circles = [
             (pair, circle_directions(*pair, n_circle, half=collinear)[0]) for pair in pairs if n_circle
         ]
@@ -306,9 +279,15 @@ class Anisotropy:
     def _fit(self, result: AnisotropyResult, count: int) -> None:
         """Everything from the first directions."""
         symmetry, directions, energies = result.symmetry, result.directions[:count], result.energies[:count]
-        form = self.form if self.form != "auto" else symmetry.form if result.collinear else "general"
+        form = (
+            self.settings.form
+            if self.settings.form != "auto"
+            else symmetry.form
+            if result.collinear
+            else "general"
+        )
         result.surface = surface = fit_surface(
-            directions, energies, symmetry.frame, max_ell=self.max_ell, even=result.collinear
+            directions, energies, symmetry.frame, max_ell=self.settings.max_ell, even=result.collinear
         )
         terms = symmetry.terms(form)
         result.constants = fit_constants(form, terms, directions, energies, symmetry.frame)
@@ -350,7 +329,13 @@ class Anisotropy:
 
     def _about_constants(self, result: AnisotropyResult, small: float) -> list[str]:
         """Whether the constants say all of the energies."""
-        form = self.form if self.form != "auto" else result.symmetry.form if result.collinear else "general"
+        form = (
+            self.settings.form
+            if self.settings.form != "auto"
+            else result.symmetry.form
+            if result.collinear
+            else "general"
+        )
         terms = result.symmetry.terms(form)
         if not terms:
             return []

@@ -1,34 +1,13 @@
-"""Models whose energy depends on the direction of the moments, and settings that are directions."""
+"""Models whose energy depends on the direction of the moments."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
 
 from mmace_sim.base.hosts import ts
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.properties.relax.relaxation import ModelLike
 from mmace_sim.torchsim.model import MagneticMaceModel
-
-
-def as_vector(name: str, value: Sequence[float] | np.ndarray | None) -> Float[np.ndarray, " 3"] | None:
-    """A direction that was given as three numbers.
-
-    Args:
-        name: What it is, for the message.
-        value: Three numbers, or None.
-
-    Raises:
-        UnsupportedOptionError: If it is no direction.
-    """
-    if value is None:
-        return None
-    vector = np.asarray(value, dtype=float)
-    if vector.shape != (3,) or not np.isfinite(vector).all() or not vector.any():
-        raise UnsupportedOptionError(f"{name} = {value}: expected a direction as three numbers.")
-    return vector
 
 
 def spin_orbit_host(model: ModelLike, device: torch.device | str | None) -> Any:

@@ -1,54 +1,131 @@
-"""What an anisotropy calculation writes: entries of the summary, energies by direction, units."""
+"""Anisotropy as a run: entries of the summary, energies by direction, ranking, figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, override
 
 import numpy as np
 from ase import Atoms
 
+from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.io.collection import LoadedStructure
-from mmace_sim.properties.anisotropy.energies import CONVENTION, AnisotropyResult
-from mmace_sim.properties.anisotropy.sensitivity import SENSITIVITY, SensitivityResult
+from mmace_sim.plots import save_figure
+from mmace_sim.properties.anisotropy.declaration import CONVENTION
+from mmace_sim.properties.anisotropy.energies import Anisotropy, AnisotropyResult
+from mmace_sim.properties.anisotropy.host import spin_orbit_host
+from mmace_sim.properties.anisotropy.sensitivity import Sensitivity, SensitivityResult
 from mmace_sim.properties.anisotropy.symmetry import crystal_direction
 from mmace_sim.structures.magnetic_order import classify_order
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
-ANISOTROPY_UNITS: dict[str, str] = {
-    "convention": CONVENTION,
-    "K1, K2, K3, mae": "μeV/atom",
-    "K1_mev_fu, K2_mev_fu, K3_mev_fu, mae_mev_fu": "meV/f.u.",
-    "K1_mj_m3, K2_mj_m3, K3_mj_m3, mae_mj_m3": "MJ/m³",
-    "constants_order": "highest degree of the functions that were fitted",
-    "constants": "μeV/atom, of the functions given beside them; error is the standard error of the fit",
-    "fit_residual, curve_error, time_reversal_error": "μeV/atom",
-    "easy_axis, hard_axis, reference_axis, frame": "Cartesian unit vectors; frame: x, y, z of θ and φ as rows",
-    "tensor": "μeV/atom, symmetric traceless A of the part n.A.n, Cartesian",
-    "principal_values": "μeV/atom, of A, lowest (easy) first; principal_axes as rows",
-    "harmonics": "μeV/atom, real orthonormal harmonics (l, m) in the frame",
-    "moment": "μB, mean length of the moments",
-    "cone_angle": "degrees",
-}
-"""Unit of each quantity in the summary."""
 
-ANISOTROPY_COLUMNS: tuple[str, ...] = (
-    "rank", "name", "file", "index", "formula", "magnetic_order", "moment", "symmetry", "form", "K1", "K2", "K3", "mae",
-    "K1_mev_fu", "mae_mev_fu", "K1_mj_m3", "mae_mj_m3", "easy", "easy_crystal", "hard_crystal", "fit_residual",
-    "status", "message",
-)  # fmt: skip
-"""Columns of ``summary.csv``."""
+class _Turning(Computation[Any, Any]):
+    """What computes all structures of a part at once and ranks them."""
 
-SENSITIVITY_UNITS: dict[str, str] = {
-    "sensitivity": f"μeV/atom: {SENSITIVITY}",
-    "spread": "μeV/atom, standard deviation of E(R m) over the rotations",
-    "largest": "μeV/atom, largest |E(R m) - E(m)|",
-    "moment": "μB, mean length of the moments",
-}
-SENSITIVITY_COLUMNS: tuple[str, ...] = (
-    "rank", "name", "file", "index", "formula", "group", "n_atoms", "magnetic_order", "moment", "sensitivity", "spread",
-    "largest", "status", "message",
-)  # fmt: skip
+    ranked_by: ClassVar[str]
+
+    @override
+    def admit(self, model: Any) -> None:
+        spin_orbit_host(model, None)
+
+    def workflow(self, model: Any) -> Any:
+        """What computes structures.
+
+        Args:
+            model: The model.
+        """
+        raise NotImplementedError
+
+    @override
+    def compute(self, part: Part, store: Callable[[int, Any], None], advance: Callable[..., None]) -> None:
+        def finished(index: int, result: Any) -> None:
+            store(index, result)
+            advance()
+
+        self.workflow(part.model).run([item.atoms for item in part.pending], on_finished=finished)
+
+    @override
+    def table(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return ranked(entries, self.ranked_by)
+
+    def figure(self, run: Any, rows: Sequence[dict[str, Any]], name: str, draw: Callable[..., Any]) -> str:
+        """Draw all structures into one figure.
+
+        Args:
+            run: The run.
+            rows: From `ranked`.
+            name: Of the figure.
+            draw: Makes it from the rows.
+
+        Returns:
+            Name of the file.
+        """
+        (run.folder / "figures").mkdir(exist_ok=True)
+        save_figure(draw(rows), run.folder / "figures" / name)
+        return f"figures/{name}.png"
+
+
+class AnisotropyComputation(_Turning):
+    """Anisotropy of the structures of a run."""
+
+    verb = "Turning"
+    ranked_by = "mae"
+
+    @override
+    def evaluations(self, item: LoadedStructure) -> int:
+        steps = 20 if self.settings.lengths == "relaxed" else 1
+        rest = 20 if self.settings.magmoms == "relaxed" else 0
+        return rest + steps * (self.settings.directions + 3 * self.settings.curve_points + 3)
+
+    @override
+    def workflow(self, model: Any) -> Anisotropy:
+        return Anisotropy(model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
+
+    @override
+    def finish(
+        self, item: LoadedStructure, result: AnisotropyResult, part: Part
+    ) -> tuple[dict[str, Any], Atoms | None]:
+        write_anisotropy(result, part.folders[item.name], figures=self.settings.figures)
+        return anisotropy_entry(item, result), None
+
+    @override
+    def write(self, run: Any, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
+        rows = ranked(entries, self.ranked_by)
+        names = [f"{folder.name}/" for folder in run.folders.values()][:3]
+        if self.settings.figures and sum("rank" in row for row in rows) > 1:
+            from mmace_sim.properties.anisotropy.plots import ranking_figure
+
+            names.append(self.figure(run, rows, "ranking", ranking_figure))
+        return names
+
+
+class SensitivityComputation(_Turning):
+    """Map of the structures of a run."""
+
+    verb = "Rotating"
+    ranked_by = "sensitivity"
+
+    @override
+    def evaluations(self, item: LoadedStructure) -> int:
+        return 1 + self.settings.rotations
+
+    @override
+    def workflow(self, model: Any) -> Sensitivity:
+        return Sensitivity(model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
+
+    @override
+    def entry(self, item: LoadedStructure, result: SensitivityResult) -> dict[str, Any]:
+        return sensitivity_entry(item, result)
+
+    @override
+    def write(self, run: Any, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
+        rows = ranked(entries, self.ranked_by)
+        if not (self.settings.figures and any("rank" in row for row in rows)):
+            return []
+        from mmace_sim.properties.anisotropy.plots import sensitivity_figure
+
+        return [self.figure(run, rows, "sensitivity", sensitivity_figure)]
 
 
 def micro_ev_per_atom(energy: float | None, atoms: Atoms) -> float | None:
@@ -91,7 +168,7 @@ def anisotropy_entry(item: LoadedStructure, result: AnisotropyResult) -> dict[st
         result: Its anisotropy.
 
     Returns:
-        Plain JSON values in the units of `ANISOTROPY_UNITS`.
+        Plain JSON values in the units of `ANISOTROPY`.
     """
     head = entry_head(item, str(result.status), result.message)
     if result.surface is None:
@@ -177,7 +254,7 @@ def sensitivity_entry(item: LoadedStructure, result: SensitivityResult) -> dict[
         result: Its sensitivity.
 
     Returns:
-        Plain JSON values in the units of `SENSITIVITY_UNITS`.
+        Plain JSON values in the units of `SENSITIVITY_MAP`.
     """
     head = entry_head(item, str(result.status), result.message)
     if result.changes is None:

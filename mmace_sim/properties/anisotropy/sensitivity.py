@@ -10,19 +10,14 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.engine.batching import Outcomes
-from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.properties.anisotropy.declaration import SensitivitySettings
 from mmace_sim.properties.anisotropy.directions import turned
 from mmace_sim.properties.anisotropy.host import spin_orbit_host
 from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
 from mmace_sim.properties.singlepoint import PointResult, SinglePoint, converged, first_problem
 from mmace_sim.testing.structures import random_rotation
-
-SENSITIVITY = (
-    "root mean square over random rotations R of [E(R m) - E(m)]/n_atoms, all moments turned together by R at fixed "
-    "atoms and lengths; 0 without spin-orbit coupling"
-)
-"""Definition of the number, as each output file states it."""
 
 
 @dataclass
@@ -61,28 +56,28 @@ class Sensitivity:
 
     Args:
         model: Energy model with spin–orbit coupling, its name or path, or any TorchSim model that gives magforces.
-        rotations: Number of rotations, at least two.
-        seed: Seed of the rotations, which are uniform (Haar measure).
+        settings: All settings; or give them one by one.
         device: Where to run.
         max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+        **keywords: Fields of :class:`~mmace_sim.properties.anisotropy.declaration.SensitivitySettings`.
 
     Raises:
-        UnsupportedOptionError: If there are too few rotations, or the model has no spin–orbit coupling.
+        ConfigError: If there are too few rotations.
+        UnsupportedOptionError: If the model has no spin–orbit coupling.
     """
 
     def __init__(
         self,
         model: ModelLike = "default",
+        settings: SensitivitySettings | None = None,
         *,
-        rotations: int = 16,
-        seed: int = 0,
         device: torch.device | str | None = None,
         max_batch_atoms: int | None = None,
+        **keywords: Any,
     ) -> None:
-        if rotations < 2:
-            raise UnsupportedOptionError(f"rotations = {rotations}, expected at least 2.")
-        rng = np.random.default_rng(seed)
-        self.rotations = [np.eye(3), *(random_rotation(rng) for _ in range(rotations))]
+        self.settings = settings or SensitivitySettings.of(keywords, "Sensitivity")
+        rng = np.random.default_rng(self.settings.seed)
+        self.rotations = [np.eye(3), *(random_rotation(rng) for _ in range(self.settings.rotations))]
         host = spin_orbit_host(model, device)
         self.points = SinglePoint(host, magmoms="fixed", max_batch_atoms=max_batch_atoms)
 
