@@ -87,7 +87,7 @@ if matcalc:
         )
         c = elasticity.calc(iron)["elastic_tensor"].voigt / GPa
         rows[name] = c[0, 0], c[0, 1], c[3, 3]
-(own,) = ElasticTensorCalculation(model, magmoms="both", magnitudes=[0.005]).run([iron])
+(own,) = ElasticTensorCalculation(model, magmoms="both", strains=[0.005]).run([iron])
 for mode, name in (("fixed", "ours, fixed"), ("relaxed", "ours, following")):
     c = own.constants[mode].c_gpa
     rows[name] = c[0, 0], c[0, 1], c[3, 3]

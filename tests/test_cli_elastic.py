@@ -9,7 +9,15 @@ import pytest
 from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 from pymatgen.analysis.elasticity import ElasticTensor
 
-FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "figures"}
+FILES = {
+    "summary.json",
+    "summary.csv",
+    "config.yaml",
+    "log.txt",
+    "relaxed.extxyz",
+    "figures",
+    "finished.jsonl",
+}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +101,7 @@ def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
     [
         (("--strains", "0.01,x"), "--strains"),
         (("--strains", "0.5"), "expected strains between 0 and 0.1"),
-        (("--magmoms", "joint"), "'relaxed', 'fixed' or 'both'"),
+        (("--magmoms", "joint"), "choose relaxed, fixed or both"),
         (("--symprec", "0"), "greater than 0"),
         (("--device", "tpu"), "device 'tpu' cannot be used"),
     ],

@@ -18,6 +18,7 @@ COMMANDS = {
     "moments": ("--starts", "2", "--max-steps", "3", "--magforce-tol", "1", "--no-figures"),
     "order": ("--magmoms", "fixed", "--fixed-cell", "--fixed-positions", "--no-figures"),
     "bain": ("--magmoms", "fixed", "--n-ratios", "3", "--n-volumes", "3", "--no-figures"),
+    "elastic": ("--no-relax", "--clamped-ions", "--magmoms", "fixed", "--no-figures"),
     "phonons": ("--no-relax", "--supercell", "2", "--magmoms", "fixed", "--no-plots"),
     "exchange": ("--cutoff", "3", "--magmoms", "fixed", "--routes", "derivatives", "--no-figures"),
     "anisotropy": ("--magmoms", "fixed", "--directions", "12", "--no-figures"),

@@ -16,7 +16,6 @@ from mmace_sim.cli.convert import convert
 from mmace_sim.cli.curie import curie
 from mmace_sim.cli.data import data
 from mmace_sim.cli.declared import property_command
-from mmace_sim.cli.elastic import elastic
 from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.finetune import finetune
 from mmace_sim.cli.md import md
@@ -115,7 +114,7 @@ app.command()(evaluate)
 app.command()(convert)
 app.command()(property_command(declared_properties()["eos"]))
 app.command()(property_command(declared_properties()["bain"]))
-app.command()(elastic)
+app.command()(property_command(declared_properties()["elastic"]))
 app.command()(check)
 app.command()(phonons)
 app.command()(property_command(declared_properties()["exchange"]))

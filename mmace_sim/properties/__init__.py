@@ -18,6 +18,7 @@ _OWN: dict[str, str] = {
     "bain": "mmace_sim.properties.bain.declaration:BAIN",
     "exchange": "mmace_sim.properties.exchange.declaration:EXCHANGE",
     "anisotropy": "mmace_sim.properties.anisotropy.declaration:ANISOTROPY",
+    "elastic": "mmace_sim.properties.elastic.declaration:ELASTIC",
 }
 
 

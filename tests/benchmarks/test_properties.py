@@ -44,7 +44,7 @@ def structures(n):
 
 def elastic(model, magmoms):
     return ElasticTensorCalculation(
-        model, magmoms=magmoms, magnitudes=STRAINS, fmax=FMAX, stress_tol=STRESS_TOL, magforce_tol=MAGFORCE_TOL,
+        model, magmoms=magmoms, strains=STRAINS, fmax=FMAX, stress_tol=STRESS_TOL, magforce_tol=MAGFORCE_TOL,
         max_steps=MAX_STEPS,
     )  # fmt: skip
 

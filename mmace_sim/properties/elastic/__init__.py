@@ -1,5 +1,13 @@
 """Elastic constants of many magnetic crystals in one batch, from the stresses of strained cells."""
 
-from mmace_sim.properties.elastic.constants import ElasticResult, ElasticStatus, ElasticTensorCalculation
+from mmace_sim.base.lazy import lazy_names
 
-__all__ = ["ElasticResult", "ElasticStatus", "ElasticTensorCalculation"]
+_WHERE = {
+    "ELASTIC": ".declaration",
+    "ElasticSettings": ".declaration",
+    "ElasticResult": ".constants",
+    "ElasticStatus": ".constants",
+    "ElasticTensorCalculation": ".constants",
+}
+__all__ = list(_WHERE)
+__getattr__, __dir__ = lazy_names(__name__, _WHERE)

@@ -1,19 +1,22 @@
 """Elastic constants of many magnetic crystals in one batch, from the stresses of strained cells."""
 
-import itertools
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from jaxtyping import Float
 from scipy.linalg import sqrtm
 
-from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.engine.batching import Outcomes, run_groups
+from mmace_sim.engine.outcomes import StructureResult
+from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.properties.elastic.declaration import ElasticSettings
 from mmace_sim.properties.elastic.moduli import ElasticConstants
 from mmace_sim.properties.elastic.symmetry import (
     elastic_rotations,
@@ -25,8 +28,14 @@ from mmace_sim.properties.elastic.symmetry import (
     to_mandel,
 )
 from mmace_sim.properties.elastic.uncertainty import relaxation_error_gpa, slopes
-from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
-from mmace_sim.properties.singlepoint import PointResult, converged, first_problem, point_result
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, as_atoms
+from mmace_sim.properties.singlepoint import (
+    PointResult,
+    converged,
+    first_problem,
+    point_result,
+    point_settings,
+)
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
 MOMENT_MODES: dict[str, tuple[str, ...]] = {
@@ -108,67 +117,49 @@ class ElasticTensorCalculation:
 
     Args:
         model: Model, its name or path, or any TorchSim model that gives magforces.
-        magmoms: "relaxed" lets the moments follow the strain, "fixed" keeps those of the reference, "both" gives both.
-        relax: Whether structures are relaxed before they are strained, their moments always included.
-        relax_positions: Whether atoms relax in the strained cells; if not, the constants are those of clamped ions.
-        magnitudes: Magnitudes of the strains; each is applied with both signs.
-        symmetry: Whether symmetry reduces the strains and the constants.
-        symprec: Tolerance of the symmetry, in Å.
-        fmax: Largest force at convergence, in eV/Å.
-        stress_tol: Largest stress of the relaxed reference, in GPa.
-        magforce_tol: Largest magforce at convergence, in eV/μB.
-        max_steps: Largest number of steps of each relaxation.
-        **settings: `collinear`, `fix_magnitude`, `device`, `dtype`, `max_batch_atoms` of
-            :class:`~mmace_sim.properties.relax.relaxation.Relaxation`.
+        settings: All settings; or give them one by one.
+        device: Where to run.
+        dtype: Floating-point type.
+        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+        **keywords: Fields of :class:`~mmace_sim.properties.elastic.declaration.ElasticSettings`.
 
     Raises:
-        UnsupportedOptionError: If a setting is impossible.
+        ConfigError: If a setting is impossible.
     """
 
     def __init__(
         self,
         model: ModelLike = "default",
+        settings: ElasticSettings | None = None,
         *,
-        magmoms: str = "relaxed",
-        relax: bool = True,
-        relax_positions: bool = True,
-        magnitudes: Sequence[float] = (0.005, 0.01),
-        symmetry: bool = True,
-        symprec: float = 0.01,
-        fmax: float = 1e-4,
-        stress_tol: float = 1e-3,
-        magforce_tol: float = 1e-5,
-        max_steps: int = 1000,
-        **settings: Any,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        max_batch_atoms: int | None = None,
+        **keywords: Any,
     ) -> None:
-        if magmoms not in MOMENT_MODES:
-            raise UnsupportedOptionError(f"magmoms = {magmoms!r}, expected 'relaxed', 'fixed' or 'both'.")
-        if not magnitudes or not all(0 < m <= 0.1 for m in magnitudes):
-            raise UnsupportedOptionError(
-                f"magnitudes = {tuple(magnitudes)}, expected strains between 0 and 0.1, such as 0.005 and 0.01; both "
-                "signs are applied."
-            )
-        self.magnitudes = np.array(sorted(set(magnitudes)))
-        self.symmetry, self.symprec = symmetry, symprec
-        tolerances = {"fmax": fmax, "magforce_tol": magforce_tol, "max_steps": max_steps} | settings
-        self.reference = (
-            Relaxation(model, stability=False, magmoms="joint", stress_tol=stress_tol, **tolerances)
-            if relax
-            else Relaxation(
-                model, stability=False, magmoms="fixed", relax_cell=False, relax_positions=False, **settings
-            )
+        self.settings = settings = settings or ElasticSettings.of(keywords, "ElasticTensorCalculation")
+        self.magnitudes = np.array(sorted(set(settings.strains)))
+        alike = point_settings(settings)
+        start = {"magmoms": "fixed"}
+        if settings.relax:
+            start = {"magmoms": "joint", "relax_cell": True, "stress_tol": settings.stress_tol}
+        self.reference = Relaxation(
+            model,
+            alike.model_copy(update=start),
+            relax_positions=settings.relax,
+            device=device,
+            dtype=dtype,
+            max_batch_atoms=max_batch_atoms,
         )
         model = self.reference.bare_model
         self.strained = {
             mode: Relaxation(
                 model,
-                stability=False,
-                relax_positions=relax_positions,
-                relax_cell=False,
-                magmoms="joint" if mode == "relaxed" else "fixed",
-                **tolerances,
+                alike.model_copy(update={"magmoms": "joint" if mode == "relaxed" else "fixed"}),
+                relax_positions=settings.relax_positions,
+                max_batch_atoms=max_batch_atoms,
             )
-            for mode in MOMENT_MODES[magmoms]
+            for mode in MOMENT_MODES[settings.magmoms]
         }
         self.spin_orbit = bool(getattr(getattr(model, "model", None), "spin_orbit", True))
 
@@ -177,40 +168,40 @@ class ElasticTensorCalculation:
         structures: Any,
         *,
         on_relaxed: Callable[[int], None] | None = None,
-        on_finished: Callable[[int, int], None] | None = None,
+        on_finished: Callable[[int, ElasticResult], None] | None = None,
+        on_point: Callable[[int, int], None] | None = None,
     ) -> list[ElasticResult]:
         """Compute elastic constants; a structure that fails does not stop the others.
 
         Args:
             structures: Crystals with moments.
             on_relaxed: Called with the index of each structure whose reference is ready.
-            on_finished: Called after each strained cell with the number of finished cells and of all.
+            on_finished: Called with the index and the result of each structure as soon as it is finished.
+            on_point: Called with 1 after each strained cell, and with the number of all.
 
         Returns:
             One result for each structure, in the same order.
         """
         ready = (lambda index, _: on_relaxed(index)) if on_relaxed is not None else None
-        structures = as_atoms(structures)
-        references = self.reference.run(structures, on_finished=ready)
-        results, plans = [], []
-        for atoms, reference in zip(structures, references, strict=True):
-            result, plan = self._plan(atoms, reference)
-            results.append(result)
-            plans.append(plan)
-        images = [image for plan in plans if plan for image in plan.images]
-        counter, total = itertools.count(1), len(images) * len(self.strained)
+        images = as_atoms(structures)
+        finish = Outcomes(len(images), on_finished)
+        references = self.reference.run(images, on_finished=ready)
+        planned = [self._plan(*pair) for pair in zip(images, references, strict=True)]
+        cells = [[] if plan is None else plan.images for _, plan in planned]
+        total, last = len(self.strained) * sum(map(len, cells)), list(self.strained)[-1]
 
-        def finish(_index: int, _result: StructureResult) -> None:
-            if on_finished is not None:
-                on_finished(next(counter), total)
+        def analyse(mode: str, index: int, ends: list[StructureResult]) -> None:
+            result, plan = planned[index]
+            if plan is not None:
+                result.points[mode] = [point_result(end) for end in ends]
+                _analyse(result, plan, mode)
+            if mode == last:
+                finish(index, result)
 
+        count = None if on_point is None else lambda n: on_point(n, total)
         for mode, relaxation in self.strained.items():
-            points = iter(map(point_result, relaxation.run(images, on_finished=finish)))
-            for result, plan in zip(results, plans, strict=True):
-                if plan is not None:
-                    result.points[mode] = list(itertools.islice(points, len(plan.images)))
-                    _analyse(result, plan, mode)
-        return results
+            run_groups(relaxation, cells, partial(analyse, mode), count)
+        return finish.in_order()
 
     def _plan(self, atoms: Atoms, reference: StructureResult) -> tuple[ElasticResult, _Plan | None]:
         """What to compute for one structure, unless its reference failed."""
@@ -220,12 +211,14 @@ class ElasticTensorCalculation:
         unstrained = reference.atoms
         try:
             rotations = np.eye(3)[None]
-            if self.symmetry or not unstrained.pbc.all():
-                rotations = elastic_rotations(unstrained, spin_orbit=self.spin_orbit, symprec=self.symprec)
+            if self.settings.symmetry or not unstrained.pbc.all():
+                rotations = elastic_rotations(
+                    unstrained, spin_orbit=self.spin_orbit, symprec=self.settings.symprec
+                )
         except StructureError as error:
             return ElasticResult(atoms, None, ElasticStatus.FAILED, str(error)), None
         basis = independent_constants(rotations)
-        simple = sufficient_strains(basis) if self.symmetry else list(range(6))
+        simple = sufficient_strains(basis) if self.settings.symmetry else list(range(6))
         strains = np.array(
             [sign * m * np.eye(6)[k] for k in simple for m in self.magnitudes for sign in (1.0, -1.0)]
         )
@@ -299,11 +292,7 @@ def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
     constants, asymmetry = fitted
     relaxation = relaxation_error_gpa(result.reference, points, pairs, plan.magnitudes)
     error = float(np.linalg.norm([asymmetry, relaxation, max(series for _, series in found)]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen about its own defaults
-        result.constants[mode] = ElasticConstants.from_voigt(
-            mandel_to_voigt(constants), result.reference, error
-        )
+    result.constants[mode] = ElasticConstants.from_voigt(mandel_to_voigt(constants), result.reference, error)
     if not result.constants[mode].stable:
         result.message += (
             f" Mechanically unstable with {mode} moments (Born): an eigenvalue of C is negative."

@@ -1,6 +1,8 @@
 """Elastic constants of one crystal and what follows from them: stability, moduli, anisotropy."""
 
+import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,21 +17,22 @@ class ElasticConstants:
     """Elastic constants of one crystal.
 
     Attributes:
-        tensor: pymatgen's ``ElasticTensor``, in GPa, in the Cartesian axes of the structure.
-        tensor_ieee: The same in the axes of the IEEE standard: the cubic axes, c along z, ...
+        c_gpa: C_ij in Voigt's notation, in the Cartesian axes of the structure.
+        c_ieee_gpa: The same in the axes of the IEEE standard (the cubic axes, c along z, ...): C₁₁, C₁₂, C₄₄ of a cubic
+            crystal are in their places.
         fit_error_gpa: Estimated uncertainty, in GPa: what symmetry leaves of the measured constants (C₁₂ against C₂₁),
             what atoms and moments that are not relaxed to the end do, and terms of the series that are not fitted.
     """
 
-    tensor: Any
-    tensor_ieee: Any
+    c_gpa: Float[np.ndarray, "6 6"]
+    c_ieee_gpa: Float[np.ndarray, "6 6"]
     fit_error_gpa: float
 
     @classmethod
     def from_voigt(
         cls, c_gpa: Float[np.ndarray, "6 6"], atoms: Atoms, fit_error_gpa: float
     ) -> "ElasticConstants":
-        """Make the tensors.
+        """Turn the constants into the standard axes.
 
         Args:
             c_gpa: C_ij in Voigt's notation, in GPa, in the Cartesian axes of the structure.
@@ -39,25 +42,27 @@ class ElasticConstants:
         Returns:
             The constants.
         """
-        from pymatgen.analysis.elasticity import ElasticTensor
         from pymatgen.core import Lattice, Structure
 
-        tensor = ElasticTensor.from_voigt(c_gpa)
+        tensor = _tensor(c_gpa)
         structure = Structure(
             Lattice(atoms.cell.array), atoms.get_chemical_symbols(), atoms.get_scaled_positions()
         )
-        rotation = _orthonormal(tensor.get_ieee_rotation(structure, refine_rotation=False))
-        return cls(tensor, tensor.rotate(rotation, tol=1e-6), fit_error_gpa)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pymatgen about its own defaults
+            rotation = _orthonormal(tensor.get_ieee_rotation(structure, refine_rotation=False))
+            turned = np.asarray(tensor.rotate(rotation, tol=1e-6).voigt)
+        return cls(np.asarray(c_gpa), turned, fit_error_gpa)
 
-    @property
-    def c_gpa(self) -> Float[np.ndarray, "6 6"]:
-        """C_ij in Voigt's notation, in the Cartesian axes of the structure."""
-        return np.asarray(self.tensor.voigt)
+    @cached_property
+    def tensor(self) -> Any:
+        """Pymatgen's ``ElasticTensor``, in GPa, in the Cartesian axes of the structure."""
+        return _tensor(self.c_gpa)
 
-    @property
-    def c_ieee_gpa(self) -> Float[np.ndarray, "6 6"]:
-        """C_ij in Voigt's notation, in the standard axes: C₁₁, C₁₂, C₄₄ of a cubic crystal are in their places."""
-        return np.asarray(self.tensor_ieee.voigt)
+    @cached_property
+    def tensor_ieee(self) -> Any:
+        """Pymatgen's ``ElasticTensor``, in GPa, in the standard axes."""
+        return _tensor(self.c_ieee_gpa)
 
     @property
     def eigenvalues_gpa(self) -> Float[np.ndarray, " 6"]:
@@ -100,6 +105,14 @@ class ElasticConstants:
             "poisson_ratio": (3 * bulk - 2 * shear) / (6 * bulk + 2 * shear),
             "universal_anisotropy": float(self.tensor.universal_anisotropy),
         }
+
+
+def _tensor(c_gpa: Float[np.ndarray, "6 6"]) -> Any:
+    from pymatgen.analysis.elasticity import ElasticTensor
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen about its own defaults
+        return ElasticTensor.from_voigt(c_gpa)
 
 
 def _orthonormal(rotation: Any) -> Float[np.ndarray, "3 3"]:

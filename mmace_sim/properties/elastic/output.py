@@ -1,0 +1,145 @@
+"""Elastic constants as a run: entries of the summary, unstrained structures, figures."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, override
+
+from ase import Atoms
+
+from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.output import entry_head, mean_moments
+from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.io.writing import file_names, write_extxyz
+from mmace_sim.properties.elastic.constants import ElasticResult, ElasticTensorCalculation
+from mmace_sim.properties.elastic.declaration import SHOWN
+from mmace_sim.properties.elastic.moduli import ElasticConstants
+from mmace_sim.structures.magnetic_order import classify_order, magnetic_symmetry
+from mmace_sim.units import EV_PER_A3_IN_GPA
+
+
+class ElasticComputation(Computation[Any, ElasticResult]):
+    """Elastic constants of the structures of a run."""
+
+    verb = "Straining"
+    counted = "cells"
+    result = ElasticResult
+
+    _n_cells = 0  # of the structures of all models up to now
+
+    @override
+    def total(self, part: Part) -> int | None:
+        return None
+
+    @override
+    def evaluations(self, item: LoadedStructure) -> int:
+        settings = self.settings
+        n_cells = 2 * len(settings.strains) * (3 if settings.symmetry else 6)
+        modes = ("fixed", "relaxed") if settings.magmoms == "both" else (settings.magmoms,)
+        steps = sum(40 if settings.relax_positions or mode == "relaxed" else 1 for mode in modes)
+        return n_cells * steps + (100 if settings.relax else 1)
+
+    @override
+    def compute(
+        self, part: Part, store: Callable[[int, ElasticResult], None], advance: Callable[..., None]
+    ) -> None:
+        images, before, counter = [item.atoms for item in part.pending], self._n_cells, itertools.count(1)
+
+        def count(n: int, total: int) -> None:
+            self._n_cells = before + total
+            advance(n, total=self._n_cells)
+
+        calculation = ElasticTensorCalculation(
+            part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms
+        )
+        calculation.run(
+            images,
+            on_relaxed=lambda _: advance(0, detail=f"{next(counter)} of {len(images)} structures relaxed"),
+            on_finished=lambda index, result: store(index, replace(result, points={})),  # too much to keep
+            on_point=count,
+        )
+
+    @override
+    def entry(self, item: LoadedStructure, result: ElasticResult) -> dict[str, Any]:
+        return (
+            entry_head(item, str(result.status), result.message)
+            | _unstrained(result.reference)
+            | {
+                "n_rotations": result.n_rotations,
+                "n_independent": result.n_independent,
+                "strains": result.strains,
+                "constants": {mode: _constants_entry(c) for mode, c in result.constants.items()},
+            }
+            | _softening(result)
+        )
+
+    @override
+    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        constants = entry.get("constants") or {}
+        return [entry | {"magmoms": mode} | values for mode, values in constants.items()] or [entry]
+
+    @override
+    def write(
+        self,
+        run: Any,
+        entries: list[dict[str, Any]],
+        computed: Sequence[tuple[LoadedStructure, ElasticResult]],
+    ) -> list[str]:
+        del entries
+        images = []
+        for item, result in computed:
+            if result.reference is not None:
+                image = result.reference.copy()
+                image.calc = result.reference.calc
+                image.info |= {"name": item.name, "status": str(result.status)}
+                images.append(image)
+        write_extxyz(run.folder / "relaxed.extxyz", images)
+        if not self.settings.figures:
+            return ["relaxed.extxyz"]
+        from mmace_sim.properties.elastic.plots import save_young_figure
+
+        (run.folder / "figures").mkdir(exist_ok=True)
+        stems = file_names([item.name for item, _ in computed])
+        for stem, (_, result) in zip(stems, computed, strict=True):
+            save_young_figure(result, run.folder / "figures" / stem)
+        return ["relaxed.extxyz", "figures/"]
+
+
+def _constants_entry(constants: ElasticConstants) -> dict[str, Any]:
+    """Tensors, moduli, stability, and the tensor as pymatgen reads it back."""
+    ieee = constants.c_ieee_gpa
+    return {
+        "c_gpa": constants.c_gpa.tolist(),
+        "c_ieee_gpa": ieee.tolist(),
+        **{name: float(ieee[index]) for name, index in SHOWN.items()},
+        **constants.moduli(),
+        "eigenvalues_gpa": constants.eigenvalues_gpa.tolist(),
+        "stable": constants.stable,
+        "fit_error_gpa": constants.fit_error_gpa,
+        "elastic_tensor": constants.tensor.as_dict(),
+    }
+
+
+def _softening(result: ElasticResult) -> dict[str, Any]:
+    """What the moments take away when they follow, if both responses were computed."""
+    if len(result.constants) < 2:
+        return {}
+    difference = result.constants["fixed"].c_ieee_gpa - result.constants["relaxed"].c_ieee_gpa
+    return {"softening_by_moments_gpa": difference.tolist()}
+
+
+def _unstrained(atoms: Atoms | None) -> dict[str, Any]:
+    """What is known of the unstrained structure."""
+    if atoms is None:
+        return {}
+    magmoms, symmetry = get_magmoms(atoms), magnetic_symmetry(atoms)
+    return {
+        "magnetic_order": str(classify_order(magmoms)),
+        "magmom_by_species": mean_moments(atoms, magmoms),
+        "space_group": symmetry and symmetry.space_group,
+        "magnetic_space_group": symmetry and symmetry.bns_number,
+        "volume": float(atoms.get_volume()),
+        "cell": atoms.cell.array.tolist(),
+        "stress": (atoms.get_stress() * EV_PER_A3_IN_GPA).tolist(),
+    }
