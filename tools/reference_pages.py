@@ -5,9 +5,7 @@ their configuration classes. The pages are committed in ``docs/reference``, so t
 test compares them with the code.
 """
 
-import ast
 import inspect
-import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,24 +63,11 @@ def quantities() -> str:
     return table(header, rows)
 
 
-def field_docs(model: type[BaseModel]) -> dict[str, str]:
-    """Docstring below each field of a configuration class, those of its base classes included."""
-    base = model.__mro__[1]
-    docs = field_docs(base) if base is not BaseModel and issubclass(base, BaseModel) else {}
-    body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(model))).body[0].body
-    for node, after in itertools.pairwise(body):
-        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-        if isinstance(node, ast.AnnAssign) and is_text:
-            docs[node.target.id] = " ".join(after.value.value.split())
-    return docs
-
-
 def config_table(
     model: type[BaseModel], prefix: str = "", values: BaseModel | None = None
 ) -> list[list[str]]:
     """One row for each field, sections expanded; defaults are those of the section that holds a section."""
     rows = []
-    docs = field_docs(model)
     for name, field in model.model_fields.items():
         required = field.is_required() and values is None
         value = getattr(values, name) if values is not None else None
@@ -92,7 +77,7 @@ def config_table(
             rows += config_table(type(value), f"{prefix}{name}.", value)
             continue
         default = "required" if required else f"`{value!r}`"
-        rows.append([f"`{prefix}{name}`", default, docs.get(name, "")])
+        rows.append([f"`{prefix}{name}`", default, " ".join((field.description or "").split())])
     return rows
 
 

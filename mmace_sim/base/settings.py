@@ -7,7 +7,7 @@
 is the option ``--n-volumes`` with this help, the key ``n_volumes`` of ``config.yaml``, and a keyword of Python.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -100,8 +100,15 @@ class Settings(BaseModel):
 
     @classmethod
     def declared(cls) -> list[Setting]:
-        """Every field with what is said of it, in order."""
-        return [_setting(name, field) for name, field in cls.model_fields.items()]
+        """Every field with what is said of it, in order; those of a section within by names with a dot."""
+        found = []
+        for name, field in cls.model_fields.items():
+            section = _section(field.annotation)
+            if section is None:
+                found.append(_setting(name, field))
+            else:
+                found += [replace(s, name=f"{name}.{s.name}") for s in section.declared()]
+        return found
 
     def check_given(self, given: frozenset[str]) -> None:
         """Refuse what would have no effect.
@@ -213,6 +220,42 @@ def _reason(item: Any) -> str:
     if item["type"] == "literal_error":
         return f"choose {item['ctx']['expected'].replace(chr(39), '')}"
     return item["msg"].removeprefix("Value error, ")
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Values whose names have dots as sections within sections.
+
+    Args:
+        values: Such as ``{"data.valid_fraction": 0.2}``.
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        *sections, key = name.split(".")
+        place = found
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+    return found
+
+
+def setting_of(kind: type[BaseModel], name: str, flag: Flag, key: str | None = None) -> Setting:
+    """A field of a class without flags, such as the hyper-parameters of a model, as a setting.
+
+    Args:
+        kind: The class.
+        name: Of the field.
+        flag: How it stands on the command line.
+        key: Its key; None: the name of the field.
+    """
+    return replace(_setting(name, kind.model_fields[name]), name=key or name, flag=flag)
+
+
+def _section(annotation: Any) -> type[Settings] | None:
+    """The class of a section, of one that may be missing too."""
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, Settings):
+            return part if get_origin(annotation) not in (dict, list) else None
+    return None
 
 
 def _setting(name: str, field: FieldInfo) -> Setting:

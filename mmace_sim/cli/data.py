@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mmace_sim.cli import options as opt
-from mmace_sim.cli.train_options import FORMATS
+from mmace_sim.training.evaluate_settings import FORMATS
 
 SPLITS = "Splits"
 

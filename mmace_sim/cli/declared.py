@@ -1,18 +1,21 @@
 """Commands of the command line, made from what properties declare."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
-from mmace_sim.base.settings import MACHINE, RUN, Setting, Settings, load_settings
+from mmace_sim.base.settings import MACHINE, RUN, Setting, Settings, load_settings, nested
 from mmace_sim.cli import options as opt
 from mmace_sim.engine.declaration import Property
 
 _FIRST = ("output", "model", "fetch_models")
 """Settings that stand before the switches of the run."""
+
+_DOT = "__"
+"""Stands for the dot of a section in the name of a parameter."""
 
 _SWITCHES: dict[str, Any] = {
     "config": (opt.Config, None),
@@ -43,7 +46,11 @@ def property_command(declared: Property) -> Callable[..., None]:
 
 
 def as_command(
-    run: Callable[..., None], name: str, text: str, kind: type[Settings], switches: dict[str, Any]
+    run: Callable[..., None],
+    name: str,
+    text: str,
+    settings: type[Settings] | Sequence[Setting],
+    switches: dict[str, Any],
 ) -> Callable[..., None]:
     """Give a function the signature that typer reads.
 
@@ -51,13 +58,14 @@ def as_command(
         run: Takes all values by name.
         name: Of the command.
         text: Its help.
-        kind: Class of its settings.
+        settings: Its settings, or the class of them.
         switches: Annotations and defaults of what is no setting.
 
     Returns:
         The same function.
     """
-    declared = {setting.name: setting for setting in kind.declared() if setting.flag is not None}
+    every = settings.declared() if isinstance(settings, type) else settings
+    declared = {setting.name: setting for setting in every if setting.flag is not None}
     first = [s.name for s in declared.values() if s.flag is not None and s.flag.argument]
     first += [key for key in _FIRST if key in declared and key not in first]
     parameters = [
@@ -94,9 +102,21 @@ def load_command_settings[S: Settings](
     return settings
 
 
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """What the command line gave, sections within sections.
+
+    Args:
+        values: Of all options, by the names of parameters; None, and an empty list, is nothing.
+    """
+    return nested({k.replace(_DOT, "."): v for k, v in values.items() if v not in (None, [])})
+
+
 def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(
-        name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation
+        name.replace(".", _DOT),
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=default,
+        annotation=annotation,
     )
 
 
@@ -127,7 +147,7 @@ def _panel_place(setting: Setting) -> int:
 
 
 def _default_names(setting: Setting) -> tuple[str, ...]:
-    dashed = setting.name.replace("_", "-")
+    dashed = setting.name.rpartition(".")[2].replace("_", "-")
     return (f"--{dashed}/--no-{dashed}",) if setting.annotation is bool else (f"--{dashed}",)
 
 

@@ -1,114 +1,92 @@
-"""``mmace-sim train``: a model from labelled structures."""
+"""``mmace-sim train``: fit a magnetic model to labelled structures."""
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmace_sim.cli import options
-from mmace_sim.cli import train_options as opt
+from mmace_sim.base.settings import Flag, setting_of
+from mmace_sim.cli import options as opt
+from mmace_sim.cli.declared import as_command, given
 from mmace_sim.cli.stability_run import judge, report_and_exit
 from mmace_sim.cli.train_run import data_files, model_files, open_training, print_outcome, require_run
+from mmace_sim.model.config import ModelConfig
+from mmace_sim.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from mmace_sim.training.config import TrainConfig
     from mmace_sim.training.trainer import TrainResult
 
 MODEL = "Model"
 
+HELP = """Train a magnetic model on structures with reference energies, forces, stresses and magnetic forces.
 
-def train(
-    config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; flags win over it.")
-    ] = None,
-    train_file: Annotated[
-        opt.Files,
-        typer.Option(
-            help=f"Structures to train on: {opt.FORMATS}; may be repeated.",
-            rich_help_panel=opt.DATA,
-        ),
-    ] = None,
-    valid_file: opt.ValidFile = None,
-    valid_fraction: opt.ValidFraction = None,
-    test_file: opt.TestFile = None,
-    output: options.Output = None,
-    name: opt.Name = None,
-    resume: options.Resume = False,
-    force: options.Force = False,
-    quiet: options.Quiet = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Read everything, take a few steps, say how long the run would take, and write nothing.",
-            rich_help_panel=options.RUN,
-        ),
-    ] = False,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="fe|feal|crn|anisotropy|pretraining",
-            help="Hyper-parameters of the paper (arXiv 2604.08143); configuration and flags win over them.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    r_max: Annotated[
-        float | None,
-        typer.Option(help="Cutoff radius, Å.", show_default="5.0", rich_help_panel=MODEL),
-    ] = None,
-    hidden_irreps: Annotated[
-        str | None,
-        typer.Option(
-            metavar="IRREPS",
-            help="Features of an atom: the size of the model.",
-            show_default="32x0e",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    max_epochs: Annotated[int | None, opt.max_epochs_option("300")] = None,
-    batch_size: opt.BatchSize = None,
-    lr: Annotated[float | None, opt.lr_option("0.01")] = None,
-    seed: opt.Seed = None,
-    device: options.Device = None,
-    dtype: opt.Dtype = None,
-    threads: options.Threads = None,
-    stability_test: opt.StabilityTest = None,
+Reads extended XYZ with moments `REF_magmom` and any of the labels `REF_energy`, `REF_forces`, `REF_stress` and
+`REF_magforces` (other names: `data.keys`), ASE databases (LMDB or SQLite, larger than memory too), DeePMD-kit spin
+folders, MLIP `.cfg`, VASP and ABINIT outputs, and other files of ASE, several formats beside each other. A label
+that a structure does not have is left out of the loss.
+
+Writes `model.safetensors`, `metrics.csv` (one row per epoch), `config.yaml` (everything that was chosen),
+`summary.json` (errors per config_type), `log.txt` and `checkpoints/` to one folder.
+`mmace-sim train --resume -o DIR` goes on with an interrupted run. At the end the model is tried out: if it violates
+an identity or falls into a well outside of its data, it says "do not use it" and exits with code 3.
+"""
+
+_Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="fe|feal|crn|anisotropy|pretraining",
+        help="Hyper-parameters of the paper (arXiv 2604.08143); configuration and flags win over them.",
+        rich_help_panel=MODEL,
+    ),
+]
+_DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Read everything, take a few steps, say how long the run would take, and write nothing.",
+        rich_help_panel=opt.RUN,
+    ),
+]
+_Config = Annotated[
+    Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; flags win over it.")
+]
+_SWITCHES: dict[str, Any] = {
+    "config": (_Config, None),
+    "output": (opt.Output, None),
+    "resume": (opt.Resume, False),
+    "force": (opt.Force, False),
+    "quiet": (opt.Quiet, False),
+    "dry_run": (_DryRun, False),
+    "preset": (_Preset, None),
+}
+_HYPERPARAMETERS = (
+    setting_of(ModelConfig, "r_max", Flag(MODEL, unit="Å"), "model.r_max"),
+    setting_of(ModelConfig, "hidden_irreps", Flag(MODEL, metavar="IRREPS"), "model.hidden_irreps"),
+)
+
+
+def _run(
+    *,
+    config: Path | None,
+    output: str | None,
+    resume: bool,
+    force: bool,
+    quiet: bool,
+    dry_run: bool,
+    preset: str | None,
+    **values: Any,
 ) -> None:
-    """Train a magnetic model on structures with reference energies, forces, stresses and magnetic forces.
-
-    Reads extended XYZ with moments `REF_magmom` and any of the labels `REF_energy`, `REF_forces`, `REF_stress` and
-    `REF_magforces` (other names: `data.keys`), ASE databases (LMDB or SQLite, larger than memory too), DeePMD-kit spin
-    folders, MLIP `.cfg`, VASP and ABINIT outputs, and other files of ASE, several formats beside each other. A label
-    that a structure does not have is left out of the loss.
-
-    Writes `model.safetensors`, `metrics.csv` (one row per epoch), `config.yaml` (everything that was chosen),
-    `summary.json` (errors per config_type), `log.txt` and `checkpoints/` to one folder.
-    `mmace-sim train --resume -o DIR` goes on with an interrupted run. At the end the model is tried out: if it violates
-    an identity or falls into a well outside of its data, it says "do not use it" and exits with code 3.
-    """  # fmt: skip
     folder = Path(output or "train")
-    data = opt.data_flags(opt.as_texts(train_file), valid_file, valid_fraction, test_file)
-    trainer = {
-        "max_epochs": max_epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-        "num_threads": threads,
-        "stability_test": stability_test,
-    }
-    model = {"r_max": r_max, "hidden_irreps": hidden_irreps}
-    flags = {"name": name, "data": data, "model": model, "optimizer": {"lr": lr}, "trainer": trainer}
     if resume:
         require_run(folder)
         config = config or folder / "config.yaml"
-    with options.quiet_imports():
+    with opt.quiet_imports():
         from mmace_sim.training.config import load_train_config
         from mmace_sim.training.distributed import is_main
         from mmace_sim.training.trainer import train as run_training
 
-        settings = load_train_config(config, opt.given_flags(flags), preset=preset)
+        settings = load_train_config(config, given(values), preset=preset)
         if dry_run:
             return _print_plan(settings)
     with open_training(
@@ -127,7 +105,10 @@ def train(
     return report_and_exit(result)
 
 
-def _print_plan(config: "TrainConfig") -> None:
+train = as_command(_run, "train", HELP, [*_HYPERPARAMETERS, *TrainConfig.declared()], _SWITCHES)
+
+
+def _print_plan(config: TrainConfig) -> None:
     """What the run would be, on stdout."""
     from rich.console import Console
     from rich.table import Table

@@ -89,7 +89,7 @@ Head = Annotated[str, Field(max_length=100), AfterValidator(check_head)]
 class ArchitectureConfig(BaseModel):
     """Hyper-parameters that every architecture has."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False)
 
     atomic_numbers: list[Element] = Field(min_length=1, max_length=118)
     """Elements, as atomic numbers or symbols; kept sorted."""

@@ -3,7 +3,7 @@
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -17,29 +17,37 @@ from pydantic import (
 )
 
 from mmace_sim.base.quantities import DEFAULT_HEAD
+from mmace_sim.base.settings import MACHINE, RUN, Flag
 from mmace_sim.base.yamlfile import read_yaml, refuse_huge_numbers
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.config import check_head
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
+from mmace_sim.training.evaluate_settings import FORMATS
 from mmace_sim.training.presets import preset as find_preset
+
+DATA = "Data"
+FIT = "Optimisation"
 
 
 class DataSource(Section):
     """One data set, with one zero of energy and one definition of the moments."""
 
-    train_file: list[Path] = Field(default_factory=list)
-    """Files or folders with labels, in any of the formats of docs/training.md, several beside each other."""
+    train_file: Annotated[list[Path], Flag(DATA, metavar="FILE", repeated=True)] = Field(
+        default_factory=list,
+        description=f"Files or folders with labels: {FORMATS} (docs/training.md). May be repeated.",
+    )
 
-    valid_file: list[Path] = Field(default_factory=list)
+    valid_file: Annotated[list[Path], Flag(DATA, metavar="FILE", repeated=True)] = Field(default_factory=list)
     """Files to choose the best weights on; default: a part of `train_file`, by a hash of each frame's identity."""
 
-    test_file: list[Path] = Field(default_factory=list)
+    test_file: Annotated[list[Path], Flag(DATA, metavar="FILE", repeated=True)] = Field(default_factory=list)
     """Files to report errors on after training; never looked at before."""
 
-    valid_fraction: float = Field(0.1, ge=0.0, lt=1.0)
-    """Part of `train_file` used for validation if no `valid_file` is given."""
+    valid_fraction: Annotated[float, Flag(DATA)] = Field(0.1, ge=0.0, lt=1.0)
+    """Part of the data for validation, chosen by a hash of each structure's identity, if there is no validation
+    file."""
 
     test_fraction: float = Field(0.0, ge=0.0, lt=1.0)
     """Part of `train_file` kept for the final test if no `test_file` is given."""
@@ -107,7 +115,7 @@ class DataConfig(DataSource):
 class OptimizerConfig(Section):
     """Adam (AMSGrad) with a learning-rate schedule and an exponential moving average of the weights."""
 
-    lr: PositiveFloat = 0.01
+    lr: Annotated[PositiveFloat, Flag(FIT)] = 0.01
     """Largest learning rate."""
 
     weight_decay: NonNegativeFloat = 1e-6
@@ -144,10 +152,10 @@ class OptimizerConfig(Section):
 class TrainerConfig(Section):
     """How long, how and where to train."""
 
-    max_epochs: PositiveInt = 300
+    max_epochs: Annotated[PositiveInt, Flag(FIT)] = 300
     """Passes over the training set."""
 
-    batch_size: PositiveInt = 8
+    batch_size: Annotated[PositiveInt, Flag(FIT)] = 8
     """Structures per step, of all processes together."""
 
     valid_batch_size: PositiveInt = 32
@@ -174,27 +182,29 @@ class TrainerConfig(Section):
     figures: bool = True
     """Draw the one-body energies with the magnetic forces they were fitted to."""
 
-    stability_test: bool = True
+    stability_test: Annotated[bool, Flag(RUN)] = True
     """Relax some training structures and look for violated identities and impossible energies at the end (by the
     commands): errors on a test set say nothing of wells outside of the data."""
 
-    seed: int = 0
+    seed: Annotated[int, Flag(FIT)] = 0
     """Seed of the initial weights and of the order of the structures."""
 
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Annotated[Literal["float32", "float64"], Flag(MACHINE)] = "float32"
     """Precision of the network while training (references are subtracted in float64)."""
 
-    device: str = "auto"
+    device: Annotated[str, Flag(MACHINE, metavar="cpu|cuda", shown="a GPU if there is one")] = "auto"
     """`cpu`, `cuda`, or `auto`."""
 
-    num_threads: PositiveInt | None = Field(default=None, le=1024)
+    num_threads: Annotated[PositiveInt | None, Flag(MACHINE, names=("--threads",), shown="all cores")] = (
+        Field(default=None, le=1024)
+    )
     """CPU threads of torch; default: as torch chooses."""
 
 
 class TrainConfig(Section):
     """A training run."""
 
-    name: str = "mmace"
+    name: Annotated[str, Flag(RUN)] = "mmace"
     """Name of the model."""
 
     description: str = ""

@@ -1,32 +1,25 @@
 """The parts of a training configuration that say what is minimised: the loss, its second stage, and augmentation."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from ase.data import atomic_numbers
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    ValidationInfo,
     field_validator,
 )
 
-from mmace_sim.base.yamlfile import refuse_truth
+from mmace_sim.base.settings import Settings
 
 
-class Section(BaseModel):
+class Section(Settings):
     """A part of the configuration that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return refuse_truth(value, cls.model_fields[str(info.field_name)].annotation)
+    model_config = ConfigDict(validate_assignment=True)
 
 
 class LossTerm(Section):

@@ -4,10 +4,10 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ase.data import chemical_symbols
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import ValidationError
 
 from mmace_sim.base.quantities import DEFAULT_HEAD
 from mmace_sim.base.text import json_text
@@ -17,26 +17,21 @@ from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.checkpoint import load_all_heads, load_model, save_model
 from mmace_sim.model.heads import with_heads
 from mmace_sim.training.config import (
-    AugmentConfig,
     DataConfig,
     DataSource,
     HeadConfig,
-    LossConfig,
-    OptimizerConfig,
-    Section,
-    StageTwoConfig,
     TrainConfig,
-    TrainerConfig,
     explain,
     load_section,
     save_config,
 )
 from mmace_sim.training.distributed import world_size
 from mmace_sim.training.evaluate import Evaluation
+from mmace_sim.training.finetune_config import REPLAY_HEAD, FinetuneConfig
 from mmace_sim.training.finetune_zero import has_one_body, refit_one_body, set_zero
 from mmace_sim.training.metrics import table_as_dict
 from mmace_sim.training.moment_limits import check_moments
-from mmace_sim.training.replay import REPLAY_HEAD, ReplayConfig, replay_frames, write_frames
+from mmace_sim.training.replay import replay_frames, write_frames
 from mmace_sim.training.setup import DataSplit, read_split
 from mmace_sim.training.stream_summary import elements_of, sample, select, split_frames, summarize
 from mmace_sim.training.trainer import SUMMARY_FILE, OnEpoch, OnStep, TrainResult, final_errors, train
@@ -53,75 +48,7 @@ ZERO_SAMPLE: int = 2000
 FEW_STEPS: float = 0.3
 """Learning rate times number of steps below which a model has hardly moved (docs/finetune.md)."""
 
-_FOUNDATION_LR = 0.005
 _SHARED = ("name", "description", "loss", "optimizer", "stage_two", "augment", "trainer")
-
-
-class FinetuneOptimizer(OptimizerConfig):
-    """The optimiser with the learning rate of the paper for fine-tuning."""
-
-    lr: PositiveFloat = 5e-4
-    """Largest learning rate (arXiv 2604.08143; its gradient clip of 10 is the default anyway). With `foundation`, whose
-    magnetic part starts at zero, the default is 0.005."""
-
-
-class FinetuneTrainer(TrainerConfig):
-    """How long, how and where to train."""
-
-    max_epochs: PositiveInt = 100
-    """Passes over the training set."""
-
-
-class FinetuneConfig(Section):
-    """Fine-tuning of a model, or training from a non-magnetic foundation model."""
-
-    name: str = "mmace-finetuned"
-    """Name of the new model."""
-
-    description: str = ""
-    """One line on what the model is for, written into the model file."""
-
-    model: str | None = None
-    """Model to fine-tune: a name or a file, with `#HEAD` behind it if it has several heads."""
-
-    foundation: str | None = None
-    """Non-magnetic MACE of mace-torch (a file or a name) to build a magnetic model around, in place of `model`."""
-
-    magnetic: dict[str, Any] = Field(default_factory=dict)
-    """Hyper-parameters of the magnetic part that is added to `foundation`, and its `head` and `freeze_backbone`."""
-
-    e0: Literal["refit", "one-body", "keep"] | dict[str, float] | None = None
-    """Energies of isolated atoms of the new data: `refit` to what the model leaves of their energies; `one-body` the
-    same together with E1(m·m), for another definition of the moments; `keep` the model's; or the value of each element
-    symbol, in eV. Default: `refit`, and `one-body` where the model has no E1, as the published one."""
-
-    data: DataConfig = Field(default_factory=DataConfig)
-    replay: ReplayConfig | None = None
-    """Structures that keep the model from forgetting; default: none."""
-
-    loss: LossConfig = Field(default_factory=LossConfig)
-    optimizer: FinetuneOptimizer = Field(default_factory=FinetuneOptimizer)
-    stage_two: StageTwoConfig | None = None
-    augment: AugmentConfig = Field(default_factory=AugmentConfig)
-    trainer: FinetuneTrainer = Field(default_factory=FinetuneTrainer)
-
-    @model_validator(mode="after")
-    def _one_start(self) -> "FinetuneConfig":
-        if (self.model is None) == (self.foundation is None):
-            raise ValueError("give either model or foundation to start from")
-        if self.foundation is not None and "lr" not in self.optimizer.model_fields_set:
-            self.optimizer.lr = _FOUNDATION_LR
-        if self.foundation is not None and self.e0 not in (None, "refit"):
-            raise ValueError("e0 is for a magnetic model; with a foundation give data.atomic_energies")
-        if self.magnetic and self.foundation is None:
-            raise ValueError("magnetic is for foundation only; a magnetic model keeps its hyper-parameters")
-        if self.replay is not None and self.foundation is not None:
-            raise ValueError(
-                "replay is for a magnetic model; give data sets of a foundation model as data.heads"
-            )
-        if REPLAY_HEAD in self.data.heads:
-            raise ValueError(f"data.heads: {REPLAY_HEAD!r} is the name of the head of the replay")
-        return self
 
 
 @dataclass

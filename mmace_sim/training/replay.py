@@ -5,15 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
 
 from mmace_sim.base.quantities import DEFAULT_HEAD
 from mmace_sim.errors import DataError
@@ -24,64 +15,12 @@ from mmace_sim.io.extxyz import frames_text
 from mmace_sim.io.frames import Frame
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.derivatives import evaluate
-from mmace_sim.training.config import LabelKeys, Section
+from mmace_sim.training.config import LabelKeys
+from mmace_sim.training.finetune_config import ReplayConfig
 from mmace_sim.training.moment_limits import check_moments
 from mmace_sim.training.stream import open_frames
 
-REPLAY_HEAD: str = "replay"
-"""Name of the head that keeps the energies of the base model."""
-
 _IDENTITY = ("group", "config_id", "uid")
-
-
-class ReplayConfig(Section):
-    """Where the structures of the replay come from: `file`, or else labels of the base model."""
-
-    file: list[Path] = Field(default_factory=list)
-    """Data of the pre-training with their labels."""
-
-    keys: LabelKeys = Field(default_factory=LabelKeys)
-    """Names of the labels in `file`."""
-
-    structures: list[Path] = Field(default_factory=list)
-    """Structures with moments that the base model labels; labels in the files are not used."""
-
-    n_variants: NonNegativeInt = 0
-    """Number of distorted copies of the new structures that the base model labels."""
-
-    n: PositiveInt | None = None
-    """Number of structures drawn from `file` or `structures`; default: all."""
-
-    weight: PositiveFloat = 1.0
-    """Weight of their labels in the loss."""
-
-    valid_fraction: float = Field(0.1, gt=0.0, lt=1.0)
-    """Part of them that is used for validation."""
-
-    rattle: NonNegativeFloat = 0.05
-    """Standard deviation of the displacements of the copies (per component), in Å."""
-
-    strain: NonNegativeFloat = 0.02
-    """Standard deviation of the components of their symmetric strain."""
-
-    turn: NonNegativeFloat = 15.0
-    """Standard deviation of the angles by which their moments turn, in degrees."""
-
-    stretch: NonNegativeFloat = 0.1
-    """Standard deviation of the relative change of the lengths of their moments."""
-
-    @field_validator("file", "structures", mode="before")
-    @classmethod
-    def _as_list(cls, value: object) -> object:
-        return [value] if isinstance(value, str | Path) else value
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "ReplayConfig":
-        given = [key for key in ("file", "structures", "n_variants") if getattr(self, key)]
-        if len(given) != 1:
-            told = " and ".join(given) or "none"
-            raise ValueError(f"one of file, structures and n_variants is needed, {told} given")
-        return self
 
 
 def replay_frames(config: ReplayConfig, new: Sequence[Frame], base: MagneticModel, seed: int) -> list[Frame]:
