@@ -13,7 +13,6 @@ from training_toys import TINY_MODEL, toy_frames, write_toys
 from typer.testing import CliRunner
 
 from mmace_sim.cli.app import app
-from mmace_sim.cli.finetune import parse_energies
 from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
@@ -23,7 +22,7 @@ from mmace_sim.model.derivatives import evaluate
 from mmace_sim.training.config import load_train_config
 from mmace_sim.training.evaluate import evaluate_files
 from mmace_sim.training.finetune import finetune, load_finetune_config, write_start
-from mmace_sim.training.finetune_config import ReplayConfig
+from mmace_sim.training.finetune_config import FinetuneConfig, ReplayConfig
 from mmace_sim.training.finetune_zero import zero_shift
 from mmace_sim.training.replay import distort, label, write_frames
 from mmace_sim.training.trainer import train
@@ -221,10 +220,10 @@ def test_mistakes(place, extra, message):
 
 
 def test_energies_on_the_command_line():
-    assert parse_energies("refit") == "refit"
-    assert parse_energies("Fe=-8.1, Al=-3") == {"Fe": -8.1, "Al": -3.0}
-    with pytest.raises(ConfigError, match=r"--e0 Fe=x: expected refit, one-body, keep, or values"):
-        parse_energies("Fe=x")
+    assert FinetuneConfig(model="a", e0="refit").e0 == "refit"
+    assert FinetuneConfig(model="a", e0="Fe=-8.1, Al=-3").e0 == {"Fe": -8.1, "Al": -3.0}
+    with pytest.raises(ValueError, match=r"expected refit, one-body, keep, or values"):
+        FinetuneConfig(model="a", e0="Fe=x")
 
 
 def test_command(place, tmp_path):

@@ -5,7 +5,7 @@ ASE knows moments under several names. `get_magmoms` takes the first that it fin
 1. the array ``initial_magmoms``. If it is there it wins, **also when it is all zeros**: a user or a file that
    says zero asks for a non-magnetic start. (It must win over the older results of an attached calculator.)
 2. ``atoms.calc.results["magmoms"]``, as left by a DFT run or by a reader of its output;
-3. the arrays ``magmoms``, ``magmom``, ``REF_magmom``, ``magnetic_moments``, in this order.
+3. the arrays of `MAGMOM_ARRAYS`, in this order.
 
 A **file** is another matter: there an initial guess and the moments that were computed from it stand side by side, and
 the computed ones are meant. `file_magmoms` is what readers of files use.
@@ -22,6 +22,7 @@ from ase import Atoms
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from mmace_sim.base.quantities import QUANTITIES
 from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError, UnsupportedElementError
 
 MomentsLike = ArrayLike | Sequence[Any]
@@ -30,7 +31,10 @@ MomentsLike = ArrayLike | Sequence[Any]
 INITIAL_MAGMOMS = "initial_magmoms"
 """The array that moments are written to."""
 
-MAGMOM_ARRAYS: tuple[str, ...] = ("magmoms", "magmom", "REF_magmom", "magnetic_moments")
+LABEL_MAGMOMS: str = str(QUANTITIES["magmoms"].extxyz)
+"""The array of labels that moments are read from."""
+
+MAGMOM_ARRAYS: tuple[str, ...] = QUANTITIES["magmoms"].read_from
 """Further arrays that moments are read from, in order of precedence."""
 
 
@@ -198,7 +202,9 @@ def check_atomic_numbers(numbers: Any) -> Int[np.ndarray, " n_atoms"]:
     return whole
 
 
-def file_magmoms(atoms: Atoms, key: str = "REF_magmom") -> tuple[Float[np.ndarray, "n_atoms 3"] | None, str]:
+def file_magmoms(
+    atoms: Atoms, key: str = str(QUANTITIES["magmoms"].extxyz)
+) -> tuple[Float[np.ndarray, "n_atoms 3"] | None, str]:
     """Moments of a structure that was just read from a file.
 
     In a file, the order is: the array `key` (a label), the computed moments (calculator result ``magmoms``, or a column

@@ -15,7 +15,7 @@ from pathlib import Path
 from ase import Atoms
 
 from mmace_sim.errors import DataError, NotAStructureError, StructureError
-from mmace_sim.graph.atoms import check_atomic_numbers, file_magmoms, has_magmoms, set_magmoms
+from mmace_sim.graph.atoms import MAGMOM_ARRAYS, check_atomic_numbers, file_magmoms, has_magmoms, set_magmoms
 from mmace_sim.io import abinit, ase_files, ase_json, castep, cif, database, deepmd, mlip, ulm, vasp, xyz
 from mmace_sim.io.base import (
     Format,
@@ -186,7 +186,7 @@ def _settled(atoms: Atoms, keys: LabelKeys) -> tuple[Atoms, list[str]] | Structu
             set_magmoms(atoms, magmoms)
     except StructureError as error:
         return error
-    for name in ("magmoms", "magmom", "magnetic_moments"):
+    for name in set(MAGMOM_ARRAYS) - {keys.magmoms}:
         atoms.arrays.pop(name, None)
     atoms.calc = None
     return atoms, notes + ([note] if note else [])

@@ -8,18 +8,14 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from mmace_sim.base.quantities import PER_ATOM as PER_ATOM
+from mmace_sim.base.quantities import PER_STRUCTURE as PER_STRUCTURE
 from mmace_sim.base.text import printable
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.io.labels import LabelKeys
 
 Item = Atoms | StructureError
 """A structure with its labels, or why it cannot be used (the structures after it may be)."""
-
-PER_STRUCTURE: tuple[str, ...] = ("energy", "stress")
-"""Labels in `Atoms.info`."""
-
-PER_ATOM: tuple[str, ...] = ("forces", "magmoms", "magforces")
-"""Labels in `Atoms.arrays`."""
 
 
 _NOTES = ("mmace_sim", "notes")

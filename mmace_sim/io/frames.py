@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from mmace_sim.base.quantities import DEFAULT_HEAD
+from mmace_sim.base.quantities import DEFAULT_HEAD, QUANTITIES
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import file_magmoms, get_magmoms, has_magmoms
 from mmace_sim.io import expand_folders, read_structures
@@ -16,7 +16,7 @@ from mmace_sim.io.base import Item
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import check_regular
 
-LABELS: tuple[str, ...] = ("energy", "forces", "stress", "magforces")
+LABELS: tuple[str, ...] = tuple(q.name for q in QUANTITIES.values() if q.extxyz and q.name != "magmoms")
 """The labels a model can be trained on, in the order of every table."""
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))

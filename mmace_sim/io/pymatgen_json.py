@@ -15,11 +15,8 @@ from ase.data import atomic_numbers
 from ase.units import fs
 
 from mmace_sim.errors import NotAStructureError, StructureError
-from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.graph.atoms import MAGMOM_ARRAYS, set_magmoms
 from mmace_sim.io.base import add_note
-
-MAGMOM_KEYS: tuple[str, ...] = ("magmom", "final_magmom", "magmoms", "magnetic_moments", "REF_magmom")
-"""Site properties that hold moments, in order of precedence."""
 
 _FIRST = ("structure", "final_structure", "output", "molecule")
 """Keys of a document that are looked at first: what was found there is the answer, not what it was made from."""
@@ -131,7 +128,7 @@ def _add_moments(atoms: Atoms, sites: list[dict[str, Any]]) -> None:
 def _site_moment(site: dict[str, Any]) -> np.ndarray | None:
     """Moment of a site as a vector, or None."""
     properties = site.get("properties") or {}
-    moment = next((properties[key] for key in MAGMOM_KEYS if properties.get(key) is not None), None)
+    moment = next((properties[key] for key in MAGMOM_ARRAYS if properties.get(key) is not None), None)
     if moment is None:
         species = site["species"][0]
         moment = species.get("spin", (species.get("properties") or {}).get("spin"))

@@ -10,7 +10,7 @@ from ase import Atoms
 from jaxtyping import Bool, Float, Int
 
 from mmace_sim.errors import MissingMomentsError, StructureError
-from mmace_sim.graph.atoms import check_atomic_numbers, check_magmoms, get_magmoms
+from mmace_sim.graph.atoms import MAGMOM_ARRAYS, check_atomic_numbers, check_magmoms, get_magmoms
 from mmace_sim.torchsim.constraints import Fixed, fixed_from_ase, fixed_from_selective_dynamics
 
 ANGSTROM_PER_FS: float = 1.0 / ase.units.fs
@@ -123,7 +123,7 @@ def _pymatgen_momenta(velocities: list, masses: Float[np.ndarray, " n_atoms"]) -
 
 def _pymatgen_magmoms(structure: Any) -> Float[np.ndarray, "n_atoms 3"]:
     """Read moments from site properties (numbers, vectors, Magmom objects of any spin axis) or species."""
-    for name in ("magmom", "final_magmom"):
+    for name in MAGMOM_ARRAYS:
         moments = structure.site_properties.get(name)
         if moments is not None:
             break
