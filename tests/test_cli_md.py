@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
+from mmace_sim.engine.run import Run
+
 FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl", "final.extxyz", "iron"}
 
 
@@ -75,6 +77,27 @@ def test_an_exploding_structure_leaves_the_other_running(tmp_path, model):
     statuses = {entry["name"]: entry["status"] for entry in summary_of(out)["structures"]}
     assert statuses == {"fast.extxyz": "exploded", "iron.extxyz": "finished"}
     assert "time step" in result.output
+
+
+def test_copies_keep_their_noise_when_some_of_them_were_finished_before(tmp_path, model, monkeypatch):
+    ase.io.write(tmp_path / "iron.extxyz", [bcc()] * 3)
+    options = ["--spins", "llg", "--steps", "2", "--every", "1", "--max-batch-atoms", "2", "--no-figures"]
+    start = ["md", tmp_path / "iron.extxyz", "-m", model, *options]
+    assert mmace_sim(*start, "-o", tmp_path / "whole").exit_code == 0
+    store = Run.store
+
+    def interrupted(run, *given):
+        store(run, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "store", interrupted)
+    assert mmace_sim(*start, "-o", tmp_path / "parts").exit_code == 130
+    assert len(list((tmp_path / "parts").glob("*/checkpoint.npz"))) == 1
+    monkeypatch.undo()
+    assert mmace_sim(*start, "-o", tmp_path / "parts", "--resume").exit_code == 0
+    whole, parts = (summary_of(tmp_path / name)["structures"] for name in ("whole", "parts"))
+    assert parts == whole
+    assert len({entry["energy_potential"] for entry in whole}) == 3
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from mmace_sim.engine.run import Run
 from mmace_sim.properties import declared_properties
 
 COMMANDS = {
+    "md": ("--spins", "llg", "--steps", "2", "--every", "1", "--no-figures"),
     "relax": ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10"),
     "eos": ("--magmoms", "fixed", "--n-volumes", "5", "--no-figures"),
     "moments": ("--starts", "2", "--max-steps", "3", "--magforce-tol", "1", "--no-figures"),
@@ -24,7 +25,12 @@ COMMANDS = {
     "anisotropy": ("--magmoms", "fixed", "--directions", "12", "--no-figures"),
     "anisotropy --map": ("--rotations", "4", "--no-figures"),
 }
-OWN = {"phonons": "band.yaml", "exchange": "pairs.csv", "anisotropy": "directions.csv"}
+OWN = {
+    "md": "trajectory.extxyz",
+    "phonons": "band.yaml",
+    "exchange": "pairs.csv",
+    "anisotropy": "directions.csv",
+}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 
 from mmace_sim.engine.declaration import GOOD
-from mmace_sim.errors import OutputError, UnsupportedOptionError
+from mmace_sim.errors import ConfigError, OutputError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.md import MDStatus, MolecularDynamics
 from mmace_sim.properties.md.averages import averages, energy_drift
@@ -210,18 +210,20 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "said"),
     [
-        {"ensemble": "nph"},
-        {"spins": "ising"},
-        {"ensemble": "nve", "damping": 0.1},
-        {"ensemble": "nve", "spins": "llg", "lengths": "langevin"},
-        {"lengths": "langevin"},
-        {"timestep": 0.0},
+        ({"ensemble": "nph"}, "ensemble: choose nve, nvt or npt"),
+        ({"spins": "ising"}, "spins: choose frozen, adiabatic or llg"),
+        ({"ensemble": "nve", "damping": 0.1}, "damping 0.1 is impossible without a heat bath"),
+        ({"ensemble": "nve", "spins": "llg", "lengths": "langevin"}, "langevin are impossible"),
+        ({"lengths": "langevin"}, "langevin are impossible"),
+        ({"timestep": 0.0}, "timestep: Input should be greater than 0"),
+        ({"g_factor": {"Xx": 2.0}}, "Xx: expected symbols"),
+        ({"n_step": 3}, "Did you mean 'n_steps'"),
     ],
 )
-def test_contradictions_are_refused(settings):
-    with pytest.raises(UnsupportedOptionError, match="impossible"):
+def test_contradictions_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
         MolecularDynamics(TOY, **settings)
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmace_sim.base.constants import ELECTRON_G
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.torchsim.langevin_spins import (
-    ELECTRON_G,
     NOISE_COLUMNS,
     MomentDynamics,
     gyromagnetic_ratio,

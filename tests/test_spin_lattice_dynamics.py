@@ -9,10 +9,11 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from torch_sim.models.interface import ModelInterface
 
+from mmace_sim.base.constants import ELECTRON_G
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel, initialize_state
-from mmace_sim.torchsim.langevin_spins import ELECTRON_G, MomentDynamics, gyromagnetic_ratio
+from mmace_sim.torchsim.langevin_spins import MomentDynamics, gyromagnetic_ratio
 from mmace_sim.torchsim.spin_dynamics import (
     FS_PER_TIME,
     drifts,

@@ -18,7 +18,6 @@ from mmace_sim.cli.data import data
 from mmace_sim.cli.declared import property_command
 from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.finetune import finetune
-from mmace_sim.cli.md import md
 from mmace_sim.cli.models import models
 from mmace_sim.cli.phonons import phonons
 from mmace_sim.cli.report import report
@@ -120,7 +119,7 @@ app.command()(phonons)
 app.command()(property_command(declared_properties()["exchange"]))
 app.command()(curie)
 app.command()(property_command(declared_properties()["anisotropy"]))
-app.command()(md)
+app.command()(property_command(declared_properties()["md"]))
 app.command()(property_command(declared_properties()["order"]))
 app.command()(report)
 app.command()(property_command(declared_properties()["moments"]))

@@ -20,6 +20,10 @@ class Part(Protocol):
     identity: str
 
     @property
+    def structures(self) -> list[LoadedStructure]:
+        """All structures."""
+
+    @property
     def pending(self) -> list[LoadedStructure]:
         """Structures that are not finished."""
 
@@ -73,6 +77,22 @@ class Computation[S: RunSettings, R]:
         Args:
             part: Structures and model.
         """
+
+    def preview(self, part: Part) -> None:
+        """What `prepare` makes of the structures without computing anything, for `--dry-run`.
+
+        Args:
+            part: Structures and model.
+        """
+
+    def is_finished(self, entry: dict[str, Any]) -> bool:
+        """Whether what an earlier run kept of a structure is all that is asked for now.
+
+        Args:
+            entry: What it kept.
+        """
+        del entry
+        return True
 
     def total(self, part: Part) -> int | None:
         """How much there is to count.

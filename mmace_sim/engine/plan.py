@@ -43,6 +43,8 @@ def plan_run(declared: Property, settings: Any) -> str:
     skipped: list[FailedStructure] = []
     models, items = prepare_run(settings, build=computation.build, admit=computation.admit, skipped=skipped)
     run = Run(declared, settings, Path(settings.output), models, items, skipped=skipped)
+    for part in run.parts():
+        computation.preview(part)
     lines = [_listed(items), *(f"skipped: {item.message}" for item in skipped)]
     total = 0.0
     for part in run.parts():

@@ -144,7 +144,8 @@ class Run:
 
     def kept(self) -> str:
         """What is safe if the run ends now, and how to go on."""
-        under_way = ", those under way are kept" if (self.folder / CHECKPOINT).is_file() else ""
+        kept = [*self.folder.glob(CHECKPOINT), *self.folder.glob(f"*/{CHECKPOINT}")]
+        under_way = ", those under way are kept" if kept else ""
         return (
             f"{len(self.records)} of {len(self.structures)} structures are finished and safe in {self.folder}"
             f"{under_way}: run the same command with --resume to go on."
@@ -387,6 +388,8 @@ def open_run(computation: Computation, *, resume: bool, force: bool) -> Iterator
     with open_resumable(
         run, resume=resume, force=force, may_differ=computation.declared.may_differ
     ) as run.manifest:
+        earlier = run.records.items()
+        run.records = {key: record for key, record in earlier if computation.is_finished(record["entry"])}
         run.n_resumed = len(run.records)
         if run.n_resumed:
             _log.info("resumed: %d structures were finished before", run.n_resumed)

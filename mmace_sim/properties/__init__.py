@@ -13,6 +13,7 @@ ENTRY_POINT_GROUP: str = "mmace_sim.properties"
 _OWN: dict[str, str] = {
     "relax": "mmace_sim.properties.relax.declaration:RELAX",
     "eos": "mmace_sim.properties.eos.declaration:EOS",
+    "md": "mmace_sim.properties.md.declaration:MD",
     "moments": "mmace_sim.properties.moments.declaration:MOMENT_MINIMA",
     "order": "mmace_sim.properties.order.declaration:ORDER",
     "bain": "mmace_sim.properties.bain.declaration:BAIN",

@@ -25,9 +25,6 @@ from mmace_sim.torchsim.freedom import perpendicular
 HBAR_EV_FS: float = 0.6582119569
 """ħ in eV fs (CODATA 2018)."""
 
-ELECTRON_G: float = 2.00231930436
-"""Magnitude of the g factor of the free electron (CODATA 2018); γ = g/ħ = 3.042 rad/fs per eV/μB, 28.02 GHz/T."""
-
 SOLVERS: tuple[str, ...] = ("midpoint", "sib")
 """How the implicit step is solved."""
 

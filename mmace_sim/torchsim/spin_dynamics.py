@@ -18,10 +18,10 @@ from torch_sim.quantities import calc_kinetic_energy
 from torch_sim.state import SimState
 from torch_sim.units import MetalUnits
 
+from mmace_sim.base.constants import ELECTRON_G
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.adiabatic import EVALUATIONS
 from mmace_sim.torchsim.langevin_spins import (
-    ELECTRON_G,
     NOISE_COLUMNS,
     MomentDynamics,
     gyromagnetic_ratio,

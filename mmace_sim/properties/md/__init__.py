@@ -1,7 +1,15 @@
 """Molecular dynamics of atoms and magnetic moments."""
 
-from mmace_sim.properties.md.dynamics import MolecularDynamics
-from mmace_sim.properties.md.frames import Checkpoint, Frame
-from mmace_sim.properties.md.simulation import MDResult, MDStatus
+from mmace_sim.base.lazy import lazy_names
 
-__all__ = ["Checkpoint", "Frame", "MDResult", "MDStatus", "MolecularDynamics"]
+_WHERE = {
+    "MD": ".declaration",
+    "MDSettings": ".declaration",
+    "Checkpoint": ".frames",
+    "Frame": ".frames",
+    "MDResult": ".simulation",
+    "MDStatus": ".simulation",
+    "MolecularDynamics": ".dynamics",
+}
+__all__ = list(_WHERE)
+__getattr__, __dir__ = lazy_names(__name__, _WHERE)

@@ -9,20 +9,6 @@ from jaxtyping import Float
 from mmace_sim.properties.md.files import column
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
-UNITS: dict[str, str] = {
-    "temperature": "K, of the atoms",
-    "spin_temperature": "K, ⟨Σ|m×B|²⟩/⟨Σ∇²E⟩/k_B of the directions of the moments",
-    "energy_potential": "eV/atom",
-    "mean_magmom": "μB",
-    "total_magmom": "μB/atom",
-    "pressure": "GPa",
-    "volume": "Å³/atom",
-    "energy_drift": "meV/atom/ps, slope of the total energy over the whole run; only where there is no heat bath",
-    "energy_noise": "meV/atom, standard deviation of the total energy about that slope",
-    "evaluations_per_step": "1, of the model; those that relax adiabatic moments not counted",
-}
-"""Averages in the summary: over the second half of the frames, with standard errors from blocks."""
-
 N_BLOCKS: int = 5
 """Blocks of frames whose scatter gives the error of a mean."""
 

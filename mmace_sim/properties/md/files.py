@@ -14,11 +14,13 @@ from ase import Atoms
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Appender, append, cannot_write, replacing
 from mmace_sim.io.extxyz import frame_text
-from mmace_sim.properties.md.frames import UNITS, Checkpoint, Frame
+from mmace_sim.properties.md.declaration import THERMO
+from mmace_sim.properties.md.frames import Checkpoint, Frame
 
 _log = logging.getLogger(__name__)
 
-COLUMNS: tuple[str, ...] = tuple(UNITS)
+COLUMNS: tuple[str, ...] = tuple(column.key for column in THERMO)
+"""Of ``thermo.csv``."""
 
 
 class SimulationFiles:

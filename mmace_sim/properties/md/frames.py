@@ -18,25 +18,6 @@ from mmace_sim.torchsim.spin_temperature import SpinTemperature
 from mmace_sim.torchsim.state import state_to_atoms
 from mmace_sim.units import BOLTZMANN_EV_PER_K, EV_PER_A3_IN_GPA
 
-UNITS: dict[str, str] = {
-    "step": "1",
-    "time": "fs",
-    "energy_potential": "eV, of the cell; in a field B with −μB B·Σm",
-    "energy_kinetic": "eV, of the cell",
-    "energy_total": "eV, of the cell",
-    "temperature": "K, of the atoms",
-    "spin_temperature": "K, of the directions of the moments; blank where moments have no temperature",
-    "spin_torque": "eV², Σ|m×B|²; ⟨spin_torque⟩/⟨spin_curvature⟩/k_B is the temperature over a time",
-    "spin_curvature": "eV, Σ∇²E on the sphere of each direction, a sample",
-    "mean_magmom": "μB, mean length of the moments",
-    "total_magmom": "μB/atom, length of the total moment over the number of atoms",
-    "max_magforce": "eV/μB",
-    "volume": "Å³",
-    "pressure": "GPa, with the kinetic part",
-    "n_evaluations": "1, evaluations of the model since the start",
-}
-"""Columns of ``thermo.csv`` and their units."""
-
 _STATE = (
     "positions", "momenta", "fields", "cell", "energy", "forces", "stress", "moment_residual",
     "seed", "n_steps", "moment_evaluations", "unsettled",
@@ -93,7 +74,7 @@ class Frame:
     """One record of one system.
 
     Attributes:
-        values: Numbers by column, see `UNITS`.
+        values: Numbers by column, see `mmace_sim.properties.md.declaration.THERMO`.
         atoms: Structure with momenta, moments and results.
         checkpoint: What it takes to go on from here.
     """

@@ -45,7 +45,7 @@ class MDResult:
         initial_atoms: Structure as it was given.
         status: How the simulation ended.
         message: What to know or do; empty if all is well.
-        frames: Numbers recorded, one dictionary for each frame (`mmace_sim.properties.md.frames.UNITS`).
+        frames: Numbers recorded, one dictionary for each frame (`mmace_sim.properties.md.declaration.THERMO`).
         atoms: Last structure recorded, with momenta, moments and results; None if there is none.
         n_steps: Steps done.
     """
@@ -94,8 +94,11 @@ class Simulation:
         self.floor = EnergyFloor.of(dynamics.bare_model)
         self.ready: dict[int, SpinLatticeState] = {}
 
-    def run(self) -> list[MDResult]:
+    def run(self, seeds: Sequence[int] | None = None) -> list[MDResult]:
         """Simulate all structures.
+
+        Args:
+            seeds: Of their noise; by default as the dynamics makes them.
 
         Returns:
             One result for each.
@@ -114,8 +117,8 @@ class Simulation:
             else:
                 groups.setdefault(tuple(bool(p) for p in atoms.pbc), []).append(index)
         good = sorted(index for group in groups.values() for index in group)
-        seeds = self.dynamics.seeds([self.images[index] for index in good])
-        self.seeds = dict(zip(good, seeds, strict=True))
+        made = self.dynamics.seeds([self.images[index] for index in good]) if seeds is None else None
+        self.seeds = dict(zip(good, made or [seeds[index] for index in good], strict=True))
         for indices in groups.values():
             self._run_alike(indices)
         return self.results
@@ -138,7 +141,7 @@ class Simulation:
             exploded = [
                 wild or gone
                 for wild, gone in zip(
-                    _exploded(batch.state, self.dynamics.timestep),
+                    _exploded(batch.state, self.dynamics.settings.timestep),
                     self.floor.passed(batch.state),
                     strict=True,
                 )
@@ -154,7 +157,7 @@ class Simulation:
                 continue
             self._record(batch.indices, batch.state)
             steps = batch.state.n_steps.tolist()
-            done = [k for k, step in enumerate(steps) if step >= self.dynamics.n_steps]
+            done = [k for k, step in enumerate(steps) if step >= self.dynamics.settings.n_steps]
             for _, index, state in batch.pop(done):
                 message = _unsettled(state)
                 self._finish(index, MDStatus.UNSETTLED if message else MDStatus.FINISHED, message)
@@ -170,7 +173,11 @@ class Simulation:
 
     def _record(self, indices: list[int], state: SpinLatticeState) -> None:
         """Frames of the systems that are due."""
-        steps, every, last = state.n_steps.tolist(), self.dynamics.record_every, self.dynamics.n_steps
+        steps, every, last = (
+            state.n_steps.tolist(),
+            self.dynamics.settings.record_every,
+            self.dynamics.settings.n_steps,
+        )
         due = [
             k
             for k, (index, step) in enumerate(zip(indices, steps, strict=True))
@@ -185,7 +192,7 @@ class Simulation:
             frame = record(
                 state[[k]],
                 self.images[index],
-                timestep=self.dynamics.timestep,
+                timestep=self.dynamics.settings.timestep,
                 free_momentum=self.dynamics.bath,
                 spin=None if spin is None else SpinTemperature(spin.torque[[k]], spin.curvature[[k]]),
             )

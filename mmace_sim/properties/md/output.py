@@ -1,0 +1,159 @@
+"""Molecular dynamics as a run: files that grow with the simulation, entries of the summary, figures."""
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, override
+
+import numpy as np
+from ase import Atoms
+from ase.build import make_supercell
+
+from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.outcomes import Status
+from mmace_sim.engine.output import entry_head, mean_moments
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.io.writing import write_extxyz
+from mmace_sim.properties.md.averages import averages
+from mmace_sim.properties.md.dynamics import MolecularDynamics
+from mmace_sim.properties.md.files import SimulationFiles
+from mmace_sim.properties.md.frames import Frame
+from mmace_sim.properties.md.simulation import MDResult
+from mmace_sim.properties.singlepoint import SinglePoint
+from mmace_sim.structures.supercells import parse_supercell
+
+_EVALUATIONS: dict[str, int] = {"frozen": 1, "adiabatic": 5, "llg": 4}
+"""About how many a step costs."""
+
+_log = logging.getLogger(__name__)
+
+
+class MDComputation(Computation[Any, MDResult]):
+    """Simulations of the structures of a run; every frame is on disk before the next step."""
+
+    verb = "Simulating"
+    counted = "steps"
+
+    @override
+    def admit(self, model: Any) -> None:
+        self._dynamics(model)
+
+    @override
+    def prepare(self, part: Part) -> None:
+        _relax_guesses(part.structures, self.settings, part.model)
+        self.preview(part)
+
+    @override
+    def preview(self, part: Part) -> None:
+        matrix = parse_supercell(self.settings.supercell)
+        for item in part.structures:
+            item.atoms = _repeated(item.atoms, matrix)
+
+    @override
+    def is_finished(self, entry: dict[str, Any]) -> bool:
+        """A run may be longer than the earlier one was."""
+        return entry.get("n_steps", 0) >= self.settings.n_steps
+
+    @override
+    def total(self, part: Part) -> int:
+        return self.settings.n_steps * len(part.pending)
+
+    @override
+    def evaluations(self, item: LoadedStructure) -> int:
+        return self.settings.n_steps * _EVALUATIONS[self.settings.spins]
+
+    @override
+    def compute(
+        self, part: Part, store: Callable[[int, MDResult], None], advance: Callable[..., None]
+    ) -> None:
+        dynamics, pending, folders = self._dynamics(part.model), part.pending, part.folders
+        files = [SimulationFiles(folders[item.name]) for item in pending]
+        checkpoints = [file.resume() for file in files]
+        done = [0 if checkpoint is None else checkpoint.n_steps for checkpoint in checkpoints]
+        if sum(done):
+            _log.info("resumed: %d steps of all structures were done before", sum(done))
+            advance(sum(done))
+
+        def keep(index: int, frame: Frame) -> None:
+            files[index].append(frame)
+            step = frame.checkpoint.n_steps
+            advance(step - done[index], detail=f"{frame.values['temperature']:.0f} K")
+            done[index] = step
+
+        everything = part.structures  # a copy's noise depends on the copies before it
+        seeds = dict(zip(map(id, everything), dynamics.seeds([i.atoms for i in everything]), strict=True))
+        dynamics.run(
+            [item.atoms for item in pending],
+            checkpoints=checkpoints,
+            seeds=[seeds[id(item)] for item in pending],
+            on_frame=keep,
+            on_finished=store,
+        )
+
+    @override
+    def finish(self, item: LoadedStructure, result: MDResult, part: Part) -> tuple[dict[str, Any], None]:
+        rows = SimulationFiles(part.folders[item.name]).rows()
+        last = rows[-1] if rows else {"step": 0, "time": 0.0}
+        entry = entry_head(item, str(result.status), result.message)
+        entry |= {"n_steps": int(last["step"]), "time": last["time"], "n_frames": len(rows)}
+        return entry | averages(rows, len(item.atoms), bath=self.settings.ensemble != "nve"), None
+
+    @override
+    def write(
+        self, run: Any, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, MDResult]]
+    ) -> list[str]:
+        del entries, computed
+        folders, last = run.folders, []
+        files = [SimulationFiles(folders[item.name]) for item in run.structures]
+        for item, file in zip(run.structures, files, strict=True):
+            atoms = file.last()
+            if atoms is not None:
+                atoms.info["name"] = item.name
+                last.append(atoms)
+        write_extxyz(run.folder / "final.extxyz", last)
+        if self.settings.figures:
+            from mmace_sim.properties.md.plots import save_md_figures
+
+            bath = self.settings.temperature if self.settings.ensemble != "nve" else None
+            for item, file in zip(run.structures, files, strict=True):
+                save_md_figures(file.rows(), file.folder, len(item.atoms), bath)
+        return ["final.extxyz", "*/trajectory.extxyz", "*/thermo.csv"]
+
+    def _dynamics(self, model: Any) -> MolecularDynamics:
+        return MolecularDynamics(model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
+
+
+def _relax_guesses(items: Sequence[LoadedStructure], settings: Any, model: Any) -> None:
+    """Relax moments that were guessed, at fixed atoms, where the simulation keeps their lengths.
+
+    Random ones are left alone: whoever asks for disorder wants it.
+    """
+    keeps = settings.spins == "frozen" or (settings.spins == "llg" and settings.lengths == "fixed")
+    random = (settings.initial_magmoms or "").startswith("random")
+    guessed = [item for item in items if item.guessed_moments]
+    if not keeps or random or not guessed:
+        return
+    point = SinglePoint(model, magmoms="relaxed", max_batch_atoms=settings.max_batch_atoms)
+    for item, result in zip(guessed, point.run([item.atoms for item in guessed]), strict=True):
+        if result.status is not Status.CONVERGED:
+            item.notes.append(
+                f"the guessed moments did not relax and are kept ({result.status}: {result.message})"
+            )
+            continue
+        set_magmoms(item.atoms, result.magmoms)
+        means = mean_moments(item.atoms, result.magmoms).items()
+        told = ", ".join(f"{name} {value:.2f}" for name, value in means)
+        item.notes.append(f"the guessed moments were relaxed at fixed atoms: {told} μB")
+
+
+def _repeated(atoms: Atoms, matrix: np.ndarray) -> Atoms:
+    """A supercell, with the constraints of atoms that `make_supercell` forgets."""
+    repeated = make_supercell(atoms, matrix, order="atom-major")
+    images = np.arange(len(repeated)).reshape(len(atoms), -1)
+    constraints = [copy.copy(constraint) for constraint in atoms.constraints]
+    for constraint in constraints:
+        if hasattr(constraint, "index"):
+            constraint.index = images[constraint.index].ravel()
+    repeated.set_constraint(constraints)
+    return repeated
