@@ -26,7 +26,7 @@ from mmace_sim.cli import inputs
 from mmace_sim.engine.folder import finished_records
 from mmace_sim.engine.journal import Journal, atoms_from_record, atoms_to_record
 from mmace_sim.errors import DataError, ModelFileError, OutputError, StructureError
-from mmace_sim.io import read_structures as read_labelled
+from mmace_sim.io import read_labelled
 from mmace_sim.io.collection import FailedStructure, LoadedStructure, read_structures
 from mmace_sim.io.extxyz import frame_text
 from mmace_sim.io.labels import LabelKeys

@@ -13,7 +13,7 @@ from mmace_sim.model.derivatives import evaluate
 from mmace_sim.quality.preflight import Severity, check_data
 from mmace_sim.quality.preflight.exchange import fit_exchange
 from mmace_sim.quality.preflight.pairs import arc_work, close_pairs
-from mmace_sim.quality.preflight.splits import fingerprint, is_same
+from mmace_sim.quality.preflight.splits import features_of, is_same
 from mmace_sim.quality.preflight.work import fit_work
 from mmace_sim.testing.toys import HeisenbergModel
 from mmace_sim.training.dataset import GraphDataset, collate
@@ -152,7 +152,7 @@ def test_leakage_is_found_under_rotation_and_permutation(frames):
 def test_fingerprint_of_a_supercell(frames):
     one = frames[0]
     two = Frame(one.atoms.repeat((2, 1, 1)), "", np.tile(one.magmoms, (2, 1)), "toy", {})
-    np.testing.assert_allclose(fingerprint(one), fingerprint(two), atol=1e-10)
+    np.testing.assert_allclose(features_of(one), features_of(two), atol=1e-10)
     assert is_same(one, two)
     two.magmoms[0] *= 1.05
     assert not is_same(one, two)

@@ -13,14 +13,14 @@ from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.reference import ReferenceEnergy
 from mmace_sim.model.spin_space import SpinSpaceModel, make_spin_orbit_term
 from mmace_sim.nn.angular import spherical_harmonics
-from mmace_sim.nn.foundation import (
+from mmace_sim.nn.interaction import Edges, Hidden, natural_paths
+from mmace_sim.nn.mace_blocks import (
     AgnesiTransform,
     FoundationInteraction,
     FoundationRadialBasis,
     MagneticBranch,
     PairRepulsion,
 )
-from mmace_sim.nn.interaction import Edges, Hidden, natural_paths
 from mmace_sim.nn.ops import NeighborLayout, SpeciesLinear
 from mmace_sim.nn.product import ProductBasis
 from mmace_sim.nn.readout import mace_readouts

@@ -22,7 +22,7 @@ from mmace_sim.model.architectures import Architecture
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ArchitectureConfig, Basis, Width
 from mmace_sim.nn.angular import spherical_harmonics, split_degrees
-from mmace_sim.nn.foundation import AgnesiTransform, FoundationRadialBasis, PairRepulsion
+from mmace_sim.nn.mace_blocks import AgnesiTransform, FoundationRadialBasis, PairRepulsion
 from mmace_sim.nn.ops import NeighborLayout, SpeciesLinear
 from mmace_sim.nn.radial import polynomial_cutoff
 from mmace_sim.nn.readout import mace_readouts

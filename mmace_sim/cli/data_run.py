@@ -108,7 +108,7 @@ def run_data_convert(files: list[Path], output: Path, keys: str | None, *, force
         OutputError: If the file exists or its folder does not.
     """
     with quiet_imports():
-        from mmace_sim.training.convert import convert_files
+        from mmace_sim.training.data_conversion import convert_files
     labels = parse_keys(keys)
     with open_file(output, "data convert", force=force, inputs=files):
         done = convert_files(files, output, labels)

@@ -13,7 +13,7 @@ from mmace_sim.errors import ConfigError, ModelFileError
 from mmace_sim.interop.foundation_weights import backbone_fields, element_numbers, fill_foundation
 from mmace_sim.interop.from_mace import download_foundation
 from mmace_sim.interop.mace_weights import UpstreamWeights
-from mmace_sim.interop.unpickle import Record, read_pickled_module
+from mmace_sim.interop.unpickle import PickledObject, read_pickled_module
 from mmace_sim.interop.upstream_file import activations, check_name, check_options, check_radial
 from mmace_sim.model.registry import is_file, split_head
 
@@ -184,7 +184,7 @@ def find_foundation(name_or_path: str | Path) -> Path:
     return Path(name) if is_file(name) else download_foundation(name)
 
 
-def _check_class(record: Record) -> None:
+def _check_class(record: PickledObject) -> None:
     if record.module != "mace.modules.models" or record.name not in CLASSES:
         raise ModelFileError(
             f"holds a {record.module}.{record.name}, which is not supported as a foundation. Supported are "
@@ -195,7 +195,7 @@ def _check_class(record: Record) -> None:
         raise ModelFileError("embeds charges, spins or fields (joint_embedding), which is not supported.")
 
 
-def _check_blocks(record: Record) -> list[str]:
+def _check_blocks(record: PickledObject) -> list[str]:
     """Names of the interaction blocks, if all parts are supported."""
     for group, known in _PARTS.items():
         for name, part in _part(record, group).children.items():
@@ -211,13 +211,13 @@ def _check_blocks(record: Record) -> list[str]:
     return blocks
 
 
-def _part(record: Record, name: str) -> Record:
+def _part(record: PickledObject, name: str) -> PickledObject:
     if name not in record.children:
         raise ModelFileError(f"the model has no '{name}'; the file is incomplete.")
     return record.children[name]
 
 
-def _neighbors(record: Record) -> float:
+def _neighbors(record: PickledObject) -> float:
     """Average number of neighbours, the same in all layers."""
     blocks = record.children["interactions"].children.values()
     values = [float(block.get("avg_num_neighbors") or 0.0) for block in blocks]

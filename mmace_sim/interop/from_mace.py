@@ -32,7 +32,7 @@ from mmace_sim.interop.mace_weights import (
     number_of_heads,
 )
 from mmace_sim.interop.one_body_weights import fill_one_body, one_body_fields
-from mmace_sim.nn.foundation import FoundationRadialBasis
+from mmace_sim.nn.mace_blocks import FoundationRadialBasis
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmace_sim.errors import ModelFileError
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.nn.angular import symmetric_couplings
-from mmace_sim.nn.foundation import FoundationRadialBasis, PairRepulsion, PairTable
+from mmace_sim.nn.mace_blocks import ElementTable, FoundationRadialBasis, PairRepulsion
 from mmace_sim.nn.ops import SILU_NORM, ChannelLinear, Mlp, SpeciesLinear
 from mmace_sim.nn.product import SymmetricContraction
 
@@ -241,7 +241,7 @@ def fill_bessel(basis: FoundationRadialBasis, weights: UpstreamWeights) -> None:
     basis.prefactor.copy_(weights(f"{name}.prefactor").reshape(()))
 
 
-def fill_table(table: PairTable, weights: UpstreamWeights, name: str, elements: Sequence[int]) -> None:
+def fill_table(table: ElementTable, weights: UpstreamWeights, name: str, elements: Sequence[int]) -> None:
     """A formula of pairs of elements: covalent radii and constants.
 
     Args:

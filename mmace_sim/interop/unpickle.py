@@ -1,7 +1,7 @@
 """Reading pickled torch modules without running anything that they name.
 
 ``torch.save(model)`` writes a pickle that names classes and functions of the code that made the model. Here none of
-them is imported or called: every name becomes an inert :class:`Record` that keeps what the pickle says about it.
+them is imported or called: every name becomes an inert :class:`PickledObject` that keeps what the pickle says about it.
 Only plain containers, numbers and tensors are rebuilt, by functions of a fixed list.
 """
 
@@ -55,7 +55,7 @@ _STORAGES: dict[str, torch.dtype] = {
 }
 
 
-class Record:
+class PickledObject:
     """What a pickle says about an object of a class or function that is not imported.
 
     Attributes:
@@ -68,7 +68,7 @@ class Record:
     module: ClassVar[str] = ""
     name: ClassVar[str] = ""
 
-    def __new__(cls, *args: Any) -> "Record":
+    def __new__(cls, *args: Any) -> "PickledObject":
         """Keep the arguments."""
         record = object.__new__(cls)
         record.args = args
@@ -78,9 +78,9 @@ class Record:
     def __init__(self, *args: Any) -> None:
         pass
 
-    def __call__(self, *args: Any) -> "Record":
+    def __call__(self, *args: Any) -> "PickledObject":
         """Record a call of a recorded object."""
-        return Record(self, *args)
+        return PickledObject(self, *args)
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -99,10 +99,10 @@ class Record:
         return self.state.get(key, default) if isinstance(self.state, dict) else default
 
     @property
-    def children(self) -> dict[str, "Record"]:
+    def children(self) -> dict[str, "PickledObject"]:
         """Sub-modules of a recorded torch module."""
         modules = self.get("_modules") or {}
-        return {name: child for name, child in modules.items() if isinstance(child, Record)}
+        return {name: child for name, child in modules.items() if isinstance(child, PickledObject)}
 
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Parameters and buffers of a recorded torch module, by the names of its state dictionary."""
@@ -114,7 +114,7 @@ class Record:
             yield from child.tensors(f"{prefix}{name}.")
 
 
-def read_pickled_module(path: str | Path) -> Record:
+def read_pickled_module(path: str | Path) -> PickledObject:
     """Read a file of ``torch.save(module, path)``.
 
     Args:
@@ -149,7 +149,7 @@ def read_pickled_module(path: str | Path) -> Record:
         raise ModelFileError(
             f"{path}: the pickle inside is damaged ({type(error).__name__}: {error})."
         ) from error
-    if not isinstance(content, Record):
+    if not isinstance(content, PickledObject):
         raise ModelFileError(
             f"{path}: holds {type(content).__name__}, expected a whole module, as torch.save(model, path) writes it."
         )
@@ -170,7 +170,7 @@ class _Unpickler(pickle.Unpickler):
         self.archive = archive
         self.root = root
         self.storages: dict[str, Tensor] = {}
-        self.classes: dict[tuple[str, str], type[Record]] = {}
+        self.classes: dict[tuple[str, str], type[PickledObject]] = {}
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         """Something harmless for every name."""
@@ -194,7 +194,7 @@ class _Unpickler(pickle.Unpickler):
         key = (module_name, global_name)
         if key not in self.classes:
             attributes = {"module": module_name, "name": global_name}
-            self.classes[key] = type(global_name, (Record,), attributes)
+            self.classes[key] = type(global_name, (PickledObject,), attributes)
         return self.classes[key]
 
     def persistent_load(self, pid: Any) -> Tensor:
@@ -218,8 +218,8 @@ def _parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
 
-def _object(cls: Any, *_: Any) -> Record:
-    return cls() if isinstance(cls, type) and issubclass(cls, Record) else Record(cls)
+def _object(cls: Any, *_: Any) -> PickledObject:
+    return cls() if isinstance(cls, type) and issubclass(cls, PickledObject) else PickledObject(cls)
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -228,7 +228,7 @@ def _encode(text: str, encoding: str) -> bytes:
     return codecs.latin_1_encode(text)[0]
 
 
-def _scalar(dtype: Record, data: bytes) -> np.generic:
+def _scalar(dtype: PickledObject, data: bytes) -> np.generic:
     kind = np.dtype(str(dtype.args[0]))
     if kind.hasobject:
         raise pickle.UnpicklingError("a scalar that is an object")
@@ -239,8 +239,8 @@ def _size(values: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _record_getattr(owner: Any, name: str) -> Record:
-    return Record(owner, name)
+def _record_getattr(owner: Any, name: str) -> PickledObject:
+    return PickledObject(owner, name)
 
 
 class _Rebuild:
@@ -273,5 +273,5 @@ _TYPES: dict[str, type] = {
     t.__name__: t
     for t in (set, frozenset, slice, list, dict, tuple, int, float, str, bool, complex, bytearray, object)
 }
-_TYPES["type"] = Record
-_TYPES["bytearray"] = Record  # of a number, it would take that much memory
+_TYPES["type"] = PickledObject
+_TYPES["bytearray"] = PickledObject  # of a number, it would take that much memory

@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 from mmace_sim.architectures.paper_mmace import PaperMMACE
 from mmace_sim.errors import ModelFileError
 from mmace_sim.interop.from_mace import from_upstream
-from mmace_sim.interop.unpickle import Record, read_pickled_module
+from mmace_sim.interop.unpickle import PickledObject, read_pickled_module
 
 _FORK = "MagneticSolidHarmonicsSpinOrbitCoupledWith{}SelfMagmomScaleShiftMACE"
 _ONE_BODY = ("", "OneBodyGinzburg", "OneBodyMultiSpeciesGinzburg", "OneBodyMultiSpeciesEvenSpline")
@@ -76,7 +76,7 @@ class UpstreamFile:
     """
 
     path: Path
-    record: Record
+    record: PickledObject
     heads: list[str]
     options: dict[str, Any] = field(default_factory=dict)
     wrappers: list[str] = field(default_factory=list)
@@ -157,7 +157,7 @@ def read_upstream_file(path: str | Path) -> UpstreamFile:
     return UpstreamFile(path, record, [str(head) for head in heads], options | known, wrappers)
 
 
-def check_options(record: Record) -> None:
+def check_options(record: PickledObject) -> None:
     """Refuse options whose function differs although the weights have the same names.
 
     Args:
@@ -171,14 +171,14 @@ def check_options(record: Record) -> None:
             raise ModelFileError(f"{option} = {record.get(option)} is not supported.")
 
 
-def _advice(record: Record) -> str:
+def _advice(record: PickledObject) -> str:
     """What else there is for a model that is refused; nothing for another magnetic one."""
     if record.module.partition(".")[0] != "mace" or is_magnetic(record):
         return ""
     return " A non-magnetic MACE can be trained to a magnetic model: see `mmace-sim finetune --foundation`."
 
 
-def is_magnetic(record: Record) -> bool:
+def is_magnetic(record: PickledObject) -> bool:
     """Whether a model takes magnetic moments.
 
     Args:
@@ -189,7 +189,7 @@ def is_magnetic(record: Record) -> bool:
     return any("mag" in name.lower() or is_magnetic(child) for name, child in record.children.items())
 
 
-def _check_function(record: Record) -> None:
+def _check_function(record: PickledObject) -> None:
     """Refuse blocks and options whose function differs although the weights have the same names."""
     check_options(record)
     if record.get("pair_repulsion") and "pair_repulsion_fn" not in record.children:
@@ -204,7 +204,7 @@ def _check_function(record: Record) -> None:
         check_name("the gate of a readout", activation, ("silu",))
 
 
-def check_radial(record: Record) -> None:
+def check_radial(record: PickledObject) -> None:
     """Refuse other radial functions than Bessel functions, of distances as they are or of Agnesi's.
 
     Args:
@@ -236,7 +236,7 @@ def check_name(place: str, name: str, known: Sequence[str]) -> None:
         )
 
 
-def activations(record: Record) -> list[str]:
+def activations(record: PickledObject) -> list[str]:
     """Names of the gates of the nonlinear readouts."""
     readouts = record.children.get("readouts")
     found = []
@@ -246,10 +246,10 @@ def activations(record: Record) -> list[str]:
         for act in acts.children.values() if acts is not None else ():
             function = act.get("f")
             # functions of torch's C++ part are pickled as getattr(owner, name)
-            name = function.args[-1] if isinstance(function, Record) else getattr(function, "name", "")
+            name = function.args[-1] if isinstance(function, PickledObject) else getattr(function, "name", "")
             found.append(str(name) or "an unknown activation")
     return found
 
 
-def _weights(record: Record) -> list[tuple[str, Any]]:
+def _weights(record: PickledObject) -> list[tuple[str, Any]]:
     return [(name, tensor) for name, tensor in record.tensors() if np.prod(tensor.shape) > 0]

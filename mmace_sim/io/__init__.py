@@ -1,7 +1,7 @@
 """The only readers of structures and labels: the command line, Python, training and evaluation all come here.
 
 Every format gives `ase.Atoms` with what was computed in ``atoms.calc``, one structure after the other. `read_atoms`
-puts the moments where everything else looks for them; `read_structures` puts labels under the names of `LabelKeys` for
+puts the moments where everything else looks for them; `read_labelled` puts labels under the names of `LabelKeys` for
 training. Both take the same moments, constraints and cell from the same file.
 
 A file is data and nothing else: no reader imports, builds or runs what a file names, and none allocates more than the
@@ -63,7 +63,7 @@ def format_of(path: Path) -> Format:
     return next(known for known in FORMATS if known.matches(path))
 
 
-def read_structures(path: Path, keys: LabelKeys) -> Iterator[Item]:
+def read_labelled(path: Path, keys: LabelKeys) -> Iterator[Item]:
     """Read the labelled structures of a file one after the other.
 
     Args:

@@ -26,7 +26,7 @@ RESERVED: frozenset[str] = frozenset({"Lattice", "Properties", "pbc", *all_prope
 
 
 @dataclass
-class Frame:
+class FrameText:
     """A structure as text.
 
     Attributes:
@@ -63,7 +63,7 @@ class _Extra:
         return f"{self.kind} '{printable(str(self.key))[:40]}'"
 
 
-def frame_text(atoms: Atoms) -> Frame:
+def frame_text(atoms: Atoms) -> FrameText:
     """Write one structure.
 
     Args:
@@ -90,7 +90,7 @@ def frame_text(atoms: Atoms) -> Frame:
                 left_out.append(extra.name)
             else:
                 good, text = [*good, extra], longer
-    return Frame(text or "", left_out)
+    return FrameText(text or "", left_out)
 
 
 def frames_text(images: Iterable[Atoms]) -> tuple[str, dict[int, str]]:

@@ -11,7 +11,7 @@ from ase import Atoms
 from mmace_sim.base.quantities import DEFAULT_HEAD, QUANTITIES
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import file_magmoms, get_magmoms, has_magmoms
-from mmace_sim.io import expand_folders, read_structures
+from mmace_sim.io import expand_folders, read_labelled
 from mmace_sim.io.base import Item
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import check_regular
@@ -73,7 +73,7 @@ def read_frames(paths: Sequence[Path], keys: LabelKeys | None = None) -> FrameSe
     keys = keys or LabelKeys()
     found = FrameSet()
     for path in expand_folders(paths):
-        for position, item in enumerate(read_structures(path, keys)):
+        for position, item in enumerate(read_labelled(path, keys)):
             source = f"{path}@{position}"
             try:
                 found.frames.append(frame_of(item, source, keys))

@@ -26,7 +26,7 @@ from mmace_sim.model.reference import ReferenceSample, fit_reference
 from mmace_sim.model.registry import split_head
 from mmace_sim.training.config import DataConfig, DataSource, TrainConfig
 from mmace_sim.training.data_limits import lower_onsets, with_onsets
-from mmace_sim.training.foundation import (
+from mmace_sim.training.from_foundation import (
     foundation_config,
     foundation_file,
     foundation_model,

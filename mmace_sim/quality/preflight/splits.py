@@ -55,7 +55,7 @@ class _Prints:
         return np.abs(self.energies[self.same[:, 0]] - self.energies[self.same[:, 1]])
 
 
-def fingerprint(frame: Frame) -> Float[np.ndarray, " n_features"]:
+def features_of(frame: Frame) -> Float[np.ndarray, " n_features"]:
     """Numbers that stay the same under translation, rotation, permutation, supercells and common rotations of moments.
 
     Smeared counts of neighbours by distance, plain, weighted with the atomic numbers, and with m_i·m_j, each as mean
@@ -101,7 +101,7 @@ def _agree(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> bool:
 
 def _same_pairs(frames: Sequence[Frame]) -> np.ndarray:
     """Pairs of structures that are the same, shape (n_pairs, 2)."""
-    candidates = sorted(cKDTree(np.array([fingerprint(frame) for frame in frames])).query_pairs(SAME))
+    candidates = sorted(cKDTree(np.array([features_of(frame) for frame in frames])).query_pairs(SAME))
     details = {k: _sorted_numbers(frames[k]) for k in {k for pair in candidates for k in pair}}
     same = [(a, b) for a, b in candidates if _agree(details[a], details[b])]
     return np.array(same, dtype=int).reshape(-1, 2)

@@ -15,7 +15,7 @@ from mmace_sim.nn.radial import RadialBasis, polynomial_cutoff
 from mmace_sim.nn.repulsion import SCREENING_FACTORS, zbl_energy
 
 
-class PairTable(nn.Module):
+class ElementTable(nn.Module):
     """Buffers with one number for each element, and those of a formula.
 
     Args:
@@ -32,7 +32,7 @@ class PairTable(nn.Module):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
 
 
-class AgnesiTransform(PairTable):
+class AgnesiTransform(ElementTable):
     """x = 1 / [1 + a u^q / (1 + u^(q−p))] of u = 2r/(R_i + R_j), R the covalent radii.
 
     Args:
@@ -58,7 +58,7 @@ class AgnesiTransform(PairTable):
         return 1.0 / (1.0 + self.a * u**self.q / (1.0 + u ** (self.q - self.p)))
 
 
-class PairRepulsion(PairTable):
+class PairRepulsion(ElementTable):
     """Ziegler–Biersack–Littmark repulsion, switched off where covalent spheres no longer touch.
 
     Args:

@@ -11,7 +11,7 @@ from ase.io.formats import open_with_compression
 
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.files import replacing
-from mmace_sim.io import expand_folders, read_structures
+from mmace_sim.io import expand_folders, read_labelled
 from mmace_sim.io.base import PER_ATOM
 from mmace_sim.io.database import LMDB_ENDINGS, atoms_to_row, write_database
 from mmace_sim.io.extxyz import frame_text
@@ -103,7 +103,7 @@ def _names(frame: Frame) -> dict[str, str]:
 def _frames(paths: Sequence[Path], keys: LabelKeys, done: Conversion) -> Iterator[Frame]:
     """The usable structures, counted."""
     for path in expand_folders(paths):
-        for position, item in enumerate(read_structures(path, keys)):
+        for position, item in enumerate(read_labelled(path, keys)):
             source = f"{path}@{position}"
             try:
                 frame = frame_of(item, source, keys)
