@@ -31,7 +31,7 @@ set_magmoms(lattice, [2.0])
 spins = SpinHamiltonian.from_shells(lattice, [(2.5, exchange)])
 
 temperatures = [x * unit for x in (0.3, 0.7, 1.0, 1.2, 1.3, 1.35, 1.4, 1.45, 1.5, 1.55, 1.6, 1.8)]
-settings = {"temperatures": temperatures, "sizes": (4, 8), "n_sweeps": 300}
+settings = {"temperatures": temperatures, "sizes": (4, 8), "sweeps": 300}
 (result,) = Curie(model, **settings).run([lattice], spin_models=[spins])
 crossing = result.temperature.crossings[0]
 print(f"mean field        k T = {result.mean_field / unit:.3f} J'")
@@ -73,7 +73,7 @@ plt.show()
 
 iron = bulk("Fe", cubic=True, a=2.83)
 set_magmoms(iron, [2.2, 2.2])
-settings = {"cutoff": 3.0, "sizes": (3, 5), "n_sweeps": 200}
+settings = {"cutoff": 3.0, "sizes": (3, 5), "sweeps": 200}
 (heisenberg,) = Curie(model, **settings).run([iron])
 print(f"mean field {heisenberg.mean_field:.0f} K, measured 1043 K")
 for name, values in (("crossing", heisenberg.temperature.crossings), ("peak", heisenberg.temperature.peaks)):
@@ -85,7 +85,7 @@ print(heisenberg.status, heisenberg.message)
 # gradients and accepts or rejects the whole move, which is exact: here a few moves of sixteen atoms at two
 # temperatures.
 
-settings = {"method": "direct", "temperatures": (300, 1500), "sizes": (2,), "n_sweeps": 20, "n_steps": 5}
+settings = {"method": "direct", "temperatures": (300, 1500), "sizes": (2,), "sweeps": 20, "n_steps": 5}
 (direct,) = Curie(model, **settings).run([iron])
 for point in direct.points[0]:
     order, accepted = point.values["order"], point.values["acceptance"].mean

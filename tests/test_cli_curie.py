@@ -120,6 +120,10 @@ def test_bad_options_are_usage_errors(model, iron, tmp_path):
         ("--method", "guess"),
         ("--from", tmp_path / "nothing"),
         ("--method", "direct", "--moves", "local", "--lattice", "moving"),
+        ("--lattice", "moving"),
+        ("--method", "direct", "--cutoff", 3),
+        ("--from", "uppasd", "--cutoff", 3),
+        ("--temperatures", "1:9:1e-9"),
     ):
         result = mmace_sim(*common, *bad)
         assert result.exit_code == 2, (bad, result.output)

@@ -24,6 +24,19 @@ COMMANDS = {
     "exchange": ("--cutoff", "3", "--magmoms", "fixed", "--routes", "derivatives", "--no-figures"),
     "anisotropy": ("--magmoms", "fixed", "--directions", "12", "--no-figures"),
     "anisotropy --map": ("--rotations", "4", "--no-figures"),
+    "curie": (
+        "--magmoms",
+        "fixed",
+        "--cutoff",
+        "2.6",
+        "--sizes",
+        "2,3",
+        "--temperatures",
+        "4,8,12",
+        "--sweeps",
+        "20",
+        "--no-figures",
+    ),
 }
 OWN = {
     "md": "trajectory.extxyz",
@@ -31,6 +44,7 @@ OWN = {
     "exchange": "pairs.csv",
     "anisotropy": "directions.csv",
 }
+OWN = {"phonons": "band.yaml", "exchange": "pairs.csv", "anisotropy": "directions.csv", "curie": "points.csv"}
 
 
 @pytest.fixture(scope="module")

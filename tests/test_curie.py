@@ -6,7 +6,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from mmace_sim.errors import OutputError, StructureError, UnsupportedOptionError
+from mmace_sim.errors import ConfigError, OutputError, StructureError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.curie.from_exchange import spin_hamiltonian
 from mmace_sim.properties.curie.temperatures import Curie, CurieResult
@@ -247,7 +247,7 @@ def test_what_all_pairs_share_is_computed_once():
 def test_workflow_finds_the_transition_of_the_simple_cubic_lattice():
     """k T_C = 1.443 J'; small sizes and short chains: within 4 %. The slow benchmark asks for 1 %."""
     model = HeisenbergModel(exchange_shells=[(2.5, J)], unit_vectors=True)
-    settings = {"magmoms": "fixed", "cutoff": 3.0, "sizes": (4, 6), "n_sweeps": 250}
+    settings = {"magmoms": "fixed", "cutoff": 3.0, "sizes": (4, 6), "sweeps": 250}
     results = Curie(model, **settings).run([lattice(), Atoms("Fe", magmoms=[2.0])])
     result, failed = results
     assert isinstance(result, CurieResult)
@@ -261,7 +261,7 @@ def test_workflow_finds_the_transition_of_the_simple_cubic_lattice():
     assert low.values["heat_capacity"].mean == pytest.approx(1.0, abs=0.25)  # two quadratic modes per spin
     assert failed.status is CurieStatus.FAILED
     assert "periodic" in failed.message
-    with pytest.raises(UnsupportedOptionError):
+    with pytest.raises(ConfigError):
         Curie(model, method="guess")
-    with pytest.raises(UnsupportedOptionError):
+    with pytest.raises(ConfigError):
         Curie(model, method="direct", moves="local", lattice="moving")

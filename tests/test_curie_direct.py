@@ -378,7 +378,7 @@ def test_observables_are_per_magnetic_atom(tmp_path):
     assert values["magnetization"] == values["length"] == pytest.approx(2.0)
     assert values["volume"] == pytest.approx(2.9**3 / 2)
 
-    settings = {"temperatures": [50.0], "sizes": [2], "n_sweeps": 12, "magmoms": "fixed", "moves": "local"}
+    settings = {"temperatures": [50.0], "sizes": [2], "sweeps": 12, "magmoms": "fixed", "moves": "local"}
     workflow = Curie(model, method="direct", **settings)
     (result,) = workflow.run([cell], folder=tmp_path, names=["feal"])
     ((point,),) = result.points
@@ -398,7 +398,7 @@ def test_observables_are_per_magnetic_atom(tmp_path):
 
 @pytest.mark.parametrize("moves", ["hybrid", "local"])
 def test_workflow_samples_the_energy_of_the_model(moves):
-    settings = {"temperatures": [0.3 * UNIT, 3 * UNIT], "sizes": [2], "n_sweeps": 60, "magmoms": "fixed"}
+    settings = {"temperatures": [0.3 * UNIT, 3 * UNIT], "sizes": [2], "sweeps": 60, "magmoms": "fixed"}
     (result,) = Curie(toy(), method="direct", moves=moves, **settings).run([cubic(1)])
     cold, hot = result.points[0]
     assert cold.values["order"].mean > 0.85 > 0.7 > hot.values["order"].mean

@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -195,6 +195,8 @@ def kind_of(annotation: Any) -> str:
     """A type as a reader would write it."""
     if get_origin(annotation) is Literal:
         return "text"
+    if get_origin(annotation) is Annotated:
+        return kind_of(get_args(annotation)[0])
     plain = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
     if annotation in plain:
         return plain[annotation]

@@ -7,6 +7,7 @@
 is the option ``--n-volumes`` with this help, the key ``n_volumes`` of ``config.yaml``, and a keyword of Python.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -90,8 +91,9 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """Truth is no number; ``a,b`` is a list where a list is meant."""
+        """Truth is no number; ``a,b`` is a list where a list is meant; arrays are lists of plain numbers."""
         field = cls.model_fields[str(info.field_name)]
+        value = value.tolist() if hasattr(value, "tolist") else value
         if isinstance(value, str) and _is_list(field.annotation):
             flag = _flag(field)
             one = flag is not None and (flag.argument or flag.repeated)
@@ -119,6 +121,23 @@ class Settings(BaseModel):
         Raises:
             ConfigError: If there is such a setting.
         """
+
+    def refuse_idle(self, names: Iterable[str], when: str, given: frozenset[str]) -> None:
+        """Refuse settings without effect, unless they are as they are by default.
+
+        Args:
+            names: Which have no effect.
+            when: What makes them so, such as "without --map".
+            given: Those that were given on the command line.
+
+        Raises:
+            ConfigError: If there is one.
+        """
+        for setting in self.declared():
+            if setting.name in names and getattr(self, setting.name) != setting.default:
+                dashed = f"--{setting.name.replace('_', '-')}"
+                name = dashed if setting.name in given else setting.name
+                raise ConfigError(f"{name}: has no effect {when}. Leave it out, or choose otherwise.")
 
     @classmethod
     def of(cls, values: dict[str, Any], what: str = "settings") -> "Settings":

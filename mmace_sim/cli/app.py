@@ -13,7 +13,6 @@ from mmace_sim.base.signals import exit_code, interruptible, told
 from mmace_sim.base.text import PLAIN_TEXT
 from mmace_sim.cli.check import check
 from mmace_sim.cli.convert import convert
-from mmace_sim.cli.curie import curie
 from mmace_sim.cli.data import data
 from mmace_sim.cli.declared import property_command
 from mmace_sim.cli.evaluate import evaluate
@@ -117,7 +116,7 @@ app.command()(property_command(declared_properties()["elastic"]))
 app.command()(check)
 app.command()(phonons)
 app.command()(property_command(declared_properties()["exchange"]))
-app.command()(curie)
+app.command()(property_command(declared_properties()["curie"]))
 app.command()(property_command(declared_properties()["anisotropy"]))
 app.command()(property_command(declared_properties()["md"]))
 app.command()(property_command(declared_properties()["order"]))

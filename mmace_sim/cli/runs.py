@@ -343,7 +343,6 @@ def open_run(
     resume: bool | None = None,
     build: Callable[[Any], list[LoadedStructure]] | None = None,
     admit: Callable[[Any], object] = lambda _: None,
-    model: Any = None,
 ) -> Iterator[PropertyRun]:
     """Load the models, read the structures, prepare the folder and log to it.
 
@@ -354,7 +353,6 @@ def open_run(
         resume: Go on with an earlier run in the same folder; None for a command that does not `store` what it finishes.
         build: Makes the structures from the model, for a command that needs no files.
         admit: Raises `UnsupportedOptionError` for a model that the command cannot use.
-        model: What to `build` from in place of a model of the energy.
 
     Yields:
         The run.
@@ -368,7 +366,7 @@ def open_run(
     """
     with quiet_imports():
         skipped: list[FailedStructure] = []
-        models, items = prepare_run(config, build=build, admit=admit, skipped=skipped, model=model)
+        models, items = prepare_run(config, build=build, admit=admit, skipped=skipped)
     run = PropertyRun(command, config, Path(config.output), models, items, now(), skipped=skipped)
     if resume is not None:
         with open_resumable(run, resume=resume, force=force) as run.manifest:

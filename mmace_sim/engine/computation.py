@@ -62,6 +62,15 @@ class Computation[S: RunSettings, R]:
             UnsupportedOptionError: If it lacks something.
         """
 
+    def read(self) -> tuple[dict[str, Any], list[LoadedStructure | FailedStructure]] | None:
+        """Read models and structures in a way of its own.
+
+        Returns:
+            Models by name, and structures each with the name of its `model`; None for models of the energy, and
+            structures from the files that are named.
+        """
+        return None
+
     def build(self, model: Any) -> list[LoadedStructure]:
         """Make the structures from the model, where no files are named.
 
@@ -113,6 +122,15 @@ class Computation[S: RunSettings, R]:
         """
         del item
         return 100
+
+    def seconds(self, item: LoadedStructure) -> float:
+        """About how long a structure takes beside its energies, in s.
+
+        Args:
+            item: The structure.
+        """
+        del item
+        return 0.0
 
     def compute(self, part: Part, store: Callable[[int, R], None], advance: Callable[..., None]) -> None:
         """Compute what is pending.

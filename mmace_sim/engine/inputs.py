@@ -60,7 +60,6 @@ def prepare_run(
     build: Callable[[Any], list[LoadedStructure]] | None = None,
     admit: Callable[[Any], object] = lambda _: None,
     skipped: list[FailedStructure] | None = None,
-    model: Any = None,
 ) -> tuple[dict[str, Any], list[LoadedStructure | FailedStructure]]:
     """The models of a run, and its structures: read, given a model and moments, and checked.
 
@@ -69,7 +68,6 @@ def prepare_run(
         build: Makes the structures from the model, where no files are named.
         admit: Raises `UnsupportedOptionError` for a model that the command cannot use.
         skipped: Files of folders that hold no structure are added to it.
-        model: What to `build` from in place of a model of the energy.
 
     Returns:
         The models by name, at least one, and structures that can be computed and those that cannot, in the order of the
@@ -82,21 +80,31 @@ def prepare_run(
     """
     items = read_items(config, skipped) if config.paths or build is None else []
     names = name_models(items, config)
-    if model is None:
-        models = {name: load_run_model(config, name) for name in names or [first_model(config)]}
-    else:
-        models = {"given": model}
-    for loaded in models.values():
-        admit(loaded)
+    models = {name: load_run_model(config, name) for name in names or [first_model(config)]}
+    for model in models.values():
+        admit(model)
     if build is not None and not config.paths:
         name, model = next(iter(models.items()))
         items = build(model)
         for item in items:
-            if isinstance(item, LoadedStructure):
-                item.model = name
+            item.model = name
         return models, list(items)
     prepared = [_prepare(i, config, models) if isinstance(i, LoadedStructure) else i for i in items]
     return models, prepared
+
+
+def read_inputs(
+    computation: Any, skipped: list[FailedStructure]
+) -> tuple[dict[str, Any], list[LoadedStructure | FailedStructure]]:
+    """Models and structures of a run, as its computation reads them, or else by `prepare_run`.
+
+    Args:
+        computation: What will be computed.
+        skipped: Files of folders that hold no structure are added to it.
+    """
+    return computation.read() or prepare_run(
+        computation.settings, build=computation.build, admit=computation.admit, skipped=skipped
+    )
 
 
 def described(name: str, model: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import Property
-from mmace_sim.engine.inputs import prepare_run
+from mmace_sim.engine.inputs import read_inputs
 from mmace_sim.engine.run import Run
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.torchsim.memory import (
@@ -41,7 +41,7 @@ def plan_run(declared: Property, settings: Any) -> str:
     declared = declared.chosen(settings)
     computation: Computation = declared.load()(declared, settings)
     skipped: list[FailedStructure] = []
-    models, items = prepare_run(settings, build=computation.build, admit=computation.admit, skipped=skipped)
+    models, items = read_inputs(computation, skipped)
     run = Run(declared, settings, Path(settings.output), models, items, skipped=skipped)
     for part in run.parts():
         computation.preview(part)
@@ -77,29 +77,32 @@ def _listed(items: Sequence[LoadedStructure | FailedStructure]) -> str:
 
 def _estimate(computation: Computation, part: Run) -> tuple[float, str]:
     """Seconds that the structures of one model take, and a line about it."""
+    name, n_atoms = next(iter(part.models)), sum(len(item.atoms) for item in part.structures)
+    what = f"Model {name}: {len(part.structures)} structures with {n_atoms} atoms"
+    evaluations = [computation.evaluations(item) for item in part.structures]
+    more = sum(computation.seconds(item) for item in part.structures)
+    if not any(evaluations):
+        return more, f"{what}, no energies, about {_spelled(more)}."
     model = MagneticMaceModel(part.model)
     states = [
         initialize_state([item.atoms], device=model.device, dtype=model.dtype) for item in part.structures
     ]
     scalers = [memory_scaler(state) for state in states]
-    evaluations = [computation.evaluations(item) for item in part.structures]
     middle = sorted(range(len(states)), key=scalers.__getitem__)[len(states) // 2]
     model(states[middle])  # what happens once does not count
     start = time.perf_counter()
     model(states[middle])
     per_scaler = (time.perf_counter() - start) / scalers[middle]
     work = [scaler * count for scaler, count in zip(scalers, evaluations, strict=True)]
-    seconds, limit = per_scaler * sum(work), estimate_max_memory_scaler(model)
+    seconds, limit = per_scaler * sum(work) + more, estimate_max_memory_scaler(model)
     batch = max(*scalers, min(sum(scalers), limit))
     config = getattr(part.model, "config", None)
     memory = ""
     if config is not None:
         size = MEASURED_SHARE * batch * sphere(model) * bytes_per_edge(config, model.dtype)
         memory = f", some {size / 1e9:.2g} GB at once"
-    name = next(iter(part.models))
     return seconds, (
-        f"Model {name}: {len(states)} structures with {sum(map(len, (i.atoms for i in part.structures)))} atoms, about "
-        f"{sum(evaluations)} energies with derivatives, about {_spelled(seconds)}{memory}."
+        f"{what}, about {sum(evaluations)} energies with derivatives, about {_spelled(seconds)}{memory}."
     )
 
 

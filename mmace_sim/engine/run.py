@@ -25,7 +25,7 @@ from mmace_sim.base.text import plain, say
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import GOOD, Property
 from mmace_sim.engine.folder import log_start, now
-from mmace_sim.engine.inputs import described, prepare_run, run_inputs
+from mmace_sim.engine.inputs import described, read_inputs, run_inputs
 from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record, atoms_to_record
 from mmace_sim.engine.output import entry_head, versions, write_summary
 from mmace_sim.engine.progress import progress, says_what_is_finished
@@ -381,7 +381,7 @@ def open_run(computation: Computation, *, resume: bool, force: bool) -> Iterator
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
     settings, skipped = computation.settings, []
-    models, items = prepare_run(settings, build=computation.build, admit=computation.admit, skipped=skipped)
+    models, items = read_inputs(computation, skipped)
     run = Run(computation.declared, settings, Path(settings.output), models, items, skipped=skipped)
     for part in run.parts():
         computation.prepare(part)

@@ -20,6 +20,7 @@ _OWN: dict[str, str] = {
     "exchange": "mmace_sim.properties.exchange.declaration:EXCHANGE",
     "anisotropy": "mmace_sim.properties.anisotropy.declaration:ANISOTROPY",
     "elastic": "mmace_sim.properties.elastic.declaration:ELASTIC",
+    "curie": "mmace_sim.properties.curie.declaration:CURIE",
 }
 
 

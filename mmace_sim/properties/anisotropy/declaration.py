@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from mmace_sim.base.settings import MOMENTS, Flag, Settings
 from mmace_sim.engine.declaration import Column, OutputFile, Property, head
@@ -14,7 +14,6 @@ from mmace_sim.engine.settings import (
     OrderSettings,
     run_settings,
 )
-from mmace_sim.errors import ConfigError
 
 PANEL = "Anisotropy"
 
@@ -37,11 +36,7 @@ def _direction(value: list[float] | None) -> list[float] | None:
     return value
 
 
-Direction = Annotated[
-    list[float] | None,
-    BeforeValidator(lambda value: value.tolist() if hasattr(value, "tolist") else value),
-    AfterValidator(_direction),
-]
+Direction = Annotated[list[float] | None, AfterValidator(_direction)]
 """A Cartesian vector of any length but zero."""
 
 
@@ -98,12 +93,7 @@ class AnisotropyRun(Settings):
         """
         own = set(AnisotropySettings.model_fields) - {"magmoms", "magforce_tol", "max_steps"}
         idle = own if self.map else set(SensitivitySettings.model_fields)
-        for name in sorted(idle & given):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                which = "with" if self.map else "without"
-                raise ConfigError(
-                    f"--{name.replace('_', '-')}: has no effect {which} --map. Leave it out, or choose otherwise."
-                )
+        self.refuse_idle(idle, f"{'with' if self.map else 'without'} --map", given)
 
 
 def _easy(row: dict[str, Any]) -> str:

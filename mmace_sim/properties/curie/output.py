@@ -1,46 +1,31 @@
-"""What sampling at finite temperature writes: entry of the summary, table of points, figures."""
+"""Ordering temperatures as a run: entries of the summary, tables of points, figures."""
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import numpy as np
+from ase import Atoms
 
+from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.machine import pick_device
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
-from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.errors import ConfigError
+from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
+from mmace_sim.properties.curie.declaration import AUTO_TEMPERATURES
 from mmace_sim.properties.curie.estimators import DISORDERED_BINDER, ORDERED_BINDER, power_law
-from mmace_sim.properties.curie.temperatures import CurieResult
-from mmace_sim.properties.exchange import CONVENTION
+from mmace_sim.properties.curie.from_exchange import read_exchange_run
+from mmace_sim.properties.curie.spin_codes import GIVEN, SPIN_CODES, read_spin_models
+from mmace_sim.properties.curie.temperatures import AUTO_FRACTIONS, Curie, CurieResult
+from mmace_sim.properties.exchange.declaration import CONVENTION
+from mmace_sim.properties.exchange.output import exchange_evaluations
+from mmace_sim.sampling.hamiltonian import SpinHamiltonian
 from mmace_sim.sampling.statistics import Point, Value
 
-CURIE_UNITS: dict[str, str] = {
-    "convention": CONVENTION,
-    "temperature": "K",
-    "n_spins": "number of spins of each size; in summary.csv that of the largest",
-    "spin": "an atom with a moment of its own in the given order; only these count, with both methods",
-    "energy": "eV per spin (heisenberg: without E0)",
-    "order": "|sum_i s_i e_i|/n, unit vectors, s = +1, -1 of the given order; 0 to 1",
-    "magnetization": "μB per spin",
-    "length": "μB, mean |m| of magnetic atoms (direct)",
-    "volume": "Å³ per atom (direct)",
-    "heat_capacity": "k_B per spin, n var(E/n)/(kT)²: of what is sampled, without kinetic energy",
-    "susceptibility": "1/eV per spin, n var(order)/kT: of unit vectors, connected, of the length of the order",
-    "binder": "U = 1 - <o⁴>/(3 <o²>²); 2/3 in the ordered, 4/9 in the disordered phase",
-    "autocorrelation": "sweeps (heisenberg: one heat bath and its over-relaxation; direct: one trajectory or sweep)",
-    "drift": "difference of the halves of a chain, standard errors",
-    "error": "one standard error, same unit",
-    "exponent": "β of M0 (1 - T/T_C)^β",
-    "curie_temperature_quantum": "K, --quantum: curie_temperature times quantum_factor; all else is of classical spins",
-    "quantum_factor": "(S+1)/S, S = |m|/2; several kinds of spins: the ratio of mean-field temperatures",
-}
-"""Unit and meaning of each quantity in the summary."""
-
-CURIE_COLUMNS: tuple[str, ...] = (
-    "name", "file", "index", "formula", "method", "curie_temperature", "curie_temperature_error", "estimator",
-    "mean_field_temperature", "n_spins", "status", "message",
-)  # fmt: skip
-"""Columns of ``summary.csv``."""
+UPDATES_PER_SECOND: float = 5e6
+"""Of spins by heat bath and over-relaxation on one thread, see ``docs/benchmarks/curie_heisenberg.json``."""
 
 _KEYS = (
     "energy", "order", "magnetization", "heat_capacity", "susceptibility", "binder", "length", "volume", "acceptance"
@@ -53,6 +38,100 @@ _LABELS = {
 }
 
 
+class CurieComputation(Computation[Any, CurieResult]):
+    """Ordering temperatures of the structures of a run."""
+
+    verb = "Sampling"
+    counted = "sweeps"
+    earlier: dict[str, SpinHamiltonian] | None = None
+    """Exchange of an earlier run, by name of the structure."""
+
+    @override
+    def read(self) -> tuple[dict[str, Any], list[LoadedStructure | FailedStructure]] | None:
+        source, settings = self.settings.exchange_run, self.settings
+        if source in SPIN_CODES:
+            device = pick_device(settings.device, settings.threads)
+            items, spins = read_spin_models(source, settings.paths, device)
+            return {GIVEN: spins}, items
+        self.earlier = None if source is None else read_exchange_run(Path(source))
+        return None
+
+    @override
+    def prepare(self, part: Part) -> None:
+        self._spin_models(part, list(part.folders))
+
+    def _spin_models(self, part: Part, names: list[str]) -> list[SpinHamiltonian] | None:
+        """Exchange that was read for structures; None if it is to be computed."""
+        source = self.settings.exchange_run
+        if source is None:
+            return None
+        known = part.model.models if source in SPIN_CODES else self.earlier
+        if missing := [name for name in names if name not in known]:
+            has = ", ".join(known) or "none"
+            raise ConfigError(f"{source}: no exchange of {', '.join(missing)}; it has {has}.")
+        return [known[name] for name in names]
+
+    @override
+    def total(self, part: Part) -> int:
+        return len(part.pending) * self._sweeps
+
+    @property
+    def _sweeps(self) -> int:
+        settings = self.settings
+        return settings.n_stages * (settings.n_equilibration + settings.n_sweeps)
+
+    def _n_spins(self, item: LoadedStructure) -> int:
+        return len(item.atoms) * sum(size**3 for size in self.settings.all_sizes)
+
+    @override
+    def evaluations(self, item: LoadedStructure) -> int:
+        settings = self.settings
+        if settings.method == "heisenberg":
+            routes = [settings.route]
+            return 0 if settings.exchange_run else exchange_evaluations(item.atoms, settings.cutoff, routes)
+        n_chains = len(settings.temperatures or AUTO_TEMPERATURES) * settings.replicas
+        steps = settings.n_steps if settings.moves == "hybrid" else 10
+        n_cells = sum(size**3 for size in settings.all_sizes)
+        return n_chains * n_cells * self._sweeps * steps
+
+    @override
+    def seconds(self, item: LoadedStructure) -> float:
+        if self.settings.method == "direct":
+            return 0.0
+        n_chains = len(self.settings.temperatures or AUTO_FRACTIONS) * self.settings.replicas
+        updates = self._n_spins(item) * n_chains * self._sweeps * (1 + self.settings.over_relaxation)
+        return updates / UPDATES_PER_SECOND
+
+    @override
+    def compute(
+        self, part: Part, store: Callable[[int, CurieResult], None], advance: Callable[..., None]
+    ) -> None:
+        names = [item.name for item in part.pending]
+        Curie(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms).run(
+            [item.atoms for item in part.pending],
+            names=[part.folders[name].name for name in names],
+            spin_models=self._spin_models(part, names),
+            folder=part.folder,
+            on_sweeps=advance,
+            on_finished=store,
+        )
+
+    @override
+    def finish(
+        self, item: LoadedStructure, result: CurieResult, part: Part
+    ) -> tuple[dict[str, Any], Atoms | None]:
+        write_curie(result, part.folders[item.name], figures=self.settings.figures)
+        return curie_entry(item, result), None
+
+    @override
+    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        return [entry | {"n_spins": max(entry.get("n_spins") or [0]) or None}]
+
+    @override
+    def write(self, run: Any, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
+        return [f"{folder.name}/" for folder in run.folders.values()][:3]
+
+
 def curie_entry(item: LoadedStructure, result: CurieResult) -> dict[str, Any]:
     """The entry of one structure in ``summary.json``.
 
@@ -61,7 +140,7 @@ def curie_entry(item: LoadedStructure, result: CurieResult) -> dict[str, Any]:
         result: Its result.
 
     Returns:
-        Plain JSON values in the units of `CURIE_UNITS`.
+        Plain JSON values in the units of `CURIE`.
     """
     found = result.temperature
     name, value = found.best or (None, None)
@@ -106,7 +185,7 @@ def point_row(point: Point) -> dict[str, Any]:
         point: Its observables.
 
     Returns:
-        Values and errors in the units of `CURIE_UNITS`.
+        Values and errors in the units of `CURIE`.
     """
     row: dict[str, Any] = {"temperature": point.temperature, "n_spins": point.n_spins}
     for key in _KEYS:

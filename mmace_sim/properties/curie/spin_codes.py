@@ -21,6 +21,10 @@ SPIN_CODES: dict[str, tuple[str, Reader]] = {
 """By name of the code: the file that a folder of it holds, and what reads the folder."""
 
 
+GIVEN: str = "given"
+"""What structures have as the name of their model."""
+
+
 class SpinModels:
     """Spin models of several crystals, in the place that a model of the energy has elsewhere.
 
@@ -78,10 +82,12 @@ def read_spin_models(
         The crystals, those that cannot be read as failures, and their spin models by name.
 
     Raises:
-        ConfigError: If a path does not exist.
+        ConfigError: If a path does not exist, or there is no folder.
     """
     control, reader = SPIN_CODES[code]
     folders = find_folders(list(paths), control)
+    if not folders:
+        raise ConfigError("no folders. Name those that hold the files of the spin models.")
     if missing := [str(folder) for folder in folders if not folder.exists()]:
         raise ConfigError(f"{', '.join(missing)}: no such file or folder. Check the path.")
     names = [folder.resolve().name for folder in folders]
@@ -95,5 +101,7 @@ def read_spin_models(
             items.append(FailedStructure(str(folder), f"{folder}: {error}", name=name))
             continue
         models[name] = hamiltonian_of(found)
-        items.append(LoadedStructure(str(folder), 0, name, atoms_of(found), found.notes))
+        item = LoadedStructure(str(folder), 0, name, atoms_of(found), found.notes)
+        item.model = GIVEN
+        items.append(item)
     return items, SpinModels(models, device)

@@ -28,11 +28,7 @@ class ExchangeComputation(Computation[Any, ExchangeResult]):
 
     @override
     def evaluations(self, item: LoadedStructure) -> int:
-        if not has_volume(item.atoms):
-            return 1
-        n_cells = max(1, round((2 * self.settings.cutoff) ** 3 / item.atoms.cell.volume))
-        costs = {"derivatives": 6 * len(item.atoms), "four-state": 60, "spirals": 20}
-        return 20 + n_cells * sum(costs[route] for route in self.settings.routes)
+        return exchange_evaluations(item.atoms, self.settings.cutoff, self.settings.routes)
 
     @override
     def compute(
@@ -60,6 +56,21 @@ class ExchangeComputation(Computation[Any, ExchangeResult]):
         computed: Sequence[tuple[LoadedStructure, ExchangeResult]],
     ) -> list[str]:
         return [f"{folder.name}/" for folder in run.folders.values()][:3]
+
+
+def exchange_evaluations(atoms: Atoms, cutoff: float, routes: Sequence[str]) -> int:
+    """About how many energies of its cell the exchange of a structure costs.
+
+    Args:
+        atoms: The structure.
+        cutoff: Largest distance of a pair, in Å.
+        routes: Keys of `ROUTE_COLUMNS`.
+    """
+    if not has_volume(atoms):
+        return 1
+    n_cells = max(1, round((2 * cutoff) ** 3 / atoms.cell.volume))
+    costs = {"derivatives": 6 * len(atoms), "four-state": 60, "spirals": 20}
+    return 20 + n_cells * sum(costs[route] for route in routes)
 
 
 def shell_rows(result: ExchangeResult) -> list[dict[str, Any]]:
