@@ -39,7 +39,7 @@ def write_tiny_model(path, *, spin_orbit=False, seed=0, elements=(13, 26)):
         correlation=2,
         spin_channels=2,
         spin_max_ell=1,
-        max_moment={26: 3.0},
+        max_moment={z: 3.0 for z in elements if z in (26, 28)},
         spin_orbit=spin_orbit,
     )
     return save_model(MagneticMACE(config), path, METADATA)

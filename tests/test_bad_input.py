@@ -229,7 +229,7 @@ def test_bad_files_do_not_stop_the_good_one(model, tmp_path):
     )
     assert result.exit_code == 3
     assert "no_moments.extxyz: the structure carries no magnetic moments" in result.output
-    assert "--initial-magmoms high-spin" in result.output
+    assert "--initial-magmoms fm" in result.output
 
 
 def test_nothing_to_do(model, tmp_path):

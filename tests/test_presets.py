@@ -1,13 +1,18 @@
 """The paper's hyper-parameters by name."""
 
+import re
+
+import numpy as np
 import pytest
+from ase.io import write
 from cli_tools import mmace_sim
-from training_toys import write_toys
+from training_toys import toy_frames, write_toys
 
 from mmace_sim.architectures.paper_mmace import PaperConfig
 from mmace_sim.errors import ConfigError
-from mmace_sim.training.config import load_train_config
+from mmace_sim.training.config import DataConfig, load_train_config
 from mmace_sim.training.presets import presets
+from mmace_sim.training.split import read_split
 
 PAPER = {
     "fe": ("64x0e", 1, 4.5, 3),
@@ -55,3 +60,36 @@ def test_a_preset_can_be_trained(tmp_path):
 def test_a_wrong_name_lists_all():
     with pytest.raises(ConfigError, match=r"fe .*anisotropy .*pretraining"):
         load_train_config(None, DATA, preset="nickel")
+
+
+def large_forces(folder):
+    """Ten structures, three of which have a force above 20 eV/Å."""
+    images = toy_frames(10)
+    for atoms in images[:3]:
+        atoms.arrays["REF_forces"] = np.array([[0, 18.0, 18.0], [0, -18.0, -18.0]])
+    write(folder / "toys.extxyz", images, format="extxyz")
+    return folder / "toys.extxyz"
+
+
+def test_large_forces_are_left_out_and_counted(tmp_path, caplog):
+    source = {"train_file": [large_forces(tmp_path)], "valid_fraction": 0.3}
+    everything = read_split(DataConfig(**source))
+    with caplog.at_level("INFO", logger="mmace_sim"):
+        split = read_split(DataConfig(**source, max_force=20.0))
+    assert len(split.train) + len(split.valid) == len(everything.train) + len(everything.valid) - 3
+    counts = re.findall(r"left out (\d+) of (\d+) (\w+) structures with a force above 20 eV/Å", caplog.text)
+    assert sum(int(n) for n, _, _ in counts) == 3
+    assert "the largest is 25.46 eV/Å" in caplog.text
+    assert len(read_split(DataConfig(**source, max_force=26.0)).train) == len(everything.train)
+    tested = DataConfig(**source, test_file=[large_forces(tmp_path)], max_force=20.0)
+    assert len(read_split(tested).test) == 10  # what is tested on is left as it is
+
+
+def test_the_limit_holds_for_every_head_without_one_of_its_own(tmp_path):
+    file = {"train_file": [large_forces(tmp_path)], "valid_fraction": 0.0}
+    heads = {"a": file, "b": file | {"max_force": 26.0}}
+    split = read_split(DataConfig(heads=heads, max_force=20.0))
+    heads_of = [frame.head for frame in split.train]
+    assert (heads_of.count("a"), heads_of.count("b")) == (7, 10)
+    assert load_train_config(None, DATA, preset="pretraining").data.max_force == 20.0
+    assert load_train_config(None, DATA, preset="fe").data.max_force is None

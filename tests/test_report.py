@@ -105,7 +105,7 @@ def test_a_relaxation(relaxed):
     page = check_page(relaxed / "report.html", names)
     assert len(page.all("article")) == 4
     assert len(page.all("svg")) == 3
-    assert "moments initialised high-spin" in page.words
+    assert "moments initialised ferromagnetic" in page.words
     assert "max_steps" in page.words
     assert "torch-sim-atomistic" in page.words
     assert "Largest force of a converged structure" in page.words

@@ -14,7 +14,7 @@ from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.io.cif import read_cif
 from mmace_sim.io.collection import FailedStructure, find_structures, load_structures, read_structures
 from mmace_sim.io.mcif import parse_operation, write_mcif
-from mmace_sim.structures.initial_moments import HIGH_SPIN, initial_magmoms, two_colouring
+from mmace_sim.structures.initial_moments import initial_magmoms
 
 VECTORS = np.array([[0.1, 1.0, 2.0], [0.0, -0.3, 1.0]])
 
@@ -339,15 +339,3 @@ def test_afm_needs_two_magnetic_atoms():
 def test_far_atoms_still_alternate():
     atoms = Atoms("Fe2", [[0, 0, 0], [0, 0, 9.0]], cell=[2.5, 2.5, 18.0], pbc=True)
     assert initial_magmoms(atoms, "afm")[0][:, 2].tolist() == [2.5, -2.5]
-
-
-def test_two_colouring_prefers_balance():
-    signs = two_colouring(np.zeros((4, 4)))
-    assert signs.sum() == 0
-
-
-def test_high_spin_table_holds_elements():
-    from ase.data import atomic_numbers
-
-    assert set(HIGH_SPIN) <= set(atomic_numbers)
-    assert all(0 < value <= 7 for value in HIGH_SPIN.values())

@@ -6,18 +6,11 @@ import numpy as np
 from ase import Atoms
 from ase.build import make_supercell
 from jaxtyping import Float, Int
-from matscipy.neighbours import neighbour_list
 
 from mmace_sim.errors import ConfigError, StructureError
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.structures.initial_moments import (
-    STRONG_MOMENT,
-    high_spin_lengths,
-    initial_magmoms,
-)
-
-LOW_SPIN: float = 0.4
-"""Low-spin moments start at this fraction of the high-spin ones (Fe: 1 μB)."""
+from mmace_sim.structures.antiferromagnet import antiferromagnetic_signs, couplings, magnetic_sites
+from mmace_sim.structures.initial_moments import LOW_SPIN, initial_magmoms, starting_lengths
 
 STATES: dict[str, str] = {
     "file": "the moments of the structure",
@@ -77,7 +70,7 @@ def magnetic_state(atoms: Atoms, name: str) -> tuple[Atoms, str]:
     elif name == "nm":
         moments = np.zeros((len(atoms), 3))
     else:
-        moments = initial_magmoms(atoms, {"fm": "high-spin", "fm-ls": "high-spin"}.get(name, name))[0]
+        moments = initial_magmoms(atoms, "fm" if name == "fm-ls" else name)[0]
     state = atoms.copy()
     set_magmoms(state, LOW_SPIN * moments if name == "fm-ls" else moments)
     return state, note
@@ -85,9 +78,8 @@ def magnetic_state(atoms: Atoms, name: str) -> tuple[Atoms, str]:
 
 def _magnetic_sites(atoms: Atoms) -> tuple[Int[np.ndarray, " n_sites"], Float[np.ndarray, " n_atoms"]]:
     """Indices of the atoms that carry the order, and the high-spin length of every moment."""
-    lengths = high_spin_lengths(atoms)
-    threshold = STRONG_MOMENT if (lengths >= STRONG_MOMENT).any() else 1e-9
-    return np.flatnonzero(lengths >= threshold), lengths
+    lengths = starting_lengths(atoms)
+    return magnetic_sites(lengths), lengths
 
 
 def _antiferromagnetic_cell(atoms: Atoms) -> tuple[Atoms, str]:
@@ -101,16 +93,10 @@ def _antiferromagnetic_cell(atoms: Atoms) -> tuple[Atoms, str]:
 
 
 def _frustration(atoms: Atoms) -> float:
-    """Σ s_i s_j (d_min/d_ij)⁸ over near pairs, own images included: the lower, the better signs alternate."""
-    magnetic = atoms[_magnetic_sites(atoms)[0]]
-    signs = np.sign(initial_magmoms(magnetic, "afm")[0][:, 2])
-    nearest = neighbour_list("d", magnetic, cutoff=_longest_period(magnetic)).min()
-    i, j, distances = neighbour_list("ijd", magnetic, cutoff=2.2 * nearest)
-    return float(np.sum(signs[i] * signs[j] * (nearest / distances) ** 8))
-
-
-def _longest_period(atoms: Atoms) -> float:
-    return 1.001 * float(atoms.cell.lengths().max())
+    """How far near neighbours and bridged ions are from being antiparallel, own images included."""
+    sites, lengths = _magnetic_sites(atoms)
+    signs = antiferromagnetic_signs(atoms, sites, lengths)
+    return couplings(atoms, sites).frustration(signs)
 
 
 def _doublings() -> Iterator[Int[np.ndarray, "3 3"]]:

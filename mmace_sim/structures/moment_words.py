@@ -4,8 +4,10 @@ from mmace_sim.errors import ConfigError
 
 STARTS: dict[str, str] = {
     "file": "must be in the file",
-    "high-spin": "ferromagnetic along z",
-    "afm": "near neighbours opposite",
+    "fm": "ferromagnetic along z, with the usual moment of each element",
+    "high-spin": "the same with the spin moments of ions, by their oxidation states and Hund's rule",
+    "low-spin": "with those of a strong crystal field",
+    "afm": "antiparallel, as near neighbours and bridges of anions want it",
     "random:SEED": "random directions",
 }
 """Each way and what it does."""
@@ -22,7 +24,7 @@ CHOICES: str = f"{', '.join(WORDS)} or random:SEED (e.g. random:7)"
 HELP: str = "Moments to start from. " + " ".join(f"**{word}**: {told}." for word, told in STARTS.items())
 """The ways in the help of the command line."""
 
-DEFAULT: str = "from the file, else high-spin with a note"
+DEFAULT: str = "from the file, else fm with a note"
 """What happens if nothing is said."""
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import INITIAL_MAGMOMS, MAGMOM_ARRAYS, get_magmoms
-from mmace_sim.structures.initial_moments import STRONG_MOMENT
+from mmace_sim.structures.antiferromagnet import magnetic_sites
 
 _VACUUM = 20.0  # Å, so that spglib sees no neighbour where a structure is not periodic
 
@@ -77,12 +77,11 @@ def magnetic_parent(atoms: Atoms, *, symprec: float = 0.01) -> MagneticParent:
     padded = _padded(plain)
     rotations, translations, orbits = _symmetry(padded, symprec)
     lengths = np.array([lengths[orbits == orbit].max() for orbit in orbits])
-    threshold = STRONG_MOMENT if (lengths >= STRONG_MOMENT).any() else 1e-9
     images, offsets = operation_images(padded, rotations, translations, symprec)
     return MagneticParent(
         atoms=plain,
         lengths=lengths,
-        sites=np.flatnonzero(lengths >= threshold),
+        sites=magnetic_sites(lengths),
         orbits=orbits,
         rotations=rotations,
         images=images,

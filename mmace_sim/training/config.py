@@ -52,6 +52,9 @@ class DataSource(Section):
     test_fraction: float = Field(0.0, ge=0.0, lt=1.0)
     """Part of `train_file` kept for the final test if no `test_file` is given."""
 
+    max_force: PositiveFloat | None = None
+    """Structures with a larger force (eV/Å) are left out of training and validation, and counted in the log."""
+
     stream: bool | None = None
     """Read structures of databases from the disk when they are needed; default: of those with more than 30,000."""
 
@@ -98,13 +101,19 @@ class DataConfig(DataSource):
     @model_validator(mode="after")
     def _flat_or_heads(self) -> "DataConfig":
         empty = DataSource()
-        flat = [key for key in DataSource.model_fields if getattr(self, key) != getattr(empty, key)]
+        shared = ("max_force",)  # of all heads that have none of their own
+        flat = [
+            key
+            for key in DataSource.model_fields
+            if key not in shared and getattr(self, key) != getattr(empty, key)
+        ]
         if self.heads and flat:
             raise ValueError(f"with heads, {', '.join(flat)} must be given for each head")
         for name, head in self.heads.items():
             check_head(name)
             if not head.train_file:
                 raise ValueError(f"head {name} has no train_file")
+            head.max_force = head.max_force or self.max_force
         return self
 
     def sources(self) -> Mapping[str, DataSource]:

@@ -32,7 +32,7 @@ from mmace_sim.training.finetune_zero import has_one_body, refit_one_body, set_z
 from mmace_sim.training.metrics import table_as_dict
 from mmace_sim.training.moment_limits import check_moments
 from mmace_sim.training.replay import replay_frames, write_frames
-from mmace_sim.training.setup import DataSplit, read_split
+from mmace_sim.training.split import DataSplit, read_split
 from mmace_sim.training.stream_summary import elements_of, sample, select, split_frames, summarize
 from mmace_sim.training.trainer import SUMMARY_FILE, OnEpoch, OnStep, TrainResult, final_errors, train
 

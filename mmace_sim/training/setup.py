@@ -2,8 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,8 @@ from pydantic import ValidationError
 from mmace_sim.architectures.foundation_mmace import FoundationConfig, FoundationMMACE
 from mmace_sim.architectures.paper_mmace import PaperConfig
 from mmace_sim.base.quantities import DEFAULT_HEAD
-from mmace_sim.errors import ConfigError, DataError
-from mmace_sim.io.frames import LABELS, Frame
+from mmace_sim.errors import ConfigError
+from mmace_sim.io.frames import Frame
 from mmace_sim.model.architectures import ARCHITECTURES, DEFAULT_ARCHITECTURE, Architecture
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.checkpoint import load_all_heads, load_model
@@ -33,89 +31,13 @@ from mmace_sim.training.from_foundation import (
     left_of_energies,
     resolved_section,
 )
-from mmace_sim.training.stream import Frames, open_frames
-from mmace_sim.training.stream_summary import (
-    elements_of,
-    require_labels,
-    sample,
-    select,
-    split_frames,
-    summarize,
-)
+from mmace_sim.training.split import DataSplit
+from mmace_sim.training.stream_summary import elements_of, sample, select, summarize
 
 logger = logging.getLogger(__name__)
 
 FIT_SAMPLE: int = 10_000
 """Structures that energies of isolated atoms, one-body energies and the scale of energies are fitted to at most."""
-
-
-@dataclass
-class DataSplit:
-    """Structures of the three sets."""
-
-    train: Frames
-    valid: Frames
-    test: Frames
-
-    @cached_property
-    def config_types(self) -> list[str]:
-        """Those of the training and validation structures."""
-        return sorted(summarize(self.train).kinds | summarize(self.valid).kinds)
-
-
-def read_split(config: DataConfig) -> DataSplit:
-    """Read the files of a configuration and split what it does not give separately.
-
-    Raises:
-        DataError: If a file cannot be read, a structure in it cannot be used, or a set is empty.
-    """
-    split = DataSplit([], [], [])
-    for head, source in config.sources().items():
-        part = _read_source(source, head)
-        split.train += part.train
-        split.valid += part.valid
-        split.test += part.test
-    foreign = {*elements_of(split.valid), *elements_of(split.test)} - set(elements_of(split.train))
-    if foreign:
-        names = ", ".join(chemical_symbols[z] for z in sorted(foreign))
-        raise DataError(f"validation or test structures hold {names}, which no training structure has")
-    return split
-
-
-def _read_source(source: DataSource, head: str) -> DataSplit:
-    """The three sets of one head."""
-    files = (source.train_file, source.valid_file, source.test_file)
-    train, valid, test = (open_frames(paths, source.keys, head, stream=source.stream) for paths in files)
-    valid_fraction = 0.0 if valid else source.valid_fraction
-    test_fraction = 0.0 if test else source.test_fraction
-    n_files = len(train)
-    train, more_valid, more_test = split_frames(train, valid_fraction, test_fraction)
-    which = "" if head == DEFAULT_HEAD else f"{head} "
-    valid = valid or more_valid
-    validates = bool(source.valid_file) or valid_fraction > 0.0
-    if not len(train) or (validates and not len(valid)):
-        empty = "validation" if len(train) else "training"
-        raise DataError(
-            f"the {which}{empty} set is empty: a hash of each structure's identity decides where it falls, and of "
-            f"{n_files} structures none came there with valid_fraction {valid_fraction:g} and test_fraction "
-            f"{test_fraction:g}. Choose {'larger' if len(train) else 'smaller'} fractions, give a valid_file, or set "
-            "valid_fraction: 0 to train without validation (the last weights then become the model)."
-        )
-    require_labels(train, f"{which}training")
-    if validates:
-        require_labels(valid, f"{which}validation")
-    return DataSplit(train, valid, test or more_test)
-
-
-def describe_split(split: DataSplit) -> str:
-    """Sizes of the sets and of their labels, for the log."""
-    lines = []
-    for name in ("train", "valid", "test"):
-        summary = summarize(getattr(split, name))
-        counts = "  ".join(f"{label} {int(summary.has(label).sum())}" for label in LABELS)
-        n_atoms = int(summary.n_atoms.sum())
-        lines.append(f"{name}: {len(summary)} structures, {n_atoms} atoms; with {counts}")
-    return "\n".join(lines)
 
 
 def check_names(config: TrainConfig, split: DataSplit) -> None:

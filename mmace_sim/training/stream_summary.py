@@ -13,7 +13,7 @@ from mmace_sim.io.frames import LABELS, Frame, frame_number
 
 @dataclass
 class FrameSummary:
-    """A few numbers of each structure of a set; about 60 bytes and 9 for each of its elements.
+    """A few numbers of each structure of a set; about 70 bytes and 9 for each of its elements.
 
     Attributes:
         n_atoms: Number of atoms.
@@ -21,6 +21,7 @@ class FrameSummary:
         numbers: Number in [0, 1) that decides on which side of a split a structure falls.
         config_types: Name of the kind of structure.
         heads: Name of the data set.
+        forces: Length of the largest force, in eV/Å; zero without this label.
         first: Where the elements of each structure begin in the next two arrays; one entry more than structures.
         elements: Atomic numbers of the elements of each structure.
         moments: Largest moment of each of these elements in the structure, in μB.
@@ -31,6 +32,7 @@ class FrameSummary:
     numbers: np.ndarray
     config_types: np.ndarray
     heads: np.ndarray
+    forces: np.ndarray
     first: np.ndarray
     elements: np.ndarray
     moments: np.ndarray
@@ -75,13 +77,14 @@ class FrameSummary:
             numbers=self.numbers[indices],
             config_types=self.config_types[indices],
             heads=self.heads[indices],
+            forces=self.forces[indices],
             first=first,
             elements=self.elements[where],
             moments=self.moments[where],
         )
 
     def __add__(self, other: "FrameSummary") -> "FrameSummary":
-        plain = ("n_atoms", "labels", "numbers", "config_types", "heads", "elements", "moments")
+        plain = ("n_atoms", "labels", "numbers", "config_types", "heads", "forces", "elements", "moments")
         joined = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in plain}
         return FrameSummary(first=np.concatenate([self.first, self.first[-1] + other.first[1:]]), **joined)
 
@@ -90,7 +93,7 @@ class SummaryBuilder:
     """Collects the numbers of a summary, one structure after the other."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[int, int, float, int, int]] = []
+        self._rows: list[tuple[int, int, float, int, int, float]] = []
         self._names: dict[str, int] = {}
         self._first = [0]
         self._elements, self._moments = bytearray(), []
@@ -105,7 +108,8 @@ class SummaryBuilder:
         kind, head = (
             self._names.setdefault(name, len(self._names)) for name in (frame.config_type, frame.head)
         )
-        self._rows.append((len(frame.atoms), labels, frame_number(frame.atoms), kind, head))
+        force = float(np.linalg.norm(frame.labels.get("forces", np.zeros((1, 3))), axis=1).max())
+        self._rows.append((len(frame.atoms), labels, frame_number(frame.atoms), kind, head, force))
         largest: dict[int, float] = {}
         lengths = np.sqrt((frame.magmoms**2).sum(axis=1)).tolist()
         for z, length in zip(frame.atoms.numbers.tolist(), lengths, strict=True):
@@ -116,7 +120,7 @@ class SummaryBuilder:
 
     def result(self) -> FrameSummary:
         """The summary of everything that was added."""
-        columns = list(zip(*self._rows, strict=True)) or [()] * 5
+        columns = list(zip(*self._rows, strict=True)) or [()] * 6
         names = np.array(list(self._names) or [""])
         return FrameSummary(
             n_atoms=np.array(columns[0], dtype=np.int32),
@@ -124,6 +128,7 @@ class SummaryBuilder:
             numbers=np.array(columns[2], dtype=float),
             config_types=names[np.array(columns[3], dtype=np.int64)],
             heads=names[np.array(columns[4], dtype=np.int64)],
+            forces=np.array(columns[5], dtype=float),
             first=np.array(self._first),
             elements=np.frombuffer(bytes(self._elements), dtype=np.uint8),
             moments=np.array(self._moments, dtype=float),

@@ -50,16 +50,14 @@ from mmace_sim.training.module import MagneticTraining
 from mmace_sim.training.one_body_plot import save_one_body_figures
 from mmace_sim.training.sampling import ShareSampler, share_loader
 from mmace_sim.training.setup import (
-    DataSplit,
     build_model,
     check_names,
     complete_model_config,
     cutoff_of,
-    describe_split,
-    read_split,
     resolved_model_section,
     start_config,
 )
+from mmace_sim.training.split import DataSplit, describe_split, read_split
 from mmace_sim.training.stream import StoredFrames
 from mmace_sim.training.stream_summary import sample, select, summarize
 

@@ -15,7 +15,7 @@ from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names
 from mmace_sim.properties.bain.path import BainMap, BainPath, BainResult, lowest_along_path
 from mmace_sim.properties.eos.output import minimum_rows
-from mmace_sim.structures.initial_moments import high_spin_lengths
+from mmace_sim.structures.initial_moments import starting_lengths
 from mmace_sim.structures.moment_range import largest_moments
 
 POINT_COLUMNS: tuple[str, ...] = ("name", "state", "c_over_a", "volume", "energy", "moment", "status")
@@ -38,7 +38,7 @@ class BainComputation(Computation[Any, BainResult]):
                 f"got {got}; name files, or one of the model's elements: --element {'|'.join(known)}."
             )
         atoms = bulk(name, "bcc", a=(2 * _known_volume(name)) ** (1 / 3), cubic=True)
-        set_magmoms(atoms, high_spin_lengths(atoms, largest_moments(model)))
+        set_magmoms(atoms, starting_lengths(atoms, largest_moments(model)))
         return [LoadedStructure(f"element {name}", 0, name, atoms)]
 
     @property
