@@ -87,6 +87,7 @@ class Property:
         columns: Of the table, one line for each row.
         quantities: Further keys of the entries in ``summary.json``.
         files: What it writes beside what every run writes.
+        python: How it is called from Python, for its page; a test runs it.
         computation: Where it is computed, as ``module:class``; imported when a run begins.
         variants: What becomes of it where a setting is true, by the name of the setting: other columns, files and
             computation, the same settings.
@@ -98,6 +99,7 @@ class Property:
     columns: tuple[Column, ...]
     quantities: tuple[Column, ...] = ()
     files: tuple[OutputFile, ...] = ()
+    python: str = ""
     computation: str
     variants: "Mapping[str, Property]" = field(default_factory=dict, hash=False)
     needs_paths: bool = True

@@ -209,6 +209,17 @@ ANISOTROPY = Property(
         OutputFile("NAME/anisotropy_surface.png, .svg", "energies on the sphere"),
         OutputFile("figures/ranking.png, .svg", "several structures by MAE"),
     ),
+    python="""from ase.build import bulk
+
+from mmace_sim.properties.anisotropy import Anisotropy
+from mmace_sim.testing import SingleIonModel
+
+model = SingleIonModel(uniaxial=(80e-6, 0.0))  # any model with spin–orbit coupling
+strained = bulk("Fe", cubic=True)
+strained.set_cell([2.75, 2.75, 3.0], scale_atoms=True)
+(result,) = Anisotropy(model, magmoms="fixed", curve_points=0).run([strained])
+print(result.easy, result.mae / len(result.atoms))  # easy axis, eV/atom
+""",
     computation="mmace_sim.properties.anisotropy.output:AnisotropyComputation",
     variants={"map": SENSITIVITY_MAP},
 )  # fmt: skip

@@ -122,6 +122,14 @@ BAIN = Property(
         OutputFile("figures/NAME_map.png, .svg", "energy over c/a and volume in each state, with the minima"),
         OutputFile("figures/NAME_path.png, .svg", "energy at the best volume of each c/a"),
     ),
+    python="""from ase.build import bulk
+
+from mmace_sim.properties.bain import BainPath
+
+path = BainPath(states=["fm"], ratio_min=0.9, ratio_max=1.1, n_ratios=3, volume_min=0.96, volume_max=1.04, n_volumes=3)
+(result,) = path.run([bulk("Fe", cubic=True)])
+print(result.status, [found.c_over_a for bain_map in result.maps for found in bain_map.minima])
+""",
     computation="mmace_sim.properties.bain.output:BainComputation",
 )  # fmt: skip
 """Bain maps."""

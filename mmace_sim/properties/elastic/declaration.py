@@ -145,6 +145,13 @@ ELASTIC = Property(
         OutputFile("relaxed.extxyz", "the unstrained structures with moments and stress"),
         OutputFile("figures/NAME_young.png, .svg", "Young's modulus against direction"),
     ),
+    python="""from ase.build import bulk
+
+from mmace_sim.properties.elastic import ElasticTensorCalculation
+
+(result,) = ElasticTensorCalculation().run([bulk("Fe", cubic=True)])
+print(result.status, result.constants["relaxed"].c_gpa[0, 0])  # C11, GPa
+""",
     computation="mmace_sim.properties.elastic.output:ElasticComputation",
 )  # fmt: skip
 """Elastic constants."""

@@ -110,6 +110,14 @@ EOS = Property(
         OutputFile("points.extxyz", "the structure of every point with its moments"),
         OutputFile("figures/NAME.png, .svg", "energy and moment against volume, with the fitted curves"),
     ),
+    python="""from ase.build import bulk
+
+from mmace_sim.properties.eos import EquationOfState
+
+(result,) = EquationOfState(states=["fm"], n_volumes=7).run([bulk("Fe", cubic=True)])
+minimum = result.lowest.fits[0]
+print(minimum.volume, minimum.bulk_modulus_gpa)  # Å³/atom, GPa
+""",
     computation="mmace_sim.properties.eos.output:EosComputation",
 )  # fmt: skip
 """Equations of state."""

@@ -170,6 +170,13 @@ EXCHANGE = Property(
         OutputFile("NAME/vampire/, NAME/uppasd/, NAME/spirit/", "input of spin-dynamics codes"),
         OutputFile("NAME/tb2j/exchange.out", "TB2J's listing"),
     ),
+    python="""from ase.build import bulk
+
+from mmace_sim.properties.exchange import Exchange
+
+(result,) = Exchange(cutoff=3.0, routes=["derivatives"]).run([bulk("Fe", cubic=True)])
+print(1000 * result.isotropic("derivatives"))  # J' of each pair, meV
+""",
     computation="mmace_sim.properties.exchange.output:ExchangeComputation",
 )  # fmt: skip
 """Exchange constants."""

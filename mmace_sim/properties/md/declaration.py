@@ -234,6 +234,13 @@ MD = Property(
         OutputFile("NAME/checkpoint.npz", "what `--resume` goes on from, all digits, at every frame"),
         OutputFile("NAME/energies, temperatures, moments .png, .svg", "over time"),
     ),
+    python="""from ase.build import bulk
+
+from mmace_sim.properties.md import MolecularDynamics
+
+(result,) = MolecularDynamics(ensemble="nvt", temperature=300, n_steps=10).run([bulk("Fe", cubic=True)])
+print(result.status)
+""",
     computation="mmace_sim.properties.md.output:MDComputation",
     may_differ=NOT_PHYSICS | {"n_steps"},
 )  # fmt: skip

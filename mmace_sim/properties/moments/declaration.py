@@ -131,6 +131,13 @@ MOMENT_MINIMA = Property(
         OutputFile("structures/NAME-NUMBER.mcif", "each minimum of a crystal"),
         OutputFile("figures/NAME_energy, NAME_magforce .png, .svg", "the descent of every start"),
     ),
+    python="""from ase.build import bulk
+
+from mmace_sim.properties.moments import MomentSearch
+
+(result,) = MomentSearch(starts=4).run([bulk("Fe", cubic=True)])
+print([(minimum.order, minimum.energy_above_lowest) for minimum in result.minima])
+""",
     computation="mmace_sim.properties.moments.output:MomentsComputation",
 )  # fmt: skip
 """Minima of the moments."""

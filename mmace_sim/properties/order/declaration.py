@@ -147,6 +147,13 @@ ORDER = Property(
         OutputFile("structures/NAME.mcif", "the lowest order of each structure"),
         OutputFile("figures/NAME.png, .svg", "energies of all starts"),
     ),
+    python="""from ase.build import bulk
+
+from mmace_sim.properties.order import OrderSearch
+
+(result,) = OrderSearch(max_supercell=1, random=0).run([bulk("Fe", cubic=True)])
+print(result.best.name, result.best.energy)  # eV/atom
+""",
     computation="mmace_sim.properties.order.output:OrderComputation",
 )  # fmt: skip
 """The lowest magnetic order."""

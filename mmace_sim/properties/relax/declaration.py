@@ -190,6 +190,13 @@ RELAX = Property(
         OutputFile("relaxed.extxyz", "relaxed structures with moments, energy, forces, stress and magnetic forces"),
         OutputFile("structures/", "each relaxed structure in the formats of `--write`"),
     ),
+    python="""from ase.build import bulk
+
+import mmace_sim
+
+(iron,) = mmace_sim.relax([bulk("Fe", cubic=True)], force_tol=0.01)
+print(iron.status, iron.energy, iron.atoms.get_initial_magnetic_moments())
+""",
     computation="mmace_sim.properties.relax.output:RelaxComputation",
 )  # fmt: skip
 """Relaxation."""
