@@ -253,6 +253,14 @@ CURIE = Property(
                    "observables against temperature"),
         OutputFile("NAME/samples-1.npz, samples-2.npz", "samples and state after each block of sweeps"),
     ),
+    python="""from ase.build import bulk
+
+from mmace_sim.properties.curie import Curie
+
+curie = Curie(method="heisenberg", temperatures=[300.0, 600.0], sizes=[4], sweeps=100, cutoff=3.0)
+(result,) = curie.run([bulk("Fe", cubic=True)])
+print(result.status, result.mean_field)  # K
+""",
     computation="mmace_sim.properties.curie.output:CurieComputation",
 )  # fmt: skip
 """Ordering temperatures."""
