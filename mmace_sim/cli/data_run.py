@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import json_text
-from mmace_sim.cli.runs import EXIT_INCOMPLETE, EXIT_OK
+from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.engine.folder import log_to, now, open_file, open_folder
 from mmace_sim.engine.machine import quiet_imports
 from mmace_sim.engine.output import versions
