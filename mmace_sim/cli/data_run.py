@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import json_text
-from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.engine.folder import log_to, now, open_file, open_folder
 from mmace_sim.engine.machine import quiet_imports
 from mmace_sim.engine.output import versions
+from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
 

@@ -257,7 +257,7 @@ CURIE = Property(
 
 from mmace_sim.properties.curie import Curie
 
-curie = Curie("default", method="heisenberg", temperatures=[300.0, 600.0], sizes=[4], sweeps=100, cutoff=3.0)
+curie = Curie(method="heisenberg", temperatures=[300.0, 600.0], sizes=[4], sweeps=100, cutoff=3.0)
 (result,) = curie.run([bulk("Fe", cubic=True)])
 print(result.status, result.mean_field)  # K
 """,

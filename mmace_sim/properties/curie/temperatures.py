@@ -14,6 +14,7 @@ from ase import Atoms
 from mmace_sim.engine.journal import fingerprint, weights_hash
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.model.checkpoint import load_model
 from mmace_sim.properties.curie.declaration import AUTO_TEMPERATURES, CurieSettings
 from mmace_sim.properties.curie.estimators import CurieTemperature, estimate
 from mmace_sim.properties.curie.from_exchange import spin_hamiltonian
@@ -69,7 +70,7 @@ class Curie:
     itself.
 
     Args:
-        model: Energy model of this package.
+        model: Energy model of this package, its name or path.
         settings: All settings; or give them one by one.
         device: Where spins of the Heisenberg model are.
         max_batch_atoms: Largest number of atoms in one batch of exchange and of relaxed moments.
@@ -81,7 +82,7 @@ class Curie:
 
     def __init__(
         self,
-        model: Any,
+        model: Any = "default",
         settings: CurieSettings | None = None,
         *,
         device: torch.device | str | None = None,
@@ -89,7 +90,8 @@ class Curie:
         **keywords: Any,
     ) -> None:
         self.settings = settings or CurieSettings.of(keywords, "Curie")
-        self.model, self.device, self.max_batch_atoms = model, device or model.device, max_batch_atoms
+        self.model = load_model(model) if isinstance(model, str | Path) else model
+        self.device, self.max_batch_atoms = device or self.model.device, max_batch_atoms
         given = self.settings.temperatures
         self.temperatures = None if given is None else sorted(set(given))
 
