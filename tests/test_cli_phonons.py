@@ -11,7 +11,7 @@ import yaml
 from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
 
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
-from mmace_sim.properties.phonons import force_constants as phonons_module
+from mmace_sim.properties.phonons import finite_displacements as phonons_module
 
 RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "finished.jsonl"}
 CRYSTAL_FILES = {"phonopy_params.yaml", "band.yaml", "total_dos.dat", "thermal_properties.yaml"}
@@ -104,7 +104,7 @@ def test_relaxed_moments_report_the_shift(model, inputs, tmp_path):
 def test_what_cannot_be_computed(model, inputs, tmp_path):
     ase.io.write(inputs / "c.extxyz", molecule())
     (inputs / "d.cif").write_text("nonsense")
-    result = phonons(inputs, model, tmp_path, "--magmoms", "fixed", "--no-plots")
+    result = phonons(inputs, model, tmp_path, "--magmoms", "fixed", "--no-figures")
     assert result.exit_code == 3
     entries = summary_of(tmp_path / "out")["structures"]
     assert [entry["status"] for entry in entries] == ["converged"] * 3 + ["failed"] * 2
@@ -146,7 +146,7 @@ def test_force_removes_only_its_own_files(model, inputs, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--magmoms", "joint"), "'fixed' or 'relaxed'"),
+        (("--magmoms", "joint"), "choose relaxed or fixed"),
         (("--supercell", "2 2"), "3 integers"),
         (("--supercell", "2 2 x"), "--supercell"),
         (("--supercell", "-1"), "not positive"),

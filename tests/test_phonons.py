@@ -13,11 +13,11 @@ from phonopy.structure.atoms import PhonopyAtoms
 from scipy.optimize import brentq
 
 import mmace_sim
-from mmace_sim.errors import MissingMomentsError, StructureError, UnsupportedOptionError
+from mmace_sim.errors import ConfigError, MissingMomentsError, StructureError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.properties.phonons import Phonons, force_constants, phonopy_forces
-from mmace_sim.properties.phonons import force_constants as phonons_module
+from mmace_sim.properties.phonons import finite_displacements as phonons_module
 from mmace_sim.properties.phonons.bands import band_path
 from mmace_sim.properties.phonons.cells import collinear_or_vectors, make_phonopy, supercells
 from mmace_sim.properties.relax.relaxation import Status
@@ -188,7 +188,7 @@ def test_moments_without_enough_steps():
     "settings", [{"magmoms": "joint"}, {"displacement": 0.0}, {"supercell": (2, 2)}, {"supercell": (0, 1, 1)}]
 )
 def test_impossible_settings(settings):
-    with pytest.raises(UnsupportedOptionError):
+    with pytest.raises(ConfigError):
         Phonons(HeisenbergModel(), **settings)
 
 

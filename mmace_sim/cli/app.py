@@ -18,7 +18,6 @@ from mmace_sim.cli.declared import property_command
 from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.finetune import finetune
 from mmace_sim.cli.models import models
-from mmace_sim.cli.phonons import phonons
 from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
 from mmace_sim.errors import MmaceError
@@ -114,7 +113,7 @@ app.command()(property_command(declared_properties()["eos"]))
 app.command()(property_command(declared_properties()["bain"]))
 app.command()(property_command(declared_properties()["elastic"]))
 app.command()(check)
-app.command()(phonons)
+app.command()(property_command(declared_properties()["phonons"]))
 app.command()(property_command(declared_properties()["exchange"]))
 app.command()(property_command(declared_properties()["curie"]))
 app.command()(property_command(declared_properties()["anisotropy"]))

@@ -21,6 +21,7 @@ _OWN: dict[str, str] = {
     "anisotropy": "mmace_sim.properties.anisotropy.declaration:ANISOTROPY",
     "elastic": "mmace_sim.properties.elastic.declaration:ELASTIC",
     "curie": "mmace_sim.properties.curie.declaration:CURIE",
+    "phonons": "mmace_sim.properties.phonons.declaration:PHONONS",
 }
 
 

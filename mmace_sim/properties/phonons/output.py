@@ -1,19 +1,22 @@
-"""What phonons write: phonopy's own files, a figure, the entry of the summary."""
+"""Phonons as a run: phonopy's own files, a figure, the entry of the summary."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, override
 
 import numpy as np
-from ase import units
+from ase import Atoms, units
 
+from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, finite_or_none
 from mmace_sim.files import cannot_write, replacing
+from mmace_sim.graph.cells import has_volume
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.properties.phonons.bands import IMAGINARY_TOL
-from mmace_sim.properties.phonons.force_constants import PhononResult
-from mmace_sim.properties.relax.declaration import RELAX
-from mmace_sim.properties.relax.output import summary_entry
+from mmace_sim.properties.phonons.declaration import is_good
+from mmace_sim.properties.phonons.finite_displacements import PhononResult, Phonons
+from mmace_sim.properties.relax.output import output_atoms, summary_entry, write_stored
+from mmace_sim.structures.supercells import choose_supercell, parse_supercell
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
 if TYPE_CHECKING:
@@ -28,25 +31,58 @@ _J_PER_K_MOL: float = units.J / units.mol / BOLTZMANN_EV_PER_K
 
 ROOM_TEMPERATURE: float = 300.0
 
-PHONON_UNITS: dict[str, str] = RELAX.units | {
-    "min_frequency": "THz, imaginary ones negative",
-    "max_frequency": "THz",
-    "frequencies": "THz, by special point",
-    "imaginary_modes": "q in reciprocal vectors of the primitive cell, frequency in THz (negative)",
-    "shift_by_moments": "THz, largest ω(relaxed) − ω(frozen moments), at waves that fit into the supercell",
-    "zero_point_energy": "eV/atom",
-    "free_energy_300K": "eV/atom, vibrations only",
-    "entropy_300K": "k_B/atom",
-    "heat_capacity_300K": "k_B/atom",
-}
-"""Unit of each quantity in the summary."""
 
-PHONON_COLUMNS: tuple[str, ...] = (
-    "name", "file", "index", "formula", "n_atoms", "status", "magnetic_order_final", "magmom_by_species",
-    "magnetic_space_group", "volume", "n_atoms_primitive", "n_atoms_supercell", "n_displacements", "stable",
-    "min_frequency", "max_frequency", "shift_by_moments", "zero_point_energy", "free_energy_300K", "entropy_300K",
-    "heat_capacity_300K", "message",
-)  # fmt: skip
+class PhononsComputation(Computation[Any, PhononResult]):
+    """Phonons of the structures of a run."""
+
+    verb = "Phonons"
+
+    @override
+    def evaluations(self, item: LoadedStructure) -> int:
+        if self.settings.supercell is not None:
+            growth = float(np.linalg.det(parse_supercell(self.settings.supercell)))
+        elif has_volume(item.atoms):
+            growth = float(np.linalg.det(choose_supercell(item.atoms.cell.array, self.settings.min_length)))
+        else:
+            return 1
+        n_cells = 1 + len(item.atoms)  # symmetry leaves about one displacement of each atom
+        steps = 30 if self.settings.magmoms == "relaxed" else 1
+        return round(growth * n_cells * steps) + (100 if self.settings.relax else 1)
+
+    @override
+    def compute(
+        self, part: Part, store: Callable[[int, PhononResult], None], advance: Callable[..., None]
+    ) -> None:
+        def finished(index: int, result: PhononResult) -> None:
+            store(index, result)
+            advance(1)
+
+        workflow = Phonons(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
+        workflow.run([item.atoms for item in part.pending], on_finished=finished)
+
+    @override
+    def finish(
+        self, item: LoadedStructure, result: PhononResult, part: Part
+    ) -> tuple[dict[str, Any], Atoms | None]:
+        if result.path is None:
+            return phonon_entry(item, result), None
+        write_phonons(
+            part.folders[item.name], result, plots=self.settings.figures, formats=self.settings.write
+        )
+        return phonon_entry(item, result), output_atoms(item, result.crystal)
+
+    @override
+    def is_good(self, row: dict[str, Any]) -> bool:
+        return is_good(row)
+
+    @override
+    def write(
+        self,
+        run: Any,
+        entries: list[dict[str, Any]],
+        computed: Sequence[tuple[LoadedStructure, PhononResult]],
+    ) -> list[str]:
+        return [*write_stored(run, entries), "NAME/band.yaml, ..."]
 
 
 def write_phonons(
@@ -174,7 +210,7 @@ def phonon_entry(structure: LoadedStructure, result: PhononResult) -> dict[str, 
         result: Its phonons.
 
     Returns:
-        Plain JSON values in the units of `PHONON_UNITS`.
+        Plain JSON values in the units of `PHONONS`.
     """
     if result.path is None:
         return entry_head(structure, str(result.status), result.message)

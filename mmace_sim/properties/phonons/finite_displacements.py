@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from mmace_sim.engine.batching import Outcomes
 from mmace_sim.engine.outcomes import UNUSABLE
-from mmace_sim.errors import StructureError, UnsupportedOptionError
+from mmace_sim.errors import StructureError
 from mmace_sim.properties.phonons.bands import (
     BandPath,
     ImaginaryMode,
@@ -21,12 +21,11 @@ from mmace_sim.properties.phonons.bands import (
     imaginary_modes,
 )
 from mmace_sim.properties.phonons.cells import make_phonopy, restoring_forces, supercells
+from mmace_sim.properties.phonons.declaration import MAGFORCE_TOL, PhononsSettings
+from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
-from mmace_sim.properties.singlepoint import PointResult, SinglePoint, check_point_mode
+from mmace_sim.properties.singlepoint import PointResult, SinglePoint
 from mmace_sim.structures.supercells import choose_supercell, parse_supercell
-
-MAGFORCE_TOL: float = 1e-5
-"""Largest magforce of relaxed moments, in eV/μB: frequencies of iron then are within 0.005 THz of the limit."""
 
 ACOUSTIC_CUTOFF: float = 1e-3
 """Modes softer than this (THz) are translations of the crystal and no part of thermal properties."""
@@ -91,63 +90,41 @@ class Phonons:
 
     Args:
         model: Model, its name or path, or any TorchSim model that gives magforces.
-        relax: Relax each crystal first.
-        magmoms: "fixed" or "relaxed" while atoms are displaced.
-        min_length: Smallest distance between an atom and its images in the supercell, in Å.
-        supercell: Integers instead: one or three multiples of the cell vectors, or nine as in phonopy's ``DIM``.
-        displacement: Length of the displacements, in Å.
-        symprec: Tolerance of symmetry, in Å for positions and in μB for moments.
-        fmax: Largest force of a relaxed crystal, in eV/Å.
-        stress_tol: Largest stress of a relaxed crystal, in GPa.
-        magforce_tol: Largest magforce of relaxed moments, in eV/μB.
-        max_steps: Largest number of steps of each relaxation.
-        mesh: Density of the mesh for DOS and thermal properties: a length in Å, see phonopy's ``MESH``.
-        temperatures: First, last and step of the temperatures, in K.
+        settings: All settings; or give them one by one.
         device: Where to run.
         dtype: Floating-point type.
         max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
+        **keywords: Fields of :class:`~mmace_sim.properties.phonons.declaration.PhononsSettings`.
 
     Raises:
-        UnsupportedOptionError: If a setting is impossible.
+        ConfigError: If a setting is impossible.
     """
 
     def __init__(
         self,
         model: ModelLike = "default",
+        settings: PhononsSettings | None = None,
         *,
-        relax: bool = True,
-        magmoms: str = "relaxed",
-        min_length: float = 10.0,
-        supercell: Sequence[int] | None = None,
-        displacement: float = 0.01,
-        symprec: float = 1e-3,
-        fmax: float = 1e-3,
-        stress_tol: float = 0.05,
-        magforce_tol: float = MAGFORCE_TOL,
-        max_steps: int = 500,
-        mesh: float = 60.0,
-        temperatures: tuple[float, float, float] = (0.0, 1000.0, 10.0),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         max_batch_atoms: int | None = None,
+        **keywords: Any,
     ) -> None:
-        check_point_mode(magmoms)
-        for name, value in (("min_length", min_length), ("displacement", displacement), ("mesh", mesh)):
-            if not value > 0:
-                raise UnsupportedOptionError(f"{name} = {value}, expected a positive number.")
-        self.supercell = None if supercell is None else parse_supercell(supercell)
-        self.min_length, self.displacement, self.symprec = min_length, displacement, symprec
-        self.mesh, self.temperatures = mesh, temperatures
-        shared: dict[str, Any] = {"magforce_tol": magforce_tol, "max_steps": max_steps}
-        shared |= {"device": device, "dtype": dtype, "max_batch_atoms": max_batch_atoms}
-        self.frozen = SinglePoint(model, magmoms="fixed", **shared)
+        self.settings = settings = settings or PhononsSettings.of(keywords, "Phonons")
+        self.supercell = None if settings.supercell is None else parse_supercell(settings.supercell)
+        alike = {"magforce_tol": settings.magforce_tol, "max_steps": settings.max_steps}
+        shared: dict[str, Any] = alike | {"max_batch_atoms": max_batch_atoms}
+        self.frozen = SinglePoint(model, magmoms="fixed", device=device, dtype=dtype, **shared)
         model = self.frozen.relaxation.bare_model  # loaded once
-        self.adiabatic = SinglePoint(model, magmoms="relaxed", **shared) if magmoms == "relaxed" else None
-        if relax:
-            self.crystals = Relaxation(model, stability=False, fmax=fmax, stress_tol=stress_tol, **shared)
+        follow = settings.magmoms == "relaxed"
+        self.adiabatic = SinglePoint(model, magmoms="relaxed", **shared) if follow else None
+        if settings.relax:
+            tolerances = {"force_tol": settings.force_tol, "stress_tol": settings.stress_tol}
+            relaxed = RelaxSettings(stability=False, **alike, **tolerances)
+            self.crystals = Relaxation(model, relaxed, max_batch_atoms=max_batch_atoms)
         else:
             self.crystals = (self.adiabatic or self.frozen).relaxation
-        self.at_rest = None if relax else (10 * fmax, 10 * stress_tol)
+        self.at_rest = None if settings.relax else (10 * settings.force_tol, 10 * settings.stress_tol)
         self.spin_orbit = bool(getattr(getattr(model, "model", None), "spin_orbit", True))
 
     def run(
@@ -197,12 +174,14 @@ class Phonons:
 
     def _displace(self, index: int, crystal: StructureResult) -> _Job:
         cell = crystal.atoms.cell.array
-        matrix = choose_supercell(cell, self.min_length) if self.supercell is None else self.supercell
+        matrix = (
+            choose_supercell(cell, self.settings.min_length) if self.supercell is None else self.supercell
+        )
         phonon, notes = make_phonopy(
             crystal.atoms,
             supercell=matrix,
-            displacement=self.displacement,
-            symprec=self.symprec,
+            displacement=self.settings.displacement,
+            symprec=self.settings.symprec,
             spin_orbit=self.spin_orbit,
         )
         n_displaced, n_atoms = len(phonon.supercells_with_displacements), len(phonon.supercell)
@@ -263,10 +242,14 @@ class Phonons:
         if result.frozen is not None:
             _compare_frozen(result, path)
         phonon.run_band_structure(path.qpoints, path_connections=path.connections, labels=path.labels)
-        phonon.run_mesh(self.mesh)
+        phonon.run_mesh(self.settings.mesh)
         phonon.run_total_dos()
-        start, stop, step = self.temperatures
-        phonon.run_thermal_properties(t_min=start, t_max=stop, t_step=step, cutoff_frequency=ACOUSTIC_CUTOFF)
+        phonon.run_thermal_properties(
+            t_min=0.0,
+            t_max=self.settings.t_max,
+            t_step=self.settings.t_step,
+            cutoff_frequency=ACOUSTIC_CUTOFF,
+        )
         result.path = path
         result.imaginary = imaginary_modes(phonon, path)
         if result.imaginary:
