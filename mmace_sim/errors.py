@@ -49,6 +49,10 @@ class OutputError(MmaceError, OSError):
     """A result cannot be written (read-only folder, full disk, existing files)."""
 
 
+class MissingExtraError(MmaceError, ImportError):
+    """A library of an optional feature is not installed; the message names the extra that brings it."""
+
+
 class DetachedEnergyError(MmaceError, RuntimeError):
     """An energy does not depend on the variable that it should be differentiated by."""
 

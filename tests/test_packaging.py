@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import entry_points, version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,69 @@ def test_entry_points_load(group, name):
 def test_public_names_exist():
     for name in mmace_sim.__all__:
         assert getattr(mmace_sim, name) is not None
+
+
+@pytest.fixture(scope="module")
+def setup_script():
+    spec = spec_from_file_location("setup_script", ROOT / "setup.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_links_of_the_readme_lead_to_files(setup_script):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = [match[3].partition("#")[0] for match in setup_script.LINK.finditer(readme)]
+    assert len(targets) > 5
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+@pytest.mark.parametrize("repository", ["", "https://example.org/mmace-sim"])
+def test_long_description_has_no_relative_links(setup_script, repository):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = setup_script.long_description(readme, repository, "v1.2.3")
+    assert setup_script.LINK.search(text) is None
+    assert (f"({repository}/blob/v1.2.3/LICENSE)" in text) == bool(repository)
+    assert "![" not in text or repository or "https://" in text
+    assert set(setup_script.addresses(repository)) == (
+        {"Repository", "Issues", "Changelog", "Documentation"} if repository else set()
+    )
+
+
+def test_a_release_is_refused_until_everything_names_its_version(tmp_path):
+    spec = spec_from_file_location("check_release", ROOT / "tools" / "check_release.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    files = {
+        "pyproject.toml": '[project]\nversion = "1.2.0"\n[tool.mmace_sim]\nrepository = "https://example.org/m"\n',
+        "CHANGELOG.md": "# Changelog\n\n## [Unreleased]\n\n## [1.2.0] - 2030-01-02\n\n- One.\n",
+        "CITATION.cff": (
+            "title: m\nversion: 1.2.0\ndate-released: 2030-01-02\nrepository-code: https://example.org/m\n"
+        ),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert module.faults("v1.2.0", tmp_path) == []
+    assert any("says 1.2.0" in fault for fault in module.faults("v1.3.0", tmp_path))
+    spoiled = {
+        "pyproject.toml": ("https://example.org/m", "", "is empty"),
+        "CHANGELOG.md": ("## [Unreleased]\n", "## [Unreleased]\n\n- Two.\n", "under [Unreleased]"),
+        "CITATION.cff": ("version: 1.2.0", "version: 1.1.0", "does not say version 1.2.0"),
+    }
+    for name, (old, new, message) in spoiled.items():
+        (tmp_path / name).write_text(files[name].replace(old, new), encoding="utf-8")
+        assert any(message in fault for fault in module.faults("v1.2.0", tmp_path))
+        (tmp_path / name).write_text(files[name], encoding="utf-8")
+
+
+def test_address_of_the_repository_stands_in_one_place():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    address = project["tool"]["mmace_sim"]["repository"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    if address:
+        assert f"repository-code: {address}" in citation.replace('"', "")
+    else:
+        assert "repository-code" not in citation
 
 
 @pytest.mark.parametrize("module", ["mmace_sim", "mmace_sim.ase_plugin", "mmace_sim.cli.app"])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from mmace_sim.errors import DataError, NotAStructureError, StructureError
+from mmace_sim.errors import DataError, MissingExtraError, NotAStructureError, StructureError
 from mmace_sim.graph.atoms import MAGMOM_ARRAYS, check_atomic_numbers, file_magmoms, has_magmoms, set_magmoms
 from mmace_sim.io import abinit, ase_files, ase_json, castep, cif, database, deepmd, mlip, ulm, vasp, xyz
 from mmace_sim.io.base import (
@@ -84,6 +84,8 @@ def read_labelled(path: Path, keys: LabelKeys) -> Iterator[Item]:
             yield labelled(item, known, keys)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+    except MissingExtraError as error:
+        raise DataError(f"{path}: {error}") from error
     except Exception as error:  # readers of other packages raise whatever they like
         reason = str(error) if isinstance(error, StructureError) else f"{type(error).__name__}: {error}"
         raise DataError(
@@ -114,7 +116,7 @@ def read_atoms(path: Path) -> Iterator[tuple[Atoms, list[str]] | StructureError]
             yield item if isinstance(item, StructureError) else _settled(item, keys)
     except StructureError:
         raise
-    except DataError as error:
+    except (DataError, MissingExtraError) as error:
         raise StructureError(str(error)) from error
     except Exception as error:  # readers of other packages raise whatever they like
         reason = str(error).strip() or type(error).__name__

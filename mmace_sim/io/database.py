@@ -9,16 +9,15 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
 
-import lmdb
 import numpy as np
-import orjson
 from ase import Atoms
 
-from mmace_sim.errors import DataError, StructureError
+from mmace_sim.base.extras import require
+from mmace_sim.errors import DataError, MissingExtraError, StructureError
 from mmace_sim.io.base import PER_ATOM, PER_STRUCTURE, Format, Item
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import ALWAYS_ALLOWED, MAX_RATIO, bare_suffix, check_regular, plain_file
@@ -72,6 +71,8 @@ class LmdbRows:
         self.__dict__ = state | {"_env": _open_lmdb(state["path"])}
 
     def _value(self, key: bytes) -> Any:
+        import orjson
+
         with self._env.begin() as transaction:
             packed = transaction.get(key)
         try:
@@ -80,16 +81,24 @@ class LmdbRows:
             raise DataError("is no ASE database in LMDB (values are not compressed JSON)") from error
 
 
-_OPEN: WeakValueDictionary[tuple[int, int, int], lmdb.Environment] = WeakValueDictionary()
+_OPEN: WeakValueDictionary[tuple[int, int, int], Any] = WeakValueDictionary()
 
 
-def _open_lmdb(path: Path) -> lmdb.Environment:
+def _lmdb() -> ModuleType:
+    """The library, after making sure that orjson is there too."""
+    require("databases", "An LMDB database")
+    import lmdb
+
+    return lmdb
+
+
+def _open_lmdb(path: Path) -> Any:
     """A file opened for reading: LMDB lets each be open only once. Forked processes may go on with it (no lock)."""
     status = path.stat()
     key = (status.st_dev, status.st_ino, status.st_mtime_ns)
     environment = _OPEN.get(key)
     if environment is None:
-        environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False)
+        environment = _lmdb().open(str(path), subdir=False, readonly=True, lock=False, readahead=False)
         _OPEN[key] = environment
     return environment
 
@@ -116,6 +125,8 @@ def open_rows(path: Path) -> Rows:
         return LmdbRows(path) if path.suffix.lower() in LMDB_ENDINGS else SqliteRows(path)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+    except MissingExtraError:
+        raise
     except Exception as error:  # of lmdb and sqlite3
         raise DataError(f"{path}: cannot be opened as a database ({error})") from error
 
@@ -170,7 +181,7 @@ class LmdbWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._env = lmdb.open(str(path), subdir=False, map_size=_MAP_SIZE, meminit=False, map_async=True)
+        self._env = _lmdb().open(str(path), subdir=False, map_size=_MAP_SIZE, meminit=False, map_async=True)
         self._transaction = self._env.begin(write=True)
         self._next = 1
 
@@ -195,6 +206,8 @@ class LmdbWriter:
         Returns:
             Its number, from 1.
         """
+        import orjson
+
         packed = zlib.compress(orjson.dumps({key: _packed(value) for key, value in row.items()}))
         self._transaction.put(str(self._next).encode(), packed)
         self._next += 1
@@ -203,6 +216,8 @@ class LmdbWriter:
         return self._next - 1
 
     def _flush(self) -> None:
+        import orjson
+
         self._transaction.put(b"nextid", zlib.compress(orjson.dumps(self._next)))
         self._transaction.commit()
         self._transaction = self._env.begin(write=True)

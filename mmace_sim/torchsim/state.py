@@ -19,6 +19,7 @@ from ase.data import atomic_masses, chemical_symbols
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mmace_sim.base.extras import extra
 from mmace_sim.base.quantities import TORCHSIM_MAGMOMS
 from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError
 from mmace_sim.graph.atoms import set_magmoms
@@ -184,8 +185,9 @@ def state_to_structures(state: ts.SimState) -> list[Any]:
     Raises:
         MissingMomentsError: If the state carries no moments.
     """
-    from pymatgen.core import Lattice, Structure
-    from pymatgen.electronic_structure.core import Magmom
+    with extra("pymatgen", "Conversion to pymatgen"):
+        from pymatgen.core import Lattice, Structure
+        from pymatgen.electronic_structure.core import Magmom
 
     structures = []
     for record in _state_to_records(state):
@@ -220,7 +222,8 @@ def state_to_phonopy(state: ts.SimState) -> list[Any]:
     Raises:
         MissingMomentsError: If the state carries no moments.
     """
-    from phonopy.structure.atoms import PhonopyAtoms
+    with extra("phonons", "Conversion to phonopy"):
+        from phonopy.structure.atoms import PhonopyAtoms
 
     return [
         PhonopyAtoms(

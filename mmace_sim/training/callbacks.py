@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
+from mmace_sim.base.extras import extra
 from mmace_sim.files import append, write_text
 from mmace_sim.io.frames import LABELS
 from mmace_sim.training.distributed import is_main
 from mmace_sim.training.loggers import list_logger_files
 from mmace_sim.training.metrics import error_line
 from mmace_sim.training.module import MagneticTraining
+
+with extra("train", "Training"):
+    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 logger = logging.getLogger(__name__)
 

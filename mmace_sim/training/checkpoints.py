@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 
+from mmace_sim.base.extras import extra
 from mmace_sim.base.signals import handled
 from mmace_sim.errors import ModelFileError
 from mmace_sim.files import replacing
 from mmace_sim.training.config import TrainConfig
 from mmace_sim.training.distributed import is_main, max_over_processes
 from mmace_sim.training.module import MagneticTraining
+
+with extra("train", "Training"):
+    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch.callbacks import Checkpoint
 
 logger = logging.getLogger(__name__)
 

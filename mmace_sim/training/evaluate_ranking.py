@@ -3,14 +3,14 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from jaxtyping import Float
-from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Structure
 from scipy.stats import spearmanr
 
+from mmace_sim.base.extras import extra
 from mmace_sim.io.frames import Frame
 from mmace_sim.training.evaluate_errors import StructureErrors
 
@@ -161,8 +161,11 @@ def _same_setting(members: list[_Member], tolerance: float) -> list[list[_Member
 
 def _same_crystal(groups: list[list[_Member]], tolerance: float) -> list[list[_Member]]:
     """Join groups whose first structures have the same primitive cell, whatever cell they were written in."""
+    with extra("pymatgen", "Telling magnetic states of one crystal from other crystals"):
+        from pymatgen.analysis.structure_matcher import StructureMatcher
+
     joined: list[list[_Member]] = []
-    known: dict[str, list[tuple[Structure, int]]] = {}
+    known: dict[str, list[tuple[Any, int]]] = {}
     matcher = StructureMatcher(
         ltol=tolerance / 3, stol=tolerance / 2, angle_tol=0.5, primitive_cell=False, scale=False
     )
@@ -185,8 +188,10 @@ def _same_crystal(groups: list[list[_Member]], tolerance: float) -> list[list[_M
     return joined
 
 
-def _primitive(atoms: Atoms, tolerance: float) -> Structure | None:
+def _primitive(atoms: Atoms, tolerance: float) -> Any:
+    """The primitive cell as a pymatgen structure, None without one that is small enough."""
     import spglib
+    from pymatgen.core import Structure
 
     if not atoms.pbc.all():
         return None

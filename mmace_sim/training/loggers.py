@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-
+from mmace_sim.base.extras import extra
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import note
 from mmace_sim.training.config import TrainConfig
+
+with extra("train", "Training"):
+    from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 _PROJECT = "mmace-sim"
 

@@ -5,11 +5,11 @@ import math
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset
 
+from mmace_sim.base.extras import extra
 from mmace_sim.errors import ConfigError
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.derivatives import evaluate
@@ -27,6 +27,9 @@ from mmace_sim.training.optim import (
     update_average,
 )
 from mmace_sim.training.sampling import ShareSampler, count_labelled, share_loader
+
+with extra("train", "Training"):
+    from lightning.pytorch import LightningModule
 
 
 def predict(

@@ -12,11 +12,9 @@ from typing import Any
 
 import torch
 from ase import Atoms
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import DDPStrategy
 
 from mmace_sim import __version__
+from mmace_sim.base.extras import extra
 from mmace_sim.base.signals import Interrupted
 from mmace_sim.base.text import json_text
 from mmace_sim.errors import ConfigError
@@ -60,6 +58,11 @@ from mmace_sim.training.setup import (
 from mmace_sim.training.split import DataSplit, describe_split, read_split
 from mmace_sim.training.stream import StoredFrames
 from mmace_sim.training.stream_summary import sample, select, summarize
+
+with extra("train", "Training"):
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.strategies import DDPStrategy
 
 logger = logging.getLogger(__name__)
 

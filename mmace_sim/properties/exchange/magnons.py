@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Complex, Float
 
+from mmace_sim.base.extras import extra
 from mmace_sim.properties.exchange.hessian import transverse_frame
 from mmace_sim.properties.phonons.bands import pretty
 from mmace_sim.structures.spin_lattice import Pairs, SpinLattice
@@ -214,7 +215,8 @@ def magnon_path(
     References:
         Y. Hinuma et al., Comput. Mater. Sci. 128, 140 (2017), doi:10.1016/j.commatsci.2016.10.015.
     """
-    import seekpath
+    with extra("phonons", "The path of magnons"):
+        import seekpath
 
     atoms = lattice.atoms
     kinds = [10 * int(number) for number in atoms.numbers]

@@ -10,6 +10,7 @@ import torch
 from ase import Atoms
 from jaxtyping import Float
 
+from mmace_sim.base.extras import require
 from mmace_sim.engine.batching import Outcomes
 from mmace_sim.engine.outcomes import UNUSABLE
 from mmace_sim.errors import StructureError
@@ -110,6 +111,7 @@ class Phonons:
         max_batch_atoms: int | None = None,
         **keywords: Any,
     ) -> None:
+        require("phonons", "Phonons")
         self.settings = settings = settings or PhononsSettings.of(keywords, "Phonons")
         self.supercell = None if settings.supercell is None else parse_supercell(settings.supercell)
         alike = {"magforce_tol": settings.magforce_tol, "max_steps": settings.max_steps}
