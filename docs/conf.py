@@ -1,11 +1,13 @@
 """Sphinx configuration. Build with ``make docs``."""
 
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
 import mmace_sim
 
+ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "mmace_sim"
@@ -16,19 +18,35 @@ release = version = mmace_sim.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "docstrings",
+    "mathml",
 ]
 exclude_patterns = ["_build", "reference/*.md", "auto_examples/*.ipynb"]
 default_role = "code"
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
+smartquotes = False  # `--no-report` must stay what it is
+copybutton_prompt_text = r"\$ |>>> "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = True
+
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"mmace_sim {release}"
+repository = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mmace_sim"][
+    "repository"
+]
+if repository:
+    html_theme_options = {
+        "source_repository": f"{repository}/",
+        "source_branch": "main",
+        "source_directory": "docs/",
+    }
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
@@ -45,6 +63,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/\d\d_",
+    "within_subsection_order": "FileNameSortKey",
     "ignore_pattern": r"(make_structures|__init__)\.py",
     "download_all_examples": False,
     "remove_config_comments": True,

@@ -23,6 +23,9 @@ WIDTHS: dict[str, float] = {"column": 3.4, "page": 7.0}
 
 _PIXELS_PER_INCH = 200
 
+_VECTOR = {"svg.fonttype": "none", "svg.hashsalt": "mmace_sim", "font.family": ["DejaVu Sans", "sans-serif"]}
+"""Text in vector graphics stays text, which can be searched and edited; the same figure gives the same file."""
+
 
 def new_figure(width: Literal["column", "page"] = "column", *, aspect: float = 0.75) -> "tuple[Figure, Axes]":
     """Make an empty figure that needs no display.
@@ -43,10 +46,10 @@ def new_figure(width: Literal["column", "page"] = "column", *, aspect: float = 0
     axes = figure.add_subplot()
     axes.set_prop_cycle(cycler(color=COLORS))
     axes.tick_params(labelsize=7)
-    axes.xaxis.offsetText.set_size(7)
-    axes.yaxis.offsetText.set_size(7)
+    axes.xaxis.offsetText.set_fontsize(7)
+    axes.yaxis.offsetText.set_fontsize(7)
     for text, size in ((axes.xaxis.label, 8), (axes.yaxis.label, 8), (axes.title, 9)):
-        text.set_size(size)
+        text.set_fontsize(size)
     return figure, axes
 
 
@@ -72,9 +75,11 @@ def save_figure(figure: "Figure", path_without_suffix: str | Path) -> list[Path]
     Raises:
         OutputError: If a file cannot be written.
     """
+    from matplotlib import rc_context
+
     stem = Path(path_without_suffix)
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
     for path in paths:
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, rc_context(_VECTOR):
             figure.savefig(temporary, dpi=_PIXELS_PER_INCH)
     return paths

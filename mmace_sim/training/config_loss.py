@@ -35,8 +35,8 @@ class LossTerm(Section):
 class LossConfig(Section):
     """Loss of the four labels, made dimensionless by the accuracy wanted of each (so that weights are of order 1)."""
 
-    kind: Literal["huber", "mse"] = "huber"
-    """ρ: Huber (quadratic below 1, linear above: outliers do not dominate) or the plain square."""
+    kind: str = Field(default="huber", max_length=100)
+    """ρ: `huber` (quadratic below 1, linear above: outliers do not dominate), `mse` (the plain square), or your own."""
 
     energy: LossTerm = Field(default_factory=lambda: LossTerm(weight=1.0, scale=0.01))
     """Energy per atom; scale in eV/atom."""
@@ -55,6 +55,15 @@ class LossConfig(Section):
 
     config_type_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Weight of all labels of the structures of a config_type, whatever else is in their batch; 1 where not given."""
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        from mmace_sim.training.loss import LOSSES  # which knows this module
+
+        if value not in LOSSES:
+            raise ValueError(f"{value!r} is no loss; known are {', '.join(LOSSES)}")
+        return value
 
     @field_validator("magforce_elements")
     @classmethod

@@ -69,6 +69,10 @@ class MSELoss(LabelLoss):
         return 0.5 * error * error
 
 
+LOSSES: dict[str, type[LabelLoss]] = {"huber": HuberLoss, "mse": MSELoss}
+"""The losses that a configuration may name."""
+
+
 @dataclass(frozen=True)
 class TotalLoss:
     """Sum of the losses of several labels.
@@ -125,7 +129,7 @@ def build_loss(config: LossConfig, weights: dict[str, float] | None = None) -> T
         config: Kind, scales and weights.
         weights: Weights of labels that differ from those of `config`.
     """
-    kind = HuberLoss if config.kind == "huber" else MSELoss
+    kind = LOSSES[config.kind]
     terms: list[LabelLoss] = []
     for label in LABELS:
         term: LossTerm = getattr(config, label)
