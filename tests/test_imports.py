@@ -44,6 +44,58 @@ MACE_FILES = {"nn", "interop/from_mace.py"}
 """Where mace-torch may be imported, so that it can be replaced in one place."""
 
 
+FOLDERS = {
+    "base": "quantities, units, settings, text, signals, hosts: what computes nothing",
+    "files": "writing, locking, removing what a run wrote",
+    "nn": "blocks of networks: tensors in, tensors out",
+    "graph": "a batch of structures as a graph, neighbour lists, moments of `Atoms`",
+    "io": "the only readers and writers of structures and labels",
+    "hub": "the catalogue of models, downloads, the cache",
+    "model": "energy model, reference energies, derivatives, model file, registry",
+    "architectures": "further energy models",
+    "calculator": "ASE's calculator",
+    "torchsim": "TorchSim model, state, solvers, dynamics",
+    "testing": "models with known answers, identities, conformance (public)",
+    "interop": "checkpoints of other codes",
+    "structures": "starting moments, symmetry, checks, which model for which structure",
+    "engine": "batches, journal, resume, signals, tables: the life of a run",
+    "sampling": "Monte Carlo on one batched state",
+    "properties": "one folder for each property",
+    "training": "configuration, data, loss, run, fine-tuning, evaluation",
+    "quality": "preflight of data, checks of models",
+    "report": "a run as one page",
+    "cli": "commands",
+}
+"""What each folder (or module) has room for, as the page on the architecture says it."""
+
+
+def layers_of_the_page():
+    """The table of docs/architecture.md; `python tests/test_imports.py` writes it there."""
+    known = sorted(BASE)
+    lines = ["| Folder | Room for | May import |", "|---|---|---|"]
+    for name, text in FOLDERS.items():
+        further = sorted(MAY_IMPORT[name] - BASE - {name})
+        allowed = "only these" if name in BASE else ", ".join(f"`{other}`" for other in further) or "the base"
+        lines.append(f"| `{name}` | {text} | {allowed} |")
+    base = ", ".join(f"`{name}`" for name in known)
+    return "\n".join(lines) + f"\n\nAll may import the base: {base}.\n"
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+BEGIN, END = "<!-- table of tests/test_imports.py -->\n\n", "\n<!-- end of the table -->"
+
+
+def test_the_page_on_the_architecture_says_what_is_tested():
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.partition(BEGIN)[2].partition(END)[0] == layers_of_the_page(), "python tests/test_imports.py"
+
+
+def test_every_folder_has_a_place_on_the_page():
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and list(path.glob("*.py"))}
+    assert folders <= set(FOLDERS)
+    assert set(FOLDERS) <= set(MAY_IMPORT)
+
+
 def layer_of(path):
     return path.relative_to(ROOT).with_suffix("").parts[0]
 
@@ -116,3 +168,8 @@ def test_importing_the_package_is_light():
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+if __name__ == "__main__":
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(before + BEGIN + layers_of_the_page() + END + rest.partition(END)[2], encoding="utf-8")

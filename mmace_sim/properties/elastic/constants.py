@@ -12,7 +12,7 @@ from ase import Atoms
 from jaxtyping import Float
 from scipy.linalg import sqrtm
 
-        require("pymatgen", "Elastic tensors")
+from mmace_sim.base.extras import require
 from mmace_sim.engine.batching import Outcomes, run_groups
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.errors import StructureError
