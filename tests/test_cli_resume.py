@@ -7,10 +7,8 @@ import pytest
 from ase.build import bulk
 from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
 
-from mmace_sim.cli.runs import PropertyRun
 from mmace_sim.engine.resume import Task
 from mmace_sim.engine.run import Run
-from mmace_sim.properties import declared_properties
 
 COMMANDS = {
     "md": ("--spins", "llg", "--steps", "2", "--every", "1", "--no-figures"),
@@ -69,20 +67,19 @@ def test_interrupted_and_resumed(command, model, inputs, tmp_path, monkeypatch):
 
     result = mmace_sim(*arguments("whole"))
     assert result.exit_code == 3, result.output  # the element that the model does not know
-    kind = Run if command.split()[0] in declared_properties() else PropertyRun
-    store = kind.store
+    store = Run.store
 
     def interrupted(run, *given):
         store(run, *given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kind, "store", interrupted)
+    monkeypatch.setattr(Run, "store", interrupted)
     result = mmace_sim(*arguments("parts"))
     assert result.exit_code == 130
     assert "1 of 3 structures are finished" in result.output
     done = []
     monkeypatch.setattr(
-        kind, "store", lambda run, item, *rest: done.append(item.name) or store(run, item, *rest)
+        Run, "store", lambda run, item, *rest: done.append(item.name) or store(run, item, *rest)
     )
     result = mmace_sim(*arguments("parts"), "--resume")
     assert result.exit_code == 3, result.output

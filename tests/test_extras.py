@@ -23,7 +23,6 @@ from mmace_sim.io.database import write_database
 write_database(Path(sys.argv[1]) / "x.aselmdb", [])
 """,
     "phonons": "from mmace_sim.properties.phonons.finite_displacements import Phonons; Phonons()",
-    "pymatgen": "from mmace_sim.properties.elastic.constants import ElasticTensorCalculation as E; E()",
     "train": "import mmace_sim.training.trainer",
 }
 

@@ -8,8 +8,7 @@ from mmace_sim.errors import MissingExtraError
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "databases": ("lmdb", "orjson"),
-    "phonons": ("phonopy", "seekpath"),
-    "pymatgen": ("pymatgen",),
+    "phonons": ("seekpath",),
     "train": ("lightning",),
 }
 """Libraries of each extra, by the names under which they are imported; ``mmace-sim[all]`` joins them."""

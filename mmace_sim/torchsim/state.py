@@ -19,7 +19,6 @@ from ase.data import atomic_masses, chemical_symbols
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmace_sim.base.extras import extra
 from mmace_sim.base.quantities import TORCHSIM_MAGMOMS
 from mmace_sim.errors import MissingMomentsError, MomentShapeError, StructureError
 from mmace_sim.graph.atoms import set_magmoms
@@ -185,9 +184,8 @@ def state_to_structures(state: ts.SimState) -> list[Any]:
     Raises:
         MissingMomentsError: If the state carries no moments.
     """
-    with extra("pymatgen", "Conversion to pymatgen"):
-        from pymatgen.core import Lattice, Structure
-        from pymatgen.electronic_structure.core import Magmom
+    from pymatgen.core import Lattice, Structure
+    from pymatgen.electronic_structure.core import Magmom
 
     structures = []
     for record in _state_to_records(state):
@@ -222,8 +220,7 @@ def state_to_phonopy(state: ts.SimState) -> list[Any]:
     Raises:
         MissingMomentsError: If the state carries no moments.
     """
-    with extra("phonons", "Conversion to phonopy"):
-        from phonopy.structure.atoms import PhonopyAtoms
+    from phonopy.structure.atoms import PhonopyAtoms
 
     return [
         PhonopyAtoms(

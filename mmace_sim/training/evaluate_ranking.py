@@ -10,7 +10,6 @@ from ase import Atoms
 from jaxtyping import Float
 from scipy.stats import spearmanr
 
-from mmace_sim.base.extras import extra
 from mmace_sim.io.frames import Frame
 from mmace_sim.training.evaluate_errors import StructureErrors
 
@@ -161,8 +160,7 @@ def _same_setting(members: list[_Member], tolerance: float) -> list[list[_Member
 
 def _same_crystal(groups: list[list[_Member]], tolerance: float) -> list[list[_Member]]:
     """Join groups whose first structures have the same primitive cell, whatever cell they were written in."""
-    with extra("pymatgen", "Telling magnetic states of one crystal from other crystals"):
-        from pymatgen.analysis.structure_matcher import StructureMatcher
+    from pymatgen.analysis.structure_matcher import StructureMatcher
 
     joined: list[list[_Member]] = []
     known: dict[str, list[tuple[Any, int]]] = {}

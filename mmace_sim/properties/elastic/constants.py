@@ -12,7 +12,6 @@ from ase import Atoms
 from jaxtyping import Float
 from scipy.linalg import sqrtm
 
-from mmace_sim.base.extras import require
 from mmace_sim.engine.batching import Outcomes, run_groups
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.errors import StructureError
@@ -138,7 +137,6 @@ class ElasticTensorCalculation:
         max_batch_atoms: int | None = None,
         **keywords: Any,
     ) -> None:
-        require("pymatgen", "Elastic tensors")
         self.settings = settings = settings or ElasticSettings.of(keywords, "ElasticTensorCalculation")
         self.magnitudes = np.array(sorted(set(settings.strains)))
         alike = point_settings(settings)
