@@ -29,6 +29,10 @@ class ModelFileError(MmaceError, ValueError):
     """A model file is missing, truncated, corrupted or of a newer format."""
 
 
+class UncalibratedModelError(ModelFileError):
+    """A model is asked for uncertainties that its file does not have."""
+
+
 class ConfigError(MmaceError, ValueError):
     """A configuration holds an unknown key or an impossible value."""
 

@@ -86,7 +86,8 @@ def _weights(header, data):
                 encode({**others, name: {**entry, "shape": entry["shape"][::-1]}}, data),
             )
         halves = {**entry, "dtype": "F32", "shape": [*entry["shape"], 2]}
-        yield f"{name} of another type", encode({**others, name: {**entry, "dtype": "I64"}}, data)
+        other = "F64" if entry["dtype"] == "I64" else "I64"
+        yield f"{name} of another type", encode({**others, name: {**entry, "dtype": other}}, data)
         yield f"{name} as pairs of float32", encode({**others, name: halves}, data)
         yield f"{name} of 2^62 numbers", encode({**others, name: {**entry, "shape": [2**62]}}, data)
         for number in (math.nan, -math.inf):
@@ -106,6 +107,8 @@ def _metadata(good):
             yield f"{key} {value!r}", json.dumps({**good, key: value})
     for wrong in (None, [], "text", {"a": None}, {"a": {"b": "c"}}):
         yield f"violations {wrong}", json.dumps({**good, "violations": wrong})
+    for wrong in (None, [], "text", {}, {**good["uncertainty"], "n_landmarks": 1e9}):
+        yield f"uncertainty {str(wrong)[:20]}", json.dumps({**good, "uncertainty": wrong})
     yield "unknown field", json.dumps({**good, "config": {**good["config"], "colour": "red"}})
     yield (
         "no atomic_numbers",

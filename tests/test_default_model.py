@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk
 from ase.io import read
 
@@ -13,6 +14,7 @@ import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.derivatives import evaluate
+from mmace_sim.model.uncertainty import Domain, evaluate_with_uncertainty
 
 ROOT = Path(__file__).parents[1]
 TEST_SET = ROOT / "examples" / "data" / "fe-cdft-test.extxyz.xz"
@@ -95,3 +97,40 @@ def test_model_card_is_in_the_file(model):
         assert model.metadata.get(key), key
     assert model.metadata["name"] == "mmace-fe-pbe"
     json.dumps(model.metadata)
+
+
+def _verdicts(model, structures):
+    found = evaluate_with_uncertainty(model, graph_from_atoms(structures, model.r_max))
+    return [str(Domain.at(distance)) for distance in found["distance"].tolist()]
+
+
+def _iron(crystal, moments, **sizes):
+    atoms = bulk("Fe", crystal, **sizes)
+    atoms.arrays.pop("initial_magmoms", None)
+    set_magmoms(atoms, np.broadcast_to(moments, len(atoms)))
+    return atoms
+
+
+def test_bulk_phases_are_inside_of_its_domain(model):
+    structures = []
+    for volume in (10.0, 11.0, 12.0):
+        cube = {"a": (2 * volume) ** (1 / 3), "cubic": True}
+        structures += [_iron("bcc", m, **cube) for m in (0.0, 0.9 + 0.12 * volume, [1.3, -1.3])]
+        cube["a"] = (4 * volume) ** (1 / 3)
+        structures += [_iron("fcc", m, **cube) for m in (0.0, [1.3, -1.3, -1.3, 1.3])]
+    for volume in (10.0, 11.0):
+        a = (volume * 2 / (1.58 * np.sqrt(3) / 2)) ** (1 / 3)
+        structures.append(_iron("hcp", 0.0, a=a, c=1.58 * a))
+    assert _verdicts(model, structures) == ["inside"] * len(structures)
+
+
+def test_defects_are_not_inside(model):
+    cube = _iron("bcc", 2.25, a=2.83, cubic=True)
+    vacancy, slab, interstitial = cube.repeat(2), cube.repeat((1, 1, 3)), cube.repeat(2)
+    del vacancy[0]
+    slab.cell[2, 2] += 10.0
+    del interstitial.arrays["initial_magmoms"]
+    interstitial += Atoms("Fe", [[1.415, 1.415, 0.0]])
+    set_magmoms(interstitial, [2.25] * 17)
+    assert "inside" not in _verdicts(model, [vacancy, slab, interstitial])
+    assert _verdicts(model, [slab, interstitial]) == ["outside"] * 2

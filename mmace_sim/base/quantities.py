@@ -64,5 +64,17 @@ PER_STRUCTURE: tuple[str, ...] = tuple(
 TORCHSIM_MAGMOMS: str = str(QUANTITIES["magmoms"].torchsim)
 TORCHSIM_MAGFORCES: str = str(QUANTITIES["magforces"].torchsim)
 
+UNCERTAINTIES: dict[str, str] = {
+    "energy": "energy_uncertainty",
+    "stress": "stress_uncertainty",
+    "forces": "forces_uncertainty",
+    "magforces_length": "magforces_length_uncertainty",
+    "magforces_transverse": "magforces_transverse_uncertainty",
+}
+"""Names of standard deviations of errors, one component each; energies per atom."""
+
+TORCHSIM_MAGMOMS: str = "magnetic_moments"
+TORCHSIM_MAGFORCES: str = "magforces"
+
 DEFAULT_HEAD: str = "default"
 """Name of the one data set of a model without heads."""

@@ -11,6 +11,7 @@ from mmace_sim import __version__
 from mmace_sim.base.allocator import keep_freed_memory
 from mmace_sim.base.signals import exit_code, interruptible, told
 from mmace_sim.base.text import PLAIN_TEXT
+from mmace_sim.cli.calibrate import calibrate
 from mmace_sim.cli.check import check
 from mmace_sim.cli.convert import convert
 from mmace_sim.cli.data import data
@@ -109,6 +110,7 @@ app.command()(train)
 app.command()(finetune)
 app.command()(evaluate)
 app.command()(convert)
+app.command()(calibrate)
 app.command()(property_command(declared_properties()["eos"]))
 app.command()(property_command(declared_properties()["bain"]))
 app.command()(property_command(declared_properties()["elastic"]))

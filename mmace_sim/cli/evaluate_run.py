@@ -43,7 +43,8 @@ UNITS: dict[str, str] = {
     "magforce_angle": "angle between predicted and reference H; weighted: by |H| of the reference",
     "moment_length": "|m| relaxed by the model minus |m| of the reference",
     "kept_order": "share of structures whose relaxed moments have the magnetic order of the reference",
-    "spearman": "rank correlation of energies per atom, 1 is the right order",
+    "spearman": "rank correlation of energies per atom, 1 is the right order; of uncertainties: of σ and error",
+    "coverage": "share of errors of components within one standard deviation σ; 0.68 is right",
     "reference, prediction": "meV/atom, above the mean of the geometry",
 }
 """Meaning and unit of each quantity in the summary."""
@@ -118,11 +119,14 @@ def run_evaluate(
         ranking = rank_orders(found.frames, result.structures, geometry_tol=config.geometry_tol)
         relaxed = _relaxed(model, found.frames, result, quiet=quiet) if config.relax_moments else None
         summary = _summary(task, files, result, ranking, relaxed)
+        summary["uncertainty"] = honest = _honesty(model, found.frames, result, config)
         _write(task.folder, config, summary, result, ranking)
     if as_json:
         typer.echo(json_text(summary), nl=False)
     elif not quiet:
         _print(result, ranking, relaxed, task.folder)
+        if honest is not None:
+            Console(markup=False).print(uncertainty_table(honest))
     return EXIT_INCOMPLETE if result.problems or (relaxed and relaxed.problems) else EXIT_OK
 
 
@@ -144,6 +148,36 @@ def _relaxed(model: Any, frames: "list[Frame]", result: "Evaluation", *, quiet: 
     with progress("Relaxing moments", len(usable), "structures", quiet=quiet) as advance:
         points = point.run(starts, on_finished=lambda *_: advance())
     return compare_relaxed(usable, points)
+
+
+def _honesty(
+    model: Any, frames: "list[Frame]", result: "Evaluation", config: EvaluateSettings
+) -> dict[str, Any] | None:
+    """How honest the uncertainties of the model are on what could be evaluated; None if it has none."""
+    from mmace_sim.training.calibrate_files import judge_uncertainty
+
+    if getattr(model, "uncertainty", None) is None:
+        return None
+    usable = [frames[record.index] for record in result.structures]
+    return judge_uncertainty(model, usable, magforce_elements=config.magforce_elements)
+
+
+def uncertainty_table(honest: dict[str, Any]) -> Table:
+    """Coverage and rank correlation of every uncertainty, and the verdicts, as a rich table.
+
+    Args:
+        honest: From `mmace_sim.training.calibrate_files.judge_uncertainty`.
+    """
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in honest["domain"].items())
+    table = Table("uncertainty of", title=f"Uncertainty; structures: {verdicts}")
+    for heading in ("typical σ\nmeV, Å, μB", "errors\nwithin 1 σ", "rank\ncorrelation", "values"):
+        table.add_column(heading, justify="right")
+    for target, told in honest.items():
+        if target != "domain":
+            rank = "–" if told["spearman"] is None else f"{told['spearman']:.2f}"
+            cells = (f"{1000 * told['median']:.3g}", f"{100 * told['coverage']:.0f} %", rank)
+            table.add_row(target.replace("_", ", "), *cells, str(told["count"]))
+    return table
 
 
 def _summary(

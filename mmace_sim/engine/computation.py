@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 from ase import Atoms
 
-from mmace_sim.engine.declaration import GOOD, Column, Property
+from mmace_sim.engine.declaration import GOOD, Column, Property, told_domain
 from mmace_sim.engine.output import entry_head
 from mmace_sim.engine.settings import RunSettings
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
@@ -214,8 +214,8 @@ class Computation[S: RunSettings, R]:
         Args:
             rows: What is shown.
         """
-        del rows
-        shown = [column for column in self.declared.columns if column.heading is not None]
+        columns = (*self.declared.columns, *told_domain(rows))
+        shown = [column for column in columns if column.heading is not None]
         return sorted(shown, key=lambda column: column.late)
 
     def write(

@@ -5,7 +5,7 @@ From a `Property` follow the command, its options and help, the keys of ``config
 imported when a run begins (`mmace_sim.engine.computation`); how a run goes is in `mmace_sim.engine.run`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -110,7 +110,7 @@ class Property:
     @property
     def units(self) -> dict[str, str]:
         """Unit of each quantity that has one."""
-        return {q.key: q.unit for q in (*self.columns, *self.quantities) if q.unit}
+        return {q.key: q.unit for q in (*self.columns, *self.quantities, *DOMAIN) if q.unit}
 
     @property
     def csv_columns(self) -> tuple[str, ...]:
@@ -165,6 +165,36 @@ HEAD: Mapping[str, Column] = {
 """Columns that the entries of all properties have."""
 
 
+DOMAIN: tuple[Column, ...] = (
+    Column(
+        key="energy_uncertainty", text="standard deviation of the error of the energy per atom", unit="eV/atom",
+        heading="±\nmeV", form="{:.1f}", scale=1000, late=7,
+    ),
+    Column(
+        key="domain", text="inside, edge or outside of the domain of the model's data", heading="domain", left=True,
+        late=8,
+    ),
+    Column(
+        key="domain_distance",
+        text="distance of the farthest atom from the data; up to 1 is inside, up to 2 the edge",
+    ),
+    Column(
+        key="forces_uncertainty", text="standard deviation of the error of a component of a force, the largest",
+        unit="eV/Å",
+    ),
+    Column(
+        key="magforces_length_uncertainty",
+        text="the same of the part of a magnetic force that changes the length of its moment", unit="eV/μB",
+    ),
+    Column(
+        key="magforces_transverse_uncertainty",
+        text="the same of a component of the part that turns it; 0 if symmetry makes it zero", unit="eV/μB",
+    ),
+)  # fmt: skip
+"""What the entries of all properties say of the structure that was computed and the data of its model; None where the
+model cannot tell (`mmace_sim.structures.domain`)."""
+
+
 def head(*keys: str) -> tuple[Column, ...]:
     """Some of `HEAD`.
 
@@ -172,3 +202,12 @@ def head(*keys: str) -> tuple[Column, ...]:
         *keys: Which.
     """
     return tuple(HEAD[key] for key in keys)
+
+
+def told_domain(rows: Sequence[dict[str, Any]]) -> list[Column]:
+    """What a table tells of the domain: nothing if no model of it can.
+
+    Args:
+        rows: Lines of the table.
+    """
+    return [column for column in DOMAIN if any(row.get(column.key) is not None for row in rows)]

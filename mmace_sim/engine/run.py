@@ -4,9 +4,8 @@
 
 is all that a command does. The models are loaded, each structure is given one and checked; the folder is opened with
 its log and journal; every finished structure is on disk before the next one is looked at; at the end come
-``summary.json``
-and ``summary.csv``, then everything else. What is computed and what becomes of it is told by the `Computation` of the
-property. All files are written by `mmace_sim.files`, which keeps the list of them.
+``summary.json`` and ``summary.csv``, then everything else. What is computed and what becomes of it is told by the
+`Computation` of the property. All files are written by `mmace_sim.files`, which keeps the list of them.
 
 `Run.parts` is the seam for other executors: a part is a set of structures, one model and the settings; who computes it
 calls `Run.store` with each result, from wherever it comes.
@@ -23,7 +22,7 @@ from ase import Atoms
 
 from mmace_sim.base.text import plain, say
 from mmace_sim.engine.computation import Computation
-from mmace_sim.engine.declaration import GOOD, Property
+from mmace_sim.engine.declaration import GOOD, Property, told_domain
 from mmace_sim.engine.folder import log_start, now
 from mmace_sim.engine.inputs import described, read_inputs, run_inputs
 from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record, atoms_to_record
@@ -36,6 +35,7 @@ from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.io.writing import file_names
+from mmace_sim.structures.domain import domain_entry
 
 EXIT_OK = 0
 EXIT_INCOMPLETE = 3
@@ -171,6 +171,8 @@ class Run:
         Raises:
             OutputError: If the disk is full.
         """
+        became = item.atoms if atoms is None and entry["status"] in GOOD else atoms
+        entry |= domain_entry(self.model, became)
         stored = None if atoms is None else atoms_to_record(atoms)
         if stored and stored["left_out"]:
             entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")
@@ -195,9 +197,10 @@ class Run:
         Returns:
             One entry for each item: what was given to `store`, by this run or the one that it goes on with.
         """
+        nothing = domain_entry(None, None)
         return [
-            failed(item) if isinstance(item, FailedStructure) else self.records[item_key(item)]["entry"]
-            for item in self.items
+            failed(x) | nothing if isinstance(x, FailedStructure) else self.records[item_key(x)]["entry"]
+            for x in self.items
         ]
 
     def stored_atoms(self) -> list[Atoms]:
@@ -232,7 +235,7 @@ class Run:
             rows: Lines of the table.
             write: Writes further files and returns what to call them; it may add notes to the entries.
         """
-        columns = self.declared.csv_columns
+        columns = (*self.declared.csv_columns, *(column.key for column in told_domain(rows)))
         summary = self.summary(entries) | {"finished": now()}
         write_summary(self.folder, summary, columns, rows)
         self.written += self.attempt("some files were not written", write) or []

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.model.reference import ReferenceEnergy
+from mmace_sim.model.uncertainty import Uncertainty
 from mmace_sim.nn.repulsion import NO_CROWD, NO_LIMIT, ShortRange
 
 
@@ -19,6 +20,7 @@ class MagneticModel(nn.Module):
     Attributes:
         reference: Energies of isolated atoms, which each architecture makes.
         short_range: What acts between atoms closer than those of the data, or None.
+        uncertainty: What the model does not know, or None if it was not calibrated.
     """
 
     reference: ReferenceEnergy
@@ -27,6 +29,7 @@ class MagneticModel(nn.Module):
         super().__init__()
         self.config = config
         self.metadata: dict = {}
+        self.uncertainty: Uncertainty | None = None
         n_species = len(config.atomic_numbers)
         table = torch.full((120,), -1, dtype=torch.long)
         table[config.atomic_numbers] = torch.arange(n_species)

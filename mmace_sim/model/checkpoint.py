@@ -20,11 +20,14 @@ from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.model.header import FORMAT_VERSION, read_header
 from mmace_sim.model.heads import choose_heads
 from mmace_sim.model.registry import resolve_model, split_head
+from mmace_sim.model.uncertainty import UNCERTAINTY_KEY, Uncertainty, UncertaintyFacts
 from mmace_sim.nn.shapes import ShapesOnly
 
 _KEY = "mmace_sim"
-_DTYPES: dict[str, torch.dtype] = {"F64": torch.float64, "F32": torch.float32}
+_PREFIX = f"{UNCERTAINTY_KEY}."
+_FLOATS: dict[str, torch.dtype] = {"F64": torch.float64, "F32": torch.float32}
 """Types that weights may have, by the names of safetensors."""
+_DTYPES: dict[str, torch.dtype] = _FLOATS | {"I64": torch.int64}
 
 
 def save_model(model: MagneticModel, path: str | Path, metadata: dict[str, Any] | None = None) -> Path:
@@ -48,18 +51,32 @@ def save_model(model: MagneticModel, path: str | Path, metadata: dict[str, Any] 
             del config[name]
     if not config.get("nonmagnetic"):
         config.pop("nonmagnetic", None)
+    told = dict(model.metadata if metadata is None else metadata)
+    told.pop(UNCERTAINTY_KEY, None)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if model.uncertainty is not None:
+        told[UNCERTAINTY_KEY] = model.uncertainty.facts.model_dump(mode="json")
+        tensors |= {f"{UNCERTAINTY_KEY}.{k}": v.contiguous() for k, v in model.uncertainty.tensors.items()}
     header = {
-        **(model.metadata if metadata is None else metadata),
-        "format_version": FORMAT_VERSION if {"repulsion", "nonmagnetic"} & set(config) else 1 if plain else 2,
+        **told,
+        "format_version": _format_version(told, config, plain=plain),
         "architecture": type(model).__name__,
         "config": config,
         "mmace_sim_version": __version__,
     }
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
         temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     return path
+
+
+def _format_version(told: dict[str, Any], config: dict[str, Any], *, plain: bool) -> int:
+    """The oldest format that holds everything."""
+    if UNCERTAINTY_KEY in told:
+        return FORMAT_VERSION
+    if {"repulsion", "nonmagnetic"} & set(config):
+        return 3
+    return 1 if plain else 2
 
 
 def read_metadata(name_or_path: str | Path) -> dict[str, Any]:
@@ -183,6 +200,7 @@ class _ModelFile:
         model = ARCHITECTURES[self.header["architecture"]].model(config)
         model.load_state_dict(tensors)
         model.metadata = self.header
+        model.uncertainty = self.uncertainty()
         model.requires_grad_(requires_grad=False)
         if self.header.get("violations"):
             described = "; ".join(self.header["violations"].values())
@@ -193,9 +211,9 @@ class _ModelFile:
         """Compare names, shapes and types of the weights with those of the model, built without memory."""
         with ShapesOnly():
             model = ARCHITECTURES[self.header["architecture"]].model(self.config)
-        found = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
-        dtype = _DTYPES.get(found["scale"].get_dtype()) if "scale" in found else None
-        expected = model.to(dtype or torch.float64).state_dict()
+        found = {name: self._file.get_slice(name) for name in self._names()}
+        dtype = _FLOATS.get(found["scale"].get_dtype()) if "scale" in found else None
+        expected = dict(model.to(dtype or torch.float64).state_dict()) | self._expected_uncertainty()
         if missing := sorted(expected.keys() - found.keys()):
             raise self._misfit(f"it has no weight '{missing[0]}'")
         if foreign := sorted(found.keys() - expected.keys()):
@@ -208,8 +226,39 @@ class _ModelFile:
                 wanted = str(tensor.dtype).removeprefix("torch.")
                 raise self._misfit(f"'{name}' holds numbers of type {kind}, expected {wanted}")
 
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {name: self._file.get_tensor(name) for name in self._file.keys()}  # noqa: SIM118
+    def uncertainty(self) -> Uncertainty | None:
+        """What the file knows of the errors of its model."""
+        if self._facts is None:
+            return None
+        tensors = self._tensors(_PREFIX)
+        if foreign := set(tensors[f"{_PREFIX}numbers"].tolist()) - set(self._facts.elements):
+            raise self._misfit(f"its uncertainties remember atoms of elements {_first(foreign)}")
+        return Uncertainty(self._facts, {name.removeprefix(_PREFIX): t for name, t in tensors.items()})
+
+    @property
+    def _facts(self) -> UncertaintyFacts | None:
+        told = self.header.get(UNCERTAINTY_KEY)
+        return None if told is None else UncertaintyFacts.model_validate(told)
+
+    def _expected_uncertainty(self) -> dict[str, Tensor]:
+        if self._facts is None:
+            return {}
+        if foreign := set(self._facts.elements) - set(self.config.atomic_numbers):
+            raise self._misfit(f"its uncertainties are of elements {sorted(foreign)}, which it does not have")
+        return {
+            f"{_PREFIX}{name}": torch.empty(
+                shape, dtype=torch.int64 if name == "numbers" else torch.float32, device="meta"
+            )
+            for name, shape in self._facts.shapes().items()
+        }
+
+    def _names(self, prefix: str = "") -> list[str]:
+        return [name for name in self._file.keys() if name.startswith(prefix)]  # noqa: SIM118
+
+    def _tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """Weights, or with a prefix the tensors whose names begin with it."""
+        names = [n for n in self._names(prefix) if prefix or not n.startswith(_PREFIX)]
+        tensors = {name: self._file.get_tensor(name) for name in names}
         for name, tensor in tensors.items():
             if not torch.isfinite(tensor).all():
                 raise self._misfit(f"'{name}' holds numbers that are not finite")
@@ -220,3 +269,9 @@ class _ModelFile:
             f"{self.path}: weights and configuration do not fit together ({problem}). "
             "The file is damaged or was not written by mmace_sim; download or train it again."
         )
+
+
+def _first(numbers: set[int]) -> str:
+    """Some numbers for a message."""
+    text = ", ".join(map(str, sorted(numbers)[:3]))
+    return text if len(numbers) <= 3 else f"{text}, ..."

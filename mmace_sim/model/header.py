@@ -10,10 +10,11 @@ from mmace_sim import __version__
 from mmace_sim.errors import ModelFileError
 from mmace_sim.model.architectures import ARCHITECTURES
 from mmace_sim.model.config import ArchitectureConfig
+from mmace_sim.model.uncertainty import UncertaintyFacts
 
-FORMAT_VERSION: int = 3
-"""Newest format, with a repulsion or non-magnetic elements. Files that need less are written as format 2 (several
-heads) or 1 (the one head "default"), which older versions read."""
+FORMAT_VERSION: int = 4
+"""Newest format, with uncertainties. Files that need less are written as format 3 (with a repulsion or non-magnetic
+elements), 2 (several heads) or 1 (the one head "default"), which older versions read."""
 
 MAX_CHARACTERS: int = 10_000_000
 MAX_DEPTH: int = 100
@@ -32,6 +33,8 @@ class ModelHeader(BaseModel):
     """Its hyper-parameters."""
     violations: dict[StrictStr, StrictStr] = {}
     """Identities that it violates, each in words."""
+    uncertainty: UncertaintyFacts | None = None
+    """What is known of its errors."""
 
 
 def read_header(path: Path, raw: str) -> tuple[dict[str, Any], ArchitectureConfig]:

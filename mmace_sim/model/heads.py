@@ -30,6 +30,7 @@ def with_heads(model: MagneticModel, sources: Mapping[str, str]) -> MagneticMode
         copy = type(model)(config)
     copy.to(device=model.device, dtype=model.dtype).load_state_dict(tensors)
     copy.metadata = dict(model.metadata)
+    copy.uncertainty = model.uncertainty
     return copy.train(model.training)
 
 

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from mmace_sim.base.quantities import TORCHSIM_MAGMOMS
+from mmace_sim.base.quantities import TORCHSIM_MAGMOMS, UNCERTAINTIES
 from mmace_sim.errors import MissingMomentsError, PhysicsWarning
 from mmace_sim.graph.batch import MagneticGraph, build_graph
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import check_elements, evaluate
 from mmace_sim.model.moment_limits import beyond_limits, moment_beyond
+from mmace_sim.model.uncertainty import STRUCTURE_TARGETS, require_uncertainty
 
 
 class MagneticMaceModel(ModelInterface):
@@ -32,6 +33,12 @@ class MagneticMaceModel(ModelInterface):
         dtype: Floating-point type; by default the model's, or float64 for names and paths.
         compute_forces: Whether to compute forces.
         compute_stress: Whether to compute stresses.
+        uncertainty: Whether to give what the model does not know too, for each atom: the entries of
+            `mmace_sim.base.quantities.UNCERTAINTIES` (those of structures stand at each of their atoms) and
+            "atom_distance" (see `mmace_sim.model.uncertainty`).
+
+    Raises:
+        UncalibratedModelError: If the model cannot tell.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class MagneticMaceModel(ModelInterface):
         dtype: torch.dtype | None = None,
         compute_forces: bool = True,
         compute_stress: bool = True,
+        uncertainty: bool = False,
     ) -> None:
         super().__init__()
         if isinstance(model, str | Path):
@@ -54,6 +62,7 @@ class MagneticMaceModel(ModelInterface):
         self._compute_forces = compute_forces
         self._compute_stress = compute_stress
         self._memory_scales_with = "n_atoms_x_density"
+        self._uncertainty = require_uncertainty(self.model) if uncertainty else None
         self._last_graph: MagneticGraph | None = None
         self._last_pbc: Tensor | None = None
 
@@ -79,10 +88,24 @@ class MagneticMaceModel(ModelInterface):
         """
         graph = self.graph(state)
         output = evaluate(
-            self.model, graph, compute_forces=self._compute_forces, compute_stress=self._compute_stress
+            self.model,
+            graph,
+            compute_forces=self._compute_forces or self._uncertainty is not None,
+            compute_stress=self._compute_stress,
         )
         self._give_up_beyond(graph, output)
-        return output
+        return output | self._estimates(graph, output)
+
+    def _estimates(self, graph: MagneticGraph, output: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Uncertainties, all of them for each atom: TorchSim cannot tell values of systems from those of atoms."""
+        if self._uncertainty is None:
+            return {}
+        spin_orbit = getattr(self.model, "spin_orbit", True)
+        found = self._uncertainty.estimate(graph, output, self.model.r_max, spin_orbit=spin_orbit)
+        del found["distance"]
+        for target in STRUCTURE_TARGETS:
+            found[UNCERTAINTIES[target]] = found[UNCERTAINTIES[target]][graph.system_idx]
+        return found
 
     def _give_up_beyond(self, graph: MagneticGraph, output: dict[str, Tensor]) -> None:
         """NaN as the energy of structures with a moment above what the model was made for."""

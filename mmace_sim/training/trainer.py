@@ -24,6 +24,7 @@ from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.checkpoint import save_model
 from mmace_sim.model.data_range import DATA_RANGE_KEY
 from mmace_sim.model.heads import with_heads
+from mmace_sim.training.calibrate_files import calibrate_trained
 from mmace_sim.training.callbacks import EpochLog, StepProgress, StepReport
 from mmace_sim.training.checkpoints import (
     BEST_FILE,
@@ -208,6 +209,8 @@ def train(
     model.metadata = model_metadata(run.config, model, errors, best_epoch)
     model.metadata[DATA_RANGE_KEY] = data_ranges(model, run.train_set)
     path = output / MODEL_FILE
+    if is_main():
+        calibrate_trained(model, run.split.train, run.split.valid, run.config.loss.magforce_elements)
     result = TrainResult(
         model, path, errors, trainer.current_epoch, best_epoch, is_best, seconds, _examples(model, run)
     )
