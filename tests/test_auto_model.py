@@ -1,7 +1,9 @@
 """The right model for each structure of a mixed folder, by itself."""
 
 import csv
+import importlib.util
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from mmace_sim.errors import UnsupportedElementError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.hub.store import model_folder
 from mmace_sim.interop import install
+from mmace_sim.model.checkpoint import save_model
 from mmace_sim.structures.model_choice import choose_model, which_model
 
 
@@ -163,3 +166,32 @@ def test_from_python():
     assert "models get" in result[0].message
     assert result[2].energy == pytest.approx(-3386, abs=1)
     assert result[1].energy > -3000
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.filterwarnings("ignore::mmace_sim.errors.PhysicsWarning")
+def test_magnets_of_any_elements_by_an_installed_model_of_89(tmp_path):
+    """The benchmark's folder (Fe, NiO, FeAl, Mn3Pt, Cr2O3), with the shape of the published model but few channels."""
+    path = Path(__file__).parent / "benchmarks" / "mixed_folder.py"
+    spec = importlib.util.spec_from_file_location("mixed_folder", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    folder = tmp_path / "magnets"
+    folder.mkdir()
+    for name, atoms in benchmark.structures().items():
+        atoms.write(folder / f"{name}.cif")
+    file = save_model(benchmark.published_size(small=True), tmp_path / "any89.safetensors", {"name": "any89"})
+    assert mmace_sim("models", "add", file).exit_code == 0
+    result = mmace_sim(
+        "relax", folder, "-o", tmp_path / "out", "--max-steps", "1", "--device", "cpu", "--no-stability"
+    )
+    assert result.exit_code in (0, 3), result.output
+    entries = {Path(entry["file"]).stem: entry for entry in summary_of(tmp_path / "out")["structures"]}
+    assert {name: entry["model"] for name, entry in entries.items()} == {
+        "Fe": "mmace-fe-pbe", "NiO": "any89", "FeAl": "any89", "Mn3Pt": "any89", "Cr2O3": "any89",
+    }  # fmt: skip
+    assert all(np.isfinite(entry["energy"]) for entry in entries.values())
+    notes = {name: " ".join(entry["notes"]) for name, entry in entries.items()}
+    assert "Cr 3 μB" in notes["Cr2O3"]
+    assert "Ni 2 μB" in notes["NiO"]
+    assert "Mn 3 μB" in notes["Mn3Pt"]

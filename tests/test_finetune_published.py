@@ -121,6 +121,11 @@ def test_the_remedy_works_by_the_models_name(published, tmp_path, monkeypatch):
     assert "time_reversal" not in model.metadata["violations"]
     plain = load_model(published)
     assert all(torch.equal(a, plain.state_dict()[k]) for k, a in model.state_dict().items())
+    assert mmace_sim("models", "add", saturated).exit_code == 0
+    row = json.loads(mmace_sim("models", "info", "saturated", "--json").output)
+    assert "E(r, −m) = E(r, m)" in row["obeys"]
+    assert "time_reversal" not in row["violations"]
+    assert "obeys" in mmace_sim("models", "info", "saturated").output
     again = mmace_sim("convert", "default", tmp_path / "x.safetensors")
     assert again.exit_code == 2
     assert "needs no conversion" in " ".join(again.output.split())

@@ -16,10 +16,12 @@ from mmace_sim.cli.app import app
 from mmace_sim.errors import ModelFileError, PhysicsWarning, StructureError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.interop.convert import MEASURED
 from mmace_sim.interop.from_mace import from_upstream
 from mmace_sim.interop.upstream_file import read_upstream_file
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
+from mmace_sim.testing.identities import IDENTITIES, measure_identities
 
 DATA = Path(__file__).parent / "data" / "upstream_kinds"
 KINDS = sorted(path.stem for path in DATA.glob("*.npz"))
@@ -46,7 +48,7 @@ def write_kind(path, name, **changes):
     return write_checkpoint(
         path,
         root=(MODELS, told["class"]),
-        arrays=dict(kind_arrays(name)),
+        arrays=changes.pop("arrays", None) or dict(kind_arrays(name)),
         heads=told["heads"],
         attributes=attributes | changes.pop("attributes", {}),
         **{**places, **changes},
@@ -125,6 +127,29 @@ class TestConvert:
         assert model.config.stored_bessel  # π/r_max in float32 is not π/r_max
         assert_same_results(model, cases_of(kind_json("zbl_agnesi_mixed_density"), "default"), tolerance=1e-5)
 
+    def test_single_precision_checkpoints_lose_nothing_in_double(self, tmp_path):
+        """A file in float32, converted to float64: the function of its weights without further rounding."""
+        name = "zbl_agnesi_mixed_density"
+        rounded = {
+            key: a.astype(np.float32) if a.dtype == np.float64 else a for key, a in kind_arrays(name).items()
+        }
+        exact = from_upstream(
+            {}, {k: a.astype(np.float64) if a.dtype == np.float32 else a for k, a in rounded.items()}
+        )
+        source, out = write_kind(tmp_path / "up.model", name, arrays=rounded), tmp_path / "m.safetensors"
+        result = CliRunner().invoke(app, ["convert", str(source), str(out), "--dtype", "float64"])
+        assert result.exit_code == 0, result.output
+        with pytest.warns(PhysicsWarning):
+            model = load_model(out)
+        for case in cases_of(kind_json(name), "default"):
+            graph = graph_from_atoms(structure(case), model.r_max)
+            found, expected = evaluate(model, graph), evaluate(exact, graph)
+            for key in RESULTS:
+                scale = float(expected[key].abs().max())
+                np.testing.assert_allclose(
+                    found[key].detach(), expected[key].detach(), rtol=0, atol=1e-9 * scale, err_msg=key
+                )
+
     def test_trained_radial_functions_are_kept(self):
         name = "radial_embedding.bessel_fn.bessel_weights"
         arrays = dict(kind_arrays("gated_density"))
@@ -141,6 +166,22 @@ class TestConvert:
         assert card["joint_rotation"]["holds"]
         assert not card["time_reversal"]["holds"]
         assert card["time_reversal"]["measured"] > 1e-6
+
+    @pytest.mark.parametrize("name", ["zbl_agnesi_mixed_density", "one_body_spline"])
+    def test_the_card_is_what_is_measured_on_the_file(self, name, tmp_path):
+        """The card in the file, as `models info` would read it, and the identities of the model that the file gives."""
+        out = tmp_path / "m.safetensors"
+        CliRunner().invoke(app, ["convert", str(write_kind(tmp_path / "up.model", name)), str(out)])
+        with pytest.warns(PhysicsWarning):
+            model = load_model(out)
+        measured = measure_identities(model, names=list(MEASURED), n_structures=2)
+        card = model.metadata["identities"]
+        assert set(card) == set(MEASURED)
+        for key, value in measured.items():
+            assert card[key]["holds"] == bool(value <= IDENTITIES[key].tolerance)
+            if not card[key]["holds"]:
+                assert card[key]["measured"] == pytest.approx(value, rel=1e-2)
+        assert set(model.metadata["violations"]) == {key for key in card if not card[key]["holds"]}
 
     def test_storages_of_a_gpu(self, tmp_path):
         """What torch.save writes of tensors on a GPU, by their names in the file."""

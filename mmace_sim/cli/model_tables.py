@@ -71,12 +71,20 @@ def _describe(metadata: dict[str, Any]) -> dict[str, Any]:
         "r_max": config.get("r_max"),
         "training_data": metadata.get("training_data"),
         "errors": metadata.get("errors"),
+        "obeys": _obeyed(metadata.get("identities")),
         "violations": metadata.get("violations"),
         "licence": metadata.get("licence") or metadata.get("license"),
         "citation": metadata.get("citation"),
         "description": metadata.get("description"),
         "source": metadata.get("source"),
     }
+
+
+def _obeyed(cards: Any) -> list[str]:
+    """Statements of the identities that hold, as `convert` has measured them; a file may hold anything."""
+    entries = cards.values() if isinstance(cards, dict) else ()
+    known = [card for card in entries if isinstance(card, dict) and card.get("holds") is True]
+    return [str(card.get("statement")) for card in known]
 
 
 def _remote_row(model: RemoteModel) -> dict[str, Any]:
@@ -139,6 +147,8 @@ def _in_words(key: str, value: Any) -> str:
         return format_errors(value)
     if key == "violations":
         return "\n".join(str(text) for text in value.values())
+    if key == "obeys":
+        return "\n".join(value)
     if isinstance(value, dict):
         if "description" in value:
             return str(value["description"])
