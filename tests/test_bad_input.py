@@ -44,7 +44,7 @@ def model(tmp_path_factory):
         ("a.extxyz", b"", "is empty"),
         ("a.cif", b"\x00\xff\x13garbage" * 50, "cannot be read|holds no structure"),
         ("a.cif", b"# nothing but a comment\n", "cannot be read|holds no structure"),
-        ("POSCAR", b"Fe\n1.0\n2.8 0 0\n0 2.8", "cannot be read"),
+        ("POSCAR", b"Fe\n1.0\n2.8 0 0\n0 2.8", "line 4, cell vector b"),
         ("a.json", b'{"an": "object"}', "cannot be read"),
         ("a.json", b"[]", "cannot be read|holds no structure"),
         ("a.json", b'{"lattice": ', "cannot be read"),

@@ -163,7 +163,10 @@ def test_further_formats(model, inputs, tmp_path):
     assert mmace_sim(*arguments).exit_code == 0
     names = {path.name for path in (tmp_path / "o" / "structures").iterdir()}
     assert names == {f"{stem}.{end}" for stem in ("a_0", "a_1", "b", "c") for end in ("mcif", "vasp")}
-    assert "d.extxyz: not periodic and not written as mcif" in (tmp_path / "o" / "log.txt").read_text()
+    assert (
+        "d.extxyz: a molecule: not written as mcif, which describes crystals"
+        in (tmp_path / "o" / "log.txt").read_text()
+    )
     assert mmace_sim(*arguments, "--write", "pdf").exit_code == 2
 
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 from test_curie import UNIT, J, lattice, network
 
 from mmace_sim.properties.curie.estimators import crossing, estimate, peak, power_law
 from mmace_sim.sampling.chains import Series, replicas, run_blocks
-from mmace_sim.sampling.correlation import autocorrelation_time, standard_error
+from mmace_sim.sampling.correlation import autocorrelation_time, standard_error, variance_error
 from mmace_sim.sampling.hamiltonian import SpinHamiltonian
 from mmace_sim.sampling.heatbath import HeatBath
 from mmace_sim.sampling.statistics import CurieStatus, Point, Value, points
@@ -126,6 +127,56 @@ def test_errors_cover_the_truth_as_often_as_they_say():
         covered = (np.abs(series.mean(axis=0)) < 2 * errors).mean()
         assert 0.93 < covered < 0.975, length
         assert np.median(errors) > 0.97 * (9 / n) ** 0.5
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform", "exponential", "truncated"])
+@pytest.mark.parametrize("n", [30, 100, 300])
+def test_errors_of_variances_cover_the_truth_as_often_as_they_say(kind, n):
+    rng = np.random.default_rng(n)
+    drawn = {
+        "normal": rng.normal(size=(n, 600)),
+        "uniform": rng.random((n, 600)) * np.sqrt(12),
+        "exponential": rng.exponential(size=(n, 600)),
+        "truncated": np.log(rng.uniform(np.exp(-4), 1, size=(n, 600))),
+    }[kind]
+    exact = 1 - 16 * np.exp(-4) / (1 - np.exp(-4)) ** 2 if kind == "truncated" else 1.0
+    covered, wide = 0, []
+    for series in drawn.T[:, :, None]:
+        squares = (series - series.mean()) ** 2
+        value = squares.mean() * n / (n - 1)
+        error = variance_error(series, squares, value)
+        covered += abs(value - exact) < 2 * error
+        wide.append(error)
+        assert error >= 0.9 * squares.std() / np.sqrt(n)
+    assert 0.93 - 0.02 < covered / 600 <= 0.99
+    if n == 300:  # they do not cover by being wide
+        assert np.median(wide) < 1.5 * drawn.var(axis=0).std()
+
+
+def test_errors_of_variances_of_correlated_normal_series():
+    rng = np.random.default_rng(3)
+    factor, n, n_trials = 0.9, 950, 300  # 50 τ
+    noise = rng.normal(size=(n, n_trials)) * np.sqrt(1 - factor**2)
+    noise[0] /= np.sqrt(1 - factor**2)
+    series = lfilter([1.0], [1.0, -factor], noise, axis=0)
+    found = []
+    for k in range(n_trials):
+        column = series[:, k : k + 1]
+        squares = (column - column.mean()) ** 2
+        value = squares.mean() / (1 - 19 / n)
+        found.append((value, variance_error(column, squares, value)))
+    values, errors = np.array(found).T
+    assert 0.93 - 0.03 < np.mean(np.abs(values - 1) < 2 * errors) < 0.99
+    assert 1.0 < np.median(errors) / values.std() < 1.8
+
+
+def test_errors_of_variances_at_their_limits():
+    constant = np.full((50, 2), 3.0)
+    assert variance_error(constant, 0 * constant, 0.0) == 0
+    once = np.zeros((20, 1))
+    once[7] = 1.0  # all that is known of the variance is one sample
+    squares = (once - once.mean()) ** 2
+    assert 1 < variance_error(once, squares, squares.mean()) / squares.mean() <= 10
 
 
 def test_fluctuations_of_a_pair_are_exact_within_their_errors():

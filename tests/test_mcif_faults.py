@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pymatgen.symmetry.maggroups import MagneticSpaceGroup
 
 from mmace_sim.errors import StructureError
+from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.collection import read_structures
+from mmace_sim.io.space_groups import magnetic_operations_of
 
 TEXT = (Path(__file__).parents[1] / "examples" / "structures" / "fcc_afmd.mcif").read_text()
 SECOND = "2 -x+1/2,-y+1/2,-z+1/4,+1"
 LISTS = TEXT[TEXT.index("loop_") : TEXT.index("loop_\n_atom_site_label")]
+BNS = "_space_group_magn.number_BNS 139.540\n"
 VECTOR = "loop_\n_parent_propagation_vector.id\n_parent_propagation_vector.kxkykz\nk1 "
 
 
@@ -44,7 +49,19 @@ def read(tmp_path, old, new):
         ("gamma   90.0\n", "gamma ?\n", r"_cell_angle_gamma .* is '\?'; expected an angle"),
         ("gamma   90.0\n", "gamma 180\n", "_cell_angle_gamma .* is 180; expected an angle"),
         ("alpha   90.0\n_cell_angle_beta    90.0", "alpha 20\n_cell_angle_beta 20", "no cell has the angles"),
-        (LISTS, "_space_group_magn.number_BNS 139.540\n", "BNS 139.54.*List its operations"),
+        (
+            LISTS,
+            "_space_group_magn.number_BNS 139.999\n",
+            "no magnetic space group with the BNS number 139.999",
+        ),
+        (LISTS, "_space_group_magn.number_BNS 227.131\n", "does not have the symmetry .*BNS 227.131"),
+        (
+            LISTS,
+            BNS + "_space_group_magn.transform_BNS_Pp_abc 'a,b,2c;0,0,0'\n",
+            "setting of its own .*List its",
+        ),
+        (LISTS, "_space_group_magn.name_BNS \"P4'/mbm'\"\n", "its magnetic symmetry is unknown"),
+        (LISTS, "_space_group_magn.number_OG 127.6.1029\n", "its magnetic symmetry is unknown"),
     ],
 )
 def test_faults_are_refused(tmp_path, old, new, message):
@@ -74,3 +91,77 @@ def test_a_torn_row_of_another_loop_is_no_matter(tmp_path):
     extra = "loop_\n_citation_id\n_citation_title\n_citation_year\n1 two words 1999\n"
     (tmp_path / "a.mcif").write_text(TEXT + extra)
     assert len(read_structures(tmp_path / "a.mcif")[0].atoms) == 4
+
+
+PUBLISHED = {
+    # MnF2, MAGNDATA 0.15: Mn at the corner up, in the centre down
+    "MnF2": (
+        "136.499", (4.8736, 4.8736, 3.2998, 90, 90, 90),
+        ["Mn1 Mn 0 0 0", "F1 F 0.3050 0.3050 0"], "Mn1 0 0 4.6", "Mn2F4",
+        {(0, 0, 0): (0, 0, 4.6), (0.5, 0.5, 0.5): (0, 0, -4.6)},
+    ),
+    # LaMnO3, MAGNDATA 0.1: planes of equal moments along a, stacked antiferromagnetically along b
+    "LaMnO3": (
+        "62.448", (5.7461, 7.6637, 5.5333, 90, 90, 90),
+        ["La1 La 0.0511 0.2500 -0.0088", "Mn1 Mn 0 0 0.5", "O1 O 0.4844 0.2500 0.0791", "O2 O 0.3080 0.0408 0.7250"],
+        "Mn1 3.87 0 0", "La4Mn4O12",
+        {(0, 0, 0.5): (3.87, 0, 0), (0.5, 0, 0): (3.87, 0, 0), (0, 0.5, 0.5): (-3.87, 0, 0), (0.5, 0.5, 0): (-3.87, 0, 0)},
+    ),
+    # chromium without its wave: a simple cubic cell with opposite corner and centre
+    "Cr": ("128.410", (2.91, 2.91, 2.92, 90, 90, 90), ["Cr1 Cr 0 0 0"], "Cr1 0 0 0.6", "Cr2",
+           {(0, 0, 0): (0, 0, 0.6), (0.5, 0.5, 0.5): (0, 0, -0.6)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_published_structures_from_the_number_of_their_group(tmp_path, name):
+    number, cell, sites, moment, formula, expected = PUBLISHED[name]
+    lines = ["data_x", f"_space_group_magn.number_BNS {number}"]
+    for tag, value in zip(
+        ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma"), cell, strict=True
+    ):
+        lines.append(f"_cell_{tag} {value}")
+    lines += [
+        "loop_",
+        "_atom_site_label",
+        "_atom_site_type_symbol",
+        *(f"_atom_site_fract_{x}" for x in "xyz"),
+        *sites,
+    ]
+    lines += [
+        "loop_",
+        "_atom_site_moment.label",
+        *(f"_atom_site_moment.crystalaxis_{x}" for x in "xyz"),
+        moment,
+    ]
+    (tmp_path / "a.mcif").write_text("\n".join([*lines, ""]))
+    (found,) = read_structures(tmp_path / "a.mcif")
+    atoms = found.atoms
+    assert f"BNS {number.rstrip('0')}" in found.notes[0]
+    assert atoms.symbols.formula.format("metal") == formula
+    for place, vector in expected.items():
+        shift = atoms.get_scaled_positions() - place
+        index = int(np.abs(shift - np.round(shift)).max(axis=1).argmin())
+        assert np.allclose(atoms.get_scaled_positions()[index] % 1, np.array(place) % 1, atol=1e-9)
+        assert np.allclose(get_magmoms(atoms)[index], vector)
+    assert np.count_nonzero(np.linalg.norm(get_magmoms(atoms), axis=1)) == len(expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # of pymatgen
+@pytest.mark.parametrize(
+    "number", [[2, 7], [15, 90], [62, 448], [136, 499], [139, 540], [166, 101], [205, 36], [227, 131]]
+)
+def test_operations_of_a_number_are_those_of_another_table(number):
+    """pymatgen's table comes from ISO-MAG; spglib's from its Hall symbols. tests of all 1651 groups agree."""
+    metric = {166: np.array([[1, -0.5, 0], [-0.5, 1, 0], [0, 0, 2]])}.get(number[0], np.eye(3))
+    ours = magnetic_operations_of(f"{number[0]}.{number[1]}", metric)
+
+    def key(rotation, shift, time):
+        whole = np.round(np.array(shift) % 1 * 24).astype(int) % 24
+        return (*np.round(rotation).astype(int).ravel().tolist(), *whole.tolist(), int(time))
+
+    theirs = MagneticSpaceGroup(number).symmetry_ops
+    assert {key(*operation) for operation in ours} == {
+        key(operation.rotation_matrix, operation.translation_vector, operation.time_reversal)
+        for operation in theirs
+    }

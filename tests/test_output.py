@@ -104,6 +104,8 @@ def test_summary_files(tmp_path):
     assert rows[0]["status"] == "converged"
     assert float(rows[0]["energy_per_atom"]) == -1.5
     assert rows[0]["magmom_by_species"].startswith("Fe:2.0")
+    vector = [float(word) for word in rows[0]["total_magmom"].split()]
+    assert vector == pytest.approx(entries[0]["total_magmom"], abs=1e-6)
     assert rows[1]["message"] == "broken, really"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["summary.csv", "summary.json"]
 
@@ -115,7 +117,7 @@ def test_relaxed_structures_are_read_back_with_their_moments(tmp_path):
         tmp_path, [atoms, output_atoms(*finished(molecule(), molecule()))], ["mcif", "cif", "poscar"]
     )
     assert len(notes) == 3
-    assert notes[0] == ("fe.extxyz", "not periodic and not written as mcif")
+    assert notes[0] == ("fe.extxyz", "a molecule: not written as mcif, which describes crystals")
     again = read_structures(tmp_path / "relaxed.extxyz")
     assert len(again) == 2
     np.testing.assert_allclose(get_magmoms(again[0].atoms), get_magmoms(atoms), atol=1e-8)

@@ -213,6 +213,70 @@ def test_sites_without_spin_beside_others(tmp_path):
     np.testing.assert_allclose(moments_of(tmp_path / "a.json")[0][:, 2], [2.2, 0])
 
 
+GUESS = """1
+Lattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3:initial_magmoms:R:1 spin=1
+Fe 0 0 0 2
+"""
+
+
+def with_sites(tmp_path, *changes):
+    data = json.loads((CASES / "seldyn.json").read_text())
+    for site, change in zip(data["sites"], changes, strict=False):
+        site["properties"] |= change.get("properties", {})
+        site["species"][0] |= change.get("species", {})
+        site |= {key: value for key, value in change.items() if key not in ("properties", "species")}
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    return tmp_path / "a.json"
+
+
+def test_two_kinds_of_moments_in_json_are_told(tmp_path):
+    path = with_sites(tmp_path, {"species": {"spin": 5}}, {"species": {"spin": -5}})
+    (item,) = read_structures(path)
+    np.testing.assert_allclose(get_magmoms(item.atoms)[:, 2], [2.2, 2.2])
+    assert item.notes == ["moments are magmom of the file; the spin of the species differs and is left out"]
+    same = with_sites(tmp_path, {"species": {"spin": 2.2}}, {"species": {"spin": 2.2}})
+    assert not read_structures(same)[0].notes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"abc": [0, 0]}, r"abc of site 0 is \[0, 0\]; expected three numbers"),
+        ({"abc": ["0", "0", "x"]}, "abc of site 0"),
+        ({"properties": {"magmom": [1, 2]}}, "magmom of site 0 is .* one number or three"),
+        ({"properties": {"magmom": "2.2"}}, "magmom of site 0 is 2.2"),
+        ({"properties": {"magmom": True}}, "magmom of site 0 is True"),
+        ({"properties": {"magmom": {"moment": 1, "saxis": [0, 0, 0]}}}, "saxis in magmom of site 0 is zero"),
+        ({"properties": {"magmom": {"moment": 1, "saxis": 3}}}, "saxis in magmom of site 0 is 3"),
+        ({"properties": {"selective_dynamics": "TTF"}}, "selective_dynamics of site 0 is TTF"),
+        ({"properties": {"selective_dynamics": [True]}}, "three of true and false"),
+        ({"properties": {"velocities": [1.0]}}, "velocities of site 0"),
+    ],
+)
+def test_values_in_json_that_are_none(tmp_path, change, message):
+    with pytest.raises(StructureError, match=message):
+        read_structures(with_sites(tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    ("column", "info"),
+    [("DFT_magmom:R:3", ""), ("spin:R:3", ""), ("magnetic_moment:R:1", ""), ("", 'magmoms="2.2 -2.2"')],
+)
+def test_moments_under_a_name_that_is_not_read_are_told(tmp_path, column, info):
+    n = int(column[-1]) if column else 0
+    values = " 2" * n
+    text = f'2\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3{":" * bool(n)}{column} {info}\n'
+    (tmp_path / "a.extxyz").write_text(text + f"Fe 0 0 0{values}\nFe 1.5 1.5 1.5{values}\n")
+    (item,) = read_structures(tmp_path / "a.extxyz")
+    assert not has_magmoms(item.atoms)
+    assert "is not read as moments" in item.notes[0]
+    known = text.replace(column, "initial_magmoms:R:1") if column else text
+    (tmp_path / "a.extxyz").write_text(known + "Fe 0 0 0 2\nFe 1.5 1.5 1.5 2\n" if column else GUESS)
+    (item,) = read_structures(tmp_path / "a.extxyz")
+    assert not item.notes
+    assert has_magmoms(item.atoms)
+
+
 # --- constraints --------------------------------------------------------------------------------------------------
 
 

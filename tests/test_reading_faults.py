@@ -139,8 +139,24 @@ def test_stars_in_a_table_of_moments_fail_their_step_only(tmp_path):
 
 
 def test_texts_in_a_table_are_no_formulas_and_steer_no_terminal(tmp_path):
-    values = {"file": "a\x1b[31m\n.cif", "name": "=1+1", "note": Path("@x"), "number": -1.5, "text": "-2.5"}
+    values = {
+        "file": "a\x1b[31m\n.cif",
+        "name": "=1+1",
+        "note": Path("@x"),
+        "number": -1.5,
+        "text": "-2.5",
+        "vector": [-0.5, 1, 2.25],
+        "words": ["=a", "b"],
+    }
     write_csv(tmp_path / "table.csv", list(values), [values])
     with (tmp_path / "table.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert list(row.values()) == ["a\\x1b[31m\\n.cif", "'=1+1", "'@x", "-1.5", "-2.5"]
+    assert list(row.values()) == [
+        "a\\x1b[31m\\n.cif",
+        "'=1+1",
+        "'@x",
+        "-1.5",
+        "-2.5",
+        "-0.500000 1 2.250000",
+        "'=a b",
+    ]

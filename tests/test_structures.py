@@ -13,7 +13,8 @@ from mmace_sim.errors import ConfigError, MissingMomentsError, StructureError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.io.cif import read_cif
 from mmace_sim.io.collection import FailedStructure, find_structures, load_structures, read_structures
-from mmace_sim.io.mcif import parse_operation, write_mcif
+from mmace_sim.io.mcif import write_mcif
+from mmace_sim.io.operations import parse_operation
 from mmace_sim.structures.initial_moments import initial_magmoms
 
 VECTORS = np.array([[0.1, 1.0, 2.0], [0.0, -0.3, 1.0]])

@@ -67,7 +67,9 @@ def pick_device(name: str | None, threads: int | None) -> "torch.device":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # raises for "meta", which has no numbers
+        if device.type == "meta":
+            raise RuntimeError("it holds shapes and no numbers")
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UnsupportedOptionError(

@@ -118,8 +118,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
     Args:
         path: The file.
         columns: Keys of the rows, in the order of the columns.
-        rows: Plain values; a dictionary becomes ``key:value`` pairs, a list its norm, None an empty cell,
-            and no text can be a formula for a spreadsheet.
+        rows: Plain values; a dictionary becomes ``key:value`` pairs, a list its values with blanks between them, None
+            an empty cell, and no text can be a formula for a spreadsheet.
 
     Raises:
         OutputError: If it cannot be written.
@@ -154,10 +154,9 @@ def _cell(value: Any) -> Any:
     if isinstance(value, dict):
         return _safe(" ".join(f"{key}:{_short(number)}" for key, number in value.items()))
     if isinstance(value, list | tuple | np.ndarray):
-        try:
-            return f"{np.linalg.norm(np.asarray(value, dtype=float)):.6f}"
-        except (TypeError, ValueError):
-            return _safe(" ".join(str(part) for part in value))
+        parts = np.asarray(value, dtype=object).ravel().tolist()
+        text = " ".join(_short(part, 6) for part in parts)
+        return text if all(isinstance(part, int | float) for part in parts) else _safe(text)
     return _safe(value) if isinstance(value, str | Path) else value
 
 
@@ -173,5 +172,5 @@ def _safe(value: str | Path) -> str:
     return text
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, int | float) else str(value)
+def _short(value: Any, digits: int = 4) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)

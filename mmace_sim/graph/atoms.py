@@ -252,7 +252,10 @@ def _find_magmoms(atoms: Atoms) -> tuple[str, MomentsLike] | None:
 
 def _as_float_array(magmoms: MomentsLike) -> np.ndarray:
     try:
-        return np.array(magmoms, dtype=float)
+        values = np.array(magmoms)
+        if values.dtype.kind == "b":
+            raise TypeError("true and false")
+        return values.astype(float)
     except (TypeError, ValueError) as error:
         raise MomentShapeError(
             "magnetic moments are no rectangular array of numbers; expected (n_atoms, 3) in μB, "

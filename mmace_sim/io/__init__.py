@@ -8,10 +8,12 @@ A file is data and nothing else: no reader imports, builds or runs what a file n
 size of the file explains. Formats that are scripts or pickles are not read (`mmace_sim.io.ase_files.FORMATS`).
 """
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 
 from mmace_sim.errors import DataError, MissingExtraError, NotAStructureError, StructureError
@@ -43,6 +45,11 @@ FORMATS: tuple[Format, ...] = (
     ase_files.FORMAT,
 )
 """Formats in the order in which they are tried; the last takes everything."""
+
+_MOMENTS = re.compile(
+    r"magmom|mag(netic)?_?moments?|(^|_)(spins?|moments?|magneti[sz]ation)(_|$)", re.IGNORECASE
+)
+"""Names of what may be moments."""
 
 
 def format_of(path: Path) -> Format:
@@ -186,12 +193,31 @@ def _settled(atoms: Atoms, keys: LabelKeys) -> tuple[Atoms, list[str]] | Structu
         magmoms, note = file_magmoms(atoms, keys.magmoms)
         if magmoms is not None:
             set_magmoms(atoms, magmoms)
+        else:
+            note = _unread_moments(atoms)
     except StructureError as error:
         return error
     for name in set(MAGMOM_ARRAYS) - {keys.magmoms}:
         atoms.arrays.pop(name, None)
     atoms.calc = None
     return atoms, notes + ([note] if note else [])
+
+
+def _unread_moments(atoms: Atoms) -> str:
+    """A sentence on what looks like moments under a name that is not read, "" if there is nothing."""
+    n = len(atoms)
+    values = {str(key): np.asarray(value) for key, value in (atoms.info | atoms.arrays).items()}
+    found = [
+        key
+        for key, value in values.items()
+        if _MOMENTS.search(key) and value.dtype.kind in "iuf" and value.shape in ((n,), (n, 3), (3 * n,))
+    ]
+    if not found:
+        return ""
+    return (
+        f"{', '.join(found)} in the file is not read as moments: name the column initial_magmoms (a guess) or magmoms "
+        "(computed), one number or three for each atom"
+    )
 
 
 def expand_folders(paths: Sequence[Path]) -> list[Path]:

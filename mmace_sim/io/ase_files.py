@@ -17,6 +17,7 @@ from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.io.base import Format, Item
 from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import bare_name, open_text, plain_file, read_text
+from mmace_sim.io.poscar import read_poscar
 
 FORMATS: frozenset[str] = frozenset(
     {"abinit-in", "abinit-out", "aims", "aims-output", "castep-castep", "castep-geom", "castep-md",
@@ -50,6 +51,9 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
     text = read_text(path)
     if name in _SIGNS and not re.search(_SIGNS[name], text):
         raise NotAStructureError(f"cannot be read: it is no {name} file.")
+    if name == "vasp":
+        yield read_poscar(text, path)
+        return
     if name in _COUNTS:
         _COUNTS[name](text)
     if get_ioformat(name).acceptsfd and not get_ioformat(name).isbinary:
@@ -78,10 +82,10 @@ def _format_name(path: Path) -> str:
         raise NotAStructureError("cannot be read: it is of no known format. Check its ending.") from error
 
 
-def _check_poscar(text: str) -> None:
+def _check_xdatcar(text: str) -> None:
     lines = text.split("\n")
     if len(lines) < 8 or not _are_numbers(lines[1].split()[:3]):
-        raise NotAStructureError("cannot be read: it is no POSCAR, its second line is no number.")
+        raise NotAStructureError("cannot be read: it is no XDATCAR, its second line is no number.")
     for line in lines[5:7]:
         words = line.split("!")[0].split()
         if words and all(word.isdecimal() for word in words):
@@ -94,10 +98,6 @@ def _are_numbers(words: list[str]) -> bool:
         return bool([float(word) for word in words])
     except ValueError:
         return False
-
-
-def _check_xdatcar(text: str) -> None:
-    _check_poscar(text)
 
 
 def _check_first_count(text: str) -> None:
@@ -148,7 +148,7 @@ def _check_count(announced: int, present: int) -> None:
 
 
 _COUNTS: dict[str, Callable[[str], None]] = {
-    "vasp": _check_poscar, "vasp-xdatcar": _check_xdatcar, "gen": _check_first_count, "xyz": _check_first_count,
+    "vasp-xdatcar": _check_xdatcar, "gen": _check_first_count, "xyz": _check_first_count,
     "cube": _check_cube, "xsf": _check_xsf, "lammps-data": _check_lammps, "lammps-dump-text": _check_lammps,
     "cfg": _check_atomeye,
 }  # fmt: skip

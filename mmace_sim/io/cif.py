@@ -14,8 +14,16 @@ from ase.io.cif import CIFBlock, parse_cif
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.io.base import Format, Item, add_note
 from mmace_sim.io.labels import LabelKeys
-from mmace_sim.io.mcif import expand_block, lists_moments, lower_tags, refuse_modulated
+from mmace_sim.io.mcif import (
+    check_sites,
+    expand_block,
+    expand_sites,
+    lists_moments,
+    refuse_modulated,
+)
 from mmace_sim.io.opening import bare_suffix, read_text
+from mmace_sim.io.operations import column, lower_tags, parse_operation
+from mmace_sim.io.space_groups import named_operations
 
 _OCCUPANCY = "_atom_site_occupancy"
 _LOOPS = (
@@ -24,6 +32,9 @@ _LOOPS = (
     "_symmetry_equiv_pos",
 )  # fmt: skip
 """Beginnings of the names in loops that a structure is made of."""
+_SYMMETRY = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
+_NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number")
+_SYMBOLS = ("_space_group_name_h-m_alt", "_space_group_name_h-m_full", "_symmetry_space_group_name_h-m")
 _TORN = re.compile(
     r"Wrong number (?P<got>\d+) of tokens, expected (?P<expected>\d+): (?P<words>.*)", re.DOTALL
 )
@@ -103,15 +114,46 @@ def _with_occupancies(block: CIFBlock) -> CIFBlock:
 
 
 def _plain(block: CIFBlock) -> Atoms:
-    """A structure without moments, expanded by its space group."""
-    refuse_modulated(lower_tags(block))
+    """A structure without moments, expanded by the operations that are listed, else by the name of its space group."""
+    tags = lower_tags(block)
+    refuse_modulated(tags)
+    check_sites(tags)
+    if "_atom_site_fract_x" not in tags or block.get_cell().rank != 3:
+        return _by_ase(block)
+    listed = next((column(tags, name) for name in _SYMMETRY if name in tags), [])
+    number, name = _number(tags), _name(tags)
+    if listed:
+        operations = [parse_operation(str(text))[:2] for text in listed]
+        note = ""
+        if len(listed) == 1 and (number or 1) != 1:
+            note = f"the file lists the identity only, though its space group has the number {number}: read as P1"
+    else:
+        cell = block.get_cell().array
+        code = str(tags.get("_space_group_it_coordinate_system_code", ""))
+        found = named_operations(name, number, code, cell @ cell.T) if name else None
+        if found is None:
+            return _by_ase(block)
+        operations, note = found
+    atoms = expand_sites(block, None, [(rotation, shift, 1) for rotation, shift in operations])
+    if note:
+        add_note(atoms, note)
+    return atoms
+
+
+def _number(tags: dict[str, Any]) -> int | None:
+    value = next((tags[name] for name in _NUMBERS if name in tags), "?")
+    return int(value) if str(value).isdecimal() else None
+
+
+def _name(tags: dict[str, Any]) -> str:
+    value = str(next((tags[name] for name in _SYMBOLS if name in tags), "")).strip()
+    return "" if value in ("?", ".") else value
+
+
+def _by_ase(block: CIFBlock) -> Atoms:
+    """A structure by the number of its space group, or not periodic, as ASE reads it."""
     atoms = block.get_atoms()
-    occupancy: dict[str, dict[str, Any]] = atoms.info.pop("occupancy", None) or {}
-    if any(
-        len(site) > 1 or any(abs(part - 1) > 1e-3 for part in site.values()) for site in occupancy.values()
-    ):
-        raise StructureError("sites are partially occupied; give an ordered structure (e.g. a supercell).")
-    for key in ("spacegroup", "unit_cell"):
+    for key in ("spacegroup", "unit_cell", "occupancy"):
         atoms.info.pop(key, None)
     atoms.arrays.pop("spacegroup_kinds", None)
     return atoms

@@ -19,11 +19,10 @@ from jaxtyping import Float
 from mmace_sim.errors import StructureError
 from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.io.base import add_note
+from mmace_sim.io.operations import Operation, column, lower_tags, magnetic_operations, parse_coordinate
 
-OPERATIONS = "_space_group_symop_magn_operation_xyz"
-CENTERINGS = "_space_group_symop_magn_centering_xyz"
 PROPAGATION = "_parent_propagation_vector_kxkykz"
-BNS_NUMBER = "_space_group_magn_number_bns"
 MOMENT_LABELS = "_atom_site_moment_label"
 MOMENT_AXES = tuple(f"_atom_site_moment_crystalaxis_{axis}" for axis in "xyz")
 
@@ -37,9 +36,6 @@ _MODULATED = re.compile(r"fourier|_ssg_|^_cell_wave_vector|^_cell_modulation|_mo
 
 MOMENT_TOLERANCE: float = 0.05
 """How much the moment of one atom may differ between two symmetry operations (μB), for rounded files."""
-
-Operation = tuple[np.ndarray, np.ndarray, int]
-"""Rotation and translation in fractional coordinates, and the sign of time."""
 
 
 def write_mcif(path: Path, atoms: Atoms, *, name: str = "mmace_sim") -> None:
@@ -98,60 +94,6 @@ def mcif_text(atoms: Atoms, *, name: str = "mmace_sim") -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse_operation(text: str) -> Operation:
-    """Read one magnetic operation such as ``-y, x+1/2, z, -1``.
-
-    Args:
-        text: The operation; without a fourth entry, time is not reversed.
-
-    Returns:
-        Rotation and translation in fractional coordinates, and the sign of time.
-
-    Raises:
-        StructureError: If the text is no such operation.
-    """
-    parts = [part.strip().lower().replace(" ", "") for part in text.split(",")]
-    if len(parts) not in (3, 4):
-        raise StructureError(
-            f"cannot read the symmetry operation {text!r}; expected something like '-y,x+1/2,z,-1'."
-        )
-    rotation, translation = np.zeros((3, 3)), np.zeros(3)
-    try:
-        for row, part in enumerate(parts[:3]):
-            rotation[row], translation[row] = _parse_coordinate(part)
-        time = int(parts[3]) if len(parts) == 4 else 1
-    except (ValueError, ZeroDivisionError) as error:
-        raise StructureError(f"cannot read the symmetry operation {text!r} ({error}).") from error
-    if time not in (1, -1):
-        raise StructureError(f"the symmetry operation {text!r} has the time reversal {time}, not +1 or -1.")
-    if abs(abs(np.linalg.det(rotation)) - 1) > 1e-6:
-        raise StructureError(
-            f"the symmetry operation {text!r} is none of a crystal: its determinant is "
-            f"{np.linalg.det(rotation):.4g}, not +1 or -1. Give three components in x, y, z, then the time reversal."
-        )
-    return rotation, translation, time
-
-
-def _parse_coordinate(text: str) -> tuple[np.ndarray, float]:
-    """One row of an operation: coefficients of x, y, z and the constant."""
-    row, constant = np.zeros(3), 0.0
-    for term in text.replace("-", "+-").split("+"):
-        if not term:
-            continue
-        variable = term[-1]
-        if variable in "xyz":
-            factor = term[:-1].rstrip("*")
-            row["xyz".index(variable)] += {"": 1.0, "-": -1.0}.get(factor) or float(Fraction(factor))
-        else:
-            constant += float(Fraction(term))
-    return row, constant
-
-
-def lower_tags(block: Any) -> dict[str, Any]:
-    """Tags of a data block in lower case and with underscores for dots, as versions of the dictionaries differ."""
-    return {key.lower().replace(".", "_"): value for key, value in block.items()}
-
-
 def lists_moments(tags: dict[str, Any]) -> bool:
     """Whether a data block lists magnetic moments, in whatever form."""
     return any(key.startswith("_atom_site_moment") for key in tags)
@@ -171,27 +113,73 @@ def expand_block(block: Any) -> Atoms:
     """
     tags = lower_tags(block)
     refuse_modulated(tags)
-    cell = _cell(tags)
-    labels = [str(label) for label in _column(tags, "_atom_site_label")]
-    symbols = block.get_symbols()
-    sites = np.array([_column(tags, f"_atom_site_fract_{axis}") for axis in "xyz"], dtype=float).T
-    occupancy = np.array(_column(tags, "_atom_site_occupancy") or np.ones(len(labels)), dtype=float)
-    if (np.abs(occupancy - 1) > 1e-3).any():
-        label = labels[int(np.argmax(np.abs(occupancy - 1)))]
-        raise StructureError(
-            f"site {label} is partially occupied; give an ordered structure (e.g. a supercell)."
-        )
-    moments = _listed_moments(tags, labels) @ _unit_axes(cell.array)
-    operations = _operations(tags)
-    atoms = Atoms(cell=cell, pbc=True)
-    all_moments = []
-    for label, symbol, site, moment in zip(labels, symbols, sites, moments, strict=True):
-        images, image_moments = _orbit(site, moment, operations, cell.array, label)
-        atoms += Atoms([symbol] * len(images), scaled_positions=images, cell=cell, pbc=True)
-        all_moments.append(image_moments)
-    set_magmoms(atoms, np.concatenate(all_moments))
+    labels = [str(label) for label in column(tags, "_atom_site_label")]
+    moments = _listed_moments(tags, labels)
+    cell = _cell(tags).array
+    operations, note = magnetic_operations(tags, cell @ cell.T)
+    atoms = expand_sites(block, moments, operations)
     _check_propagation(tags, atoms)
+    if note:
+        add_note(atoms, note)
     return atoms
+
+
+def expand_sites(block: Any, moments: Float[np.ndarray, "n 3"] | None, operations: list[Operation]) -> Atoms:
+    """All images of the sites of a data block.
+
+    Args:
+        block: Data block as ASE parses it.
+        moments: Moments of the sites along the crystal axes (μB), None for a structure without moments.
+        operations: Its symmetry, centering translations included.
+
+    Raises:
+        StructureError: If a site is disordered or has no coordinates, or the symmetry contradicts the moments.
+    """
+    tags = lower_tags(block)
+    cell = _cell(tags)
+    check_sites(tags)
+    symbols = block.get_symbols()
+    labels = [str(label) for label in column(tags, "_atom_site_label")] or symbols
+    sites = np.array([column(tags, f"_atom_site_fract_{axis}") for axis in "xyz"], dtype=float).T
+    turned = (np.zeros((len(sites), 3)) if moments is None else moments) @ _unit_axes(cell.array)
+    places, all_moments, all_symbols, owners = [], [], [], []
+    for label, symbol, site, moment in zip(labels, symbols, sites, turned, strict=True):
+        images, image_moments = _orbit(site, moment, operations, cell.array, label)
+        known = _same_site(images[0], places, cell.array)
+        if known is None:
+            places += list(images)
+            all_moments += list(image_moments)
+            all_symbols += [symbol] * len(images)
+            owners += [label] * len(images)
+        elif all_symbols[known] != symbol or np.abs(all_moments[known] - moment).max() > MOMENT_TOLERANCE:
+            raise StructureError(f"the sites {owners[known]} and {label} are at the same place; remove one.")
+    atoms = Atoms(all_symbols, scaled_positions=np.array(places), cell=cell, pbc=True)
+    if moments is not None:
+        set_magmoms(atoms, np.array(all_moments))
+    return atoms
+
+
+def check_sites(tags: dict[str, Any]) -> None:
+    """Refuse sites that are partly occupied, or nowhere.
+
+    Args:
+        tags: From `lower_tags`.
+
+    Raises:
+        StructureError: If there is such a site.
+    """
+    labels = [str(label) for label in column(tags, "_atom_site_label")]
+    for name in [
+        name for name in tags if re.fullmatch(r"_atom_site_(fract|cartn)_[xyz]|_atom_site_occupancy", name)
+    ]:
+        for index, value in enumerate(column(tags, name)):
+            label = labels[index] if index < len(labels) else index
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise StructureError(f"{name} of site {label} is {str(value)[:40]!r}; expected a number.")
+            if name.endswith("occupancy") and abs(value - 1) > 1e-3:
+                raise StructureError(
+                    f"site {label} is partially occupied; give an ordered structure (e.g. a supercell)."
+                )
 
 
 def refuse_modulated(tags: dict[str, Any]) -> None:
@@ -230,7 +218,7 @@ def _cell(tags: dict[str, Any]) -> Cell:
 def _propagation_vectors(tags: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
     """The propagation vectors of the parent, as written and as numbers; unknown ones (``?``) are left out."""
     vectors = []
-    texts = [str(text) for text in _column(tags, PROPAGATION)] or ["without values"]
+    texts = [str(text) for text in column(tags, PROPAGATION)] or ["without values"]
     for text in texts if PROPAGATION in tags else ():
         if text in ("?", "."):
             continue
@@ -273,7 +261,7 @@ def _child_transform(tags: dict[str, Any]) -> np.ndarray | None:
     text = str(tags.get("_parent_space_group_child_transform_pp_abc", "")).split(";")[0].lower()
     parts = text.translate(str.maketrans("abc", "xyz")).replace(" ", "").split(",")
     try:
-        rows = np.array([_parse_coordinate(part)[0] for part in parts])
+        rows = np.array([parse_coordinate(part)[0] for part in parts])
     except (ValueError, ZeroDivisionError):
         return None
     return rows if rows.shape == (3, 3) and abs(np.linalg.det(rows)) > 1e-6 else None
@@ -319,7 +307,7 @@ def _listed_moments(tags: dict[str, Any], labels: list[str]) -> Float[np.ndarray
             "the moments are given in a form other than _atom_site_moment.crystalaxis_x, _y, _z; convert them."
         )
     listed = dict.fromkeys(labels, (0.0, 0.0, 0.0))
-    columns = [_column(tags, name) for name in (MOMENT_LABELS, *MOMENT_AXES)]
+    columns = [column(tags, name) for name in (MOMENT_LABELS, *MOMENT_AXES)]
     seen: set[str] = set()
     for label, *components in zip(*columns, strict=True):
         if str(label) not in listed:
@@ -331,54 +319,6 @@ def _listed_moments(tags: dict[str, Any], labels: list[str]) -> Float[np.ndarray
         seen.add(str(label))
         listed[str(label)] = tuple(0.0 if value in (".", "?") else float(value) for value in components)
     return np.array([listed[label] for label in labels])
-
-
-def _operations(tags: dict[str, Any]) -> list[Operation]:
-    """All magnetic operations of a block, centering translations (and anti-translations) included."""
-    if OPERATIONS not in tags:
-        return _operations_unlisted(tags)
-    operations = _listed_operations(tags, OPERATIONS)
-    identity: Operation = (np.eye(3), np.zeros(3), 1)
-    centerings = _listed_operations(tags, CENTERINGS) if CENTERINGS in tags else [identity]
-    return [
-        (rotation, translation + shift, time * time_shift)
-        for _, shift, time_shift in centerings
-        for rotation, translation, time in operations
-    ]
-
-
-def _listed_operations(tags: dict[str, Any], name: str) -> list[Operation]:
-    """Operations of one loop; raise if the identity is not among them."""
-    operations = [parse_operation(str(text)) for text in _column(tags, name)]
-    if not any(np.allclose(rotation, np.eye(3)) and time == 1 for rotation, _, time in operations):
-        raise StructureError(
-            f"the operations {name.removesuffix('_xyz')}.xyz have no identity, so that some are missing. List all, "
-            "x,y,z,+1 included."
-        )
-    return operations
-
-
-def _operations_unlisted(tags: dict[str, Any]) -> list[Operation]:
-    """The identity, for a plain list of all atoms; raise if there is symmetry whose operations are not listed."""
-    plain = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
-    number = str(tags.get(BNS_NUMBER, "1.1"))
-    if number != "1.1":
-        raise StructureError(
-            f"the magnetic symmetry is given only by its number (BNS {number}), which leaves the setting open. List "
-            "its operations in _space_group_symop_magn_operation.xyz, or all atoms in P1."
-        )
-    if any(len(_column(tags, name)) > 1 for name in plain):
-        raise StructureError(
-            "the file lists moments but no _space_group_symop_magn_operation.xyz, so that its magnetic symmetry "
-            "is unknown. Export it with its operations, or in P1 with all atoms."
-        )
-    return [(np.eye(3), np.zeros(3), 1)]
-
-
-def _column(tags: dict[str, Any], name: str) -> list[Any]:
-    """Values of a tag as a list: a CIF writes a single value without a loop."""
-    value = tags.get(name, [])
-    return list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
 
 
 def _unit_axes(cell: np.ndarray) -> Float[np.ndarray, "3 3"]:

@@ -80,7 +80,7 @@ def atoms_from_dict(data: dict[str, Any]) -> Atoms:
             raise StructureError("the lattice of the structure is missing; only a Molecule has none.")
         numbers = [_number(site["species"], index) for index, site in enumerate(sites)]
         cell = None if lattice is None else _cell(lattice)
-        pbc = False if lattice is None else lattice.get("pbc", True)
+        pbc = False if lattice is None else _flags(lattice.get("pbc", [True] * 3), "pbc of the lattice")
         atoms = Atoms(numbers, positions=_positions(sites, cell), cell=cell, pbc=pbc)
         _add_moments(atoms, sites)
         _add_motion(atoms, sites)
@@ -93,14 +93,16 @@ def atoms_from_dict(data: dict[str, Any]) -> Atoms:
 
 def _cell(lattice: dict[str, Any]) -> np.ndarray:
     if "matrix" in lattice:
-        return _floats(lattice["matrix"]).reshape(3, 3)
-    return Cell.fromcellpar([lattice[key] for key in ("a", "b", "c", "alpha", "beta", "gamma")]).array
+        return _floats(lattice["matrix"], "matrix of the lattice", 9).reshape(3, 3)
+    names = ("a", "b", "c", "alpha", "beta", "gamma")
+    return Cell.fromcellpar([_floats(lattice[name], f"{name} of the lattice", 1)[0] for name in names]).array
 
 
 def _positions(sites: list[dict[str, Any]], cell: np.ndarray | None) -> np.ndarray:
-    if cell is not None and all("abc" in site for site in sites):
-        return np.array([_floats(site["abc"]) for site in sites]).reshape(-1, 3) @ cell
-    return np.array([_floats(site["xyz"]) for site in sites]).reshape(-1, 3)
+    key = "abc" if cell is not None and all("abc" in site for site in sites) else "xyz"
+    found = [_floats(site[key], f"{key} of site {index}", 3) for index, site in enumerate(sites)]
+    positions = np.array(found).reshape(-1, 3)
+    return positions @ cell if key == "abc" else positions
 
 
 def _number(species: list[dict[str, Any]], index: int) -> int:
@@ -116,35 +118,79 @@ def _number(species: list[dict[str, Any]], index: int) -> int:
 
 
 def _add_moments(atoms: Atoms, sites: list[dict[str, Any]]) -> None:
-    moments = [_site_moment(site) for site in sites]
+    given = [_given_moments(site) for site in sites]
+    moments = [_moment(values, index) for index, values in enumerate(given)]
     missing = [index for index, moment in enumerate(moments) if moment is None]
     if len(missing) == len(sites):
         return
     if missing:
         add_note(atoms, f"{len(missing)} of {len(sites)} sites have no moment in the file: taken as 0 μB")
+    left = sorted({name for values in given for name, other in values[1:] if other != values[0][1]})
+    if left:
+        taken = sorted({values[0][0] for values in given if values})
+        add_note(
+            atoms, f"moments are {', '.join(taken)} of the file; {', '.join(left)} differs and is left out"
+        )
     set_magmoms(atoms, [np.zeros(3) if moment is None else moment for moment in moments])
 
 
-def _site_moment(site: dict[str, Any]) -> np.ndarray | None:
-    """Moment of a site as a vector, or None."""
+def _given_moments(site: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Every moment that a site has, by its name, in order of precedence."""
     properties = site.get("properties") or {}
-    moment = next((properties[key] for key in MAGMOM_ARRAYS if properties.get(key) is not None), None)
-    if moment is None:
-        species = site["species"][0]
-        moment = species.get("spin", (species.get("properties") or {}).get("spin"))
+    species = site["species"][0]
+    spin = species.get("spin", (species.get("properties") or {}).get("spin"))
+    found = [(key, properties.get(key)) for key in MAGMOM_ARRAYS] + [("the spin of the species", spin)]
+    return [(key, value) for key, value in found if value is not None]
+
+
+def _moment(given: list[tuple[str, Any]], index: int) -> np.ndarray | None:
+    """Moment of a site as a vector, or None."""
+    if not given:
+        return None
+    name, moment = given[0]
+    where = f"{name} of site {index}"
     axis = np.array([0.0, 0.0, 1.0])
     if isinstance(moment, dict) and "moment" in moment:  # a Magmom
-        axis = _floats(moment.get("saxis", axis))
+        axis = _floats(moment.get("saxis", axis), f"saxis in {where}", 3)
+        if not axis.any():
+            raise StructureError(f"saxis in {where} is zero; expected a direction.")
         moment = moment["moment"]
-    if moment is None:
-        return None
-    values = _floats(moment)
+    values = _floats(moment, where, 1, 3)
     return spin_axes(axis) @ (values * [0.0, 0.0, 1.0] if values.size == 1 else values)
 
 
-def _floats(value: Any) -> np.ndarray:
-    """Numbers, or an array as pymatgen writes it."""
-    return np.array(value["data"] if isinstance(value, dict) else value, dtype=float)
+def _floats(value: Any, what: str, *sizes: int) -> np.ndarray:
+    """Numbers, or an array as pymatgen writes it.
+
+    Args:
+        value: What the file has.
+        what: Its name, for messages.
+        sizes: How many numbers there may be.
+
+    Returns:
+        The numbers in one row.
+
+    Raises:
+        StructureError: If these are other things, or not as many.
+    """
+    data = value["data"] if isinstance(value, dict) and "data" in value else value
+    try:
+        array = np.array(data)
+        numbers = array.astype(float).ravel() if array.dtype.kind in "iuf" else np.zeros(0)
+    except (ValueError, OverflowError):
+        numbers = np.zeros(0)
+    if numbers.size not in sizes:
+        expected = " or ".join({1: "one number", 3: "three numbers"}.get(n, f"{n} numbers") for n in sizes)
+        raise StructureError(f"{what} is {str(value)[:60]}; expected {expected}.")
+    return numbers
+
+
+def _flags(value: Any, what: str) -> list[bool]:
+    """Three booleans."""
+    data = value["data"] if isinstance(value, dict) and "data" in value else value
+    if not isinstance(data, list) or len(data) != 3 or not all(flag in (True, False) for flag in data):
+        raise StructureError(f"{what} is {str(value)[:60]}; expected three of true and false.")
+    return [bool(flag) for flag in data]
 
 
 def spin_axes(saxis: np.ndarray) -> np.ndarray:
@@ -164,9 +210,16 @@ def _add_motion(atoms: Atoms, sites: list[dict[str, Any]]) -> None:
     properties = [site.get("properties") or {} for site in sites]
     velocities = [values.get("velocities") for values in properties]
     if any(velocity is not None for velocity in velocities):
-        atoms.set_velocities([np.zeros(3) if v is None else _floats(v) / fs for v in velocities])
-    flags = [values.get("selective_dynamics") for values in properties]
-    movable = np.array([np.ones(3) if flag is None else _floats(flag) for flag in flags]) != 0
+        values = [
+            np.zeros(3) if velocity is None else _floats(velocity, f"velocities of site {index}", 3)
+            for index, velocity in enumerate(velocities)
+        ]
+        atoms.set_velocities(np.array(values) / fs)
+    flags = [
+        [True] * 3 if flag is None else _flags(flag, f"selective_dynamics of site {index}")
+        for index, flag in enumerate(values.get("selective_dynamics") for values in properties)
+    ]
+    movable = np.array(flags, dtype=bool).reshape(-1, 3)
     set_selective_dynamics(atoms, movable)
 
 

@@ -84,7 +84,9 @@ def write_crystal(path: Path, atoms: Atoms, form: str) -> str:
         OutputError: If the file cannot be written.
     """
     if not atoms.pbc.all():
-        return f"not periodic and not written as {form}"
+        axes = " and ".join(axis for axis, periodic in zip("abc", atoms.pbc, strict=True) if periodic)
+        kind = f"periodic along {axes} only" if axes else "a molecule"
+        return f"{kind}: not written as {form}, which describes crystals"
     try:
         text = _crystal_text(path.stem, atoms, form)
     except (

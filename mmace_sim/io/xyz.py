@@ -117,6 +117,8 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
                 yield _structure(block)
             except StructureError:
                 raise
+            except KeyError as error:
+                raise StructureError(f"frame {number} cannot be read: {error} is no element.") from error
             except Exception as error:
                 raise StructureError(
                     f"frame {number} cannot be read: {error or type(error).__name__}"

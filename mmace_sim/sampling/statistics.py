@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmace_sim.sampling.chains import Chain, Series
-from mmace_sim.sampling.correlation import autocorrelation_time, standard_error
+from mmace_sim.sampling.correlation import autocorrelation_time, standard_error, variance_error
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
 MIN_TIMES = 20.0
@@ -98,25 +98,40 @@ def _derived(
     temperature: float,
     n: int,
 ) -> dict[str, Value]:
-    """Fluctuations and the cumulant; squares forget half as fast as what they are made of, at the least."""
+    """Fluctuations, and the cumulant, which is 2/3 without a third of the relative variance of the squared order."""
     kt = BOLTZMANN_EV_PER_K * temperature
-    order = values["order"]
-    fourth, second = (order**4).mean(), (order**2).mean()
-    cumulant = 1 - fourth / (3 * second**2)
-    change = (2 * fourth * (order**2 - second) / second - (order**4 - fourth)) / (3 * second**2)
-    error = standard_error(change, least_time=times["order"] / 2)
+    squares = values["order"] ** 2
+    mean = squares.mean()
+    relative = (squares - mean) ** 2 / (3 * mean**2)
+    slope = 2 * relative.mean() / mean
+    width = _variance(squares, relative - slope * (squares - mean), times["order"])
     return {
-        "susceptibility": _variance(order, times["order"], n / kt),
-        "heat_capacity": _variance(values["energy"], times["energy"], n / kt**2),
-        "binder": Value(float(cumulant), error),
+        "susceptibility": _fluctuation(values["order"], times["order"], n / kt),
+        "heat_capacity": _fluctuation(values["energy"], times["energy"], n / kt**2),
+        "binder": Value(2 / 3 - width.mean, width.error),
     }
 
 
-def _variance(series: Float[np.ndarray, "n_sweeps n_replicas"], time: float, factor: float) -> Value:
-    """A multiple of the variance, without the part that the mean of a short series takes."""
-    factor = factor / (1 - min(time / series.size, 0.5))
-    squares = (series - series.mean()) ** 2
-    return Value(float(factor * squares.mean()), factor * standard_error(squares, least_time=time / 2))
+def _fluctuation(series: Float[np.ndarray, "n_sweeps n_replicas"], time: float, factor: float) -> Value:
+    """A multiple of the variance."""
+    return _variance(series, factor * (series - series.mean()) ** 2, time)
+
+
+def _variance(
+    series: Float[np.ndarray, "n_sweeps n_replicas"],
+    influence: Float[np.ndarray, "n_sweeps n_replicas"],
+    time: float,
+) -> Value:
+    """A multiple of the variance, without the part that the mean of a short series takes.
+
+    Args:
+        series: Samples.
+        influence: What each sample adds to the value; its mean is the value.
+        time: Autocorrelation time of the series.
+    """
+    value = float(influence.mean())
+    whole = 1 - min(time / series.size, 0.5)
+    return Value(value / whole, variance_error(series, influence, value) / whole)
 
 
 def _drift(series: Float[np.ndarray, "n_sweeps n_replicas"], time: float) -> float:

@@ -128,9 +128,10 @@ def test_coverage_of_pairs():
     write("curie_errors_pair", {"rows": rows, "exact": {str(x): exact_pair(x) for x in (0.5, 2.0, 6.0)}})
     for row in rows:
         slack = 3 * np.sqrt(0.045 * 0.955 / row["trials"])
-        heat_bath, length = row["sampler"] == "heat bath", row["length_in_times"]
-        if length >= (20 if heat_bath else 100):
-            assert all(0.93 - slack < row["covered"][key] < 0.97 + slack for key in MEANS), row
-        # a cold pair is as skewed as can be, and its squares need long series; a sum of many spins is no such thing
-        if length >= 300 and row["J_over_kT"] < 3:
-            assert all(0.93 - slack < value < 0.97 + slack for value in row["covered"].values()), row
+        heat_bath, length, covered = row["sampler"] == "heat bath", row["length_in_times"], row["covered"]
+        if length >= (20 if heat_bath else 50):
+            assert all(0.93 - slack < covered[key] < 0.97 + slack for key in MEANS), row
+        # squares of a symmetric distribution are covered more often; those of a cold pair, whose rare excursions are long
+        # with Metropolis moves and seldom seen, less often
+        if length >= 20:
+            assert all(value > (0.93 if heat_bath else 0.88) - slack for value in covered.values()), row

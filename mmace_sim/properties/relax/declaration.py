@@ -146,7 +146,7 @@ RELAX = Property(
             heading="|m|\nμB", show=by_species, left=True,
         ),
         Column(
-            key="total_magmom", text="vector sum of the moments (in the CSV file its length)", unit="μB",
+            key="total_magmom", text="vector sum of the moments", unit="μB",
             heading="total m\nμB", show=length_of_total,
         ),
         Column(
