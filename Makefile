@@ -20,7 +20,7 @@ docs_installed := $(VENV)/.installed-docs
 help:
 	@echo "make demo       relax the structures in examples/structures with the default model"
 	@echo "make test       run the test suite"
-	@echo "make lint       ruff check and ruff format --check"
+	@echo "make lint       ruff check, ruff format --check and mypy"
 	@echo "make reference  write the pages of docs/reference anew"
 	@echo "make docs       build the documentation in docs/_build/html"
 	@echo "make dist       build wheel and sdist, unpack the sdist and run tests in it"
@@ -54,6 +54,7 @@ test: $(installed)
 lint: $(installed)
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
+	$(bin)/mypy
 
 format: $(installed)
 	$(bin)/ruff check --fix .

@@ -71,18 +71,20 @@ for name, evaluation in result.errors.items():
 # %%
 # Predicted against reference
 # ---------------------------
+# Energies are counted from the lowest one of the reference: totals of this data are near −3386 eV per atom.
 
-labels = {"energy": "energy (eV/atom)", "magforces": "magnetic force (eV/μB)"}
+units = {"energy": (1000.0, "energy (meV/atom)"), "magforces": (1.0, "magnetic force (eV/μB)")}
 figure, all_axes = plt.subplots(1, 2, figsize=(6.5, 3.2), layout="constrained")
-for axes, (label, title) in zip(all_axes, labels.items(), strict=True):
-    for name, colour in (("train", "0.75"), ("valid", "0.1")):
-        values = result.errors[name].parity[label]
-        axes.plot(values.x, values.y, "o", color=colour, markersize=3, label=name)
-    axes.axline((values.x[0], values.x[0]), slope=1, color="0.6", linewidth=0.8)
-    axes.set_xlabel(f"reference {title}")
-    axes.set_ylabel("model")
-    axes.ticklabel_format(useOffset=False)
-    axes.locator_params(nbins=4)
+for axes, (label, (scale, title)) in zip(all_axes, units.items(), strict=True):
+    parity = {name: result.errors[name].parity[label] for name in ("train", "valid")}
+    zero = min(min(values.x) for values in parity.values()) if label == "energy" else 0.0
+    for (name, values), colour in zip(parity.items(), ("0.75", "0.1"), strict=True):
+        reference, model = ([scale * (v - zero) for v in side] for side in (values.x, values.y))
+        axes.plot(reference, model, "o", color=colour, markersize=3, label=name)
+    axes.axline((0.0, 0.0), slope=1, color="0.6", linewidth=0.8)
+    axes.set_xlabel(f"{title}, DFT")
+    axes.set_ylabel(f"{title}, model")
+    axes.locator_params(nbins=5)
 all_axes[0].legend(frameon=False)
 plt.show()
 

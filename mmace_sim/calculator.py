@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
-from torch import nn
 
 from mmace_sim.errors import StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import INITIAL_MAGMOMS, check_atomic_numbers, get_magmoms, has_magmoms
@@ -19,6 +18,7 @@ from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.graph.cells import physical_stress
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
+from mmace_sim.model.interface import Potential
 from mmace_sim.model.moment_limits import moment_beyond
 
 
@@ -42,7 +42,7 @@ class MMACECalculator(Calculator):
         >>> atoms.calc.get_property("magforces", atoms)  # doctest: +SKIP
     """
 
-    implemented_properties: ClassVar[list[str]] = [
+    implemented_properties: ClassVar[list[str]] = [  # type: ignore[misc] # an attribute of the class in ASE too
         "energy",
         "free_energy",
         "energies",
@@ -55,22 +55,20 @@ class MMACECalculator(Calculator):
 
     def __init__(
         self,
-        model: nn.Module | str | Path = "default",
+        model: Potential | str | Path = "default",
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | str | None = None,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
-        if isinstance(dtype, str):
-            dtype = getattr(torch, dtype)
+        asked: torch.dtype | None = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         if isinstance(model, str | Path):
-            model = load_model(model, device=device or "cpu", dtype=dtype or torch.float64)
-        device = torch.device(device or model.device)
-        dtype = dtype or model.dtype
-        if (device, dtype) != (model.device, model.dtype):
-            model = copy.deepcopy(model).to(device=device, dtype=dtype)  # the caller's stays as it is
-        self.model = model
+            model = load_model(model, device=device or "cpu", dtype=asked or torch.float64)
+        where, precision = torch.device(device or model.device), asked or model.dtype
+        if (where, precision) != (model.device, model.dtype):
+            model = copy.deepcopy(model).to(device=where, dtype=precision)  # the caller's stays as it is
+        self.model: Potential = model
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """List what has changed since the last calculation, moments under any name included.
@@ -113,13 +111,12 @@ class MMACECalculator(Calculator):
             StructureError: If a moment is above what a converted model was made for.
         """
         super().calculate(atoms, properties, system_changes)
-        self._check_elements(self.atoms)
-        if problem := moment_beyond(self.model, self.atoms.numbers, get_magmoms(self.atoms)):
+        current = cast(Atoms, self.atoms)  # set by ASE
+        self._check_elements(current)
+        if problem := moment_beyond(self.model, current.numbers, get_magmoms(current)):
             raise StructureError(problem)
-        has_volume = bool(self.atoms.cell.rank == 3 and self.atoms.pbc.any())
-        graph = graph_from_atoms(
-            self.atoms, self.model.r_max, device=self.model.device, dtype=self.model.dtype
-        )
+        has_volume = bool(current.cell.rank == 3 and current.pbc.any())
+        graph = graph_from_atoms(current, self.model.r_max, device=self.model.device, dtype=self.model.dtype)
         output = {
             name: value.double().cpu().numpy()
             for name, value in evaluate(self.model, graph, compute_stress=has_volume).items()
@@ -131,10 +128,10 @@ class MMACECalculator(Calculator):
             "energies": output["node_energy"],
             "forces": output["forces"],
             "magforces": output["magforces"],
-            "magmoms": get_magmoms(self.atoms),
+            "magmoms": get_magmoms(current),
         }
         if has_volume:
-            stress = physical_stress(output["stress"][0], self.atoms)
+            stress = physical_stress(output["stress"][0], current)
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
 
     def _check_elements(self, atoms: Atoms) -> None:

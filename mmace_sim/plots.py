@@ -1,7 +1,7 @@
 """The look of every figure: one size, one palette that can be read in grey, PNG and SVG."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmace_sim.files import replacing
 
@@ -23,7 +23,11 @@ WIDTHS: dict[str, float] = {"column": 3.4, "page": 7.0}
 
 _PIXELS_PER_INCH = 200
 
-_VECTOR = {"svg.fonttype": "none", "svg.hashsalt": "mmace_sim", "font.family": ["DejaVu Sans", "sans-serif"]}
+_VECTOR: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mmace_sim",
+    "font.family": ["DejaVu Sans", "sans-serif"],
+}
 """Text in vector graphics stays text, which can be searched and edited; the same figure gives the same file."""
 
 

@@ -76,6 +76,8 @@ class FoundationReference(ReferenceEnergy):
         num_basis: Number of Chebyshev functions of m·m.
     """
 
+    wall_on: Tensor
+
     def __init__(self, max_moment: list[float], num_basis: int) -> None:
         super().__init__(max_moment, num_basis)
         self.register_buffer("wall_on", torch.zeros((), dtype=torch.float64))

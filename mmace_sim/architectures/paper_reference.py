@@ -58,6 +58,11 @@ class SplineReference(PaperReference):
         clamped: Not used: a spline is constant beyond its knots.
     """
 
+    last_knot: Tensor
+    barrier: Tensor
+    barrier_constants: Tensor
+    pieces: Tensor
+
     def __init__(
         self, max_moment: Sequence[float], num_basis: int, *, saturated: bool, clamped: bool
     ) -> None:

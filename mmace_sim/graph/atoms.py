@@ -226,7 +226,7 @@ def file_magmoms(
     arrays = atoms.arrays
     candidates = [(key, arrays.get(key)), ("computed moments", results.get("magmoms"))]
     total = results.get("magmom")  # ASE's reader files an extxyz column "magmom" as the total moment
-    candidates += [("column magmom", total if np.ndim(total) > 0 else None)]
+    candidates += [("column magmom", total if total is not None and np.ndim(total) > 0 else None)]
     candidates += [(name, arrays.get(name)) for name in (INITIAL_MAGMOMS, *MAGMOM_ARRAYS)]
     found = [(source, values) for source, values in candidates if values is not None]
     if not found:

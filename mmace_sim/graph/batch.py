@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,8 @@ class MagneticGraph:
             change: Makes the new tensor from the old.
         """
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return MagneticGraph(**{k: None if t is None else change(t) for k, t in tensors.items()})
+        changed: dict[str, Any] = {k: None if t is None else change(t) for k, t in tensors.items()}
+        return MagneticGraph(**changed)
 
     def edge_vectors(self) -> Float[Tensor, "n_edges 3"]:
         """Vectors from each centre to its neighbour, in Å."""

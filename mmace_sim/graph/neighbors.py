@@ -1,5 +1,7 @@
 """Neighbour lists of a batch of structures, sorted by the centre of each pair."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,7 +51,8 @@ def _closed_batch(
     positions: Tensor, cell: Tensor, pbc: Tensor, system_idx: Tensor, r_max: float
 ) -> tuple[Tensor, Tensor]:
     """The structures with cells that are closed in open directions too; made on the CPU."""
-    where, counts = {"dtype": positions.dtype, "device": positions.device}, _counts(system_idx, len(cell))
+    where: dict[str, Any] = {"dtype": positions.dtype, "device": positions.device}
+    counts = _counts(system_idx, len(cell))
     atoms = np.split(positions.cpu().numpy(), np.cumsum(counts)[:-1])
     boxes = [_closed(*one, r_max) for one in zip(atoms, cell.cpu().numpy(), pbc.cpu().numpy(), strict=True)]
     return (
@@ -112,7 +115,7 @@ def _one_by_one(positions: Tensor, cell: Tensor, pbc: Tensor, system_idx: Tensor
         shifts.append(s)
         start += n
     edges = np.stack([np.concatenate(senders), np.concatenate(receivers)]).astype(np.int64)
-    where = {"device": positions.device}
+    where: dict[str, Any] = {"device": positions.device}
     return torch.as_tensor(edges, **where), torch.as_tensor(
         np.concatenate(shifts), dtype=positions.dtype, **where
     )

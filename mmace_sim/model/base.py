@@ -23,6 +23,10 @@ class MagneticModel(nn.Module):
         uncertainty: What the model does not know, or None if it was not calibrated.
     """
 
+    species_table: Tensor
+    max_moment: Tensor
+    scale: Tensor
+
     reference: ReferenceEnergy
 
     def __init__(self, config: ArchitectureConfig) -> None:

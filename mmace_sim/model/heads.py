@@ -48,7 +48,7 @@ def choose_heads(
         ModelFileError: If an old one does not exist.
     """
     n_elements = len(config.atomic_numbers)
-    rows = []
+    rows: list[int] = []
     for name in sources.values():
         if name not in config.heads:
             raise ModelFileError(f"the model has no head '{name}'; its heads are {', '.join(config.heads)}.")

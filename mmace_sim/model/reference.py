@@ -32,6 +32,10 @@ class ReferenceEnergy(Float64Module):
         num_basis: Number of Chebyshev functions of m·m.
     """
 
+    atomic_energies: Tensor
+    one_body: Tensor
+    max_moment: Tensor
+
     def __init__(self, max_moment: Sequence[float], num_basis: int) -> None:
         super().__init__()
         self.num_basis = num_basis
@@ -160,7 +164,7 @@ def _springs(
     numbers = np.concatenate([s.atomic_numbers for s in samples])
     lengths = np.linalg.norm(np.concatenate([s.magmoms for s in samples]), axis=1)
     n_z, n_b = len(elements), reference.num_basis
-    springs = {}
+    springs: dict[int, float] = {}
     for k, z in enumerate(elements):
         if (lengths[numbers == z] <= SMALL_MOMENT).all():
             unit = SATURATION_RATIO * float(reference.max_moment[head * n_z + k])

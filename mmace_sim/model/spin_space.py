@@ -27,6 +27,8 @@ class SpinSpaceModel(MagneticModel):
         spin_orbit_term: The spin–orbit term, or None.
     """
 
+    moment_unit: Tensor
+
     config: ModelConfig
     layers: nn.ModuleList
     readouts: nn.ModuleList

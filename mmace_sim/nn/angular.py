@@ -3,7 +3,7 @@
 import itertools
 import math
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import factorial
 
 import numpy as np
@@ -165,7 +165,8 @@ def _symmetric_basis(max_ell: int, correlation: int, ell: int) -> Tensor:
     candidates = [t for _, parity, t in _couplings(max_ell, correlation, ell) if parity == (-1) ** ell]
     axes = range(1, correlation + 1)
     symmetric = [
-        sum(np.transpose(t, (0, *perm)) for perm in itertools.permutations(axes)) for t in candidates
+        reduce(np.add, (np.transpose(t, (0, *perm)) for perm in itertools.permutations(axes)))
+        for t in candidates
     ]
     basis: list[np.ndarray] = []
     for tensor in symmetric:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Int
@@ -100,7 +101,10 @@ class SpaceConvolution(nn.Module):
                 continue
             coupled = torch.einsum("abc,eb->aec", getattr(self, f"coupling_{k}"), harmonics)
             out[l3].append(
-                sum(edges.layout.sum_neighbors(radial * sent[l1][m], coupled[m]) for m in range(2 * l1 + 1))
+                reduce(
+                    torch.add,
+                    (edges.layout.sum_neighbors(radial * sent[l1][m], coupled[m]) for m in range(2 * l1 + 1)),
+                )
             )
         return [torch.cat(features, dim=1) for features in out]
 

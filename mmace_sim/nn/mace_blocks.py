@@ -69,6 +69,9 @@ class PairRepulsion(ElementTable):
         Ziegler, Biersack and Littmark, The Stopping and Range of Ions in Matter (1985); constants as in MACE.
     """
 
+    c: Tensor
+    charges: Tensor
+
     def __init__(self, n_species: int, p: int) -> None:
         super().__init__(n_species, a_exp=0.3, a_prefactor=0.4543)
         self.p = p
@@ -106,6 +109,9 @@ class FoundationRadialBasis(RadialBasis):
         stored: Whether frequencies and prefactor are kept in the file: in most checkpoints they are rounded to float32,
             in some they were trained.
     """
+
+    frequencies: Tensor
+    prefactor: Tensor
 
     def __init__(
         self,

@@ -27,6 +27,9 @@ class SymmetricContraction(nn.Module):
         Batatia et al., arXiv 2206.07697, eq. 10.
     """
 
+    pair_a: Tensor
+    pair_b: Tensor
+
     def __init__(self, max_ell: int, ell: int, correlation: int, n_species: int, n_channels: int) -> None:
         super().__init__()
         n = (max_ell + 1) ** 2

@@ -42,6 +42,8 @@ class RadialBasis(nn.Module):
         Gasteiger et al., arXiv 2003.03123, eq. 7.
     """
 
+    frequencies: Tensor
+
     def __init__(self, r_max: float, num_bessel: int, num_polynomial_cutoff: int) -> None:
         super().__init__()
         self.r_max = r_max

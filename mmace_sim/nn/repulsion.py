@@ -108,6 +108,12 @@ class ShortRange(Float64Module):
         doi:10.1063/5.0158783, for a core repulsion below the distances of the data.
     """
 
+    onsets: Tensor
+    charges: Tensor
+    volumes: Tensor
+    max_crowding: Tensor
+    limits: Tensor
+
     def __init__(
         self,
         r_max: float,

@@ -37,6 +37,9 @@ class SingleIonModel(nn.Module):
         r_max: Cutoff radius, in Å; no pair matters.
     """
 
+    species_table: Tensor
+    axes: Tensor
+
     def __init__(
         self,
         *,

@@ -38,6 +38,8 @@ class SpinModel(HeisenbergModel):
         options: Of `HeisenbergModel`.
     """
 
+    axis: Tensor
+
     def __init__(
         self,
         *,

@@ -48,6 +48,9 @@ class HeisenbergModel(nn.Module):
         r_max: Cutoff radius, in Å; larger where `exchange_shells` ask for it.
     """
 
+    species_table: Tensor
+    _unit: Tensor
+
     def __init__(
         self,
         *,
@@ -189,6 +192,8 @@ class TensorExchangeModel(nn.Module):
         decay: w(r) = e^{−decay · r} (1 − (r/r_max)²)³, in 1/Å.
         r_max: Cutoff radius, in Å.
     """
+
+    species_table: Tensor
 
     def __init__(
         self,

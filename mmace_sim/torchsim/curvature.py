@@ -172,13 +172,13 @@ class _Evaluation(ModelInterface):
         self.magmoms: Float[Tensor, "n_atoms 3"] | None = None
         self.magforces: Float[Tensor, "n_atoms 3"] | None = None
 
-    def forward(self, trial: SimState, **_kwargs: Any) -> dict[str, Tensor]:
+    def forward(self, state: SimState, **_kwargs: Any) -> dict[str, Tensor]:
         atoms = self.probed[self.state.system_idx, None]
         self.magmoms = torch.where(
-            atoms, self.state.moved_moments(self.change), getattr(trial, TORCHSIM_MAGMOMS)
+            atoms, self.state.moved_moments(self.change), getattr(state, TORCHSIM_MAGMOMS)
         )
         held = {"held": self.probed} if isinstance(self.model, AdiabaticModel) else {}
-        out = dict(self.model(with_moments(trial, self.magmoms), **held))
+        out = dict(self.model(with_moments(state, self.magmoms), **held))
         self.magforces = out[TORCHSIM_MAGFORCES]
         for name in ("energy", "stress"):
             kept = getattr(self.state, name)

@@ -96,9 +96,9 @@ def available_memory(device: torch.device) -> float:
             leaves; infinite where neither is known.
     """
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
+        unused, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return float(free + cached)
+        return float(unused + cached)
     meminfo = _numbers("/proc/meminfo")
     free = 1024.0 * (meminfo.get("MemAvailable:", math.inf) + meminfo.get("SwapFree:", 0.0))
     for parent in _own_cgroups():

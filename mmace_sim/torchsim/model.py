@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
@@ -15,6 +15,7 @@ from mmace_sim.errors import MissingMomentsError, PhysicsWarning
 from mmace_sim.graph.batch import MagneticGraph, build_graph
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import check_elements, evaluate
+from mmace_sim.model.interface import Potential
 from mmace_sim.model.moment_limits import beyond_limits, moment_beyond
 from mmace_sim.model.uncertainty import STRUCTURE_TARGETS, require_uncertainty
 
@@ -43,7 +44,7 @@ class MagneticMaceModel(ModelInterface):
 
     def __init__(
         self,
-        model: nn.Module | str | Path = "default",
+        model: Potential | str | Path = "default",
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -56,7 +57,7 @@ class MagneticMaceModel(ModelInterface):
             model = load_model(model, device=device or "cpu", dtype=dtype or torch.float64)
         if (dtype or model.dtype, torch.device(device or model.device)) != (model.dtype, model.device):
             model = copy.deepcopy(model).to(device=device or model.device, dtype=dtype or model.dtype)
-        self.model = model
+        self.model: Potential = model
         self._device = self.model.device
         self._dtype = self.model.dtype
         self._compute_forces = compute_forces
@@ -66,12 +67,12 @@ class MagneticMaceModel(ModelInterface):
         self._last_graph: MagneticGraph | None = None
         self._last_pbc: Tensor | None = None
 
-    @ModelInterface.compute_forces.setter
+    @ModelInterface.compute_forces.setter  # type: ignore[attr-defined] # an abstract property
     def compute_forces(self, value: bool) -> None:
         """Switch forces on or off."""
         self._compute_forces = value
 
-    @ModelInterface.compute_stress.setter
+    @ModelInterface.compute_stress.setter  # type: ignore[attr-defined]
     def compute_stress(self, value: bool) -> None:
         """Switch stresses on or off."""
         self._compute_stress = value
@@ -130,6 +131,7 @@ class MagneticMaceModel(ModelInterface):
         cell, magmoms = state.cell.mT.contiguous(), getattr(state, TORCHSIM_MAGMOMS)
         if (
             last is not None
+            and self._last_pbc is not None
             and torch.equal(self._last_pbc, state.pbc)
             and torch.equal(last.positions, state.positions)
             and torch.equal(last.cell, cell)

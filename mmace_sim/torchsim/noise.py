@@ -1,5 +1,7 @@
 """Random numbers that belong to a system and a step: the same in any batch, on any device, after a restart."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -45,5 +47,5 @@ def normal_numbers(
         generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, stream, step]))
         atoms.append(generator.standard_normal((count, n_columns)))
         systems.append(generator.standard_normal())
-    to = {"dtype": like.dtype, "device": like.device}
+    to: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
     return torch.as_tensor(np.concatenate(atoms), **to), torch.as_tensor(np.array(systems), **to)
