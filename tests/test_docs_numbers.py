@@ -1,0 +1,81 @@
+"""One number for one quantity: what the README, the card and the pages say of iron agrees."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def rows(name):
+    """First cells of the lines of all tables of a page, and their other cells."""
+    cells = [
+        [c.strip(" *") for c in line.strip("|").split("|")]
+        for line in text(name).splitlines()
+        if line[:1] == "|"
+    ]
+    return {row[0]: row[1:] for row in reversed(cells) if len(row) > 1}
+
+
+def first_number(cell):
+    return float(re.search(r"[−-]?\d+(\.\d+)?", cell)[0].replace("−", "-"))
+
+
+IRON, EOS, ORDER, CARD = (rows(f"docs/{page}.md") for page in ("iron", "eos", "order", "models/mmace-fe-pbe"))
+MEASURED = json.loads(text("docs/models/mmace-fe-pbe.json"))
+
+
+def test_bulk_modulus():
+    assert first_number(IRON["B₀ (GPa), moments relaxed / fixed"][0]) == 180
+    assert first_number(EOS["bcc FM"][3]) == 180
+    assert "B₀ = 180 GPa" in text("README.md")
+    assert any("`mmace-sim eos` gives 180" in name for name in CARD)
+
+
+@pytest.mark.parametrize("state", ["bcc AFM", "bcc NM", "fcc AFMD", "fcc AFM", "fcc NM", "fcc FM, high spin"])
+def test_states_of_ideal_cells(state):
+    energy, _, _, volume, moment = IRON[state]
+    assert first_number(energy) == first_number(EOS[state][0])
+    assert first_number(volume) == first_number(EOS[state][2])
+    assert first_number(moment) == first_number(EOS[state][4])
+
+
+def test_states_that_are_relaxed():
+    said = dict(
+        re.findall(
+            r"(hcp|(?:fcc|bcc) \w+) (\d+)",
+            re.search(r"Above ferromagnetic bcc:.*?meV", text("README.md"), re.S)[0],
+        )
+    )
+    for name, card, order in (
+        ("fcc AFMD", "fcc AFMD", "fcc AFM-3 (AFMD)"),
+        ("fcc AFM", "fcc AFM", "fcc AFM-1"),
+        ("fcc FM", "fcc FM, high spin", "fcc FM, high spin"),
+        ("bcc AFM", "bcc AFM", "bcc AFM-1"),
+        ("bcc NM", "bcc NM", "bcc NM"),
+    ):
+        assert float(said[name]) == first_number(CARD[card][0]) == first_number(ORDER[order][1]), name
+    assert float(said["hcp"]) == first_number(CARD["hcp NM"][0])
+
+
+def test_elastic_constants_are_those_measured():
+    constants = MEASURED["bcc_fm"]
+    found = {}
+
+    def collect(node):
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key in ("C11", "C12", "C44") and isinstance(value, float):
+                    found.setdefault(key, []).append(value)
+                collect(value)
+
+    collect(constants)
+    for key in ("C11", "C12", "C44"):
+        relaxed, fixed = re.findall(r"\d+", IRON[f"{key} (GPa), moments relaxed / fixed"][0])[:2]
+        assert {int(relaxed), int(fixed)} == {round(v) for v in found[key]}, key
