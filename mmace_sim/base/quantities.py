@@ -73,8 +73,5 @@ UNCERTAINTIES: dict[str, str] = {
 }
 """Names of standard deviations of errors, one component each; energies per atom."""
 
-TORCHSIM_MAGMOMS: str = "magnetic_moments"
-TORCHSIM_MAGFORCES: str = "magforces"
-
 DEFAULT_HEAD: str = "default"
 """Name of the one data set of a model without heads."""

@@ -19,7 +19,7 @@ from mmace_sim.base.quantities import UNCERTAINTIES
 from mmace_sim.errors import UncalibratedModelError
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.config import Element
-from mmace_sim.model.derivatives import EnergyModel, evaluate, ordinary
+from mmace_sim.model.derivatives import evaluate, ordinary
 from mmace_sim.model.error_sizes import (
     N_SIZES,
     collinear,
@@ -31,6 +31,7 @@ from mmace_sim.model.error_sizes import (
     regress,
     structure_predictors,
 )
+from mmace_sim.model.interface import Potential
 from mmace_sim.nn.surroundings import N_SURROUNDINGS, surroundings
 
 UNCERTAINTY_KEY: str = "uncertainty"
@@ -250,7 +251,7 @@ class Uncertainty:
         return result
 
 
-def evaluate_with_uncertainty(model: EnergyModel, graph: MagneticGraph) -> dict[str, Tensor]:
+def evaluate_with_uncertainty(model: Potential, graph: MagneticGraph) -> dict[str, Tensor]:
     """Energy and derivatives of a batch with their uncertainties, in one evaluation.
 
     Args:

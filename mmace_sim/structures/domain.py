@@ -29,7 +29,7 @@ def domain_entry(model: Any, atoms: Atoms | None) -> dict[str, Any]:
     """
     names = [UNCERTAINTIES[name] for name in ("energy", "forces", "magforces_length", "magforces_transverse")]
     nothing: dict[str, Any] = dict.fromkeys(("domain", "domain_distance", *names))
-    inner = model if hasattr(model, "uncertainty") else getattr(model, "model", None)
+    inner: Any = model if hasattr(model, "uncertainty") else getattr(model, "model", None)
     if getattr(inner, "uncertainty", None) is None or atoms is None or not has_magmoms(atoms):
         return nothing
     if not set(atoms.numbers.tolist()) <= set(inner.elements):
