@@ -21,7 +21,7 @@ from mmace_sim.nn.mace_blocks import (
     MagneticBranch,
     PairRepulsion,
 )
-from mmace_sim.nn.ops import NeighborLayout, SpeciesLinear
+from mmace_sim.nn.ops import SpeciesLinear
 from mmace_sim.nn.product import ProductBasis
 from mmace_sim.nn.readout import mace_readouts
 from mmace_sim.nn.spin_orbit import FIELD_MAX_ELL
@@ -218,7 +218,7 @@ class FoundationMMACE(SpinSpaceModel):
     ) -> tuple[Edges, Float[Tensor, " n_atoms"]]:
         """Radial and angular basis of the pairs, regrouped by centre, and the repulsion above isolated atoms."""
         sender, receiver = graph.edge_index
-        layout = NeighborLayout.build(receiver, graph.n_atoms, vectors.dtype)
+        layout = self.layout(graph, vectors.dtype)
         vectors, sender, receiver = layout.arrange(vectors, sender, receiver)
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         pairs = species[torch.stack([sender, receiver])]

@@ -23,7 +23,7 @@ from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ArchitectureConfig, Basis, Width
 from mmace_sim.nn.angular import spherical_harmonics, split_degrees
 from mmace_sim.nn.mace_blocks import AgnesiTransform, FoundationRadialBasis, PairRepulsion
-from mmace_sim.nn.ops import NeighborLayout, SpeciesLinear
+from mmace_sim.nn.ops import SpeciesLinear
 from mmace_sim.nn.radial import polynomial_cutoff
 from mmace_sim.nn.readout import mace_readouts
 
@@ -218,7 +218,7 @@ class PaperMMACE(MagneticModel):
     ) -> tuple[PaperEdges, Float[Tensor, " n_atoms"] | float]:
         """Pairs as the layers take them, and the repulsion of each atom, before the scale."""
         sender, receiver = graph.edge_index
-        layout = NeighborLayout.build(receiver, graph.n_atoms, vectors.dtype)
+        layout = self.layout(graph, vectors.dtype)
         vectors, sender, receiver = layout.arrange(vectors, sender, receiver)
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         mask = layout.mask * (lengths < self.config.r_max)

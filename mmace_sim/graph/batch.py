@@ -1,7 +1,7 @@
 """A batch of structures as one graph."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,32 @@ from torch import Tensor
 
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.neighbors import neighbor_list
+
+
+class Kept:
+    """What was worked out of some objects, for as long as graphs have these very objects.
+
+    Shapes, groupings and tables depend on the pairs or the elements alone: a solver that moves atoms by little, or only
+    moments, needs them once. What is kept is made outside of inference mode, so that derivatives can use it.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, tuple[tuple[object, ...], object]] = {}
+
+    def get[T](self, name: Hashable, of: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What is kept under a name, made if it is not there or was made of other objects.
+
+        Args:
+            name: What it is.
+            of: The objects that it is made of.
+            make: Makes it.
+        """
+        owners, found = self._found.get(name, ((), None))
+        if len(owners) != len(of) or any(a is not b for a, b in zip(owners, of, strict=True)):
+            with torch.inference_mode(mode=False):
+                found = make()
+            self._found[name] = (of, found)
+        return found
 
 
 @dataclass
@@ -27,6 +53,12 @@ class MagneticGraph:
         edge_index: Pairs (sender, receiver) sorted by receiver, the centre.
         edge_shifts: Shift of each sender in cell vectors (integers).
         head_idx: Head of each structure, whose isolated-atom and one-body energies count; None means the first.
+        margin: No pair is shorter by more than this, in Å, than when the pairs were found, and none within the cutoff
+            is missing; None if pairs may be anywhere.
+        reference_lengths: Distances when the pairs were found, in Å, where there is a margin.
+        shortest: The smallest of these, where the host knows it.
+        pair_counts: Number of pairs of each centre, where the host knows it.
+        kept: What was worked out of the pairs and the elements.
     """
 
     positions: Float[Tensor, "n_atoms 3"]
@@ -37,6 +69,11 @@ class MagneticGraph:
     edge_index: Int[Tensor, "2 n_edges"]
     edge_shifts: Float[Tensor, "n_edges 3"]
     head_idx: Int[Tensor, " n_systems"] | None = None
+    margin: float | None = None
+    reference_lengths: Float[Tensor, " n_edges"] | None = None
+    shortest: float | None = None
+    pair_counts: np.ndarray | None = None
+    kept: Kept = field(default_factory=Kept, repr=False, compare=False)
 
     @property
     def n_systems(self) -> int:
@@ -54,8 +91,8 @@ class MagneticGraph:
         Args:
             change: Makes the new tensor from the old.
         """
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        changed: dict[str, Any] = {k: None if t is None else change(t) for k, t in tensors.items()}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()}
         return MagneticGraph(**changed)
 
     def edge_vectors(self) -> Float[Tensor, "n_edges 3"]:

@@ -36,11 +36,16 @@ def neighbor_list(
     Returns:
         The pairs (sender, receiver), sorted by receiver, and the shift of the sender in cell vectors.
     """
-    find = _of_batch if (backend or _default(positions)) == "torchsim" else _one_by_one
     positions, cell = positions.detach(), cell.detach()
+    if (backend or _default(positions)) == "matscipy":
+        counts = np.array(_counts(system_idx, len(cell)))
+        arrays = positions.cpu().numpy(), cell.cpu().numpy(), pbc.cpu().numpy()
+        edges, shifts, _, _ = pairs_on_host(*arrays, counts, r_max)
+        where = {"device": positions.device}
+        return torch.as_tensor(edges, **where), torch.as_tensor(shifts, dtype=positions.dtype, **where)
     if not bool(pbc.all()):
         positions, cell = _closed_batch(positions, cell, pbc, system_idx, r_max)
-    return find(positions, cell, pbc, system_idx, r_max)
+    return _of_batch(positions, cell, pbc, system_idx, r_max)
 
 
 def _default(positions: Tensor) -> str:
@@ -97,28 +102,42 @@ def _squeezed(values: Float[np.ndarray, "n_atoms n_axes"], widest: float) -> np.
     return squeezed
 
 
-def _one_by_one(positions: Tensor, cell: Tensor, pbc: Tensor, system_idx: Tensor, r_max: float) -> Pairs:
-    """Lists of matscipy."""
-    r, c, p = positions.cpu().numpy(), cell.cpu().numpy(), pbc.cpu().numpy()
-    senders, receivers, shifts = [], [], []
+def pairs_on_host(
+    positions: Float[np.ndarray, "n_atoms 3"],
+    cell: Float[np.ndarray, "n_systems 3 3"],
+    pbc: Bool[np.ndarray, "n_systems 3"],
+    counts: Int[np.ndarray, " n_systems"],
+    r_max: float,
+) -> tuple[Int[np.ndarray, "2 n_edges"], Float[np.ndarray, "n_edges 3"], Int[np.ndarray, " n_atoms"], float]:
+    """Lists of matscipy, one for each structure.
+
+    Args:
+        positions: Cartesian positions, in Å.
+        cell: Cell vectors as rows, in Å.
+        pbc: Periodic directions.
+        counts: Atoms of each structure.
+        r_max: Cutoff radius, in Å.
+
+    Returns:
+        Pairs and shifts as `neighbor_list` gives them, the number of pairs of each centre, and the shortest distance in
+        Å (infinite if there are no pairs).
+    """
+    senders, receivers, shifts, shortest = [], [], [], np.inf
     start = 0
-    for k, n in enumerate(_counts(system_idx, len(cell))):
-        i, j, s = neighbour_list(
-            "ijS",
-            positions=r[start : start + n].astype(float),
-            cell=c[k].astype(float),
-            pbc=p[k],
-            cutoff=r_max,
-        )
+    for k, n in enumerate(counts.tolist()):
+        r, c = positions[start : start + n].astype(float), cell[k].astype(float)
+        if not pbc[k].all():
+            r, c = _closed(r, c, pbc[k], r_max)
+        i, j, s, d = neighbour_list("ijSd", positions=r, cell=c, pbc=pbc[k], cutoff=r_max)
         receivers.append(i + start)
         senders.append(j + start)
         shifts.append(s)
+        shortest = min(shortest, d.min(initial=np.inf))
         start += n
-    edges = np.stack([np.concatenate(senders), np.concatenate(receivers)]).astype(np.int64)
-    where: dict[str, Any] = {"device": positions.device}
-    return torch.as_tensor(edges, **where), torch.as_tensor(
-        np.concatenate(shifts), dtype=positions.dtype, **where
-    )
+    receiver = np.concatenate(receivers).astype(np.int64)
+    edges = np.stack([np.concatenate(senders).astype(np.int64), receiver])
+    pairs = np.bincount(receiver, minlength=len(positions))
+    return edges, np.concatenate(shifts).astype(float), pairs, float(shortest)
 
 
 def _of_batch(positions: Tensor, cell: Tensor, pbc: Tensor, system_idx: Tensor, r_max: float) -> Pairs:

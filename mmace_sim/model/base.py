@@ -8,6 +8,7 @@ from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.model.reference import ReferenceEnergy
 from mmace_sim.model.uncertainty import Uncertainty
+from mmace_sim.nn.ops import NeighborLayout
 from mmace_sim.nn.repulsion import NO_CROWD, NO_LIMIT, ShortRange
 
 
@@ -95,10 +96,53 @@ class MagneticModel(nn.Module):
         Returns:
             "energy" of each structure and "node_energy" of each atom, in eV and float64.
         """
-        species = self.species_table[graph.atomic_numbers]
+        species = self.species_of(graph)
         vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
         interaction = self.network(graph, self.seen_vectors(graph, vectors), species)
         return self.totals(graph, species, interaction, self.close_pairs(graph, vectors))
+
+    def species_of(self, graph: MagneticGraph) -> Int[Tensor, " n_atoms"]:
+        """Index of each atom's element.
+
+        Args:
+            graph: The batch.
+        """
+        table, numbers = self.species_table, graph.atomic_numbers
+        return graph.kept.get("species", (table, numbers), lambda: table[numbers])
+
+    def layout(self, graph: MagneticGraph, dtype: torch.dtype) -> NeighborLayout:
+        """How the pairs of a batch are grouped by their centres.
+
+        Args:
+            graph: The batch.
+            dtype: Of the network.
+        """
+        edges, n_atoms = graph.edge_index, graph.n_atoms
+        if graph.pair_counts is not None:
+            counts = graph.pair_counts
+            return graph.kept.get(
+                ("layout", dtype),
+                (edges, counts),
+                lambda: NeighborLayout.of_counts(counts, dtype, edges.device),
+            )
+        return graph.kept.get(
+            ("layout", dtype), (edges,), lambda: NeighborLayout.build(edges[1], n_atoms, dtype)
+        )
+
+    def _close(self, graph: MagneticGraph) -> Int[Tensor, " n_close"] | None:
+        """Pairs that may be short, found once for a graph that says how far its pairs move."""
+        if graph.margin is None:
+            return None
+        reach, margin = self.short_range, graph.margin + 1e-6
+        of = (graph.edge_index, graph.atomic_numbers, reach.onsets)
+        if graph.shortest is not None and graph.shortest > reach.largest_onset + margin:
+            return graph.kept.get("no pairs", (graph.edge_index,), lambda: graph.edge_index.new_empty(0))
+        lengths = graph.reference_lengths
+        return graph.kept.get(
+            "close pairs",
+            of,
+            lambda: reach.close_pairs(lengths, graph.edge_index, self.species_of(graph), margin),
+        )
 
     def seen_vectors(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]
@@ -111,7 +155,8 @@ class MagneticModel(nn.Module):
         """
         if self.short_range is None:
             return vectors
-        return self.short_range.seen(vectors, graph.edge_index, self.species_table[graph.atomic_numbers])
+        close = self._close(graph)
+        return self.short_range.seen(vectors, graph.edge_index, self.species_of(graph), close)
 
     def close_pairs(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]
@@ -124,8 +169,8 @@ class MagneticModel(nn.Module):
         """
         if self.short_range is None:
             return 0.0
-        species = self.species_table[graph.atomic_numbers]
-        return self.short_range.energies(vectors, graph.edge_index, species)
+        close = self._close(graph)
+        return self.short_range.energies(vectors, graph.edge_index, self.species_of(graph), close)
 
     def network(
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]

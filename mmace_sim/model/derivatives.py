@@ -48,7 +48,7 @@ def evaluate(
     Raises:
         UnsupportedElementError: If the graph holds an element that the model was not made for.
     """
-    check_elements(model, graph.atomic_numbers)
+    check_graph(model, graph)
     with torch.inference_mode(mode=False), torch.enable_grad():
         graph = graph.map(ordinary)
         vectors = graph.edge_vectors().detach().requires_grad_(compute_forces or compute_stress)
@@ -74,6 +74,25 @@ def evaluate(
         if compute_stress:
             result["stress"] = _stress(graph, vectors.detach(), gradients[id(vectors)])
     return result
+
+
+def check_graph(model: EnergyModel, graph: MagneticGraph) -> None:
+    """`check_elements`, once for graphs that share their elements.
+
+    Args:
+        model: A model.
+        graph: The batch.
+
+    Raises:
+        UnsupportedElementError: If the model was not made for an element.
+    """
+    table, numbers = getattr(model, "species_table", None), graph.atomic_numbers
+
+    def check() -> bool:
+        check_elements(model, numbers)
+        return True
+
+    graph.kept.get("known elements", (table, numbers), check)
 
 
 def check_elements(model: EnergyModel, atomic_numbers: Tensor) -> None:

@@ -116,9 +116,8 @@ class MagneticMACE(SpinSpaceModel):
         self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"], species: Int[Tensor, " n_atoms"]
     ) -> tuple[Edges, Float[Tensor, " n_atoms"]]:
         """Radial and angular basis of the pairs, regrouped by centre; no energies."""
-        sender, receiver = graph.edge_index
-        layout = NeighborLayout.build(receiver, graph.n_atoms, vectors.dtype)
-        vectors, sender = layout.arrange(vectors, sender)
+        layout = self.layout(graph, vectors.dtype)
+        vectors, sender = layout.arrange(vectors, graph.edge_index[0])
         return self.edges(vectors, sender, layout), self.embedding.new_zeros(len(species))
 
     def edges(

@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 SILU_NORM: float = 1.6790
 """1/sqrt of the second moment of silu under a normal distribution: keeps variances at one."""
@@ -24,6 +26,30 @@ class Float64Module(nn.Module):
         for name, buffer in self._buffers.items():
             self._buffers[name] = buffer if buffer is None else buffer.to(fn(buffer).device)
         return self
+
+
+_groups: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def element_groups(species: Int[Tensor, " n_atoms"]) -> list[tuple[int, Int[Tensor, " n_members"]]]:
+    """Atoms of each element that occurs; the host reads the array once, and remembers what it found.
+
+    Args:
+        species: Index of each atom's element.
+
+    Returns:
+        Index of the element, ascending, and numbers of its atoms.
+    """
+    found = _groups.get(species)
+    if found is None:
+        values = np.array(species.tolist(), dtype=np.int64)
+        with torch.inference_mode(mode=False):
+            found = [
+                (z, torch.as_tensor(np.flatnonzero(values == z), device=species.device))
+                for z in np.unique(values).tolist()
+            ]
+        _groups[species] = found
+    return found
 
 
 class ChannelLinear(nn.Module):
@@ -114,22 +140,38 @@ class NeighborLayout:
 
     @classmethod
     def build(cls, receiver: Int[Tensor, " n_edges"], n_atoms: int, dtype: torch.dtype) -> "NeighborLayout":
-        """Group the atoms of a pair list that is sorted by receiver."""
-        counts = torch.bincount(receiver, minlength=n_atoms)
-        first = torch.cumsum(counts, 0) - counts
-        rank = torch.argsort(counts, stable=True)
+        """Group the atoms of a pair list that is sorted by receiver; the host reads the list once."""
+        ones = torch.ones_like(receiver)
+        read = torch.zeros(n_atoms, dtype=ones.dtype, device=ones.device).index_add(0, receiver, ones)
+        return cls.of_counts(np.array(read.tolist(), dtype=np.int64), dtype, receiver.device)
+
+    @classmethod
+    def of_counts(
+        cls, counts: Int[np.ndarray, " n_atoms"], dtype: torch.dtype, device: torch.device
+    ) -> "NeighborLayout":
+        """Group the atoms of a pair list that is sorted by receiver.
+
+        Args:
+            counts: Number of pairs of each centre.
+            dtype: Of the mask.
+            device: Where the pairs are.
+        """
+        first = np.cumsum(counts) - counts
+        rank = np.argsort(counts, kind="stable")
         pairs, masks, groups = [], [], []
         for start, stop in _group_bounds(counts[rank].tolist()):
             members = rank[start:stop]
             width = int(counts[members[-1]])
-            slot = torch.arange(width, device=receiver.device)
+            slot = np.arange(width)
             valid = slot < counts[members, None]
-            pairs.append(torch.where(valid, first[members, None] + slot, 0).flatten())
-            masks.append(valid.flatten())
+            pairs.append(np.where(valid, first[members, None] + slot, 0).ravel())
+            masks.append(valid.ravel())
             groups.append((stop - start, width))
-        order = None if len(groups) == 1 and bool((counts == counts[0]).all()) else torch.argsort(rank)
-        mask = torch.cat(masks)[:, None].to(dtype)
-        return cls(pairs=torch.cat(pairs), mask=mask, groups=groups, order=order)
+        same = len(groups) == 1 and bool((counts == counts[0]).all())
+        order = None if same else torch.as_tensor(np.argsort(rank), device=device)
+        mask = torch.as_tensor(np.concatenate(masks)[:, None], dtype=dtype, device=device)
+        found = torch.as_tensor(np.concatenate(pairs).astype(np.int64), device=device)
+        return cls(pairs=found, mask=mask, groups=groups, order=order)
 
     def arrange(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Values of the pairs in the order of the layout."""

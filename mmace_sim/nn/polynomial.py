@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmace_sim.nn.ops import element_groups
 from mmace_sim.nn.product import SymmetricContraction
 
 
@@ -36,10 +37,8 @@ class ChannelPolynomial:
         if len(self.coefficients) == 1:
             return self._one_species(x, 0)
         out = x.new_zeros(x.shape[0], x.shape[2])
-        for z in range(len(self.coefficients)):
-            members = torch.nonzero(species == z).flatten()
-            if len(members):
-                out.index_copy_(1, members, self._one_species(x.index_select(2, members), z))
+        for z, members in element_groups(species):
+            out.index_copy_(1, members, self._one_species(x.index_select(2, members), z))
         return out
 
     def _one_species(

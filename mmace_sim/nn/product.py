@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmace_sim.nn.angular import symmetric_couplings
-from mmace_sim.nn.ops import ChannelLinear
+from mmace_sim.nn.ops import ChannelLinear, element_groups
 
 
 class SymmetricContraction(nn.Module):
@@ -59,8 +59,7 @@ class SymmetricContraction(nn.Module):
         if n_species == 1:
             return self._one_species(x, 0).transpose(0, 1)
         out = x.new_zeros(x.shape[0], x.shape[1], self.n_out)
-        for z in species.unique().tolist():  # of 89 elements, a structure has a few
-            (members,) = torch.nonzero(species == z, as_tuple=True)
+        for z, members in element_groups(species):  # of 89 elements, a structure has a few
             out = out.index_copy(1, members, self._one_species(x[:, members], z))
         return out.transpose(0, 1)
 

@@ -124,6 +124,8 @@ class ShortRange(Float64Module):
     ) -> None:
         super().__init__()
         self.r_max = r_max
+        self.largest_onset = max(max(row) for row in onsets)
+        self._has_walls = min(max_crowding) < NO_CROWD
         self.register_buffer("onsets", torch.tensor(onsets, dtype=torch.float64), persistent=False)
         self.register_buffer("charges", torch.tensor(atomic_numbers, dtype=torch.float64), persistent=False)
         volumes = torch.as_tensor(covalent_radii[list(atomic_numbers)] ** 3, dtype=torch.float64)
@@ -137,6 +139,7 @@ class ShortRange(Float64Module):
         vectors: Float[Tensor, "n_edges 3"],
         edge_index: Int[Tensor, "2 n_edges"],
         species: Int[Tensor, " n_atoms"],
+        close: Int[Tensor, " n_close"] | None = None,
     ) -> Float[Tensor, "n_edges 3"]:
         """Pair vectors as the network sees them, in Å.
 
@@ -144,19 +147,24 @@ class ShortRange(Float64Module):
             vectors: Pair vectors, in Å.
             edge_index: Both atoms of each pair, the centre last.
             species: Index of each atom's element.
+            close: Numbers of pairs that may be below their onsets, from `close_pairs`; found here if not given.
         """
-        close, onsets = self._close(vectors, species[edge_index])
+        close = self._below(vectors, edge_index, species) if close is None else close
         if not len(close):
             return vectors
-        lengths, onsets = torch.linalg.norm(vectors[close], dim=1), onsets.to(vectors.dtype)
+        onsets = self._onsets(edge_index, species, close).to(vectors.dtype)
+        near = vectors[close]
+        lengths = torch.linalg.norm(near, dim=1)
         ratios = smooth_floor(lengths, onsets, BLIND_SHARE * onsets) / lengths
-        return vectors.index_copy(0, close, vectors[close] * ratios[:, None])
+        changed = torch.where((lengths < onsets)[:, None], near * ratios[:, None], near)
+        return vectors.index_copy(0, close, changed)
 
     def energies(
         self,
         vectors: Float[Tensor, "n_edges 3"],
         edge_index: Int[Tensor, "2 n_edges"],
         species: Int[Tensor, " n_atoms"],
+        close: Int[Tensor, " n_close"] | None = None,
     ) -> Float[Tensor, " n_atoms"]:
         """Half of the repulsion of the pairs of each atom, and its wall against crowds, in eV and float64.
 
@@ -164,19 +172,19 @@ class ShortRange(Float64Module):
             vectors: Pair vectors, in Å.
             edge_index: Both atoms of each pair, the centre last.
             species: Index of each atom's element.
+            close: As for `seen`.
         """
-        pairs = species[edge_index]
-        close, onsets = self._close(vectors, pairs)
-        lengths = torch.linalg.norm(vectors[close].double(), dim=1)
-        switch = smooth_step((onsets - lengths) / (SWITCH_SHARE * onsets))
-        energies = 0.5 * switch * zbl_energy(lengths, self.charges[pairs[:, close]])
-        total = energies.new_zeros(len(species)).index_add(0, edge_index[1][close], energies)
-        limits = self.max_crowding[species]
-        with torch.no_grad():
-            crowded = bool((self.crowding(vectors, edge_index, species) > limits).any())
-        if not crowded:
+        close = self._below(vectors, edge_index, species) if close is None else close
+        total = vectors.new_zeros(len(species), dtype=torch.float64)
+        if len(close):
+            onsets, charges = self._onsets(edge_index, species, close), self.charges[species]
+            lengths = torch.linalg.norm(vectors[close].double(), dim=1)
+            switch = smooth_step((onsets - lengths) / (SWITCH_SHARE * onsets))
+            energies = 0.5 * switch * zbl_energy(lengths, charges[edge_index[:, close]])
+            total = total.index_add(0, edge_index[1][close], energies)
+        if not self._has_walls:
             return total
-        excess = self.crowding(vectors, edge_index, species) / limits - 1.0
+        excess = self.crowding(vectors, edge_index, species) / self.max_crowding[species] - 1.0
         return total + CROWD_EV * torch.relu(excess) ** 3
 
     def crowding(
@@ -196,14 +204,42 @@ class ShortRange(Float64Module):
         weights = self.volumes[species[edge_index[0]]] * torch.relu(1.0 - squares) ** 3
         return weights.new_zeros(len(species)).index_add(0, edge_index[1], weights)
 
+    def _below(
+        self,
+        vectors: Float[Tensor, "n_edges 3"],
+        edge_index: Int[Tensor, "2 n_edges"],
+        species: Int[Tensor, " n_atoms"],
+    ) -> Int[Tensor, " n_close"]:
+        return self.close_pairs(torch.linalg.norm(vectors.detach(), dim=1), edge_index, species)
+
     @torch.no_grad()
-    def _close(
-        self, vectors: Float[Tensor, "n_edges 3"], pairs: Int[Tensor, "2 n_edges"]
-    ) -> tuple[Int[Tensor, " n_close"], Float[Tensor, " n_close"]]:
-        """Numbers of the pairs below their onsets, and these onsets."""
-        onsets = self.onsets[pairs[0], pairs[1]]
-        close = torch.nonzero(torch.linalg.norm(vectors, dim=1) < onsets).flatten()
-        return close, onsets[close]
+    def close_pairs(
+        self,
+        lengths: Float[Tensor, " n_edges"],
+        edge_index: Int[Tensor, "2 n_edges"],
+        species: Int[Tensor, " n_atoms"],
+        margin: float = 0.0,
+    ) -> Int[Tensor, " n_close"]:
+        """Numbers of the pairs below their onsets.
+
+        Args:
+            lengths: Distances, in Å.
+            edge_index: Both atoms of each pair, the centre last.
+            species: Index of each atom's element.
+            margin: Pairs above their onsets by less than this, in Å, count too.
+        """
+        first, second = species[edge_index]
+        return torch.nonzero(lengths < self.onsets[first, second] + margin).flatten()
+
+    def _onsets(
+        self,
+        edge_index: Int[Tensor, "2 n_edges"],
+        species: Int[Tensor, " n_atoms"],
+        close: Int[Tensor, " n_close"],
+    ) -> Float[Tensor, " n_close"]:
+        """Onsets of some pairs, in Å."""
+        first, second = species[edge_index[:, close]]
+        return self.onsets[first, second]
 
     def limited(
         self, energies: Float[Tensor, " n_atoms"], species: Int[Tensor, " n_atoms"]

@@ -21,6 +21,7 @@ from mmace_sim.torchsim.freedom import (
     largest_per_system,
     shared_fields,
 )
+from mmace_sim.torchsim.trial import small_exponential, trial_state
 
 __all__ = [
     "DegreesOfFreedom",
@@ -139,7 +140,7 @@ def magnetic_fire_step(
         Bitzek et al., 10.1103/PhysRevLett.97.170201; the variant of ase.optimize.FIRE.
     """
     idx = state.system_idx
-    n_atoms = torch.bincount(idx, minlength=state.n_systems).to(state.dtype)[:, None, None]
+    n_atoms = state.n_atoms_per_system.to(state.dtype)[:, None, None]
     forces, cell_forces = state.atom_forces(), state.strain_forces() / n_atoms
     v, cv = state.velocities, state.cell_velocities
 
@@ -198,20 +199,11 @@ def _moved(state: MagneticFireState, step: Tensor, strain: Tensor) -> SimState:
     shift = step[:, :3].clone()
     for constraint in state.constraints:
         constraint.adjust_forces(state, shift)
-    deformation = torch.matrix_exp(0.5 * (strain + strain.mT))
+    deformation = small_exponential(0.5 * (strain + strain.mT))
     for constraint in state.constraints:
         if isinstance(constraint, FixDirections):  # along lattice vectors, which turn with the cell
             atoms = constraint.atom_idx[constraint.follows_cell]
             shift[atoms] = torch.einsum("nij,nj->ni", deformation[idx[atoms]], shift[atoms])
     positions = torch.einsum("nij,nj->ni", deformation[idx], state.positions) + shift
     magmoms = state.moved_moments(step[:, 3:] / MOMENT_SCALE)
-    return SimState(
-        positions=positions,
-        masses=state.masses,
-        cell=deformation @ state.cell,
-        pbc=state.pbc,
-        atomic_numbers=state.atomic_numbers,
-        system_idx=idx,
-        _atom_extras={**state.atom_extras, TORCHSIM_MAGMOMS: magmoms},
-        _system_extras=dict(state.system_extras),
-    )
+    return trial_state(state, magmoms, positions=positions, cell=deformation @ state.cell)

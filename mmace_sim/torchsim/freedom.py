@@ -10,6 +10,7 @@ from torch_sim.optimizers import OptimState
 from torch_sim.state import SimState
 
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.torchsim.trial import CountedState, trial_state
 
 FREE_MOMENTS: str = "free_moments"
 """Atom extra of a state that says which moments may change; without it, all may."""
@@ -45,7 +46,7 @@ class DegreesOfFreedom:
 
 
 @dataclass(kw_only=True)
-class MagneticOptimState(OptimState):
+class MagneticOptimState(CountedState, OptimState):
     """What the states of all our optimisers hold.
 
     Attributes:
@@ -129,13 +130,13 @@ class MagneticOptimState(OptimState):
     def strain_forces(self) -> Tensor:
         """−V σ of each system, in eV, shape (n_systems, 3, 3); zero where the cell is fixed."""
         free = self.system_extras.get(FREE_STRAINS)
-        if not self.freedom.relax_cell or (free is None and not bool(self.pbc.all())):
+        if not self.freedom.relax_cell:
             return torch.zeros_like(self.stress)
         stress = self.stress.clone()
         for constraint in self.constraints:
             constraint.adjust_stress(self, stress)
         strain_forces = -torch.linalg.det(self.cell).abs()[:, None, None] * stress
-        return strain_forces if free is None else strain_forces * free
+        return strain_forces * (self.pbc.all() if free is None else free)
 
     def moved_moments(self, change: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:
         """Moments after a change, at their lengths if these are fixed, in μB; masked ones exactly as they were.
@@ -201,16 +202,7 @@ def with_moments(state: SimState, magmoms: Float[Tensor, "n_atoms 3"]) -> SimSta
         state: Any state; constraints and momenta are left out.
         magmoms: In μB.
     """
-    return SimState(
-        positions=state.positions,
-        masses=state.masses,
-        cell=state.cell,
-        pbc=state.pbc,
-        atomic_numbers=state.atomic_numbers,
-        system_idx=state.system_idx,
-        _atom_extras={**state.atom_extras, TORCHSIM_MAGMOMS: magmoms},
-        _system_extras=dict(state.system_extras),
-    )
+    return trial_state(state, magmoms)
 
 
 def perpendicular(vectors: Tensor, magmoms: Tensor) -> Tensor:
@@ -223,7 +215,7 @@ def perpendicular(vectors: Tensor, magmoms: Tensor) -> Tensor:
 def largest_per_system(vectors: Tensor, state: SimState) -> Tensor:
     """Length of the longest vector of each system."""
     lengths = torch.linalg.norm(vectors, dim=1)
-    zeros = lengths.new_zeros(state.n_systems)
+    zeros = lengths.new_zeros(len(state.cell))
     return zeros.scatter_reduce(0, state.system_idx, lengths, "amax", include_self=True)
 
 

@@ -142,8 +142,9 @@ def moment_lbfgs_step(state: MomentLbfgsState, model: ModelInterface, **_kwargs:
     _learn(state, before, forces, accepted)
     state.n_rejected = torch.where(accepted, 0, state.n_rejected + 1)
     forgets = state.n_rejected == _MAX_REJECTED
-    for history in (state.changes, state.responses):
-        history[forgets[state.system_idx]] = 0.0
+    forgotten = forgets[state.system_idx, None, None]
+    state.changes = torch.where(forgotten, 0.0, state.changes)
+    state.responses = torch.where(forgotten, 0.0, state.responses)
     state.direction = torch.where(
         (accepted | forgets)[state.system_idx, None], _next_direction(state), state.direction
     )
@@ -160,7 +161,7 @@ def _is_accepted(
     decreases = rise <= -_ARMIJO * state.fraction * slope
     slope_there = state.dot(state.allowed(out[TORCHSIM_MAGFORCES], trial), state.direction)
     flatter = slope_there.abs() <= (1 - 2 * _ARMIJO) * slope
-    n_atoms = torch.bincount(state.system_idx, minlength=state.n_systems)
+    n_atoms = state.n_atoms_per_system
     noise = _NOISE * torch.finfo(state.dtype).eps * (state.energy.abs() + n_atoms)
     return decreases | (flatter & (rise <= noise))
 

@@ -2,7 +2,6 @@
 
 import copy
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,12 +11,13 @@ from torch_sim.state import SimState
 
 from mmace_sim.base.quantities import TORCHSIM_MAGMOMS, UNCERTAINTIES
 from mmace_sim.errors import MissingMomentsError, PhysicsWarning
-from mmace_sim.graph.batch import MagneticGraph, build_graph
+from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.checkpoint import load_model
-from mmace_sim.model.derivatives import check_elements, evaluate
+from mmace_sim.model.derivatives import check_graph, evaluate
 from mmace_sim.model.interface import Potential
-from mmace_sim.model.moment_limits import beyond_limits, moment_beyond
+from mmace_sim.model.moment_limits import TOLERANCE, moment_beyond
 from mmace_sim.model.uncertainty import STRUCTURE_TARGETS, require_uncertainty
+from mmace_sim.torchsim.pairs import PairKeeper
 
 
 class MagneticMaceModel(ModelInterface):
@@ -37,6 +37,9 @@ class MagneticMaceModel(ModelInterface):
         uncertainty: Whether to give what the model does not know too, for each atom: the entries of
             `mmace_sim.base.quantities.UNCERTAINTIES` (those of structures stand at each of their atoms) and
             "atom_distance" (see `mmace_sim.model.uncertainty`).
+        skin: Pairs beyond the cutoff by less than this, in Å, are kept, so that they need not be found again at each
+            step; by default `mmace_sim.torchsim.pairs.GPU_SKIN` on a GPU and none on a CPU.
+        backend: Who finds pairs, see `mmace_sim.graph.neighbors`.
 
     Raises:
         UncalibratedModelError: If the model cannot tell.
@@ -51,6 +54,8 @@ class MagneticMaceModel(ModelInterface):
         compute_forces: bool = True,
         compute_stress: bool = True,
         uncertainty: bool = False,
+        skin: float | None = None,
+        backend: str | None = None,
     ) -> None:
         super().__init__()
         if isinstance(model, str | Path):
@@ -64,8 +69,13 @@ class MagneticMaceModel(ModelInterface):
         self._compute_stress = compute_stress
         self._memory_scales_with = "n_atoms_x_density"
         self._uncertainty = require_uncertainty(self.model) if uncertainty else None
-        self._last_graph: MagneticGraph | None = None
-        self._last_pbc: Tensor | None = None
+        self.pairs = PairKeeper(self.model.r_max, skin=0.0 if uncertainty else skin, backend=backend)
+        limits = {
+            z: limit * (1.0 + TOLERANCE)
+            for z, limit in (getattr(self.model, "moment_limits", None) or {}).items()
+        }
+        self._limits = torch.tensor([limits.get(z, float("inf")) for z in range(120)], dtype=torch.float64)
+        self._beyond: Tensor | None = None
 
     @ModelInterface.compute_forces.setter  # type: ignore[attr-defined] # an abstract property
     def compute_forces(self, value: bool) -> None:
@@ -77,24 +87,27 @@ class MagneticMaceModel(ModelInterface):
         """Switch stresses on or off."""
         self._compute_stress = value
 
-    def forward(self, state: SimState, **_kwargs: object) -> dict[str, Tensor]:
+    def forward(self, state: SimState, *, moments_only: bool = False, **_kwargs: object) -> dict[str, Tensor]:
         """Energy, forces, stress and magforces of a state with moments.
 
         Args:
             state: State whose atom extra "magnetic_moments" has shape (n_atoms, 3), in μB.
+            moments_only: Leave out forces and stress, for solvers that move moments alone: half the time.
 
         Raises:
             MissingMomentsError: If the state carries no moments.
             UnsupportedElementError: If it holds an element that the model was not made for.
         """
-        graph = self.graph(state)
+        graph, whole = self.graph(state), not moments_only
         output = evaluate(
             self.model,
             graph,
-            compute_forces=self._compute_forces or self._uncertainty is not None,
-            compute_stress=self._compute_stress,
+            compute_forces=(whole and self._compute_forces) or self._uncertainty is not None,
+            compute_stress=whole and self._compute_stress,
         )
-        self._give_up_beyond(graph, output)
+        beyond = self._beyond
+        if beyond is not None:
+            output["energy"] = torch.where(beyond, torch.nan, output["energy"])
         return output | self._estimates(graph, output)
 
     def _estimates(self, graph: MagneticGraph, output: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -108,46 +121,37 @@ class MagneticMaceModel(ModelInterface):
             found[UNCERTAINTIES[target]] = found[UNCERTAINTIES[target]][graph.system_idx]
         return found
 
-    def _give_up_beyond(self, graph: MagneticGraph, output: dict[str, Tensor]) -> None:
-        """NaN as the energy of structures with a moment above what the model was made for."""
-        if not getattr(self.model, "moment_limits", None):  # toys have none
-            return
-        numbers, magmoms = graph.atomic_numbers.cpu().numpy(), graph.magmoms.detach().double().cpu().numpy()
-        beyond = beyond_limits(self.model, numbers, magmoms)
-        if beyond:
-            warnings.warn(moment_beyond(self.model, numbers, magmoms), PhysicsWarning, stacklevel=3)
-            output["energy"] = output["energy"].clone()
-            output["energy"][graph.system_idx[beyond]] = float("nan")
-
-    @torch.inference_mode(mode=False)
     def graph(self, state: SimState) -> MagneticGraph:
-        """The neighbour graph of a state; the pairs are kept while positions and cell stay the same."""
+        """The neighbour graph of a state; pairs are kept while they hold."""
         if not state.has_extras(TORCHSIM_MAGMOMS):
             raise MissingMomentsError(
                 f"the state has no atom extra '{TORCHSIM_MAGMOMS}'. Build it with "
                 "mmace_sim.torchsim.initialize_state, which keeps moments (TorchSim's own drops them)."
             )
-        last = self._last_graph
-        cell, magmoms = state.cell.mT.contiguous(), getattr(state, TORCHSIM_MAGMOMS)
-        if (
-            last is not None
-            and self._last_pbc is not None
-            and torch.equal(self._last_pbc, state.pbc)
-            and torch.equal(last.positions, state.positions)
-            and torch.equal(last.cell, cell)
-            and torch.equal(last.system_idx, state.system_idx)
-            and torch.equal(last.atomic_numbers, state.atomic_numbers)
-        ):
-            return replace(last, magmoms=magmoms)
-        check_elements(self.model, state.atomic_numbers)
-        self._last_pbc = state.pbc.clone()
-        self._last_graph = build_graph(
-            state.positions.detach().clone(),
-            cell,
-            state.pbc,
-            state.atomic_numbers,
-            magmoms,
-            state.system_idx.clone(),
-            self.model.r_max,
-        )
-        return self._last_graph
+        magmoms = getattr(state, TORCHSIM_MAGMOMS)
+        self._beyond = self._look_beyond(state, magmoms)
+        n_searches = self.pairs.n_searches
+        graph = self.pairs.graph(state, magmoms)
+        check_graph(self.model, graph)
+        if self.pairs.n_searches > n_searches:
+            self.pairs.questions.settle()
+        return graph
+
+    def _look_beyond(self, state: SimState, magmoms: Tensor) -> Tensor | None:
+        """Which systems have a moment above what the model was made for: energies are NaN, and a warning says so."""
+        if not getattr(self.model, "moment_limits", None):  # toys have none
+            return None
+        limits = self._limits.to(magmoms.device)[state.atomic_numbers.long()]
+        beyond = torch.linalg.norm(magmoms.detach().double(), dim=1) > limits
+        count = torch.zeros(state.cell.shape[0], dtype=torch.int64, device=magmoms.device)
+        systems = count.index_add(0, state.system_idx, beyond.long()) > 0
+        numbers, moments = state.atomic_numbers, magmoms.detach().clone()
+
+        def warn() -> None:
+            arrays = numbers.cpu().numpy(), moments.double().cpu().numpy()
+            message = moment_beyond(self.model, *arrays)
+            if message:
+                warnings.warn(message, PhysicsWarning, stacklevel=5)
+
+        self.pairs.questions.ask(beyond.any(), warn)
+        return systems

@@ -122,6 +122,7 @@ class Relaxation:
         self.max_pushes = MAX_PUSHES if settings.perturb else 0
         self.floor = EnergyFloor.of(model)
         self.max_batch_atoms = max_batch_atoms
+        self._looked: Plan | None = None
 
     def run(
         self,
@@ -228,8 +229,8 @@ class Relaxation:
         )
 
     def _step(self, state: MagneticOptimState) -> MagneticOptimState:
-        plan = self._plan(state)
-        if not bool((plan.probed | plan.pushed).any()):
+        plan, self._looked = self._looked, None
+        if plan is None:
             return _fire_step(state, self.model)
         return probing_step(
             state,
@@ -272,22 +273,17 @@ class Relaxation:
             magforce if self.moments_move else torch.zeros_like(magforce),
         )
 
-    def _plan(self, state: MagneticOptimState) -> "Plan":
+    def _at_rest(self, force: Tensor, stress: Tensor, magforce: Tensor) -> Tensor:
+        limits = self.settings
+        return (
+            (force <= limits.force_tol) & (stress <= limits.stress_tol) & (magforce <= limits.magforce_tol)
+        )
+
+    def _plan(self, state: MagneticOptimState, largest: tuple[Tensor, Tensor, Tensor]) -> "Plan":
         """Which systems are at rest, which of them are looked at, pushed or relaxed on, and which are done."""
-        force, stress, magforce = self._largest(state)
-        at_rest = (
-            (force <= self.settings.force_tol)
-            & (stress <= self.settings.stress_tol)
-            & (magforce <= self.settings.magforce_tol)
-        )
-        no = torch.zeros_like(at_rest)
-        if not (self.stability and self.moments_move and bool(at_rest.any())):
-            return Plan(no, no, at_rest, no)
-        known, found, may_move = (
-            is_known(state),
-            lowest_curvature(state),
-            state.n_steps < self.settings.max_steps,
-        )
+        force, stress, magforce = largest
+        at_rest = self._at_rest(force, stress, magforce)
+        known, found, may_move = is_known(state), lowest_curvature(state), state.n_steps < self.settings.max_steps
         saddle = known & found.is_downward
         pushed = at_rest & saddle & may_move & (state.n_pushes < self.max_pushes)
         goal = (MOMENT_ERROR * found.lowest).clamp(min=_SOFTEST * self.settings.magforce_tol)
@@ -295,15 +291,22 @@ class Relaxation:
         return Plan(at_rest & ~known, pushed, at_rest & known & ~pushed & ~soft, saddle)
 
     def _status(self, state: MagneticOptimState) -> list[Status | None]:
-        """Status of each system; None goes on."""
-        finite = torch.isfinite(state.energy + sum(self._largest(state)))
-        gone = self.floor.passed(state)
-        plan = self._plan(state)
-        late = (state.n_steps >= self.settings.max_steps) & ~plan.probed
-        rows = zip(
-            finite.tolist(), gone, plan.done.tolist(), plan.saddle.tolist(), late.tolist(), strict=True
-        )
-        return [status_of(*row) for row in rows]
+        """Status of each system; None goes on. The host reads once, and again where a system is at rest."""
+        largest = self._largest(state)
+        finite, at_rest = torch.isfinite(state.energy + sum(largest)), self._at_rest(*largest)
+        late = state.n_steps >= self.settings.max_steps
+        flags = torch.cat([torch.stack([finite, at_rest, late], dim=1), self.floor.suspects(state)], dim=1)
+        finite, at_rest, late, gone, crowded = flags.T.tolist()
+        gone = self.floor.confirmed(state, gone, crowded)
+        done, saddle, probed = at_rest, [False] * len(at_rest), [False] * len(at_rest)
+        self._looked = None
+        if self.stability and self.moments_move and any(at_rest):
+            plan = self._plan(state, largest)
+            parts = torch.stack([plan.done, plan.saddle, plan.probed, plan.pushed]).tolist()
+            done, saddle, probed, pushed = parts
+            self._looked = plan if any(probed) or any(pushed) else None
+        late = [a and not b for a, b in zip(late, probed, strict=True)]
+        return [status_of(*row) for row in zip(finite, gone, done, saddle, late, strict=True)]
 
     def _result(self, state: MagneticOptimState, initial: Atoms, status: Status) -> StructureResult:
         """Turn the state of one finished system into a result."""

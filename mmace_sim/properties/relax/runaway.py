@@ -14,6 +14,7 @@ from mmace_sim.graph.cells import has_volume
 from mmace_sim.model.config import pair_name
 from mmace_sim.model.data_range import DataRange, data_range
 from mmace_sim.structures.checks import MIN_DISTANCE, closest_pair
+from mmace_sim.torchsim.trial import count_atoms
 
 ENERGY_MARGIN: float = 0.5
 """eV/atom below the lowest energy of the data, from which on a structure has run away. A phase that the data lack may
@@ -69,9 +70,11 @@ class EnergyFloor:
         model = getattr(model, "model", None)
         energies = getattr(getattr(model, "reference", None), "atomic_energies", None)
         table = torch.zeros(120, dtype=torch.float64)
+        device = getattr(model, "device", "cpu")
         if energies is None or not bool((energies != 0).any()):
-            return cls(table, -float("inf"))
+            return cls(table.to(device), -float("inf"))
         table[torch.as_tensor(model.elements)] = energies[: len(model.elements)].detach().double().cpu()
+        table = table.to(device)
         data = data_range(model)
         if data is None:
             return cls(table, LOWEST_INTERACTION)
@@ -86,7 +89,7 @@ class EnergyFloor:
         """
         alone = self.atomic_energies.to(state.device)[state.atomic_numbers.long()]
         total = torch.zeros_like(state.energy, dtype=torch.float64).index_add(0, state.system_idx, alone)
-        return (state.energy.double() - total) / state.n_atoms_per_system
+        return (state.energy.double() - total) / count_atoms(state)
 
     def passed(self, state: ts.SimState) -> list[bool]:
         """Which systems have run away.
@@ -94,16 +97,34 @@ class EnergyFloor:
         Args:
             state: State with energies.
         """
+        return self.confirmed(state, *self.suspects(state).T.tolist())
+
+    def suspects(self, state: ts.SimState) -> Bool[Tensor, "n_systems 2"]:
+        """Which systems have run away, and which have if their atoms are too close; the host reads nothing.
+
+        Args:
+            state: State with energies.
+        """
         energies = self.interaction(state)
-        gone = ((energies < self.lowest) | self._is_dense(state)).tolist()
-        if self.crowded is not None:
-            for k in torch.nonzero(energies < self.crowded)[:, 0].tolist():
-                gone[k] = gone[k] or bool(self.too_close(_geometry(state[[k]])))
-        return gone
+        crowded = -float("inf") if self.crowded is None else self.crowded
+        return torch.stack([(energies < self.lowest) | self._is_dense(state), energies < crowded], dim=1)
+
+    def confirmed(self, state: ts.SimState, gone: list[bool], crowded: list[bool]) -> list[bool]:
+        """Which systems have run away, after looking at the atoms of those that are suspected.
+
+        Args:
+            state: State with energies.
+            gone: First column of `suspects`.
+            crowded: Second column.
+        """
+        return [
+            a or (b and bool(self.too_close(_geometry(state[[k]]))))
+            for k, (a, b) in enumerate(zip(gone, crowded, strict=True))
+        ]
 
     def _is_dense(self, state: ts.SimState) -> Bool[Tensor, " n_systems"]:
-        volumes = torch.linalg.det(state.cell).abs() / state.n_atoms_per_system
-        return (volumes < MIN_VOLUME) & bool(state.pbc.all())
+        volumes = torch.linalg.det(state.cell).abs() / count_atoms(state)
+        return (volumes < MIN_VOLUME) & state.pbc.all()
 
     def too_close(self, atoms: Atoms) -> str:
         """The closest pair of atoms in words if it is closer than the data know, else "".

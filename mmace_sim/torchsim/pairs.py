@@ -1,0 +1,241 @@
+"""Neighbour pairs that are kept while nothing moves far: the host is asked once for each step, or not at all."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch_sim.state import SimState
+
+from mmace_sim.graph.batch import MagneticGraph
+from mmace_sim.graph.neighbors import neighbor_list, pairs_on_host
+from mmace_sim.model.derivatives import ordinary
+
+GPU_SKIN: float = 0.5
+"""Å by which pairs beyond the cutoff are kept on a GPU, where finding pairs stalls everything."""
+
+CPU_SKIN: float = 0.0
+"""On a CPU pairs are found in 2 % of the time of an evaluation, and each that is too long costs like any other."""
+
+_PATIENCE = 16
+"""Evaluations of the same positions after which the host asks whether something is wrong."""
+_ROUNDING = 1e-4
+
+
+class HostQuestions:
+    """Questions whose answers can wait for the next time that the host reads anything."""
+
+    def __init__(self) -> None:
+        self._flag: Tensor | None = None
+        self._act: Callable[[], None] | None = None
+        self._waited = 0
+
+    def ask(self, flag: Bool[Tensor, ""], act: Callable[[], None]) -> None:
+        """Add a question.
+
+        Args:
+            flag: Whether to act.
+            act: What to do; of several questions that wait, the first that was asked is done.
+        """
+        if self._flag is None:
+            self._flag, self._act = flag, act
+        else:
+            self._flag = self._flag | flag
+        self._waited += 1
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a question has waited long."""
+        return self._waited >= _PATIENCE
+
+    def settle(self) -> None:
+        """Answer what waits at once."""
+        if self._flag is not None:
+            self.answered(bool(self._flag))
+
+    def flag(self, like: Tensor) -> Bool[Tensor, " 1"]:
+        """What waits, to be read with something else.
+
+        Args:
+            like: A tensor on the device.
+        """
+        if self._flag is None:
+            return torch.zeros(1, dtype=torch.bool, device=like.device)
+        return self._flag.reshape(1)
+
+    def answered(self, flag: bool) -> None:
+        """Act on an answer.
+
+        Args:
+            flag: What was read.
+        """
+        act, self._flag, self._act, self._waited = self._act, None, None, 0
+        if flag and act is not None:
+            act()
+
+
+class PairKeeper:
+    """The neighbour graph of a state, with the pairs of the last one while these hold.
+
+    Pairs are found up to r_max + skin. They hold for a cell C that was C₀ while ‖C₀⁻¹C − 1‖ (r_max + skin) + 2 max|u|
+    ≤ skin, with u what atoms have moved beside the strain: then no pair within the cutoff is missing. Tensors that are
+    the very same as in the last call, and untouched since, cost no question at all.
+
+    Args:
+        r_max: Cutoff radius, in Å.
+        skin: In Å; 0 finds the pairs anew whenever something has moved. None chooses by device.
+        backend: Of `mmace_sim.graph.neighbors`; None chooses by device.
+    """
+
+    def __init__(self, r_max: float, skin: float | None = None, backend: str | None = None) -> None:
+        self.r_max, self.skin, self.backend = r_max, skin, backend
+        self.n_searches = 0
+        self.questions = HostQuestions()
+        self._graph: MagneticGraph | None = None
+        self._seen: tuple[Tensor, ...] = ()
+        self._versions: tuple[int, ...] = ()
+        self._atoms: tuple[Tensor, ...] = ()
+        self._counts: np.ndarray = np.zeros(0, dtype=np.int64)
+        self._pbc: np.ndarray = np.zeros((0, 3), dtype=bool)
+        self._reference: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def graph(self, state: SimState, magmoms: Float[Tensor, "n_atoms 3"]) -> MagneticGraph:
+        """The graph of a state.
+
+        Args:
+            state: Any state.
+            magmoms: Its moments, in μB.
+        """
+        if self._is_same(state):
+            if self.questions.is_urgent:
+                self.questions.settle()
+            return replace(self._graph, magmoms=magmoms)
+        skin = self._skin(state)
+        known = self._has_same_atoms(state)
+        positions, cell = state.positions.detach(), state.cell.detach().mT.contiguous()
+        if known and self._reference is not None and not self._has_moved(positions, cell):
+            self._graph = replace(
+                self._graph, positions=ordinary(positions), cell=ordinary(cell), magmoms=magmoms
+            )
+        else:
+            self._search(positions, cell, magmoms, skin)
+        self._remember(state)
+        return self._graph
+
+    def _skin(self, state: SimState) -> float:
+        if self.skin is not None:
+            return self.skin
+        return GPU_SKIN if state.device.type == "cuda" else CPU_SKIN
+
+    def _is_same(self, state: SimState) -> bool:
+        now = (state.positions, state.cell, *_atoms(state))
+        if self._graph is None or any(t.is_inference() for t in (*now, *self._seen)):
+            return False
+        return all(a is b for a, b in zip(now, self._seen, strict=True)) and self._versions == _versions(now)
+
+    def _remember(self, state: SimState) -> None:
+        self._seen = (state.positions, state.cell, *_atoms(state))
+        inference = any(t.is_inference() for t in self._seen)
+        self._versions = () if inference else _versions(self._seen)
+
+    def _has_same_atoms(self, state: SimState) -> bool:
+        """Whether a state holds the atoms of the last one in the same order; if not, read what the host must know."""
+        now = _atoms(state)
+        last, untouched = self._seen[2:], self._versions[2:]
+        if last and not any(t.is_inference() for t in (*now, *last)):
+            same = all(a is b for a, b in zip(now, last, strict=True))
+            if same and untouched == _versions(now):
+                return True
+        if self._atoms and all(
+            a.shape == b.shape and a.device == b.device and torch.equal(a, b)
+            for a, b in zip(now, self._atoms, strict=True)
+        ):
+            return True
+        self._atoms = tuple(t.clone() for t in now)
+        numbers, system_idx, pbc = now
+        n_systems = state.cell.shape[0]
+        read = torch.cat([system_idx, pbc.expand(n_systems, 3).flatten().to(system_idx)]).cpu().numpy()
+        self._counts = np.bincount(read[: len(numbers)], minlength=n_systems)
+        self._pbc = read[len(numbers) :].reshape(n_systems, 3).astype(bool)
+        self._reference = None
+        return False
+
+    def _has_moved(self, positions: Float[Tensor, "n_atoms 3"], cell: Float[Tensor, "n_systems 3 3"]) -> bool:
+        """Whether a pair within the cutoff may be missing; answers what waits, too."""
+        where, inverse, box = self._reference
+        skin, idx = self._graph.margin, self._graph.system_idx
+        unchanged = (cell == box).flatten(1).all(dim=1)
+        change = torch.where(unchanged[:, None, None], torch.eye(3).to(cell), inverse @ cell)
+        strain = (change - torch.eye(3).to(cell)).flatten(1).norm(dim=1)
+        moved = (positions - torch.einsum("na,nab->nb", where, change[idx])).norm(dim=1)
+        largest = moved.new_zeros(len(cell)).scatter_reduce(0, idx, moved, "amax", include_self=True)
+        needed = strain * (self.r_max + skin) + 2.0 * largest
+        flags = torch.cat([(needed > skin * (1.0 - _ROUNDING)).any().reshape(1), self.questions.flag(cell)])
+        moved_far, wrong = flags.tolist()
+        self.questions.answered(wrong)
+        return moved_far
+
+    def _search(
+        self,
+        positions: Float[Tensor, "n_atoms 3"],
+        cell: Float[Tensor, "n_systems 3 3"],
+        magmoms: Float[Tensor, "n_atoms 3"],
+        skin: float,
+    ) -> None:
+        self.n_searches += 1
+        numbers, system_idx, _ = self._atoms
+        shortest, counts = None, None
+        with torch.inference_mode(mode=False):
+            if (self.backend or ("matscipy" if positions.device.type == "cpu" else "torchsim")) == "matscipy":
+                flag = self.questions.flag(positions).to(positions)
+                parts = (positions.flatten(), cell.flatten(), flag)
+                read = torch.cat(parts).cpu().numpy()
+                r, c = (
+                    read[: positions.numel()].reshape(-1, 3),
+                    read[positions.numel() : -1].reshape(-1, 3, 3),
+                )
+                self.questions.answered(bool(read[-1]))
+                edges, shifts, counts, shortest = pairs_on_host(
+                    r, c, self._pbc, self._counts, self.r_max + skin
+                )
+                edge_index = torch.as_tensor(edges, device=positions.device)
+                edge_shifts = torch.as_tensor(shifts, dtype=positions.dtype, device=positions.device)
+            else:
+                pbc = torch.as_tensor(self._pbc, device=positions.device)
+                edge_index, edge_shifts = neighbor_list(
+                    positions, cell, pbc, system_idx, self.r_max + skin, backend=self.backend
+                )
+            last = self._graph
+            kept = {} if last is None else {"kept": last.kept}
+            self._graph = MagneticGraph(
+                positions=ordinary(positions),
+                cell=ordinary(cell),
+                magmoms=magmoms,
+                atomic_numbers=numbers,
+                system_idx=system_idx,
+                edge_index=edge_index,
+                edge_shifts=edge_shifts,
+                margin=skin,
+                pair_counts=counts,
+                shortest=shortest,
+                **kept,
+            )
+            self._graph.reference_lengths = self._graph.edge_vectors().norm(dim=1)
+            self._reference = None if skin == 0.0 else (positions.clone(), _inverse(cell), cell.clone())
+
+
+def _inverse(cell: Float[Tensor, "n_systems 3 3"]) -> Float[Tensor, "n_systems 3 3"]:
+    """Inverse cells; infinite for those without a volume, which may not change at all."""
+    regular = (torch.linalg.det(cell).abs() > 1e-6)[:, None, None]
+    safe = torch.where(regular, cell, torch.eye(3).to(cell))
+    return torch.where(regular, torch.linalg.inv_ex(safe).inverse, torch.inf)
+
+
+def _atoms(state: SimState) -> tuple[Int[Tensor, " n_atoms"], Int[Tensor, " n_atoms"], Bool[Tensor, "..."]]:
+    return state.atomic_numbers, state.system_idx, state.pbc
+
+
+def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
+    return tuple(t._version for t in tensors)

@@ -1,0 +1,208 @@
+"""How often solvers make a GPU wait, counted on the CPU; pairs that are kept while nothing moves far."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmace_sim.engine.batching import RefillingBatch
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.graph.batch import MagneticGraph
+from mmace_sim.model.checkpoint import load_model
+from mmace_sim.model.derivatives import evaluate
+from mmace_sim.properties.relax.relaxation import Relaxation
+from mmace_sim.testing import HostReads
+from mmace_sim.torchsim.model import MagneticMaceModel
+from mmace_sim.torchsim.pairs import PairKeeper
+from mmace_sim.torchsim.state import initialize_state
+from mmace_sim.torchsim.trial import small_exponential, trial_state
+
+KEPT = {"skin": 0.5, "backend": "torchsim"}
+"""What a GPU does, on the CPU."""
+
+
+def iron(n=6):
+    images = []
+    for k in range(n):
+        atoms = bulk("Fe", "bcc", a=2.75 + 0.02 * k, cubic=True).repeat((1, 1, 1 + k % 2))
+        atoms.rattle(0.05, seed=k)
+        set_magmoms(atoms, np.random.default_rng(k).normal([0, 0, 2.0], size=(len(atoms), 3)))
+        images.append(atoms)
+    return images
+
+
+class StopHere(Exception):  # noqa: N818 no error
+    """Ends a run in the middle."""
+
+
+def reads_per_step(run, monkeypatch, *, n_steps=12, skip=4):
+    """Reads of the host between the starts of two steps, after some in which what is kept is made."""
+    counts, advance = [], RefillingBatch.advance
+
+    def counted(self):
+        counts.append(reads.total)
+        if len(counts) > n_steps:
+            raise StopHere
+        advance(self)
+
+    monkeypatch.setattr(RefillingBatch, "advance", counted)
+    with HostReads() as reads, pytest.raises(StopHere):
+        run()
+    return np.diff(counts)[skip:], reads
+
+
+@pytest.mark.parametrize("how", [{}, KEPT], ids=["cpu", "kept"])
+@pytest.mark.parametrize("stability", [False, True])
+def test_relaxation_reads_at_most_three_times_a_step(how, stability, monkeypatch):
+    model = MagneticMaceModel("default", **how)
+    relaxation = Relaxation(model, stability=stability, fmax=1e-9)
+    steps, reads = reads_per_step(lambda: relaxation.run(iron()), monkeypatch)
+    assert np.median(steps) <= 2, reads.where
+    assert steps.max() <= 3 or (how and steps.max() < 20), reads.where  # a search for pairs now and then
+
+
+def test_what_counts_as_a_read():
+    x = torch.arange(6.0)
+    cases = [
+        x[0].item, lambda: bool(x.any()), lambda: float(x.sum()), x.tolist, x.cpu,
+        lambda: torch.nonzero(x), lambda: x[x > 2], lambda: torch.equal(x, x), lambda: torch.bincount(x.long()),
+        lambda: x.long().unique(), lambda: torch.repeat_interleave(x, x.long()),
+        lambda: x.index_put((x > 2,), x[:3].clone()), lambda: torch.linalg.eigh(torch.eye(3)),
+    ]  # fmt: skip
+    for k, case in enumerate(cases):
+        with HostReads() as reads:
+            case()
+        assert reads.total == 1, (k, reads.where)
+    quiet = [
+        lambda: x + 1, lambda: torch.where(x > 2, x, 0.0), lambda: x.index_add(0, x.long(), x), lambda: x[2:],
+        lambda: x.clone().masked_fill_(x > 2, 0.0), lambda: x[x.long()], lambda: x.repeat_interleave(2),
+        lambda: torch.linalg.det(torch.eye(3)), lambda: small_exponential(torch.zeros(2, 3, 3)),
+    ]  # fmt: skip
+    for k, case in enumerate(quiet):
+        with HostReads() as reads:
+            case()
+        assert reads.total == 0, (k, reads.where)
+
+
+@pytest.mark.parametrize("how", [{}, {"skin": 0.4}, KEPT, {"backend": "torchsim"}], ids=str)
+def test_relaxations_do_not_depend_on_how_pairs_are_kept(how):
+    reference = Relaxation("default", stability=True).run(iron())
+    model = MagneticMaceModel("default", **how)
+    results = Relaxation(model, stability=True).run(iron())
+    for a, b in zip(reference, results, strict=True):
+        assert a.status == b.status
+        assert abs(a.energy - b.energy) < 1e-9
+        np.testing.assert_allclose(a.atoms.positions, b.atoms.positions, atol=1e-6)
+    if how.get("skin"):
+        assert model.pairs.n_searches < max(r.steps for r in results) / 2
+
+
+PBC = list(itertools.product((False, True), repeat=3))
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10**6), pbc=st.sampled_from(PBC), skin=st.sampled_from([0.1, 0.5]))
+def test_kept_pairs_miss_none(seed, pbc, skin):
+    """Random walks of atoms and cell: within the cutoff, the pairs are those of a new search, at any time."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for n in (1, 3, 5):
+        cell = np.diag(rng.uniform(2.0, 4.0, 3)) + 0.3 * rng.normal(size=(3, 3))
+        atoms = Atoms(f"Fe{n}", positions=rng.uniform(-1, 2, size=(n, 3)) @ cell, cell=cell, pbc=pbc)
+        set_magmoms(atoms, rng.normal(size=(n, 3)))
+        images.append(atoms)
+    state = initialize_state(images, device="cpu", dtype=torch.float64)
+    keeper, fresh = PairKeeper(3.5, skin=skin), PairKeeper(3.5, skin=0.0)
+    magmoms = state.magnetic_moments
+    for k in range(12):
+        step = 0.02 * torch.as_tensor(rng.normal(size=state.positions.shape))
+        strain = 0.004 * torch.as_tensor(rng.normal(size=(3, 3, 3))) * (k % 3 == 0) * all(pbc)
+        one = torch.eye(3).double() + strain
+        where = torch.einsum("nij,nj->ni", one[state.system_idx], state.positions) + step
+        state = trial_state(state, magmoms, positions=where, cell=one @ state.cell)
+        assert within(keeper.graph(state, magmoms), 3.5) == within(fresh.graph(state, magmoms), 3.5)
+    assert keeper.n_searches <= fresh.n_searches
+
+
+def within(graph, r_max):
+    lengths = graph.edge_vectors().norm(dim=1)
+    assert graph.reference_lengths.shape == lengths.shape
+    assert ((graph.reference_lengths - lengths) <= graph.margin + 1e-9).all()
+    rows = torch.cat([graph.edge_index.T, graph.edge_shifts.long()], dim=1)[lengths < r_max]
+    return set(map(tuple, rows.tolist()))
+
+
+def test_what_is_changed_in_place_is_seen():
+    """The same tensors are not asked about again, unless somebody has written to them."""
+    model = MagneticMaceModel("default", skin=0.3)
+    state = initialize_state(iron(2), device="cpu", dtype=torch.float64)
+    first = model(state)["energy"].clone()
+    with HostReads() as reads:
+        assert torch.equal(model(state)["energy"], first)
+    assert reads.total == 1  # the comparison
+    state.positions[0, 0] += 0.02
+    second = model(state)["energy"]
+    assert (second - first).abs().max() > 1e-6
+    assert model.pairs.n_searches == 1
+    state.positions[0, 0] += 0.5
+    third = model(state)["energy"]
+    assert model.pairs.n_searches == 2
+    fresh = MagneticMaceModel("default")(state)["energy"]
+    torch.testing.assert_close(third, fresh, rtol=0, atol=1e-9)
+    state.cell[0] *= 1.02
+    torch.testing.assert_close(
+        model(state)["energy"], MagneticMaceModel("default")(state)["energy"], rtol=0, atol=1e-9
+    )
+
+
+def test_inference_tensors_and_other_batches_are_told_apart():
+    model = MagneticMaceModel("default", skin=0.3)
+    plain = initialize_state(iron(3), device="cpu", dtype=torch.float64)
+    expected = model(plain)["energy"]
+    with torch.inference_mode():
+        inside = initialize_state(iron(3), device="cpu", dtype=torch.float64)
+        torch.testing.assert_close(model(inside)["energy"], expected)
+        torch.testing.assert_close(model(inside)["energy"], expected)
+    for part in (plain[[1]], plain[[2, 0]], plain):
+        torch.testing.assert_close(model(part)["energy"], MagneticMaceModel("default")(part)["energy"])
+
+
+def test_moments_alone_give_the_same_magforces():
+    model = MagneticMaceModel("default")
+    state = initialize_state(iron(3), device="cpu", dtype=torch.float64)
+    full, alone = model(state), model(state, moments_only=True)
+    assert "forces" not in alone
+    assert "stress" not in alone
+    torch.testing.assert_close(alone["magforces"], full["magforces"], rtol=0, atol=1e-12)
+    assert torch.equal(alone["energy"], full["energy"])
+
+
+def test_what_is_kept_belongs_to_its_pairs():
+    """A graph made from another by exchanging the pairs or the elements takes nothing over."""
+    model = load_model("default")
+    state = initialize_state(iron(3), device="cpu", dtype=torch.float64)
+    keeper = PairKeeper(model.r_max)
+    graph = keeper.graph(state, state.magnetic_moments)
+    evaluate(model, graph)
+    half = graph.edge_vectors().norm(dim=1) < 3.0
+    other = MagneticGraph(
+        **{k: v for k, v in vars(graph).items() if k not in ("edge_index", "edge_shifts", "pair_counts", "margin", "reference_lengths", "shortest")},
+        edge_index=graph.edge_index[:, half], edge_shifts=graph.edge_shifts[half],
+    )  # fmt: skip
+    assert other.kept is graph.kept
+    fresh = MagneticGraph(**{k: v for k, v in vars(other).items() if k != "kept"})
+    torch.testing.assert_close(evaluate(model, other)["energy"], evaluate(model, fresh)["energy"])
+    assert (evaluate(model, other)["energy"] - evaluate(model, graph)["energy"]).abs().max() > 1e-3
+
+
+def test_exponentials_of_strains():
+    matrices = torch.randn(40, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    matrices = matrices * torch.logspace(-8, 0.0, 40, dtype=torch.float64)[:, None, None]
+    torch.testing.assert_close(
+        small_exponential(matrices), torch.matrix_exp(matrices), rtol=1e-13, atol=1e-14
+    )
