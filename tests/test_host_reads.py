@@ -60,7 +60,7 @@ def reads_per_step(run, monkeypatch, *, n_steps=12, skip=4):
 @pytest.mark.parametrize("stability", [False, True])
 def test_relaxation_reads_at_most_three_times_a_step(how, stability, monkeypatch):
     model = MagneticMaceModel("default", **how)
-    relaxation = Relaxation(model, stability=stability, fmax=1e-9)
+    relaxation = Relaxation(model, stability=stability, force_tol=1e-9)
     steps, reads = reads_per_step(lambda: relaxation.run(iron()), monkeypatch)
     assert np.median(steps) <= 2, reads.where
     assert steps.max() <= 3 or (how and steps.max() < 20), reads.where  # a search for pairs now and then

@@ -275,15 +275,17 @@ class Relaxation:
 
     def _at_rest(self, force: Tensor, stress: Tensor, magforce: Tensor) -> Tensor:
         limits = self.settings
-        return (
-            (force <= limits.force_tol) & (stress <= limits.stress_tol) & (magforce <= limits.magforce_tol)
-        )
+        return (force <= limits.force_tol) & (stress <= limits.stress_tol) & (magforce <= limits.magforce_tol)
 
     def _plan(self, state: MagneticOptimState, largest: tuple[Tensor, Tensor, Tensor]) -> "Plan":
         """Which systems are at rest, which of them are looked at, pushed or relaxed on, and which are done."""
         force, stress, magforce = largest
         at_rest = self._at_rest(force, stress, magforce)
-        known, found, may_move = is_known(state), lowest_curvature(state), state.n_steps < self.settings.max_steps
+        known, found, may_move = (
+            is_known(state),
+            lowest_curvature(state),
+            state.n_steps < self.settings.max_steps,
+        )
         saddle = known & found.is_downward
         pushed = at_rest & saddle & may_move & (state.n_pushes < self.max_pushes)
         goal = (MOMENT_ERROR * found.lowest).clamp(min=_SOFTEST * self.settings.magforce_tol)
