@@ -8,7 +8,7 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.io import write
-from cli_tools import mmace_sim
+from cli_tools import mmace_sim, summary_of
 from foundation_tools import write_mace
 from paper_tools import random_paper_model
 from safetensors import safe_open
@@ -284,6 +284,40 @@ def test_one_command_calibrates_a_file(calibrated, tmp_path):
     told = judge_uncertainty(loaded, toy_set(calibrated, 12, 3)[0])
     assert set(told) == {"domain", *TARGETS}
     assert sum(told["domain"].values()) == 12
+
+
+def test_a_run_says_where_its_structures_lie(calibrated, tmp_path):
+    path = save_model(calibrated, tmp_path / "m.safetensors")
+    slab = rattled(np.random.default_rng(0), 0.05)
+    slab.cell[0] *= 2.0
+    write(tmp_path / "in.extxyz", [rattled(np.random.default_rng(1), 0.05), slab])
+    arguments = (
+        "relax",
+        tmp_path / "in.extxyz",
+        "-m",
+        path,
+        "--fixed-cell",
+        "--max-steps",
+        "0",
+        "--no-stability",
+    )
+    result = mmace_sim(*arguments, "-o", tmp_path / "run")
+    assert result.exit_code in (0, 3), result.output
+    assert "domain" in result.output
+    inside, outside = summary_of(tmp_path / "run")["structures"]
+    assert (inside["domain"], outside["domain"]) != ("inside", "inside")
+    assert inside["domain"] == "inside"
+    assert outside["domain_distance"] > inside["domain_distance"]
+    assert outside["forces_uncertainty"] > 0
+    assert summary_of(tmp_path / "run")["units"]["energy_uncertainty"] == "eV/atom"
+    header = (tmp_path / "run" / "summary.csv").read_text().splitlines()[0]
+    assert "domain,domain_distance" in header
+    calibration, calibrated.uncertainty = calibrated.uncertainty, None
+    save_model(calibrated, tmp_path / "plain.safetensors")
+    calibrated.uncertainty = calibration
+    arguments = (*arguments[:3], tmp_path / "plain.safetensors", *arguments[4:])
+    assert "domain" not in mmace_sim(*arguments, "-o", tmp_path / "plain").output
+    assert summary_of(tmp_path / "plain")["structures"][0]["domain"] is None
 
 
 def write_frames(path, frames):
