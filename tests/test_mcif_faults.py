@@ -152,7 +152,7 @@ def test_published_structures_from_the_number_of_their_group(tmp_path, name):
     "number", [[2, 7], [15, 90], [62, 448], [136, 499], [139, 540], [166, 101], [205, 36], [227, 131]]
 )
 def test_operations_of_a_number_are_those_of_another_table(number):
-    """pymatgen's table comes from ISO-MAG; spglib's from its Hall symbols. tests of all 1651 groups agree."""
+    """pymatgen's table comes from ISO-MAG; spglib's from its Hall symbols.."""
     metric = {166: np.array([[1, -0.5, 0], [-0.5, 1, 0], [0, 0, 2]])}.get(number[0], np.eye(3))
     ours = magnetic_operations_of(f"{number[0]}.{number[1]}", metric)
 
