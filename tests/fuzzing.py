@@ -22,6 +22,7 @@ from ase.constraints import FixAtoms, FixCartesian, FixCom, FixedPlane
 from cli_tools import bcc, mmace_sim
 from hypothesis import strategies as st
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.cli import inputs
 from mmace_sim.engine.folder import finished_records
 from mmace_sim.engine.journal import Journal, atoms_from_record, atoms_to_record
@@ -29,7 +30,6 @@ from mmace_sim.errors import DataError, ModelFileError, OutputError, StructureEr
 from mmace_sim.io import read_labelled
 from mmace_sim.io.collection import FailedStructure, LoadedStructure, read_structures
 from mmace_sim.io.extxyz import frame_text
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.structures.checks import check_structure
 from mmace_sim.structures.initial_moments import initial_magmoms

@@ -26,10 +26,10 @@ from format_files import (
 )
 from training_toys import toy_frames, write_toys
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError
 from mmace_sim.io import database
 from mmace_sim.io.frames import file_sha256, frame_identity, read_frames
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.vasp import spin_axes
 
 

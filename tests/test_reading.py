@@ -19,11 +19,11 @@ from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixedPlane, FixSc
 from cli_tools import mmace_sim
 from format_files import MAGMOMS, oszicar, outcar
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms, set_magmoms
 from mmace_sim.io.collection import FailedStructure, load_structures, read_structures
 from mmace_sim.io.frames import read_frames
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.torchsim.state import as_atoms
 
 CASES = Path(__file__).parent / "cases" / "readers"

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.engine.output import write_csv
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.io import opening
 from mmace_sim.io.collection import FailedStructure, load_structures
 from mmace_sim.io.database import open_rows
 from mmace_sim.io.frames import file_sha256, read_frames
-from mmace_sim.io.labels import LabelKeys
 
 GOOD = '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3 pbc="T T T"\nFe 0 0 0\n'
 

@@ -20,7 +20,7 @@ from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
 
 if TYPE_CHECKING:
-    from mmace_sim.io.labels import LabelKeys
+    from mmace_sim.base.labels import LabelKeys
     from mmace_sim.quality.preflight import PreflightReport
 
 _log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def parse_keys(text: str | None) -> "LabelKeys":
     Raises:
         ConfigError: If a label is unknown or the text has another form.
     """
-    from mmace_sim.io.labels import LabelKeys
+    from mmace_sim.base.labels import LabelKeys
 
     parts = [part.split("=", 1) for part in (text or "").split(",") if part.strip()]
     known = ", ".join(LabelKeys.model_fields)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, MissingExtraError, NotAStructureError, StructureError
 from mmace_sim.graph.atoms import MAGMOM_ARRAYS, check_atomic_numbers, file_magmoms, has_magmoms, set_magmoms
 from mmace_sim.io import abinit, ase_files, ase_json, castep, cif, database, deepmd, mlip, ulm, vasp, xyz
@@ -28,7 +29,6 @@ from mmace_sim.io.base import (
     take_problem,
     take_unusable,
 )
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import check_regular
 
 FORMATS: tuple[Format, ...] = (

@@ -13,10 +13,10 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr, Hartree
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.base.yamlfile import parse_yaml
 from mmace_sim.errors import StructureError
 from mmace_sim.io.base import Format, Item
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import bare_name, open_text, read_text
 from mmace_sim.io.rows import set_results
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioformats, read
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.io.base import Format, Item
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import bare_name, open_text, plain_file, read_text
 from mmace_sim.io.poscar import read_poscar
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.io.base import Format, Item
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import bare_suffix, read_text
 from mmace_sim.io.plain_json import parse_json, plain_values
 from mmace_sim.io.pymatgen_json import atoms_from_dict, find_structures

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.base.quantities import PER_ATOM as PER_ATOM
 from mmace_sim.base.quantities import PER_STRUCTURE as PER_STRUCTURE
 from mmace_sim.base.text import printable
 from mmace_sim.errors import DataError, StructureError
-from mmace_sim.io.labels import LabelKeys
 
 Item = Atoms | StructureError
 """A structure with its labels, or why it cannot be used (the structures after it may be)."""

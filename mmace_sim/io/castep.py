@@ -14,10 +14,10 @@ from ase.constraints import FixAtoms, FixConstraint, FixedLine, FixedPlane
 from ase.data import atomic_numbers
 from ase.units import Bohr
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.base import Format, Item, add_note
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import bare_suffix, read_text
 
 _UNITS = {"ang": 1.0, "bohr": Bohr, "a0": Bohr, "nm": 10.0, "pm": 0.01, "cm": 1e8, "m": 1e10}

@@ -11,9 +11,9 @@ from typing import Any
 from ase import Atoms
 from ase.io.cif import CIFBlock, parse_cif
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.io.base import Format, Item, add_note
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.mcif import (
     check_sites,
     expand_block,

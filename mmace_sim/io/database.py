@@ -17,9 +17,9 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.base.extras import require
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, MissingExtraError, StructureError
 from mmace_sim.io.base import PER_ATOM, PER_STRUCTURE, Format, Item
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import ALWAYS_ALLOWED, MAX_RATIO, bare_suffix, check_regular, plain_file
 from mmace_sim.io.plain_json import plain_values
 from mmace_sim.io.rows import atoms_of_row, set_results

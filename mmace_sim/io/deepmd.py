@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.io.base import Format, Item, symbols_of
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.rows import set_results
 
 VIRTUAL_ATOMS = (

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.base.quantities import DEFAULT_HEAD, QUANTITIES
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import file_magmoms, get_magmoms, has_magmoms
 from mmace_sim.io import expand_folders, read_labelled
 from mmace_sim.io.base import Item
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import check_regular
 
 LABELS: tuple[str, ...] = tuple(q.name for q in QUANTITIES.values() if q.extxyz and q.name != "magmoms")

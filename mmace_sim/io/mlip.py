@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import StructureError
 from mmace_sim.io.base import Format, Item, symbols_of, type_map_beside
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import bare_suffix, open_text
 from mmace_sim.io.rows import set_results
 

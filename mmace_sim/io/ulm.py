@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.io.base import Format, Item
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import bare_suffix, plain_file
 from mmace_sim.io.plain_json import checked_dtype, parse_ase_json
 from mmace_sim.io.rows import atoms_of_row

@@ -16,9 +16,9 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, NotAStructureError
 from mmace_sim.io.base import Format, Item, results_as_labels
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import OPENERS, bare_name, open_text
 from mmace_sim.io.outcar import WithoutStars, read_moments, read_saxis
 from mmace_sim.io.pymatgen_json import spin_axes

@@ -11,9 +11,9 @@ import numpy as np
 from ase import Atoms
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.io.base import Format, Item, add_unusable
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.opening import bare_name, open_text
 
 _NAME = re.compile(r"\.(ext)?xyz$", re.IGNORECASE)

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-from ase import data as ase_data
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,6 +20,8 @@ SMALL_MOMENT: float = 0.1
 
 def atomic_number(value: Any) -> Any:
     """The atomic number of a symbol or of digits; anything else as it is."""
+    from ase import data as ase_data  # heavy, and not needed for --help
+
     if not isinstance(value, str):
         return value
     return ase_data.atomic_numbers.get(value, value)
@@ -47,6 +48,8 @@ def pair_name(first: int | str, second: int | str) -> str:
         first: Atomic number or symbol.
         second: The other one.
     """
+    from ase import data as ase_data  # heavy, and not needed for --help
+
     symbols = [z if isinstance(z, str) else ase_data.chemical_symbols[z] for z in (first, second)]
     return "-".join(sorted(symbols))
 
@@ -60,6 +63,8 @@ def check_pair(name: str) -> str:
     Raises:
         ValueError: If it is something else.
     """
+    from ase import data as ase_data  # heavy, and not needed for --help
+
     symbols = name.split("-")
     if len(symbols) != 2 or not set(symbols) <= set(ase_data.chemical_symbols[1:]):
         raise ValueError(f"{name!r} is no pair of elements such as Al-Fe")
@@ -177,6 +182,8 @@ class ArchitectureConfig(BaseModel):
             first: Atomic number.
             second: The other one.
         """
+        from ase import data as ase_data  # heavy, and not needed for --help
+
         covalent = float(ase_data.covalent_radii[first] + ase_data.covalent_radii[second])
         return min((self.repulsion or {}).get(pair_name(first, second), covalent), self.r_max)
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from ase.data import chemical_symbols
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.base.quantities import UNCERTAINTIES
 from mmace_sim.errors import DataError
 from mmace_sim.io.frames import Frame, read_frames
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.checkpoint import load_all_heads, load_model, save_model
 from mmace_sim.model.heads import with_heads

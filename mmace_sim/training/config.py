@@ -16,12 +16,12 @@ from pydantic import (
     model_validator,
 )
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.base.quantities import DEFAULT_HEAD
 from mmace_sim.base.settings import MACHINE, RUN, Flag
 from mmace_sim.base.yamlfile import read_yaml, refuse_huge_numbers
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.config import check_head
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
 from mmace_sim.training.evaluate_settings import FORMATS

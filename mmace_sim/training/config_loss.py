@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from ase.data import atomic_numbers
 from pydantic import (
     ConfigDict,
     Field,
@@ -83,6 +82,8 @@ def check_symbols(symbols: Sequence[str]) -> list[str]:
     Raises:
         ValueError: If one of them is none.
     """
+    from ase.data import atomic_numbers  # heavy, and not needed for --help
+
     unknown = [repr(symbol) for symbol in symbols if not atomic_numbers.get(symbol)]
     if unknown:
         raise ValueError(f"{', '.join(unknown)} is no chemical symbol; write them as in [Fe, Ni]")

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.io.formats import open_with_compression
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.files import replacing
 from mmace_sim.io import expand_folders, read_labelled
@@ -16,7 +17,6 @@ from mmace_sim.io.base import PER_ATOM
 from mmace_sim.io.database import LMDB_ENDINGS, atoms_to_row, write_database
 from mmace_sim.io.extxyz import frame_text
 from mmace_sim.io.frames import Frame, frame_of
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.io.xyz import is_extxyz
 
 OUR_KEYS = LabelKeys()

@@ -8,10 +8,10 @@ import numpy as np
 from ase.data import chemical_symbols
 from torch import Tensor
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError
 from mmace_sim.graph.magnetic_order import classify_order
 from mmace_sim.io.frames import LABELS, Frame, read_frames
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.model.derivatives import EnergyModel
 from mmace_sim.training.dataset import LabelledBatch
 from mmace_sim.training.evaluate_errors import Compared, ErrorSums, Samples, StructureErrors, magforce_errors

@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.base.settings import RUN, Flag
-from mmace_sim.io.labels import LabelKeys
 from mmace_sim.training.config import FIT, DataConfig, OptimizerConfig, TrainerConfig
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
 
