@@ -23,7 +23,7 @@ from cli_tools import bcc, mmace_sim
 from hypothesis import strategies as st
 
 from mmace_sim.base.labels import LabelKeys
-from mmace_sim.cli import inputs
+from mmace_sim.engine import inputs
 from mmace_sim.engine.folder import finished_records
 from mmace_sim.engine.journal import Journal, atoms_from_record, atoms_to_record
 from mmace_sim.errors import DataError, ModelFileError, OutputError, StructureError

@@ -101,7 +101,7 @@ def test_all_structures_states_and_volumes_are_one_batch_in_order():
 def test_positions_can_relax_at_each_volume():
     start = fcc()
     start.rattle(0.05, seed=0)
-    settings = {"volume_range": (0.9, 1.06), "n_volumes": 7, "fmax": 1e-3}
+    settings = {"volume_min": 0.9, "volume_max": 1.06, "n_volumes": 7, "fmax": 1e-3}
     free = EquationOfState(toy(), relax_positions=True, **settings).run([start])[0].curves[0]
     ideal = EquationOfState(toy(), **settings).run([fcc()])[0].curves[0]
     np.testing.assert_allclose(free.energies, ideal.energies, atol=1e-5)

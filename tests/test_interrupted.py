@@ -35,7 +35,7 @@ def fcc(a=3.6, seed=1, moment=(0.2, 0.1, 1.9)):
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_waits_for_the_end_of_a_step(number):
-    order = []
+    order, before = [], signal.signal(number, signal.SIG_DFL)  # nohup has the tests ignore SIGHUP
 
     def step():
         with deferred(lambda: order.append("kept")):
@@ -44,6 +44,7 @@ def test_a_signal_waits_for_the_end_of_a_step(number):
 
     with interruptible(), pytest.raises(Interrupted) as caught:
         step()
+    signal.signal(number, before)
     assert order == ["finished", "kept"]
     assert exit_code(caught.value) == 128 + number
 

@@ -177,7 +177,7 @@ def test_tables_read_back(tmp_path):
         first, second = csv.DictReader(file)
     assert first["name"] == row["name"]
     assert first["dict"] == "Fe:None Co:1.0000 Ni:x"
-    assert (first["list"], first["v"], first["s"]) == ("a None", "5.000000", "\\udcff")
+    assert (first["list"], first["v"], first["s"]) == ("a None", "3 4", "\\udcff")
     assert set(second.values()) == {""}
 
 

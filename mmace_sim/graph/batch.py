@@ -22,7 +22,7 @@ class Kept:
     """
 
     def __init__(self) -> None:
-        self._found: dict[Hashable, tuple[tuple[object, ...], object]] = {}
+        self._found: dict[Hashable, tuple[tuple[object, ...], list[int], object]] = {}
 
     def get[T](self, name: Hashable, of: tuple[object, ...], make: Callable[[], T]) -> T:
         """What is kept under a name, made if it is not there or was made of other objects.
@@ -32,12 +32,18 @@ class Kept:
             of: The objects that it is made of.
             make: Makes it.
         """
-        owners, found = self._found.get(name, ((), None))
-        if len(owners) != len(of) or any(a is not b for a, b in zip(owners, of, strict=True)):
+        owners, changes, found = self._found.get(name, ((), [], None))
+        same = len(owners) == len(of) and all(a is b for a, b in zip(owners, of, strict=True))
+        if not same or changes != _changes(of):
             with torch.inference_mode(mode=False):
                 found = make()
-            self._found[name] = (of, found)
+            self._found[name] = (of, _changes(of), found)
         return found
+
+
+def _changes(objects: tuple[object, ...]) -> list[int]:
+    """How often each tensor was changed in place, as far as torch counts that."""
+    return [x._version if isinstance(x, Tensor) and not x.is_inference() else 0 for x in objects]
 
 
 @dataclass

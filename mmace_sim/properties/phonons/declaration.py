@@ -179,6 +179,13 @@ PHONONS = Property(
         OutputFile("NAME/bands.png, .svg", "bands and density of states"),
         OutputFile("NAME/FORCE_SETS, NAME/FORCE_CONSTANTS", "phonopy's text files, of `--write`"),
     ),
+    python="""from ase.build import bulk
+
+from mmace_sim.properties.phonons import Phonons
+
+(result,) = Phonons(supercell=[2, 2, 2], magmoms="fixed").run([bulk("Fe", cubic=True)])
+print(result.status, result.phonon.get_total_dos_dict()["frequency_points"].max())  # THz
+""",
     computation="mmace_sim.properties.phonons.output:PhononsComputation",
 )  # fmt: skip
 """Phonons."""
