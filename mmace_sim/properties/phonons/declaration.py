@@ -184,7 +184,7 @@ PHONONS = Property(
 from mmace_sim.properties.phonons import Phonons
 
 (result,) = Phonons(supercell=[2, 2, 2], magmoms="fixed").run([bulk("Fe", cubic=True)])
-print(result.status, result.phonon.get_total_dos_dict()["frequency_points"].max())  # THz
+print(result.status, result.phonon.total_dos.frequency_points.max())  # THz
 """,
     computation="mmace_sim.properties.phonons.output:PhononsComputation",
 )  # fmt: skip
