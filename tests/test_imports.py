@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "training": _MODEL | {"engine", "io", "interop"},
     "quality": _PROPERTIES - {"interop", "architectures"},
     "report": BASE | {"graph", "io", "structures", "engine"},
-    "cli": _PROPERTIES | {"training", "quality", "report"},
+    "data": _PROPERTIES | {"training", "quality", "report"},
+    "cli": _PROPERTIES | {"training", "quality", "report", "data"},
     "__main__": {"cli"},
 }
 """Layer: the layers below it (each layer may import itself)."""
@@ -64,6 +65,7 @@ FOLDERS = {
     "training": "configuration, data, loss, run, fine-tuning, evaluation",
     "quality": "preflight of data, checks of models",
     "report": "a run as one page",
+    "data": "propose, select, label, learn",
     "cli": "commands",
 }
 """What each folder (or module) has room for, as the page on the architecture says it."""

@@ -18,6 +18,7 @@ from mmace_sim.cli.data import data
 from mmace_sim.cli.declared import property_command
 from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.finetune import finetune
+from mmace_sim.cli.label import label
 from mmace_sim.cli.models import models
 from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
@@ -124,6 +125,7 @@ app.command()(property_command(declared_properties()["order"]))
 app.command()(report)
 app.command()(property_command(declared_properties()["moments"]))
 app.add_typer(data)
+app.command()(label)
 
 
 def main() -> None:

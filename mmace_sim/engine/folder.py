@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mmace_sim.base.settings import Settings
 from mmace_sim.base.text import say
 from mmace_sim.engine.journal import FILE_NAME, read_journal
 from mmace_sim.engine.output import versions
-from mmace_sim.engine.settings import ModelSettings
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, append
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
@@ -337,7 +337,7 @@ def log_to(path: Path) -> Iterator[None]:
 
 def log_start(
     command: str,
-    config: ModelSettings,
+    config: Settings,
     items: Sequence[LoadedStructure | FailedStructure],
     skipped: Sequence[FailedStructure] = (),
 ) -> None:
@@ -349,8 +349,9 @@ def log_start(
         items: Structures and failures.
         skipped: Files of folders that hold no structure.
     """
-    counted = f"{len(items)} structures, " if items else ""
-    _log.info("mmace-sim %s, %smodel %s", command, counted, config.model)
+    counted = f", {len(items)} structures" if items else ""
+    model = getattr(config, "model", None)
+    _log.info("mmace-sim %s%s%s", command, counted, f", model {model}" if model else "")
     _log.info("versions: %s", ", ".join(f"{name} {number}" for name, number in versions().items()))
     for item in skipped:
         _log.info("skipped %s", item.message)

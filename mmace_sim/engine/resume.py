@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mmace_sim.base.settings import dump_settings
+from mmace_sim.base.settings import Settings, dump_settings
 from mmace_sim.engine.folder import finished_records, log_start, log_to, now, open_folder
 from mmace_sim.engine.inputs import run_inputs
 from mmace_sim.engine.journal import FILE_NAME, Journal, fingerprint, weights_hash
 from mmace_sim.engine.output import versions
-from mmace_sim.engine.settings import NOT_PHYSICS, ModelSettings
+from mmace_sim.engine.settings import NOT_PHYSICS
 from mmace_sim.files import Manifest, write_text
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 
@@ -22,7 +22,7 @@ class Journaled(Protocol):
     """What a run must tell of itself so that it can be resumed."""
 
     command: str
-    settings: ModelSettings
+    settings: Settings
     folder: Path
     models: dict[str, Any]
     created: str
@@ -60,7 +60,7 @@ class Task:
     """
 
     command: str
-    settings: ModelSettings
+    settings: Settings
     folder: Path
     identities: dict[str, str]
     models: dict[str, Any] = field(default_factory=dict)

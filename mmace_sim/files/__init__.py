@@ -17,9 +17,11 @@ __all__ = [
     "append",
     "begin_all",
     "cannot_write",
+    "keep",
     "note",
     "remove",
     "replacing",
+    "scratch",
     "write_text",
 ]
 
@@ -60,6 +62,55 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A private folder for what another program writes; it vanishes at the end, after a kill by the next run.
+
+    Args:
+        folder: Folder of a run, or one in it, which is made if it does not exist.
+
+    Yields:
+        The new folder in it. `keep` moves a file from there to its place.
+
+    Raises:
+        OutputError: If it cannot be made.
+    """
+    manifest = active_for(folder / "any")
+    holder = folder / f".mmace-{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if manifest is not None:
+            manifest.hold(holder)
+        holder.mkdir(mode=0o700)
+    except OSError as error:
+        raise cannot_write(holder, error) from error
+    try:
+        yield holder
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def keep(temporary: Path, path: Path) -> None:
+    """Move a complete file of a `scratch` folder to its place; its folder is made if it does not exist.
+
+    Args:
+        temporary: The file.
+        path: Where it belongs.
+
+    Raises:
+        OutputError: If it cannot be moved.
+    """
+    manifest = active_for(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if manifest is None:
+            temporary.replace(path)
+        else:
+            manifest.place(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,1 @@
+"""Data that a model does not have yet: propose, select, label, learn."""

@@ -1,0 +1,147 @@
+"""One calculation: its attempts in a private folder, what of them is kept, and what they cost."""
+
+import resource
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmace_sim.data.label.calculation import Calculation
+from mmace_sim.data.label.checks import check_labels, state_note
+from mmace_sim.data.label.engine import Engine, EngineError, Labels, Limits, NotConvergedError
+from mmace_sim.files import keep, scratch
+
+MAX_KEPT: int = 20 * 2**20
+"""Outputs larger than this (bytes) are not kept."""
+
+
+@dataclass
+class Result:
+    """What became of a calculation.
+
+    Attributes:
+        labels: Its labels; None if it failed.
+        reason: Why it failed; "" if it did not.
+        attempts: How often it was tried.
+        cpu_s: CPU time of all attempts, in seconds.
+        wall_s: Wall time of all attempts, in seconds.
+        notes: What the user should know.
+    """
+
+    labels: Labels | None = None
+    reason: str = ""
+    attempts: int = 0
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """What it cost, for the frame and the summary."""
+        return {
+            "attempts": self.attempts,
+            "cpu_s": round(self.cpu_s, 2),
+            "wall_s": round(self.wall_s, 2),
+        }
+
+
+def judged(calculation: Calculation, labels: Labels, tolerance: float, result: Result) -> Result:
+    """Put checked labels into a result.
+
+    Args:
+        calculation: What was asked for.
+        labels: What came of it.
+        tolerance: Largest distance of a held moment from its target, in μB.
+        result: What is to hold them.
+
+    Raises:
+        EngineError: If they cannot be used.
+    """
+    check_labels(calculation, labels, tolerance)
+    note = state_note(calculation, labels)
+    result.labels, result.reason = labels, ""
+    result.notes += [note] if note else []
+    return result
+
+
+def compute(
+    engine: Engine, calculation: Calculation, folder: Path, limits: Limits, tolerance: float
+) -> Result:
+    """Run a calculation, again with other mixing while it does not converge.
+
+    Args:
+        engine: What runs it.
+        calculation: What to compute.
+        folder: Where inputs and outputs of the last attempt stay.
+        limits: What one attempt may use.
+        tolerance: Largest distance of a held moment from its target, in μB.
+
+    Returns:
+        Labels, or the reason why there are none.
+
+    Raises:
+        OutputError: If files cannot be written.
+    """
+    result, tried = Result(), []
+    for attempt in range(engine.attempts):
+        with scratch(folder.parent) as private:
+            started, before = time.monotonic(), _children_cpu()
+            result.attempts = attempt + 1
+            try:
+                engine.write(calculation, private, attempt)
+                engine.run(private, limits)
+                return judged(calculation, engine.collect(calculation, private), tolerance, result)
+            except NotConvergedError as error:
+                tried.append(str(error))
+            except EngineError as error:
+                result.reason = str(error)
+                return result
+            finally:
+                result.cpu_s += _children_cpu() - before
+                result.wall_s += time.monotonic() - started
+                keep_files(engine, private, folder)
+    result.reason = f"{tried[-1]} ({len(tried)} attempts)" if len(tried) > 1 else tried[-1]
+    return result
+
+
+def keep_files(engine: Engine, private: Path, folder: Path) -> None:
+    """Move the text files of a calculation to where they stay.
+
+    Args:
+        engine: Which knows them.
+        private: Where they were written.
+        folder: Where they stay.
+    """
+    names = sorted({path for pattern in engine.keeps for path in private.glob(pattern)})
+    for path in names:
+        if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_KEPT:
+            keep(path, folder / path.relative_to(private))
+
+
+def write_inputs(engine: Engine, calculation: Calculation, folder: Path) -> None:
+    """Write the inputs of a calculation for another machine.
+
+    Args:
+        engine: Which writes them.
+        calculation: What to compute.
+        folder: Where they stay.
+    """
+    with scratch(folder.parent) as private:
+        engine.write(calculation, private)
+        for path in sorted(path for path in private.rglob("*") if path.is_file()):
+            keep(path, folder / path.relative_to(private))
+
+
+def executable(command: str) -> str | None:
+    """The program that a command starts; None if it is not there.
+
+    Args:
+        command: Such as ``mpirun -n 4 abinit``.
+    """
+    return shutil.which(command.split()[0])
+
+
+def _children_cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

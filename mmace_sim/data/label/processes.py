@@ -1,0 +1,74 @@
+"""Programs that engines start: one thread each, ended with their children when they take too long."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mmace_sim.data.label.engine import EngineError, Limits
+
+THREADS: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Without these, codes of small cells take two to three times as much CPU time."""
+
+_TOLD = 400
+
+
+def run_program(
+    command: Sequence[str],
+    folder: Path,
+    limits: Limits,
+    *,
+    log: str,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a program in a folder until it ends.
+
+    Args:
+        command: Program and arguments.
+        folder: Where it runs.
+        limits: What it may use.
+        log: Name of the file for what it prints.
+        environment: Variables beside our own and `THREADS`.
+
+    Raises:
+        EngineError: If it cannot be started, fails, or takes longer than it may.
+    """
+    path = folder / log
+    variables = dict(os.environ) | THREADS | dict(environment or {})
+    with path.open("wb") as file:
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EngineError(f"{command[0]} cannot be started ({error.strerror}).") from error
+        try:
+            code = process.wait(timeout=limits.timeout)
+        except subprocess.TimeoutExpired as error:
+            raise EngineError(f"took longer than {limits.timeout:g} s (--timeout).") from error
+        finally:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if code != 0:
+        raise EngineError(f"{Path(command[0]).name} ended with code {code}: {last_words(path)}")
+
+
+def last_words(path: Path) -> str:
+    """The end of what a program printed, in one line.
+
+    Args:
+        path: The file.
+    """
+    with contextlib.suppress(OSError):
+        return " ".join(path.read_text(errors="replace").split())[-_TOLD:] or "it printed nothing"
+    return "it printed nothing"
