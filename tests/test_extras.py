@@ -17,6 +17,12 @@ WITHOUT = "import sys; sys.modules.update(dict.fromkeys({missing!r}))\n"
 OPTIONAL = [library for libraries in EXTRAS.values() for library in libraries]
 
 FEATURES = {
+    "data": """
+from ase import Atoms
+from mmace_sim.data.propose import propose
+from mmace_sim.data.settings import ProposeSettings
+propose({"Fe": Atoms("Fe")}, ProposeSettings(recipe=["random:1"]))
+""",
     "databases": """
 from pathlib import Path
 from mmace_sim.io.database import write_database
@@ -46,7 +52,7 @@ def names(requirements):
 def test_extras_are_those_of_the_project_file():
     declared = PROJECT["optional-dependencies"]
     for name, libraries in EXTRAS.items():
-        assert names(declared[name]) == set(libraries)
+        assert {library.replace("-", "_") for library in names(declared[name])} == set(libraries)
     assert declared["all"] == [f"mmace-sim[{','.join(sorted(EXTRAS))}]"]
     assert not set(OPTIONAL) & names(PROJECT["dependencies"])
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from mmace_sim.errors import MissingExtraError
 
 EXTRAS: dict[str, tuple[str, ...]] = {
+    "data": ("ase_ga",),
     "databases": ("lmdb", "orjson"),
     "phonons": ("seekpath",),
     "train": ("lightning",),

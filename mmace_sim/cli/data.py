@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mmace_sim.cli import candidates
 from mmace_sim.cli import options as opt
 from mmace_sim.training.evaluate_settings import FORMATS
 
@@ -12,7 +13,7 @@ SPLITS = "Splits"
 
 data = typer.Typer(
     name="data",
-    help="Look at training data before a model is trained on it, and convert them.",
+    help="Make, look at and convert the data that models are trained on.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -107,3 +108,7 @@ def convert(
     from mmace_sim.cli.data_run import run_data_convert
 
     raise typer.Exit(run_data_convert(files, output, keys, force=force, quiet=quiet))
+
+
+data.command()(candidates.propose)
+data.command()(candidates.select)

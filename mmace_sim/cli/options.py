@@ -39,6 +39,10 @@ Resume = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Overwrite an earlier run in the same folder.", rich_help_panel=RUN)
 ]
+ForceFile = Annotated[
+    bool,
+    typer.Option("--force", help="Replace the file that an earlier call wrote.", rich_help_panel=RUN),
+]
 DryRun = Annotated[
     bool,
     typer.Option(

@@ -117,7 +117,7 @@ def fit_uncertainty(evidence: Evidence, fresh: Bool[Tensor, " n_systems"], note:
     Raises:
         DataError: If nothing is labelled.
     """
-    means, matrix, coordinates, species = fit_coordinates(evidence)
+    means, matrix, coordinates, species = fit_coordinates(evidence.rows, evidence.numbers)
     marks = choose_landmarks(coordinates, evidence.numbers, MAX_LANDMARKS)
     alone = nearest_of_others(coordinates, evidence, marks)
     unit = _unit_of_distance(alone, coordinates, evidence, marks, fresh)

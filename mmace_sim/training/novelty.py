@@ -13,18 +13,20 @@ SMALLEST_SHARE: float = 0.02
 CHUNK: int = 2000
 
 
-def fit_coordinates(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def fit_coordinates(
+    rows: Float[Tensor, "n_atoms n_surroundings"], numbers: Int[Tensor, " n_atoms"]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Coordinates that vary alike in the data, around the mean of each element.
 
     Args:
-        evidence: Structures.
+        rows: Surroundings of the atoms, from `mmace_sim.nn.surroundings.surroundings`.
+        numbers: Their atomic numbers.
 
     Returns:
         Mean surroundings of each element (ascending), the matrix that makes coordinates of what is left, coordinates of
         the atoms, and the index of their element.
     """
-    rows = evidence.rows
-    elements, species = torch.unique(evidence.numbers, return_inverse=True)
+    elements, species = torch.unique(numbers, return_inverse=True)
     counts = torch.bincount(species).to(rows)[:, None]
     means = torch.zeros(len(elements), rows.shape[1], dtype=rows.dtype).index_add(0, species, rows) / counts
     left = rows - means[species]

@@ -337,12 +337,9 @@ class Distance:
         first = int(parts[0][3].max()) + 1
         rows, numbers = (torch.cat([p[k] for p in parts]) for k in (column, 2))
         system = torch.cat([parts[0][3], parts[1][3] + first])
-        empty = torch.empty(0)
         self.column, self.numbers, self.system = column, numbers, system
         self.elements = torch.unique(numbers)
-        self.means, self.matrix, self.coordinates, _ = fit_coordinates(
-            Evidence(rows, numbers, empty, system, empty, {})
-        )
+        self.means, self.matrix, self.coordinates, _ = fit_coordinates(rows, numbers)
         self.marks = choose_landmarks(self.coordinates, numbers, 800)
 
     def farthest(self, part: tuple[Tensor, ...]) -> Tensor:

@@ -1,0 +1,262 @@
+"""Chooses the candidates that teach a model most: uncertain ones, each far from the data and from those before it.
+
+Atoms are compared by the coordinates in which the model tells the distance from its data
+(`mmace_sim.model.uncertainty`): invariants of their surroundings, whitened by the data. Features of the last layer,
+which are usual, forget what the data so far had no use for, and so do not tell apart what is new.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmace_sim.base.quantities import UNCERTAINTIES
+from mmace_sim.data.candidates import refusal
+from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.model.error_sizes import max_of_systems
+from mmace_sim.model.uncertainty import FAR, Domain, evaluate_with_uncertainty, require_uncertainty
+from mmace_sim.nn.surroundings import surroundings
+from mmace_sim.training.novelty import fit_coordinates
+
+RADIUS: float = 5.0
+"""How far atoms are looked around where there is no model, in Å."""
+
+LARGEST_FORCE: float = 30.0
+"""Candidates on which a model has a larger force are left out, in eV/Å: nothing is learned from a nuclear repulsion."""
+
+BATCH: int = 64
+
+TOLD: dict[str, tuple[str, str, float]] = {
+    "energy": ("energy", "meV/atom", 1000.0),
+    "forces": ("forces", "meV/Å", 1000.0),
+    "magforces_length": ("magnetic forces along the moment", "meV/μB", 1000.0),
+    "magforces_transverse": ("magnetic forces across the moment", "meV/μB", 1000.0),
+}
+"""Uncertainties that count, what they are called, and in which unit they are told."""
+
+
+@dataclass
+class Scores:
+    """What decides for each candidate.
+
+    Attributes:
+        coordinates: Of all atoms.
+        numbers: Atomic numbers of all atoms.
+        system: Candidate of each atom.
+        distance: Distance of each atom from the data; infinite without a model.
+        sizes: By name of `TOLD`, the uncertainty of each candidate (the largest of its atoms); NaN where unknown.
+        refused: By index, why a candidate is left out.
+    """
+
+    coordinates: Float[Tensor, "n_atoms n"]
+    numbers: Int[Tensor, " n_atoms"]
+    system: Int[Tensor, " n_atoms"]
+    distance: Float[Tensor, " n_atoms"]
+    sizes: dict[str, Float[np.ndarray, " n_candidates"]] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+
+    def information(self, n_candidates: int) -> Float[np.ndarray, " n_candidates"]:
+        """How uncertain each candidate is: the mean of its uncertainties over their medians; 1 if none is known.
+
+        Args:
+            n_candidates: How many there are.
+        """
+        ratios = []
+        for sizes in self.sizes.values():
+            known = sizes[np.isfinite(sizes) & (sizes > 0)]
+            if len(known):
+                ratios.append(np.nan_to_num(sizes / np.median(known), nan=1.0))
+        return np.mean(ratios, axis=0) if ratios else np.ones(n_candidates)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One candidate that was chosen.
+
+    Attributes:
+        index: Which.
+        score: Its information times its distance from the data and from those chosen before.
+        distance: That distance, of its farthest atom.
+        domain: Where it lies, seen from the data of the model; "" without a model.
+        sizes: Its uncertainties, by name of `TOLD`.
+        reason: Why, in words.
+    """
+
+    index: int
+    score: float
+    distance: float
+    domain: str
+    sizes: dict[str, float]
+    reason: str
+
+
+def score(candidates: Sequence[Atoms], model: Any = None) -> Scores:
+    """Evaluate candidates.
+
+    Args:
+        candidates: Candidates with moments.
+        model: A calibrated energy model; None: their surroundings alone.
+
+    Returns:
+        What decides. Candidates that are no states of matter, or that the model cannot evaluate, are refused.
+
+    Raises:
+        UncalibratedModelError: If the model does not tell what it does not know.
+    """
+    refused = {k: reason for k, atoms in enumerate(candidates) if (reason := refusal(atoms))}
+    if model is None:
+        return _unseen(candidates, refused)
+    uncertainty = require_uncertainty(model)
+    known = set(model.elements)
+    usable = []
+    for k, atoms in enumerate(candidates):
+        if not set(atoms.numbers.tolist()) <= known:
+            refused[k] = "elements that the model does not know"
+        elif k not in refused:
+            usable.append(k)
+    parts: dict[str, list[Tensor]] = {name: [] for name in ("coordinates", "numbers", "system", "distance")}
+    sizes = {name: np.full(len(candidates), np.nan) for name in TOLD}
+    for start in range(0, len(usable), BATCH):
+        chunk = usable[start : start + BATCH]
+        graph = graph_from_atoms(
+            [candidates[k] for k in chunk], model.r_max, device=model.device, dtype=model.dtype
+        )
+        found = evaluate_with_uncertainty(model, graph)
+        rows = surroundings(
+            graph.edge_vectors(), graph.edge_index, graph.atomic_numbers, graph.magmoms, model.r_max
+        )
+        index = torch.tensor(chunk, device=model.device)[graph.system_idx]
+        parts["coordinates"].append(uncertainty.coordinates(rows, graph.atomic_numbers)[0])
+        parts["numbers"].append(graph.atomic_numbers)
+        parts["system"].append(index)
+        parts["distance"].append(found["atom_distance"])
+        _largest(sizes, found, index, chunk)
+        _refuse_absurd(refused, found, index, chunk)
+    joined = {
+        name: torch.cat(values).detach().cpu() if values else torch.zeros(0) for name, values in parts.items()
+    }
+    if not usable:
+        joined["coordinates"] = torch.zeros(0, 1)
+        joined |= {name: torch.zeros(0, dtype=torch.long) for name in ("numbers", "system")}
+    return Scores(**joined, sizes=sizes, refused=refused)
+
+
+def select(
+    candidates: Sequence[Atoms], n: int, scores: Scores, *, diverse_only: bool = False
+) -> list[Choice]:
+    """Choose greedily the candidate with the largest information times distance, until there are enough.
+
+    Args:
+        candidates: Candidates.
+        n: How many at most.
+        scores: From `score`.
+        diverse_only: Distances alone count.
+
+    Returns:
+        What was chosen, the most valuable first. Copies of the data, and of one another, are not.
+    """
+    total = len(candidates)
+    information = np.ones(total) if diverse_only else scores.information(total)
+    information = torch.as_tensor(information)
+    nearest = scores.distance.double().clamp(max=FAR)
+    allowed = torch.zeros(total, dtype=torch.bool)
+    allowed[torch.unique(scores.system)] = True
+    allowed[list(scores.refused)] = False
+    chosen: list[Choice] = []
+    while len(chosen) < n and allowed.any():
+        reach = max_of_systems(nearest, scores.system, total)
+        worth = torch.where(allowed, information * reach, -torch.inf)
+        k = int(worth.argmax())
+        if worth[k] <= 1e-6:
+            break
+        sizes = {name: float(values[k]) for name, values in scores.sizes.items()}
+        chosen.append(_choice(k, float(worth[k]), float(reach[k]), sizes, scores, candidates[k]))
+        allowed[k] = False
+        own = scores.system == k
+        for z in torch.unique(scores.numbers[own]).tolist():
+            same = scores.numbers == z
+            apart = torch.cdist(scores.coordinates[same], scores.coordinates[own & same]).amin(dim=1)
+            nearest[same] = torch.minimum(nearest[same], apart.double())
+    return chosen
+
+
+def random_choice(candidates: Sequence[Atoms], n: int, seed: int) -> list[int]:
+    """Choose at random, to compare with.
+
+    Args:
+        candidates: Candidates.
+        n: How many at most.
+        seed: Of the random numbers.
+    """
+    usable = [k for k, atoms in enumerate(candidates) if not refusal(atoms)]
+    return np.random.default_rng(seed).permutation(usable)[:n].tolist()
+
+
+def _unseen(candidates: Sequence[Atoms], refused: dict[int, str]) -> Scores:
+    """Coordinates from the candidates themselves."""
+    usable = [k for k in range(len(candidates)) if k not in refused]
+    if not usable:
+        empty = torch.zeros(0, dtype=torch.long)
+        return Scores(torch.zeros(0, 1), empty, empty, torch.zeros(0), refused=refused)
+    rows, numbers, system = [], [], []
+    for start in range(0, len(usable), BATCH):
+        chunk = usable[start : start + BATCH]
+        graph = graph_from_atoms([candidates[k] for k in chunk], RADIUS)
+        rows.append(
+            surroundings(graph.edge_vectors(), graph.edge_index, graph.atomic_numbers, graph.magmoms, RADIUS)
+        )
+        numbers.append(graph.atomic_numbers)
+        system.append(torch.tensor(chunk)[graph.system_idx])
+    joined = torch.cat(numbers)
+    coordinates = fit_coordinates(torch.cat(rows), joined)[2]
+    first = torch.full((len(joined),), FAR)
+    return Scores(coordinates, joined, torch.cat(system), first, refused=refused)
+
+
+def _largest(sizes: dict, found: dict[str, Tensor], index: Tensor, chunk: list[int]) -> None:
+    """The uncertainty of each structure: its own, or the largest of its atoms."""
+    for name in TOLD:
+        values = found[UNCERTAINTIES[name]].detach().cpu().double()
+        if len(values) == len(chunk) and name == "energy":
+            sizes[name][chunk] = values.numpy()
+            continue
+        top = max_of_systems(values, index.cpu(), len(sizes[name]))
+        sizes[name][chunk] = top[chunk].numpy()
+
+
+def _refuse_absurd(
+    refused: dict[int, str], found: dict[str, Tensor], index: Tensor, chunk: list[int]
+) -> None:
+    forces = torch.linalg.norm(found["forces"].detach(), dim=1).cpu()
+    for k in chunk:
+        largest = float(forces[index.cpu() == k].max())
+        if not largest <= LARGEST_FORCE:
+            refused[k] = f"a force of {largest:.3g} eV/Å by the model, beyond {LARGEST_FORCE:g} eV/Å"
+
+
+def _choice(
+    k: int, worth: float, reach: float, sizes: dict[str, float], scores: Scores, atoms: Atoms
+) -> Choice:
+    """A choice with its reason."""
+    if not scores.sizes:
+        return Choice(k, worth, reach, "", {}, "unlike those before it")
+    own = scores.distance[scores.system == k]
+    atom = int(own.argmax())
+    domain = Domain.at(float(own.max()))
+    where = f"{domain} of the data ({atoms.symbols[atom]} {atom} at {float(own.max()):.2f})"
+    ratios = {}
+    for name, size in sizes.items():
+        known = scores.sizes[name][np.isfinite(scores.sizes[name]) & (scores.sizes[name] > 0)]
+        if np.isfinite(size) and len(known):
+            ratios[name] = size / float(np.median(known))
+    reason = where
+    if ratios:
+        name = max(ratios, key=ratios.__getitem__)
+        title, unit, factor = TOLD[name]
+        reason = f"{where}; {title} ±{factor * sizes[name]:.3g} {unit}, {ratios[name]:.1f} times the median"
+    return Choice(k, worth, reach, str(domain), sizes, reason)
