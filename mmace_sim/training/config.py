@@ -198,7 +198,7 @@ class TrainerConfig(Section):
     seed: Annotated[int, Flag(FIT)] = 0
     """Seed of the initial weights and of the order of the structures."""
 
-    dtype: Annotated[Literal["float32", "float64"], Flag(MACHINE)] = "float32"
+    dtype: Annotated[Literal["float64", "float32"], Flag(MACHINE)] = "float32"
     """Precision of the network while training (references are subtracted in float64)."""
 
     device: Annotated[str, Flag(MACHINE, metavar="cpu|cuda", shown="a GPU if there is one")] = "auto"
