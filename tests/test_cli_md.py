@@ -84,13 +84,13 @@ def test_copies_keep_their_noise_when_some_of_them_were_finished_before(tmp_path
     options = ["--spins", "llg", "--steps", "2", "--every", "1", "--max-batch-atoms", "2", "--no-figures"]
     start = ["md", tmp_path / "iron.extxyz", "-m", model, *options]
     assert mmace_sim(*start, "-o", tmp_path / "whole").exit_code == 0
-    store = Run.store
+    keep = Run.keep
 
     def interrupted(run, *given):
-        store(run, *given)
+        keep(run, *given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "store", interrupted)
+    monkeypatch.setattr(Run, "keep", interrupted)
     assert mmace_sim(*start, "-o", tmp_path / "parts").exit_code == 130
     assert len(list((tmp_path / "parts").glob("*/checkpoint.npz"))) == 1
     monkeypatch.undo()

@@ -67,20 +67,18 @@ def test_interrupted_and_resumed(command, model, inputs, tmp_path, monkeypatch):
 
     result = mmace_sim(*arguments("whole"))
     assert result.exit_code == 3, result.output  # the element that the model does not know
-    store = Run.store
+    keep = Run.keep
 
     def interrupted(run, *given):
-        store(run, *given)
+        keep(run, *given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "store", interrupted)
+    monkeypatch.setattr(Run, "keep", interrupted)
     result = mmace_sim(*arguments("parts"))
     assert result.exit_code == 130
     assert "1 of 3 structures are finished" in result.output
     done = []
-    monkeypatch.setattr(
-        Run, "store", lambda run, item, *rest: done.append(item.name) or store(run, item, *rest)
-    )
+    monkeypatch.setattr(Run, "keep", lambda run, record: done.append(record["key"]) or keep(run, record))
     result = mmace_sim(*arguments("parts"), "--resume")
     assert result.exit_code == 3, result.output
     assert "1 from the earlier run" in result.output

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from cli_tools import mmace_sim, summary_of
 from foundation_tools import write_mace
@@ -26,6 +27,7 @@ from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.model.uncertainty import FAR, TARGETS, Domain, evaluate_with_uncertainty
 from mmace_sim.nn.surroundings import N_SURROUNDINGS, surroundings
+from mmace_sim.structures.domain import domain_entry
 from mmace_sim.testing.structures import random_rotation, random_structure
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import initialize_state
@@ -118,6 +120,17 @@ def test_scale_is_that_of_the_structures_that_the_model_has_not_seen():
     assert both.facts.n_held_out == 40
     ratio = both.facts.calibration["forces"]["median"] / alone.facts.calibration["forces"]["median"]
     assert 3.5 < ratio < 7.0
+
+
+def test_known_forces_are_not_evaluated_again(calibrated, monkeypatch):
+    atoms = rattled(np.random.default_rng(7), 0.1)
+    expected = domain_entry(calibrated, atoms)
+    (frame,) = labelled(calibrated, [atoms], [0.0], np.random.default_rng(0))
+    atoms.calc = SinglePointCalculator(atoms, forces=frame.labels["forces"])
+    atoms.arrays["magforces"] = frame.labels["magforces"]
+    monkeypatch.setattr("mmace_sim.model.uncertainty.evaluate", pytest.fail)
+    assert domain_entry(calibrated, atoms, computed=True) == expected
+    assert expected["domain_distance"] > 0.0
 
 
 def test_what_is_unlike_the_data_is_outside(calibrated):

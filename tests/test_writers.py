@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from mmace_sim.base.text import PLAIN_TEXT, json_text, plain, printable
 from mmace_sim.cli.app import app
+from mmace_sim.engine import results
 from mmace_sim.engine.output import entry_head, write_csv
 from mmace_sim.files import write_text
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
@@ -325,6 +326,31 @@ def test_a_structure_whose_result_cannot_be_written_fails_alone(model, tmp_path,
         "computed, but the result cannot be written: ValueError: no place for this" in entries[1]["message"]
     )
     assert len(ase.io.read(tmp_path / "o" / "relaxed.extxyz", ":")) == 2
+
+
+def test_a_result_that_cannot_be_kept_fails_alone(model, tmp_path, monkeypatch):
+    real = results.encode
+
+    def broken(result):
+        if result.atoms.cell.lengths()[0] == 2.8:
+            raise TypeError("no place for this")
+        return real(result)
+
+    monkeypatch.setattr(results, "encode", broken)
+    ase.io.write(tmp_path / "a.extxyz", [bcc(), bcc(a=2.8), bcc(a=2.75)])
+    options = ("--n-volumes", "5", "--magmoms", "fixed", "--no-figures", "--quiet")
+    start = ("eos", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *options)
+    result = mmace_sim(*start)
+    assert result.exit_code == 3, result.output
+    entries = summary_of(tmp_path / "o")["structures"]
+    assert ["the result cannot be written: TypeError" in entry["message"] for entry in entries] == [
+        False, True, False
+    ]  # fmt: skip
+    assert all(len(entries[k]["states"][0]["points"]) == 5 for k in (0, 2))
+    assert len(ase.io.read(tmp_path / "o" / "points.extxyz", ":")) == 10
+    monkeypatch.undo()
+    assert mmace_sim(*start, "--resume").exit_code == 3
+    assert summary_of(tmp_path / "o")["structures"] == entries
 
 
 def test_ascii_terminal(model, tmp_path, monkeypatch):

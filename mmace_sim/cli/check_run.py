@@ -18,7 +18,7 @@ from mmace_sim.engine.machine import pick_device, quiet_imports
 from mmace_sim.engine.output import versions
 from mmace_sim.engine.progress import progress, says_what_is_finished
 from mmace_sim.engine.records import decode, encode
-from mmace_sim.engine.resume import Task, open_resumable
+from mmace_sim.engine.resume import Task, kept, open_resumable
 from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.errors import ConfigError, StructureError
 from mmace_sim.files import write_text
@@ -86,7 +86,7 @@ def run_check(
     with open_resumable(task, resume=resume, force=force) as task.manifest:
         known = {name: decode(CheckResult, record["result"]) for name, record in task.records.items()}
         with (
-            says_what_is_finished(lambda: task.kept(len(CHECKS), "identities")),
+            says_what_is_finished(lambda: kept(task, len(CHECKS), "identities")),
             progress("Checking", len(CHECKS), "identities", quiet=quiet) as advance,
         ):
             advance(len(known))

@@ -17,14 +17,14 @@ _FIRST = ("output", "model", "fetch_models")
 _DOT = "__"
 """Stands for the dot of a section in the name of a parameter."""
 
-_SWITCHES: dict[str, Any] = {
+SWITCHES: dict[str, Any] = {
     "config": (opt.Config, None),
     "resume": (opt.Resume, False),
     "force": (opt.Force, False),
-    "dry_run": (opt.DryRun, False),
     "quiet": (opt.Quiet, False),
     "as_json": (opt.AsJson, False),
 }
+"""What commands with a folder of their own have beside settings: annotations and defaults."""
 
 
 def property_command(declared: Property) -> Callable[..., None]:
@@ -34,15 +34,36 @@ def property_command(declared: Property) -> Callable[..., None]:
         declared: The property.
     """
 
-    def run(**values: Any) -> None:
-        config = values.pop("config")
-        switches = {name: values.pop(name) for name in _SWITCHES if name in values}
-        settings = load_command_settings(declared.settings, config, values, needs_paths=declared.needs_paths)
+    def run(settings: Any, **switches: Any) -> int:
+        if declared.needs_paths and not settings.paths:
+            raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
         from mmace_sim.cli.property_run import run_command
 
-        raise typer.Exit(run_command(declared, settings, **switches))
+        return run_command(declared, settings, **switches)
 
-    return as_command(run, declared.name, declared.help, declared.settings, _SWITCHES)
+    switches = SWITCHES | {"dry_run": (opt.DryRun, False)}
+    return settings_command(run, declared.name, declared.help, declared.settings, switches)
+
+
+def settings_command(
+    run: Callable[..., int], name: str, text: str, kind: type[Settings], switches: dict[str, Any]
+) -> Callable[..., None]:
+    """A command whose options are settings; it ends with the exit code of what runs.
+
+    Args:
+        run: Takes the settings, and the switches by name but ``config``, and returns the exit code.
+        name: Of the command.
+        text: Its help.
+        kind: Class of the settings.
+        switches: Annotations and defaults of what is no setting.
+    """
+
+    def call(**values: Any) -> None:
+        given_switches = {key: values.pop(key) for key in switches}
+        settings = load_command_settings(kind, given_switches.pop("config"), values)
+        raise typer.Exit(run(settings, **given_switches))
+
+    return as_command(call, name, text, kind, switches)
 
 
 def as_command(
@@ -79,25 +100,19 @@ def as_command(
     return run
 
 
-def load_command_settings[S: Settings](
-    kind: type[S], config: Path | None, values: dict[str, Any], *, needs_paths: bool = False
-) -> S:
+def load_command_settings[S: Settings](kind: type[S], config: Path | None, values: dict[str, Any]) -> S:
     """Settings from a YAML file and flags.
 
     Args:
         kind: Class of the settings.
         config: YAML file, or None.
         values: What the command line gave; None, and an empty list, is nothing.
-        needs_paths: Whether structures must be named.
 
     Raises:
         ConfigError: If the file cannot be read, holds unknown keys or impossible values.
-        typer.BadParameter: If no structures are named.
     """
     given = {key: value for key, value in values.items() if value not in (None, [])}
     settings = load_settings(kind, config, given)
-    if needs_paths and not settings.paths:  # type: ignore[attr-defined]
-        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
     settings.check_given(frozenset(given))
     return settings
 

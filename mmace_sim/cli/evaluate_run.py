@@ -17,7 +17,7 @@ from mmace_sim.engine.journal import decode_array, encode_array
 from mmace_sim.engine.machine import quiet_imports
 from mmace_sim.engine.output import versions, write_csv
 from mmace_sim.engine.progress import progress, says_what_is_finished
-from mmace_sim.engine.resume import Task, open_resumable
+from mmace_sim.engine.resume import Task, kept, open_resumable
 from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.files import write_text
 from mmace_sim.report import write_report
@@ -101,7 +101,7 @@ def run_evaluate(
                 task.store(str(index), {"prediction": {k: encode_array(v) for k, v in prediction.items()}})
 
         with (
-            says_what_is_finished(lambda: task.kept(len(found.frames), "structures")),
+            says_what_is_finished(lambda: kept(task, len(found.frames), "structures")),
             progress("Evaluating", len(found.frames), "structures", quiet=quiet) as advance,
         ):
             result = evaluate_frames(

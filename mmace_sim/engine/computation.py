@@ -41,7 +41,7 @@ class Computation[S: RunSettings, R]:
 
     Attributes:
         verb: What is shown while it is computed.
-        counted: What is counted meanwhile.
+        counted: What is counted meanwhile; anything but structures by `compute`.
         result: Class of the results, if `write` needs them: they are kept beside the entries then.
     """
 
@@ -138,7 +138,8 @@ class Computation[S: RunSettings, R]:
         Args:
             part: Structures and model.
             store: Called with the index among the pending and the result of each structure as soon as it is finished.
-            advance: Called with how many more of what is counted are finished, see `mmace_sim.engine.progress`.
+            advance: Called with how many more of what is counted are finished, see `mmace_sim.engine.progress`;
+                structures are counted without it.
         """
         raise NotImplementedError
 

@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import Property
-from mmace_sim.engine.inputs import read_inputs
 from mmace_sim.engine.run import Run
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.torchsim.memory import (
@@ -40,12 +38,10 @@ def plan_run(declared: Property, settings: Any) -> str:
     """
     declared = declared.chosen(settings)
     computation: Computation = declared.load()(declared, settings)
-    skipped: list[FailedStructure] = []
-    models, items = read_inputs(computation, skipped)
-    run = Run(declared, settings, Path(settings.output), models, items, skipped=skipped)
+    run = Run.read(computation)
     for part in run.parts():
         computation.preview(part)
-    lines = [_listed(items), *(f"skipped: {item.message}" for item in skipped)]
+    lines = [_listed(run.items), *(f"skipped: {item.message}" for item in run.skipped)]
     total = 0.0
     for part in run.parts():
         seconds, text = _estimate(computation, part)

@@ -95,17 +95,21 @@ class Task:
             self.journal.append({"key": key} | record)
         self.records[key] = record
 
-    def kept(self, total: int, what: str) -> str:
-        """What is safe if the run ends now, and how to go on.
 
-        Args:
-            total: How many results there will be.
-            what: Of what.
-        """
-        return (
-            f"{len(self.records)} of {total} {what} are finished and safe in {self.folder}: run the same command "
-            "with --resume to go on."
-        )
+def kept(run: "Journaled", total: int, what: str, *, under_way: bool = False) -> str:
+    """What is safe if a run ends now, and how to go on.
+
+    Args:
+        run: The run.
+        total: How many results there will be.
+        what: Of what.
+        under_way: Whether those under way are kept too.
+    """
+    also = ", those under way are kept" if under_way else ""
+    return (
+        f"{len(run.records)} of {total} {what} are finished and safe in {run.folder}{also}: run the same command "
+        "with --resume to go on."
+    )
 
 
 @contextmanager

@@ -7,29 +7,31 @@ its log and journal; every finished structure is on disk before the next one is 
 ``summary.json`` and ``summary.csv``, then everything else. What is computed and what becomes of it is told by the
 `Computation` of the property. All files are written by `mmace_sim.files`, which keeps the list of them.
 
-`Run.parts` is the seam for other executors: a part is a set of structures, one model and the settings; who computes it
-calls `Run.store` with each result, from wherever it comes.
+`Run.parts` is the seam for other executors: a part is a set of structures, one model and the settings; `record_of` is
+what becomes of a result, wherever it was computed, and `Run.keep` takes it.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 
-from mmace_sim.base.text import plain, say
+from mmace_sim.base.text import say
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import GOOD, Property, told_domain
 from mmace_sim.engine.folder import log_start, now
 from mmace_sim.engine.inputs import described, read_inputs, run_inputs
-from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record, atoms_to_record
+from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record
 from mmace_sim.engine.output import entry_head, versions, write_summary
 from mmace_sim.engine.progress import progress, says_what_is_finished
-from mmace_sim.engine.records import decode, encode
-from mmace_sim.engine.resume import identities_of, item_key, open_resumable
+from mmace_sim.engine.records import decode
+from mmace_sim.engine.results import record_of
+from mmace_sim.engine.resume import identities_of, item_key, kept, open_resumable
 from mmace_sim.engine.settings import RunSettings
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest
@@ -81,8 +83,7 @@ class Run:
         identity: Hash of settings and model.
         journal: Where they are written, once the run has begun.
         manifest: List of its files.
-        written: What `finish` wrote beside the summary.
-        notes: What went wrong with that.
+        notes: What went wrong with files that the results do not depend on.
         whole: The run that this one is a part of, see `parts`.
     """
 
@@ -98,9 +99,24 @@ class Run:
     identity: str = ""
     journal: Journal | None = None
     manifest: Manifest | None = None
-    written: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     whole: "Run | None" = None
+
+    @classmethod
+    def read(cls, computation: Computation) -> "Run":
+        """Load the models and read the structures.
+
+        Args:
+            computation: What will be computed.
+
+        Raises:
+            ConfigError: If there are no structures.
+            ModelFileError: If a model cannot be loaded.
+            UnsupportedOptionError: If the model or the machine lacks what an option asks for.
+        """
+        settings, skipped = computation.settings, []
+        models, items = read_inputs(computation, skipped)
+        return cls(computation.declared, settings, Path(settings.output), models, items, skipped=skipped)
 
     @property
     def command(self) -> str:
@@ -144,47 +160,34 @@ class Run:
 
     def kept(self) -> str:
         """What is safe if the run ends now, and how to go on."""
-        kept = [*self.folder.glob(CHECKPOINT), *self.folder.glob(f"*/{CHECKPOINT}")]
-        under_way = ", those under way are kept" if kept else ""
-        return (
-            f"{len(self.records)} of {len(self.structures)} structures are finished and safe in {self.folder}"
-            f"{under_way}: run the same command with --resume to go on."
-        )
+        under_way = any((*self.folder.glob(CHECKPOINT), *self.folder.glob(f"*/{CHECKPOINT}")))
+        return kept(self, len(self.structures), "structures", under_way=under_way)
 
-    @property
+    @cached_property
     def folders(self) -> dict[str, Path]:
         """Folder of each structure, by its name, for a command that writes one each."""
-        names = [item.name for item in (self.whole or self).structures]
+        if self.whole is not None:
+            return self.whole.folders
+        names = [item.name for item in self.structures]
         return {name: self.folder / file for name, file in zip(names, file_names(names), strict=True)}
 
-    def store(
-        self, item: LoadedStructure, entry: dict[str, Any], atoms: Atoms | None = None, result: Any = None
-    ) -> None:
+    def keep(self, record: dict[str, Any]) -> None:
         """Keep what was computed for a structure, so that a killed run does not lose it.
 
         Args:
-            item: The structure.
-            entry: Its entry of the summary.
-            atoms: What it has become.
-            result: What files of the whole run are made from at the end, if there are any.
+            record: From `record_of`.
 
         Raises:
             OutputError: If the disk is full.
         """
-        became = item.atoms if atoms is None and entry["status"] in GOOD else atoms
-        entry |= domain_entry(self.model, became)
-        stored = None if atoms is None else atoms_to_record(atoms)
-        if stored and stored["left_out"]:
-            entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")
-        record = {"key": item_key(item), "entry": plain(entry), "atoms": stored}
-        record |= {} if result is None else {"result": encode(result)}
         whole = self.whole or self
         if whole.manifest is not None:
             whole.manifest.begin()
         if whole.journal is not None:
             whole.journal.append(record)
         whole.records[record["key"]] = record
-        _log.info("%s: %s %s", item.name, entry["status"], entry["message"])
+        entry = record["entry"]
+        _log.info("%s: %s %s", entry["name"], entry["status"], entry["message"])
 
     def stored_entries(
         self, failed: Callable[[FailedStructure], dict[str, Any]] = entry_head
@@ -195,7 +198,7 @@ class Run:
             failed: Makes the entry of a structure that cannot be used.
 
         Returns:
-            One entry for each item: what was given to `store`, by this run or the one that it goes on with.
+            One entry for each item: what was given to `keep`, by this run or the one that it goes on with.
         """
         nothing = domain_entry(None, None)
         return [
@@ -204,7 +207,7 @@ class Run:
         ]
 
     def stored_atoms(self) -> list[Atoms]:
-        """Structures that were given to `store`, in the order of the input."""
+        """Structures that were given to `keep`, in the order of the input."""
         records = (self.records[item_key(item)]["atoms"] for item in self.structures)
         return [atoms_from_record(record) for record in records if record is not None]
 
@@ -219,32 +222,6 @@ class Run:
             for item in self.structures
             if "result" in (record := self.records[item_key(item)])
         ]
-
-    def finish(
-        self,
-        entries: list[dict[str, Any]],
-        rows: list[dict[str, Any]],
-        write: Callable[[], list[str]],
-    ) -> Outcome:
-        """Write ``summary.json`` and ``summary.csv``, then other files.
-
-        The summary comes first: nothing that goes wrong with another file costs the results.
-
-        Args:
-            entries: From `stored_entries`.
-            rows: Lines of the table.
-            write: Writes further files and returns what to call them; it may add notes to the entries.
-        """
-        columns = (*self.declared.csv_columns, *(column.key for column in told_domain(rows)))
-        summary = self.summary(entries) | {"finished": now()}
-        write_summary(self.folder, summary, columns, rows)
-        self.written += self.attempt("some files were not written", write) or []
-        summary |= {"notes": self.notes}
-        write_summary(self.folder, summary, columns, rows)
-        good = sum(entry["status"] in GOOD for entry in entries)
-        _log.info("finished: %d of %d converged", good, len(entries))
-        code = EXIT_OK if good == len(entries) else EXIT_INCOMPLETE
-        return Outcome(code, summary, rows, self.written, self.folder, self.n_resumed)
 
     def attempt(self, what: str, write: Callable[[], Any]) -> Any:
         """Write files that the results do not depend on; only a disk that cannot be written ends the run.
@@ -330,39 +307,40 @@ def compute_part(computation: Computation, part: Run, advance: Callable[..., Non
     Args:
         computation: What is computed.
         part: Structures and model.
-        advance: Called with how many more of what is counted are finished.
+        advance: Called with how many more of what is counted are finished; structures are counted here.
     """
     pending = part.pending
 
     def store(index: int, result: Any) -> None:
-        item = pending[index]
-        try:
-            entry, atoms = computation.finish(item, result, part)
-            kept = result if computation.result is not None else None
-        except (OSError, OutputError):
-            raise
-        except Exception as error:  # a result that cannot be written must not stop the others
-            _log.exception("%s: the result cannot be written", item.name)
-            message = f"computed, but the result cannot be written: {type(error).__name__}: {error}"
-            entry, atoms, kept = computation.failed(item, message), None, None
-        part.store(item, entry, atoms, kept)
+        part.keep(record_of(computation, part, pending[index], result))
+        if computation.counted == "structures":
+            advance(1)
 
     computation.compute(part, store, advance)
 
 
 def _conclude(run: Run, computation: Computation, report: Callable[[Path], object] | None) -> Outcome:
+    """Write the summary, then other files: nothing that goes wrong with those costs results."""
     entries = run.stored_entries(computation.failed)
     computation.compare(entries)
     rows = computation.table(entries)
+    columns = (*run.declared.csv_columns, *(column.key for column in told_domain(rows)))
+    summary = run.summary(entries) | {"finished": now()}
+    write_summary(run.folder, summary, columns, rows)
 
     def write() -> list[str]:
         computed = [] if computation.result is None else run.stored_results(computation.result)
         return computation.write(run, entries, computed)
 
-    outcome = run.finish(entries, rows, write)
+    written = run.attempt("some files were not written", write) or []
+    summary |= {"notes": run.notes}
+    write_summary(run.folder, summary, columns, rows)
+    good = sum(entry["status"] in GOOD for entry in entries)
+    _log.info("finished: %d of %d converged", good, len(entries))
     if report is not None:
         run.attempt("report.html was not written", lambda: report(run.folder))
-    return outcome
+    code = EXIT_OK if good == len(entries) else EXIT_INCOMPLETE
+    return Outcome(code, summary, rows, written, run.folder, run.n_resumed)
 
 
 @contextmanager
@@ -383,9 +361,7 @@ def open_run(computation: Computation, *, resume: bool, force: bool) -> Iterator
         ModelFileError: If a model cannot be loaded.
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
-    settings, skipped = computation.settings, []
-    models, items = read_inputs(computation, skipped)
-    run = Run(computation.declared, settings, Path(settings.output), models, items, skipped=skipped)
+    run = Run.read(computation)
     for part in run.parts():
         computation.prepare(part)
     with open_resumable(

@@ -130,6 +130,22 @@ class FigureSettings(Settings):
     """Draw figures (PNG and SVG)."""
 
 
+def check_ranges(settings: Settings, *names: str) -> None:
+    """Make sure that ``NAME_min`` is below ``NAME_max``.
+
+    Args:
+        settings: The settings.
+        *names: What has both.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    for name in names:
+        low, high = (getattr(settings, f"{name}_{end}") for end in ("min", "max"))
+        if low >= high:
+            raise ValueError(f"{name}_min = {low} and {name}_max = {high}, expected them in ascending order")
+
+
 def run_settings(name: str, *parts: type[Settings]) -> Any:
     """Settings of a command: what all commands have, then its own.
 

@@ -251,12 +251,15 @@ class Uncertainty:
         return result
 
 
-def evaluate_with_uncertainty(model: Potential, graph: MagneticGraph) -> dict[str, Tensor]:
+def evaluate_with_uncertainty(
+    model: Potential, graph: MagneticGraph, output: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Energy and derivatives of a batch with their uncertainties, in one evaluation.
 
     Args:
         model: A calibrated model.
         graph: The batch.
+        output: "forces" and "magforces" of the model, if they are known.
 
     Returns:
         What :func:`~mmace_sim.model.derivatives.evaluate` and :meth:`Uncertainty.estimate` give.
@@ -265,7 +268,7 @@ def evaluate_with_uncertainty(model: Potential, graph: MagneticGraph) -> dict[st
         UncalibratedModelError: If the model has no uncertainties.
     """
     uncertainty = require_uncertainty(model)
-    output = evaluate(model, graph)
+    output = evaluate(model, graph) if output is None else dict(output)
     return output | uncertainty.estimate(
         graph, output, model.r_max, spin_orbit=getattr(model, "spin_orbit", True)
     )

@@ -5,22 +5,24 @@ from typing import Any
 
 import torch
 from ase import Atoms
+from torch import Tensor
 
 from mmace_sim.base.quantities import UNCERTAINTIES
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import has_magmoms
-from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.graph.batch import MagneticGraph, graph_from_atoms
 from mmace_sim.model.uncertainty import Domain, evaluate_with_uncertainty
 
 _log = logging.getLogger(__name__)
 
 
-def domain_entry(model: Any, atoms: Atoms | None) -> dict[str, Any]:
+def domain_entry(model: Any, atoms: Atoms | None, *, computed: bool = False) -> dict[str, Any]:
     """What a summary says of a structure and its model's data.
 
     Args:
         model: Energy model, or a wrapper with the model as its attribute `model`.
         atoms: The structure with its moments; None if there is none.
+        computed: Whether its forces and magforces are those of this model; else they are evaluated.
 
     Returns:
         "domain" (`inside`, `edge` or `outside`), "domain_distance", "energy_uncertainty" in eV/atom, and the largest of
@@ -36,13 +38,26 @@ def domain_entry(model: Any, atoms: Atoms | None) -> dict[str, Any]:
         return nothing
     try:
         graph = graph_from_atoms(atoms, inner.r_max, device=inner.device, dtype=inner.dtype)
-        found = evaluate_with_uncertainty(inner, graph)
+        known = _derivatives(atoms, graph) if computed else None
+        found = evaluate_with_uncertainty(inner, graph, known)
     except StructureError as error:
         _log.info("no domain: %s", error)
         return nothing
     distance = float(found["distance"])
     entry = nothing | {"domain": str(Domain.at(distance)), "domain_distance": _finite(distance)}
     return entry | {name: _finite(float(torch.max(found[name]))) for name in names}
+
+
+def _derivatives(atoms: Atoms, graph: MagneticGraph) -> dict[str, Tensor] | None:
+    """Forces and magforces that a structure carries; None if it lacks one of them."""
+    forces = getattr(atoms.calc, "results", {}).get("forces")
+    magforces = atoms.arrays.get("magforces")
+    if forces is None or magforces is None:
+        return None
+    return {
+        name: torch.as_tensor(values, dtype=graph.positions.dtype, device=graph.positions.device)
+        for name, values in (("forces", forces), ("magforces", magforces))
+    }
 
 
 def _finite(value: float) -> float | None:

@@ -39,11 +39,7 @@ class _Turning(Computation[Any, Any]):
 
     @override
     def compute(self, part: Part, store: Callable[[int, Any], None], advance: Callable[..., None]) -> None:
-        def finished(index: int, result: Any) -> None:
-            store(index, result)
-            advance()
-
-        self.workflow(part.model).run([item.atoms for item in part.pending], on_finished=finished)
+        self.workflow(part.model).run([item.atoms for item in part.pending], on_finished=store)
 
     @override
     def table(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

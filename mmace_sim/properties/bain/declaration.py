@@ -14,6 +14,7 @@ from mmace_sim.engine.settings import (
     MomentSettings,
     PointMomentSettings,
     States,
+    check_ranges,
     run_settings,
 )
 
@@ -48,12 +49,7 @@ class BainSettings(PointMomentSettings, MomentSettings):
 
     @model_validator(mode="after")
     def _ascending(self) -> Any:
-        for name in ("ratio", "volume"):
-            low, high = (getattr(self, f"{name}_{end}") for end in ("min", "max"))
-            if low >= high:
-                raise ValueError(
-                    f"{name}_min = {low} and {name}_max = {high}, expected them in ascending order"
-                )
+        check_ranges(self, "ratio", "volume")
         return self
 
 

@@ -12,9 +12,9 @@ from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.collection import LoadedStructure
-from mmace_sim.io.writing import file_names
 from mmace_sim.properties.bain.path import BainMap, BainPath, BainResult, lowest_along_path
 from mmace_sim.properties.eos.output import minimum_rows
+from mmace_sim.properties.written import draw_each
 from mmace_sim.structures.initial_moments import starting_lengths
 from mmace_sim.structures.moment_range import largest_moments
 
@@ -87,15 +87,12 @@ class BainComputation(Computation[Any, BainResult]):
             for row in _point_rows(item.name, result, one)
         ]
         write_csv(run.folder / "curves.csv", POINT_COLUMNS, rows)
-        if not self.settings.figures:
-            return ["curves.csv"]
-        from mmace_sim.properties.bain.plots import save_bain_figures
+        names = ["curves.csv"]
+        if self.settings.figures:
+            from mmace_sim.properties.bain.plots import save_bain_figures
 
-        (run.folder / "figures").mkdir(exist_ok=True)
-        stems = file_names([item.name for item, _ in computed])
-        for stem, (_, result) in zip(stems, computed, strict=True):
-            save_bain_figures(result, run.folder / "figures" / stem)
-        return ["curves.csv", "figures/"]
+            names.append(draw_each(run, computed, save_bain_figures))
+        return names
 
 
 def _known_volume(symbol: str) -> float:

@@ -3,10 +3,9 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, override
 
 import numpy as np
-import torch
 from ase import Atoms
 from jaxtyping import Float
 
@@ -27,6 +26,7 @@ from mmace_sim.properties.singlepoint import (
     point_settings,
     pressures_gpa,
 )
+from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.magnetic_states import magnetic_state
 from mmace_sim.structures.moment_range import largest_moments, shorten_moments
 
@@ -88,7 +88,7 @@ class BainResult:
         return min(minima or points, default=float("nan"))
 
 
-class BainPath:
+class BainPath(Workflow[BainSettings]):
     """Energy over c/a and volume: settings here, structures in :meth:`run`.
 
     A body-centred tetragonal cell is bcc at c/a = 1 and fcc at c/a = √2. Layered antiferromagnets fit into it (AFM) or
@@ -96,39 +96,21 @@ class BainPath:
     structures are computed in one batch. As soon as the maps of a structure are complete, the cell is relaxed from each
     of their minima, which keeps its symmetry.
 
-    Args:
-        model: Model, its name or path, or any TorchSim model that gives magforces.
-        settings: All settings; or give them one by one.
-        device: Where to run.
-        dtype: Floating-point type.
-        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
-        **keywords: Fields of :class:`~mmace_sim.properties.bain.declaration.BainSettings`.
-
-    Raises:
-        ConfigError: If a state does not exist, or another setting is impossible.
+    Its settings are :class:`~mmace_sim.properties.bain.declaration.BainSettings`.
     """
 
-    def __init__(
-        self,
-        model: ModelLike = "default",
-        settings: BainSettings | None = None,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        max_batch_atoms: int | None = None,
-        **keywords: Any,
-    ) -> None:
-        self.settings = settings = settings or BainSettings.of(keywords, "BainPath")
+    kind = BainSettings
+
+    @override
+    def set_up(self, model: ModelLike, **where: Any) -> None:
+        settings = self.settings
         self.c_over_a = np.linspace(settings.ratio_min, settings.ratio_max, settings.n_ratios)
         self.factors = np.linspace(settings.volume_min, settings.volume_max, settings.n_volumes)
         alike = point_settings(settings)
-        shared: dict[str, Any] = {
-            "relax_positions": settings.relax_positions,
-            "max_batch_atoms": max_batch_atoms,
-        }
-        self.relaxation = Relaxation(model, alike, device=device, dtype=dtype, **shared)
+        where["relax_positions"] = settings.relax_positions
+        self.relaxation = Relaxation(model, alike, **where)
         with_cell = alike.model_copy(update={"relax_cell": True, "stress_tol": REFINED_STRESS_GPA})
-        self.refinement = Relaxation(self.relaxation.bare_model, with_cell, **shared)
+        self.refinement = Relaxation(self.relaxation.bare_model, with_cell, **where)
 
     def run(
         self,

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, override
 
 import numpy as np
-import torch
 from ase import Atoms
 from jaxtyping import Float
 from scipy.linalg import sqrtm
@@ -36,6 +35,7 @@ from mmace_sim.properties.singlepoint import (
     point_result,
     point_settings,
 )
+from mmace_sim.properties.workflow import Workflow
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
 MOMENT_MODES: dict[str, tuple[str, ...]] = {
@@ -105,7 +105,7 @@ class _Plan:
     images: list[Atoms]
 
 
-class ElasticTensorCalculation:
+class ElasticTensorCalculation(Workflow[ElasticSettings]):
     """Elastic constants: settings here, structures in :meth:`run`.
 
     Every structure is relaxed (cell, atoms, moments), then strained by ± each magnitude along the simple strains that
@@ -115,49 +115,28 @@ class ElasticTensorCalculation:
     without rotation, so that the axes of the moments stay meaningful. All structures, and then all strained cells,
     are one batch.
 
-    Args:
-        model: Model, its name or path, or any TorchSim model that gives magforces.
-        settings: All settings; or give them one by one.
-        device: Where to run.
-        dtype: Floating-point type.
-        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
-        **keywords: Fields of :class:`~mmace_sim.properties.elastic.declaration.ElasticSettings`.
-
-    Raises:
-        ConfigError: If a setting is impossible.
+    Its settings are :class:`~mmace_sim.properties.elastic.declaration.ElasticSettings`.
     """
 
-    def __init__(
-        self,
-        model: ModelLike = "default",
-        settings: ElasticSettings | None = None,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        max_batch_atoms: int | None = None,
-        **keywords: Any,
-    ) -> None:
-        self.settings = settings = settings or ElasticSettings.of(keywords, "ElasticTensorCalculation")
+    kind = ElasticSettings
+
+    @override
+    def set_up(self, model: ModelLike, **where: Any) -> None:
+        settings = self.settings
         self.magnitudes = np.array(sorted(set(settings.strains)))
         alike = point_settings(settings)
         start = {"magmoms": "fixed"}
         if settings.relax:
             start = {"magmoms": "joint", "relax_cell": True, "stress_tol": settings.stress_tol}
-        self.reference = Relaxation(
-            model,
-            alike.model_copy(update=start),
-            relax_positions=settings.relax,
-            device=device,
-            dtype=dtype,
-            max_batch_atoms=max_batch_atoms,
-        )
+        at_rest = alike.model_copy(update=start)
+        self.reference = Relaxation(model, at_rest, relax_positions=settings.relax, **where)
         model = self.reference.bare_model
+        where["relax_positions"] = settings.relax_positions
         self.strained = {
             mode: Relaxation(
                 model,
                 alike.model_copy(update={"magmoms": "joint" if mode == "relaxed" else "fixed"}),
-                relax_positions=settings.relax_positions,
-                max_batch_atoms=max_batch_atoms,
+                **where,
             )
             for mode in MOMENT_MODES[settings.magmoms]
         }

@@ -11,10 +11,11 @@ from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, mean_moments
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.collection import LoadedStructure
-from mmace_sim.io.writing import file_names, write_extxyz
+from mmace_sim.io.writing import write_extxyz
 from mmace_sim.properties.elastic.constants import ElasticResult, ElasticTensorCalculation
 from mmace_sim.properties.elastic.declaration import SHOWN
 from mmace_sim.properties.elastic.moduli import ElasticConstants
+from mmace_sim.properties.written import draw_each, labelled
 from mmace_sim.structures.magnetic_order import classify_order, magnetic_symmetry
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -87,23 +88,18 @@ class ElasticComputation(Computation[Any, ElasticResult]):
         computed: Sequence[tuple[LoadedStructure, ElasticResult]],
     ) -> list[str]:
         del entries
-        images = []
-        for item, result in computed:
-            if result.reference is not None:
-                image = result.reference.copy()
-                image.calc = result.reference.calc
-                image.info |= {"name": item.name, "status": str(result.status)}
-                images.append(image)
+        images = [
+            labelled(result.reference, name=item.name, status=str(result.status))
+            for item, result in computed
+            if result.reference is not None
+        ]
         write_extxyz(run.folder / "relaxed.extxyz", images)
-        if not self.settings.figures:
-            return ["relaxed.extxyz"]
-        from mmace_sim.properties.elastic.plots import save_young_figure
+        names = ["relaxed.extxyz"]
+        if self.settings.figures:
+            from mmace_sim.properties.elastic.plots import save_young_figure
 
-        (run.folder / "figures").mkdir(exist_ok=True)
-        stems = file_names([item.name for item, _ in computed])
-        for stem, (_, result) in zip(stems, computed, strict=True):
-            save_young_figure(result, run.folder / "figures" / stem)
-        return ["relaxed.extxyz", "figures/"]
+            names.append(draw_each(run, computed, save_young_figure))
+        return names
 
 
 def _constants_entry(constants: ElasticConstants) -> dict[str, Any]:

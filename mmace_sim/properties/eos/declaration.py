@@ -14,6 +14,7 @@ from mmace_sim.engine.settings import (
     MomentSettings,
     PointMomentSettings,
     States,
+    check_ranges,
     run_settings,
 )
 
@@ -42,10 +43,7 @@ class EosSettings(PointMomentSettings, MomentSettings):
 
     @model_validator(mode="after")
     def _ascending(self) -> Any:
-        if self.volume_min >= self.volume_max:
-            raise ValueError(
-                f"volume_min = {self.volume_min} and volume_max = {self.volume_max}, expected them in ascending order"
-            )
+        check_ranges(self, "volume")
         return self
 
 

@@ -3,10 +3,9 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, override
 
 import numpy as np
-import torch
 from ase import Atoms
 from jaxtyping import Float
 
@@ -26,6 +25,7 @@ from mmace_sim.properties.singlepoint import (
     point_settings,
     pressures_gpa,
 )
+from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.magnetic_order import classify_order
 from mmace_sim.structures.magnetic_states import magnetic_state
 from mmace_sim.structures.moment_range import largest_moments, shorten_moments
@@ -115,42 +115,21 @@ class EosResult:
         return min(fitted, key=lambda curve: curve.fits[0].energy, default=None)
 
 
-class EquationOfState:
+class EquationOfState(Workflow[EosSettings]):
     """Energy against volume: settings here, structures in :meth:`run`.
 
     The cell keeps its shape. Every point starts from the moments of its state, so that a metastable state is followed
     as far as it exists, and all points of all states of all structures are computed in one batch.
 
-    Args:
-        model: Model, its name or path, or any TorchSim model that gives magforces.
-        settings: All settings; or give them one by one.
-        device: Where to run.
-        dtype: Floating-point type.
-        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
-        **keywords: Fields of :class:`~mmace_sim.properties.eos.declaration.EosSettings`.
-
-    Raises:
-        ConfigError: If a state does not exist, or another setting is impossible.
+    Its settings are :class:`~mmace_sim.properties.eos.declaration.EosSettings`.
     """
 
-    def __init__(
-        self,
-        model: ModelLike = "default",
-        settings: EosSettings | None = None,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        max_batch_atoms: int | None = None,
-        **keywords: Any,
-    ) -> None:
-        self.settings = settings or EosSettings.of(keywords, "EquationOfState")
+    kind = EosSettings
+
+    @override
+    def set_up(self, model: ModelLike, **where: Any) -> None:
         self.relaxation = Relaxation(
-            model,
-            point_settings(self.settings),
-            relax_positions=self.settings.relax_positions,
-            device=device,
-            dtype=dtype,
-            max_batch_atoms=max_batch_atoms,
+            model, point_settings(self.settings), relax_positions=self.settings.relax_positions, **where
         )
 
     def run(

@@ -6,8 +6,9 @@ from typing import Any, override
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.io.collection import LoadedStructure
-from mmace_sim.io.writing import file_names, write_extxyz
+from mmace_sim.io.writing import write_extxyz
 from mmace_sim.properties.eos.equation_of_state import EosCurve, EosResult, EquationOfState
+from mmace_sim.properties.written import draw_each, labelled
 
 POINT_COLUMNS: tuple[str, ...] = (
     "name", "state", "volume", "energy", "moment", "pressure_gpa", "magnetic_order", "status",
@@ -66,25 +67,19 @@ class EosComputation(Computation[Any, EosResult]):
             for row in _point_rows(curve)
         ]
         write_csv(run.folder / "curves.csv", POINT_COLUMNS, rows)
-        images = []
-        for item, result in computed:
-            for curve in result.curves:
-                for point in curve.points:
-                    image = point.atoms.copy()
-                    image.calc = point.atoms.calc
-                    image.info |= {"name": item.name, "state": curve.state, "status": str(point.status)}
-                    images.append(image)
+        images = [
+            labelled(point.atoms, name=item.name, state=curve.state, status=str(point.status))
+            for item, result in computed
+            for curve in result.curves
+            for point in curve.points
+        ]
         write_extxyz(run.folder / "points.extxyz", images)
         names = ["curves.csv", "points.extxyz"]
-        if not self.settings.figures:
-            return names
-        from mmace_sim.properties.eos.plots import save_eos_figures
+        if self.settings.figures:
+            from mmace_sim.properties.eos.plots import save_eos_figures
 
-        (run.folder / "figures").mkdir(exist_ok=True)
-        stems = file_names([item.name for item, _ in computed])
-        for stem, (_, result) in zip(stems, computed, strict=True):
-            save_eos_figures(result, run.folder / "figures" / stem)
-        return [*names, "figures/"]
+            names.append(draw_each(run, computed, save_eos_figures))
+        return names
 
 
 def _state_entry(curve: EosCurve, zero: float | None) -> dict[str, Any]:

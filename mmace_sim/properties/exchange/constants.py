@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, override
 
 import numpy as np
-import torch
 from ase import Atoms
 from jaxtyping import Float, Int
 
@@ -37,6 +36,7 @@ from mmace_sim.properties.singlepoint import (
     converged,
     first_problem,
 )
+from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.spin_lattice import Pairs, SpinLattice, find_pairs, spin_lattice
 from mmace_sim.structures.supercells import choose_supercell
 
@@ -151,7 +151,7 @@ class _Job:
         return [s for part in (self.states, self.spirals) if part is not None for s in part.structures]
 
 
-class Exchange:
+class Exchange(Workflow[ExchangeSettings]):
     """Exchange constants of many magnets: settings here, structures in :meth:`run`.
 
     1. "derivatives": J'_ij = −∂²E/∂e_i∂e_j by Hessian-vector products; exact at the given order.
@@ -162,35 +162,21 @@ class Exchange:
     of all crystals are one batch. With a small angle the routes agree for any model; with 90° they agree for Heisenberg
     models, and their difference measures how far the model is from one.
 
-    Args:
-        model: Energy model of this package, or its name or path.
-        settings: All settings; or give them one by one.
-        device: Where to run.
-        dtype: Floating-point type.
-        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
-        **keywords: Fields of :class:`~mmace_sim.properties.exchange.declaration.ExchangeSettings`.
+    Its settings are :class:`~mmace_sim.properties.exchange.declaration.ExchangeSettings`.
 
     Raises:
-        ConfigError: If a setting is impossible.
         UnsupportedOptionError: If the model has no second derivatives.
     """
 
-    def __init__(
-        self,
-        model: ModelLike = "default",
-        settings: ExchangeSettings | None = None,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        max_batch_atoms: int | None = None,
-        **keywords: Any,
-    ) -> None:
-        self.settings = settings or ExchangeSettings.of(keywords, "Exchange")
+    kind = ExchangeSettings
+
+    @override
+    def set_up(self, model: ModelLike, **where: Any) -> None:
         self.angle = np.radians(self.settings.angle)
         shared: dict[str, Any] = {
             name: getattr(self.settings, name) for name in ("magforce_tol", "max_steps")
         }
-        shared |= {"collinear": True, "max_batch_atoms": max_batch_atoms, "device": device, "dtype": dtype}
+        shared |= {"collinear": True, **where}
         self.rest = SinglePoint(model, magmoms=self.settings.magmoms, **shared)
         host = self.rest.relaxation.bare_model
         while_turning = "relaxed" if self.settings.lengths == "relaxed" else "fixed"

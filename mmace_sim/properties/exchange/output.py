@@ -34,12 +34,8 @@ class ExchangeComputation(Computation[Any, ExchangeResult]):
     def compute(
         self, part: Part, store: Callable[[int, ExchangeResult], None], advance: Callable[..., None]
     ) -> None:
-        def finished(index: int, result: ExchangeResult) -> None:
-            store(index, result)
-            advance()
-
         workflow = Exchange(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-        workflow.run([item.atoms for item in part.pending], on_finished=finished)
+        workflow.run([item.atoms for item in part.pending], on_finished=store)
 
     @override
     def finish(

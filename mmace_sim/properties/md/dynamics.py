@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, override
 
 import torch
 from ase import Atoms
@@ -17,6 +17,7 @@ from mmace_sim.properties.md.declaration import MDSettings
 from mmace_sim.properties.md.frames import Checkpoint, Frame
 from mmace_sim.properties.md.simulation import MDResult, Simulation
 from mmace_sim.properties.relax.relaxation import ModelLike, as_atoms
+from mmace_sim.properties.workflow import Workflow
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.freedom import largest_per_system
 from mmace_sim.torchsim.langevin_spins import MomentDynamics
@@ -37,40 +38,26 @@ DAMPING: float = 0.1
 """Gilbert damping where there is a heat bath."""
 
 
-class MolecularDynamics:
+class MolecularDynamics(Workflow[MDSettings]):
     """Simulates structures in batches: settings here, structures in :meth:`run`.
 
     One integrator does it all (`mmace_sim.torchsim.spin_dynamics`): velocity Verlet for "nve", with Langevin's bath for
     "nvt", with stochastic rescaling of the volume too for "npt". Noise belongs to a structure, not to the batch.
 
-    Args:
-        model: Model, its name or path, or any TorchSim model that gives magforces.
-        settings: All settings; or give them one by one.
-        device: Where to run.
-        dtype: Floating-point type.
-        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
-        **keywords: Fields of :class:`~mmace_sim.properties.md.declaration.MDSettings`.
+    Its settings are :class:`~mmace_sim.properties.md.declaration.MDSettings`.
 
     Raises:
-        ConfigError: If a setting is unknown or impossible, or settings contradict each other.
         UnsupportedOptionError: If the model lacks what a setting asks for.
     """
 
-    def __init__(
-        self,
-        model: ModelLike = "default",
-        settings: MDSettings | None = None,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        max_batch_atoms: int | None = None,
-        **keywords: Any,
-    ) -> None:
-        self.settings = settings = settings or MDSettings.of(keywords, "MolecularDynamics")
-        self.max_batch_atoms = max_batch_atoms
+    kind = MDSettings
+
+    @override
+    def set_up(self, model: ModelLike, **where: Any) -> None:
+        settings, self.max_batch_atoms = self.settings, where.pop("max_batch_atoms")
         self.bath, self.rescales = settings.ensemble != "nve", settings.ensemble == "npt"
         if not isinstance(model, ts.models.interface.ModelInterface):
-            model = MagneticMaceModel(model, device=device, dtype=dtype)
+            model = MagneticMaceModel(model, **where)
         self.bare_model = model
         if self.rescales and not model.compute_stress:
             raise UnsupportedOptionError(

@@ -5,10 +5,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, override
 
 import numpy as np
-import torch
 from ase import Atoms
 from jaxtyping import Float
 
@@ -23,6 +22,7 @@ from mmace_sim.properties.order import OrderStatus
 from mmace_sim.properties.order.axes import symmetry_of_moments
 from mmace_sim.properties.order.states import cluster_states, state_fingerprint
 from mmace_sim.properties.relax.relaxation import ModelLike, Status, StructureResult, as_atoms
+from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.magnetic_order import (
     MagneticOrder,
     MagneticSymmetry,
@@ -138,7 +138,7 @@ class MomentResult:
         return self.minima[0].n_starts if self.minima else 0
 
 
-class MomentSearch:
+class MomentSearch(Workflow[MomentSearchSettings]):
     """Minimises the energy over the moments from random starts: settings here, structures in :meth:`run`.
 
     Every moment of a structure is turned by an angle from U[0, π] about a random axis and scaled by U[0, 1.5], and all
@@ -146,40 +146,19 @@ class MomentSearch:
     into groups by energy and by a fingerprint that knows neither the order of atoms nor common rotations, and the
     lowest of each group is a minimum with its magnetic space group and the curvature of its energy.
 
-    Args:
-        model: Model, its name or path, or any TorchSim model that gives magforces.
-        settings: All settings; or give them one by one.
-        device: Where to run.
-        dtype: Floating-point type.
-        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
-        **keywords: Fields of :class:`~mmace_sim.properties.moments.declaration.MomentSearchSettings`.
-
-    Raises:
-        ConfigError: If a setting is unknown or impossible.
+    Its settings are :class:`~mmace_sim.properties.moments.declaration.MomentSearchSettings`.
     """
 
-    def __init__(
-        self,
-        model: ModelLike = "default",
-        settings: MomentSearchSettings | None = None,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        max_batch_atoms: int | None = None,
-        **keywords: Any,
-    ) -> None:
-        self.settings = settings = settings or MomentSearchSettings.of(keywords, "MomentSearch")
+    kind = MomentSearchSettings
+
+    @override
+    def set_up(self, model: ModelLike, **where: Any) -> None:
         names = ("solver", "field", "magforce_tol", "max_steps", "collinear", "fix_magnitude")
-        self.relaxation = MomentRelaxation(
-            model,
-            device=device,
-            dtype=dtype,
-            max_batch_atoms=max_batch_atoms,
-            **{name: getattr(settings, name) for name in names},
-        )
+        alike = {name: getattr(self.settings, name) for name in names}
+        self.relaxation = MomentRelaxation(model, **alike, **where)
         bare = getattr(self.relaxation.bare_model, "model", None)
         self.rotates_freely = not (
-            getattr(bare, "spin_orbit", True) or self.relaxation.has_field or settings.only
+            getattr(bare, "spin_orbit", True) or self.relaxation.has_field or self.settings.only
         )
 
     def run(

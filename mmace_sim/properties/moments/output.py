@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, override
 
 import numpy as np
@@ -11,6 +12,7 @@ from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments, wr
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
 from mmace_sim.properties.moments.minimisation import MomentMinimum, MomentResult, MomentSearch
+from mmace_sim.properties.written import draw_each
 
 START_COLUMNS: tuple[str, ...] = (
     "name", "start", "status", "minimum", "steps", "energy_initial", "energy", "max_magforce", "message",
@@ -85,14 +87,12 @@ class MomentsComputation(Computation[Any, MomentResult]):
             if note and atoms.pbc.all():
                 _log.warning("%s: %s", atoms.info["name"], note)
         names = ["starts.csv", "minima.extxyz", "structures/"]
-        if not self.settings.figures:
-            return names
-        from mmace_sim.properties.moments.plots import save_moment_figures
+        if self.settings.figures:
+            from mmace_sim.properties.moments.plots import save_moment_figures
 
-        (run.folder / "figures").mkdir(exist_ok=True)
-        for stem, (_, result) in zip(stems, computed, strict=True):
-            save_moment_figures(result, run.folder / "figures" / stem, self.settings.magforce_tol)
-        return [*names, "figures/"]
+            draw = partial(save_moment_figures, magforce_tol=self.settings.magforce_tol)
+            names.append(draw_each(run, computed, draw))
+        return names
 
 
 def _minimum_entry(minimum: MomentMinimum) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
 from mmace_sim.properties.order.search import OrderResult, OrderSearch, RelaxedOrder, composition
 from mmace_sim.properties.order.starts import order_starts
 from mmace_sim.properties.relax.relaxation import Status
+from mmace_sim.properties.written import draw_each, labelled
 
 _log = logging.getLogger(__name__)
 
@@ -101,11 +102,9 @@ class OrderComputation(Computation[Any, OrderResult]):
         images = []
         for item, result in computed:
             for order in sorted(result.orders, key=rank):
-                image = order.atoms.copy()
-                image.calc = order.atoms.calc
-                image.info |= {"name": item.name, "start": order.name, "status": str(order.status)}
-                image.info |= {"state": order.state} if order.state else {}
-                images.append(image)
+                state = {"state": order.state} if order.state else {}
+                labels = {"name": item.name, "start": order.name, "status": str(order.status)} | state
+                images.append(labelled(order.atoms, **labels))
         write_extxyz(run.folder / "relaxed.extxyz", images)
         stems = file_names([item.name for item, _ in computed])
         for stem, (item, result) in zip(stems, computed, strict=True):
@@ -113,14 +112,12 @@ class OrderComputation(Computation[Any, OrderResult]):
                 note = write_crystal(run.folder / "structures" / f"{stem}.mcif", result.best.atoms, "mcif")
                 if note:
                     _log.warning("%s: %s", item.name, note)
-        if not self.settings.figures:
-            return ["relaxed.extxyz", "structures/"]
-        from mmace_sim.properties.order.plots import save_order_figure
+        names = ["relaxed.extxyz", "structures/"]
+        if self.settings.figures:
+            from mmace_sim.properties.order.plots import save_order_figure
 
-        (run.folder / "figures").mkdir(exist_ok=True)
-        for stem, (_, result) in zip(stems, computed, strict=True):
-            save_order_figure(result, run.folder / "figures" / stem)
-        return ["relaxed.extxyz", "structures/", "figures/"]
+            names.append(draw_each(run, computed, save_order_figure))
+        return names
 
 
 def rank(order: RelaxedOrder) -> tuple[bool, bool, float, bool]:

@@ -4,10 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, override
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.formula import Formula
 from jaxtyping import Float
@@ -21,6 +20,7 @@ from mmace_sim.properties.order.starts import OrderStart, order_starts
 from mmace_sim.properties.order.states import cluster_states, keeps_order, state_fingerprint
 from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
+from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.magnetic_order import (
     MagneticOrder,
     MagneticSymmetry,
@@ -132,7 +132,7 @@ class OrderResult:
         return next(iter(self.states), None)
 
 
-class OrderSearch:
+class OrderSearch(Workflow[OrderSettings]):
     """Looks for the lowest magnetic order: settings here, structures in :meth:`run`.
 
     Every structure is reduced to its primitive cell; collinear orders are enumerated, see
@@ -142,38 +142,17 @@ class OrderSearch:
     stable. With `tilt`, what is unstable leaves it. Without spin–orbit coupling, relaxed moments are turned together to
     the axes that leave most magnetic symmetry.
 
-    Args:
-        model: Model, its name or path, or any TorchSim model that gives magforces.
-        settings: All settings; or give them one by one.
-        device: Where to run.
-        dtype: Floating-point type.
-        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
-        **keywords: Fields of :class:`~mmace_sim.properties.order.declaration.OrderSettings`.
-
-    Raises:
-        ConfigError: If a setting is unknown or impossible.
+    Its settings are :class:`~mmace_sim.properties.order.declaration.OrderSettings`.
     """
 
-    def __init__(
-        self,
-        model: ModelLike = "default",
-        settings: OrderSettings | None = None,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        max_batch_atoms: int | None = None,
-        **keywords: Any,
-    ) -> None:
-        self.settings = settings = settings or OrderSettings.of(keywords, "OrderSearch")
+    kind = OrderSettings
+
+    @override
+    def set_up(self, model: ModelLike, **where: Any) -> None:
+        settings = self.settings
         shared = set(RelaxSettings.model_fields) & set(OrderSettings.model_fields)
-        self.relaxation = Relaxation(
-            model,
-            RelaxSettings(stability=False, **{name: getattr(settings, name) for name in shared}),
-            relax_positions=settings.relax_positions,
-            device=device,
-            dtype=dtype,
-            max_batch_atoms=max_batch_atoms,
-        )
+        alike = RelaxSettings(stability=False, **{name: getattr(settings, name) for name in shared})
+        self.relaxation = Relaxation(model, alike, relax_positions=settings.relax_positions, **where)
         bare = getattr(self.relaxation.bare_model, "model", None)
         self.spin_orbit = bool(getattr(bare, "spin_orbit", True))
 

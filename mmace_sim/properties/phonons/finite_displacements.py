@@ -3,10 +3,9 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, override
 
 import numpy as np
-import torch
 from ase import Atoms
 from jaxtyping import Float
 
@@ -26,6 +25,7 @@ from mmace_sim.properties.phonons.declaration import MAGFORCE_TOL, PhononsSettin
 from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
 from mmace_sim.properties.singlepoint import PointResult, SinglePoint
+from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.supercells import choose_supercell, parse_supercell
 
 ACOUSTIC_CUTOFF: float = 1e-3
@@ -81,7 +81,7 @@ class _Job:
     points: list[PointResult]
 
 
-class Phonons:
+class Phonons(Workflow[PhononsSettings]):
     """Phonons by finite displacements in batches: settings here, structures in :meth:`run`.
 
     Crystals are relaxed in one batch (positions, cell and moments), then **all** displaced supercells of **all**
@@ -89,41 +89,24 @@ class Phonons:
     atom takes its moment along; with "relaxed" the moments follow every displacement (the adiabatic, physical
     frequencies as long as spins are faster than atoms), and the frozen ones are computed too, to compare.
 
-    Args:
-        model: Model, its name or path, or any TorchSim model that gives magforces.
-        settings: All settings; or give them one by one.
-        device: Where to run.
-        dtype: Floating-point type.
-        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
-        **keywords: Fields of :class:`~mmace_sim.properties.phonons.declaration.PhononsSettings`.
-
-    Raises:
-        ConfigError: If a setting is impossible.
+    Its settings are :class:`~mmace_sim.properties.phonons.declaration.PhononsSettings`.
     """
 
-    def __init__(
-        self,
-        model: ModelLike = "default",
-        settings: PhononsSettings | None = None,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        max_batch_atoms: int | None = None,
-        **keywords: Any,
-    ) -> None:
+    kind = PhononsSettings
+
+    @override
+    def set_up(self, model: ModelLike, **where: Any) -> None:
         require("phonons", "Phonons")
-        self.settings = settings = settings or PhononsSettings.of(keywords, "Phonons")
+        settings = self.settings
         self.supercell = None if settings.supercell is None else parse_supercell(settings.supercell)
         alike = {"magforce_tol": settings.magforce_tol, "max_steps": settings.max_steps}
-        shared: dict[str, Any] = alike | {"max_batch_atoms": max_batch_atoms}
-        self.frozen = SinglePoint(model, magmoms="fixed", device=device, dtype=dtype, **shared)
+        self.frozen = SinglePoint(model, magmoms="fixed", **alike, **where)
         model = self.frozen.relaxation.bare_model  # loaded once
         follow = settings.magmoms == "relaxed"
-        self.adiabatic = SinglePoint(model, magmoms="relaxed", **shared) if follow else None
+        self.adiabatic = SinglePoint(model, magmoms="relaxed", **alike, **where) if follow else None
         if settings.relax:
             tolerances = {"force_tol": settings.force_tol, "stress_tol": settings.stress_tol}
-            relaxed = RelaxSettings(stability=False, **alike, **tolerances)
-            self.crystals = Relaxation(model, relaxed, max_batch_atoms=max_batch_atoms)
+            self.crystals = Relaxation(model, RelaxSettings(stability=False, **alike, **tolerances), **where)
         else:
             self.crystals = (self.adiabatic or self.frozen).relaxation
         self.at_rest = None if settings.relax else (10 * settings.force_tol, 10 * settings.stress_tol)

@@ -53,12 +53,8 @@ class PhononsComputation(Computation[Any, PhononResult]):
     def compute(
         self, part: Part, store: Callable[[int, PhononResult], None], advance: Callable[..., None]
     ) -> None:
-        def finished(index: int, result: PhononResult) -> None:
-            store(index, result)
-            advance(1)
-
         workflow = Phonons(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-        workflow.run([item.atoms for item in part.pending], on_finished=finished)
+        workflow.run([item.atoms for item in part.pending], on_finished=store)
 
     @override
     def finish(

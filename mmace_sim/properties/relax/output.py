@@ -17,6 +17,7 @@ from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.io.writing import write_structures
 from mmace_sim.properties.relax.declaration import RELAX
 from mmace_sim.properties.relax.relaxation import Relaxation
+from mmace_sim.properties.written import labelled
 from mmace_sim.structures.magnetic_order import classify_order, magnetic_symmetry
 
 
@@ -29,10 +30,6 @@ class RelaxComputation(Computation[Any, Any]):
     def compute(self, part: Part, store: Callable[[int, Any], None], advance: Callable[..., None]) -> None:
         pending, limit = part.pending, self.settings.max_batch_atoms
 
-        def finished(index: int, result: Any) -> None:
-            store(index, result)
-            advance(1)
-
         def step(state: Any) -> None:
             advance(0, detail=f"step {state.step}, {state.n_active} in the batch")
 
@@ -40,7 +37,7 @@ class RelaxComputation(Computation[Any, Any]):
         checkpoint = BatchCheckpoint(part.folder / CHECKPOINT, part.identity, keys)
         relaxation = Relaxation(part.model, self.settings, max_batch_atoms=limit)
         images = [item.atoms for item in pending]
-        relaxation.run(images, on_finished=finished, on_step=step, checkpoint=checkpoint)
+        relaxation.run(images, on_finished=store, on_step=step, checkpoint=checkpoint)
         checkpoint.remove()
 
     @override
@@ -140,11 +137,9 @@ def output_atoms(structure: LoadedStructure, result: Any) -> Atoms:
     Returns:
         A structure of its own.
     """
-    atoms = result.atoms.copy()
-    atoms.calc = result.atoms.calc
+    atoms = labelled(result.atoms, name=structure.name, status=str(result.status))
     if result.magforces is not None and np.isfinite(result.magforces).all():
         atoms.arrays["magforces"] = np.array(result.magforces, dtype=float)
-    atoms.info |= {"name": structure.name, "status": str(result.status)}
     return atoms
 
 

@@ -1,0 +1,60 @@
+"""What becomes of a result: files of its structure, and a line of the journal, in plain JSON."""
+
+import logging
+from typing import Any
+
+from mmace_sim.base.text import plain
+from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.declaration import GOOD
+from mmace_sim.engine.journal import atoms_to_record
+from mmace_sim.engine.records import encode
+from mmace_sim.engine.resume import item_key
+from mmace_sim.errors import OutputError
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.structures.domain import domain_entry
+
+_log = logging.getLogger(__name__)
+
+
+def record_of(computation: Computation, part: Part, item: LoadedStructure, result: Any) -> dict[str, Any]:
+    """What becomes of a result: files of the structure, and the line of the journal.
+
+    Args:
+        computation: What was computed.
+        part: Where.
+        item: The structure.
+        result: The result. One that cannot be written or encoded fails alone.
+
+    Returns:
+        Plain JSON: its key, its entry, what the structure has become, and its result if the end of the run needs that.
+
+    Raises:
+        OutputError: If the disk is full.
+    """
+    try:
+        entry, atoms = computation.finish(item, result, part)
+        became = item.atoms if atoms is None and entry["status"] in GOOD else atoms
+        entry |= domain_entry(part.model, became, computed=atoms is not None)
+        stored = None if atoms is None else atoms_to_record(atoms)
+        if stored and stored["left_out"]:
+            entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")
+        record = {"key": item_key(item), "entry": plain(entry), "atoms": stored}
+        return record if computation.result is None else record | {"result": encode(result)}
+    except (OSError, OutputError):
+        raise
+    except Exception as error:  # must not stop the others
+        _log.exception("%s: the result cannot be written", item.name)
+        message = f"computed, but the result cannot be written: {type(error).__name__}: {error}"
+        return failed_record(computation, item, message)
+
+
+def failed_record(computation: Computation, item: LoadedStructure, message: str) -> dict[str, Any]:
+    """The line of the journal of a structure without a result.
+
+    Args:
+        computation: What was to be computed.
+        item: The structure.
+        message: What is wrong.
+    """
+    entry = computation.failed(item, message) | domain_entry(None, None)
+    return {"key": item_key(item), "entry": plain(entry), "atoms": None}
