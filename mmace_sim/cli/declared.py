@@ -35,18 +35,23 @@ def property_command(declared: Property) -> Callable[..., None]:
     """
 
     def run(settings: Any, **switches: Any) -> int:
-        if declared.needs_paths and not settings.paths:
-            raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
         from mmace_sim.cli.property_run import run_command
 
         return run_command(declared, settings, **switches)
 
     switches = SWITCHES | {"dry_run": (opt.DryRun, False)}
-    return settings_command(run, declared.name, declared.help, declared.settings, switches)
+    about = (declared.name, declared.help, declared.settings)
+    return settings_command(run, *about, switches, needs_paths=declared.needs_paths)
 
 
 def settings_command(
-    run: Callable[..., int], name: str, text: str, kind: type[Settings], switches: dict[str, Any]
+    run: Callable[..., int],
+    name: str,
+    text: str,
+    kind: type[Settings],
+    switches: dict[str, Any],
+    *,
+    needs_paths: bool = False,
 ) -> Callable[..., None]:
     """A command whose options are settings; it ends with the exit code of what runs.
 
@@ -56,11 +61,13 @@ def settings_command(
         text: Its help.
         kind: Class of the settings.
         switches: Annotations and defaults of what is no setting.
+        needs_paths: Whether structures must be named.
     """
 
     def call(**values: Any) -> None:
         given_switches = {key: values.pop(key) for key in switches}
-        settings = load_command_settings(kind, given_switches.pop("config"), values)
+        config = given_switches.pop("config")
+        settings = load_command_settings(kind, config, values, needs_paths=needs_paths)
         raise typer.Exit(run(settings, **given_switches))
 
     return as_command(call, name, text, kind, switches)
@@ -100,19 +107,25 @@ def as_command(
     return run
 
 
-def load_command_settings[S: Settings](kind: type[S], config: Path | None, values: dict[str, Any]) -> S:
+def load_command_settings[S: Settings](
+    kind: type[S], config: Path | None, values: dict[str, Any], *, needs_paths: bool = False
+) -> S:
     """Settings from a YAML file and flags.
 
     Args:
         kind: Class of the settings.
         config: YAML file, or None.
         values: What the command line gave; None, and an empty list, is nothing.
+        needs_paths: Whether structures must be named.
 
     Raises:
         ConfigError: If the file cannot be read, holds unknown keys or impossible values.
+        typer.BadParameter: If no structures are named.
     """
     given = {key: value for key, value in values.items() if value not in (None, [])}
     settings = load_settings(kind, config, given)
+    if needs_paths and not settings.paths:  # type: ignore[attr-defined]
+        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
     settings.check_given(frozenset(given))
     return settings
 

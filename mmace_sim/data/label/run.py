@@ -29,7 +29,7 @@ from mmace_sim.engine.folder import now
 from mmace_sim.engine.journal import atoms_from_record, atoms_to_record
 from mmace_sim.engine.output import finite_or_none, formula_of, versions
 from mmace_sim.engine.progress import progress, says_what_is_finished
-from mmace_sim.engine.resume import Task, open_resumable
+from mmace_sim.engine.resume import Task, kept, open_resumable
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import Appender, cannot_write, remove, write_text
 from mmace_sim.io.collection import read_structures
@@ -95,7 +95,7 @@ def label(
         total = len(batch.pending) + len(batch.task.records)
         batch.take_up()
         with (
-            says_what_is_finished(lambda: batch.task.kept(total, "calculations")),
+            says_what_is_finished(lambda: kept(batch.task, total, "calculations")),
             progress("Labelling", total, "structures", quiet=quiet) as advance,
         ):
             batch.write_head()
