@@ -15,11 +15,12 @@ installed := $(VENV)/.installed
 docs_installed := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format reference docs dist lowest clean distclean
+.PHONY: help env demo test dft lint format reference docs dist lowest clean distclean
 
 help:
 	@echo "make demo       relax the structures in examples/structures with the default model"
 	@echo "make test       run the test suite"
+	@echo "make dft        install GPAW and ABINIT for mmace-sim label, and test both"
 	@echo "make lint       ruff check, ruff format --check and mypy"
 	@echo "make reference  write the pages of docs/reference anew"
 	@echo "make docs       build the documentation in docs/_build/html"
@@ -50,6 +51,11 @@ demo: $(installed)
 # two at a time: the tests compute on one thread each
 test: $(installed)
 	$(bin)/python -m pytest -n 2 --dist loadfile
+
+# free DFT codes for `mmace-sim label`; minutes, and the tests skip what could not be installed
+dft: $(installed)
+	sh tools/install_dft.sh $(bin)/python
+	$(bin)/python -m pytest -m dft -rs tests/test_label_engines.py
 
 lint: $(installed)
 	$(bin)/ruff check .

@@ -323,6 +323,9 @@ class Toy:
         job |= {key: int(info.get(key, 0)) for key in ("sleep", "crash", "needs")}
         (folder / "job.json").write_text(json.dumps(job))
 
+    def script(self, folder):
+        (folder / "run.sh").write_text("#!/bin/sh\n")
+
     def run(self, folder, limits):
         from mmace_sim.data.label.processes import run_program
 

@@ -129,6 +129,7 @@ def write_inputs(engine: Engine, calculation: Calculation, folder: Path) -> None
     """
     with scratch(folder.parent) as private:
         engine.write(calculation, private)
+        engine.script(private)
         for path in sorted(path for path in private.rglob("*") if path.is_file()):
             keep(path, folder / path.relative_to(private))
 

@@ -21,7 +21,9 @@ ENTRY_POINT_GROUP: str = "mmace_sim.engines"
 MODEL = "model:"
 """Before the name of a model that is the engine."""
 
-_OWN: dict[str, str] = {}
+_OWN: dict[str, str] = {
+    "gpaw": "mmace_sim.data.label.engines.gpaw:GpawEngine",
+}
 """Where our engines are."""
 
 
@@ -93,6 +95,9 @@ class Engine(Protocol):
 
     def write(self, calculation: Calculation, folder: Path, attempt: int = 0) -> None:
         """Write all inputs."""
+
+    def script(self, folder: Path) -> None:
+        """Write ``run.sh`` and all that it needs to run what was written on another machine."""
 
     def run(self, folder: Path, limits: Limits) -> None:
         """Run what was written; raises `EngineError` if it fails or takes too long."""

@@ -21,7 +21,7 @@ def run_program(
     limits: Limits,
     *,
     log: str,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str | None] | None = None,
 ) -> None:
     """Run a program in a folder until it ends.
 
@@ -30,13 +30,14 @@ def run_program(
         folder: Where it runs.
         limits: What it may use.
         log: Name of the file for what it prints.
-        environment: Variables beside our own and `THREADS`.
+        environment: Variables beside our own and `THREADS`; None: without it.
 
     Raises:
         EngineError: If it cannot be started, fails, or takes longer than it may.
     """
     path = folder / log
-    variables = dict(os.environ) | THREADS | dict(environment or {})
+    given = {**os.environ, **THREADS, **(environment or {})}
+    variables = {name: value for name, value in given.items() if value is not None}
     with path.open("wb") as file:
         try:
             process = subprocess.Popen(
@@ -61,6 +62,19 @@ def run_program(
                 process.wait()
     if code != 0:
         raise EngineError(f"{Path(command[0]).name} ended with code {code}: {last_words(path)}")
+
+
+def run_script(folder: Path, command: str) -> None:
+    """Write ``run.sh``, which computes what is in a folder.
+
+    Args:
+        folder: Folder of the calculation.
+        command: What it runs.
+    """
+    exports = "\n".join(f"export {name}=${{{name}:-{value}}}" for name, value in THREADS.items())
+    text = f'#!/bin/sh\nset -e\ncd "$(dirname "$0")"\n{exports}\n{command} > run.log 2>&1\n'
+    (folder / "run.sh").write_text(text)
+    (folder / "run.sh").chmod(0o755)
 
 
 def last_words(path: Path) -> str:
