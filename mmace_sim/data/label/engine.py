@@ -23,6 +23,7 @@ MODEL = "model:"
 
 _OWN: dict[str, str] = {
     "gpaw": "mmace_sim.data.label.engines.gpaw:GpawEngine",
+    "abinit": "mmace_sim.data.label.engines.abinit:AbinitEngine",
 }
 """Where our engines are."""
 
