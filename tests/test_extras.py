@@ -28,6 +28,12 @@ from pathlib import Path
 from mmace_sim.io.database import write_database
 write_database(Path(sys.argv[1]) / "x.aselmdb", [])
 """,
+    "parallel": """
+from pathlib import Path
+from mmace_sim.executors.interface import open_executor
+with open_executor("local:1", Path(sys.argv[1]) / "pool"):
+    pass
+""",
     "phonons": "from mmace_sim.properties.phonons.finite_displacements import Phonons; Phonons()",
     "train": "import mmace_sim.training.trainer",
 }

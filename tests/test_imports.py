@@ -14,13 +14,14 @@ MAX_LINES = 400
 BASE = {"base", "errors", "files", "plots", "typing", "units"}
 _MODEL = BASE | {"nn", "graph", "hub", "model", "architectures"}
 _TORCHSIM = _MODEL | {"io", "torchsim", "calculator", "testing"}
-_PROPERTIES = _TORCHSIM | {"interop", "structures", "engine", "sampling", "properties"}
+_PROPERTIES = _TORCHSIM | {"executors", "interop", "structures", "engine", "sampling", "properties"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "nn": BASE,
     "graph": BASE,
     "io": BASE | {"graph"},
     "hub": BASE,
+    "executors": BASE,
     "model": BASE | {"nn", "graph", "hub"},
     "architectures": BASE | {"nn", "graph", "model"},
     "calculator": BASE | {"nn", "graph", "model"},
@@ -29,7 +30,7 @@ MAY_IMPORT = {
     "testing": _MODEL - {"hub", "architectures"} | {"torchsim", "calculator"},
     "interop": _MODEL | {"testing"},
     "structures": BASE | {"graph", "hub", "io", "model", "torchsim"},
-    "engine": BASE | {"graph", "interop", "io", "model", "structures", "torchsim"},
+    "engine": BASE | {"executors", "graph", "interop", "io", "model", "structures", "torchsim"},
     "sampling": BASE | {"graph", "model", "structures", "torchsim"},
     "properties": _PROPERTIES - {"interop", "architectures"},
     "training": _MODEL | {"engine", "io", "interop"},
@@ -59,6 +60,7 @@ FOLDERS = {
     "testing": "models with known answers, identities, conformance (public)",
     "interop": "checkpoints of other codes",
     "structures": "starting moments, symmetry, checks, which model for which structure",
+    "executors": "who computes: this process, or Parsl's workers",
     "engine": "batches, journal, resume, signals, tables: the life of a run",
     "sampling": "Monte Carlo on one batched state",
     "properties": "one folder for each property",

@@ -9,6 +9,7 @@ from mmace_sim.errors import MissingExtraError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "data": ("ase_ga",),
     "databases": ("lmdb", "orjson"),
+    "parallel": ("parsl",),
     "phonons": ("seekpath",),
     "train": ("lightning",),
 }

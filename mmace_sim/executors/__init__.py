@@ -1,0 +1,1 @@
+"""Who computes: this process, or many workers on this machine and on clusters."""

@@ -1,0 +1,270 @@
+"""Workers by Parsl: it asks batch systems for them, starts and watches them, and hands out tasks."""
+
+import functools
+import logging
+import shlex
+import socket
+import sys
+import sysconfig
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mmace_sim.base.extras import extra
+from mmace_sim.errors import ConfigError
+from mmace_sim.executors.interface import ExecutorError, Failure
+from mmace_sim.executors.settings import PoolSettings
+from mmace_sim.executors.worker import call
+
+POLL: float = 1.0
+"""Seconds between two looks at what workers have written."""
+
+HEARTBEAT: int = 5
+"""Seconds between two signs of life, after which a killed process is missed too."""
+
+TRIES: int = 3
+"""So many jobs in a row that fail at once end the run."""
+
+_END = object()
+
+
+class ParslPool:
+    """Applies functions to tasks on Parsl's workers.
+
+    Args:
+        kernel: Parsl's ``DataFlowKernel``.
+        n_workers: How many tasks may be computed at once.
+    """
+
+    def __init__(self, kernel: Any, n_workers: int) -> None:
+        from parsl.app.python import PythonApp
+
+        self.n_workers = n_workers
+        self._submit: Callable[..., Future] = PythonApp(call, data_flow_kernel=kernel)
+
+    def map[Task, Result](
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+        on_result: Callable[[Task, Result], None],
+        on_failure: Callable[[Task, Failure], Iterable[Task]],
+        watch: Callable[[], None] = lambda: None,
+    ) -> None:
+        """See `mmace_sim.executors.interface.Executor.map`."""
+        waiting: deque[Any] = deque()
+        source = iter(tasks)
+        running: dict[Future, Any] = {}
+        ahead = self.n_workers + max(1, self.n_workers // 4)  # so that none waits for the next task
+        while True:
+            while len(running) < ahead:
+                task = waiting.popleft() if waiting else next(source, _END)
+                if task is _END:
+                    break
+                running[self._submit(function, task)] = task
+            if not running:
+                return
+            done, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
+            for future in done:
+                task, error = running.pop(future), future.exception()
+                if error is None:
+                    on_result(task, future.result())
+                else:
+                    waiting.extend(on_failure(task, _failure(error)))
+            watch()
+
+
+def _failure(error: BaseException) -> Failure:
+    """What became of a task, from what Parsl raises."""
+    from parsl.executors.errors import BadStateException
+    from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
+
+    if isinstance(error, BadStateException):
+        raise ExecutorError(
+            f"no workers can be had: {_shortened(str(error.reason))} Results are kept. Mend the settings of the "
+            "executor, then run the same command with --resume."
+        ) from error
+    if isinstance(error, WorkerLost):
+        return Failure(error, "worker")
+    if isinstance(error, ManagerLost):
+        return Failure(error, "block")
+    if not isinstance(error, Exception):
+        raise error
+    return Failure(error)
+
+
+def _shortened(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[:12])[:1500]
+
+
+@contextmanager
+def open_pool(settings: PoolSettings, folder: Path) -> Iterator[ParslPool]:
+    """Start workers, as they are needed; they end with the block.
+
+    Args:
+        settings: Which.
+        folder: A new folder for Parsl's files, which all workers see.
+
+    Yields:
+        Who computes.
+
+    Raises:
+        ConfigError: If the batch system cannot be used.
+        MissingExtraError: If Parsl is not installed.
+    """
+    with warnings.catch_warnings(), extra("parallel", "--executor"):
+        warnings.simplefilter("ignore")
+        import parsl
+        from parsl.dataflow.dflow import DataFlowKernel
+
+    _keep_quiet()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = parsl.Config(
+            executors=[_executor(settings, folder)],
+            run_dir=str(folder),
+            strategy="simple",
+            strategy_period=2.0,
+            max_idletime=60.0,
+            retries=0,
+            usage_tracking=0,
+            initialize_logging=False,
+        )
+        kernel = DataFlowKernel(config)
+    try:
+        yield ParslPool(kernel, settings.most_workers)
+    finally:
+        with suppress(Exception):
+            kernel.cleanup()
+
+
+def _executor(settings: PoolSettings, folder: Path) -> Any:
+    """Parsl's executor; its helper programs are those of this environment, found without PATH."""
+    from parsl.executors import HighThroughputExecutor
+    from parsl.jobs.error_handlers import windowed_error_handler
+
+    script = str(Path(sysconfig.get_path("scripts")) / "interchange.py")
+    local = settings.provider == "local"
+    executor = HighThroughputExecutor(
+        label="workers",
+        provider=_provider(settings),
+        address="127.0.0.1" if local else settings.address or "127.0.0.1",
+        interchange_launch_cmd=[sys.executable, "-m", "mmace_sim.executors.worker", script],
+        max_workers_per_node=settings.workers,
+        cores_per_worker=1e-3,  # `max_workers_per_node` alone says how many
+        available_accelerators=_accelerators(settings),
+        heartbeat_period=HEARTBEAT,
+        heartbeat_threshold=settings.lost_after,
+        prefetch_capacity=0,
+        worker_logdir_root=str(folder),
+        block_error_handler=functools.partial(windowed_error_handler, threshold=TRIES),
+    )
+    if not (local or settings.address):
+        executor.address, executor.all_addresses = None, own_addresses()
+    return executor
+
+
+def _accelerators(settings: PoolSettings) -> list[str]:
+    """The GPU of each worker of a node."""
+    n = settings.gpus_per_node
+    return [str(rank * n // settings.workers) for rank in range(settings.workers)] if n else []
+
+
+def own_addresses() -> set[str]:
+    """All addresses of this machine that other machines might reach; nobody outside is asked."""
+    import psutil
+
+    found = {
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family == socket.AF_INET and not address.address.startswith("127.")
+    }
+    with suppress(OSError):
+        found.add(socket.gethostbyname(socket.gethostname()))
+    return found or {"127.0.0.1"}
+
+
+def _provider(settings: PoolSettings) -> Any:
+    """Who starts blocks."""
+    from parsl import providers
+    from parsl.launchers import MpiExecLauncher, SingleNodeLauncher, SrunLauncher
+
+    several = settings.nodes_per_block > 1
+    default = ("srun" if settings.provider == "slurm" else "mpiexec") if several else "single"
+    launchers = {"single": SingleNodeLauncher, "srun": SrunLauncher, "mpiexec": MpiExecLauncher}
+    path = shlex.quote(sysconfig.get_path("scripts"))
+    shared: dict[str, Any] = {
+        "nodes_per_block": settings.nodes_per_block,
+        "init_blocks": settings.init_blocks,
+        "min_blocks": settings.min_blocks,
+        "max_blocks": settings.max_blocks,
+        "worker_init": f"export PATH={path}:$PATH\n{settings.worker_init}",
+    }
+    if settings.provider == "kubernetes":
+        return _kubernetes(settings, shared)
+    shared["launcher"] = launchers[settings.launcher or default]()
+    if settings.provider == "local":
+        return providers.LocalProvider(**shared)
+    shared |= {"walltime": settings.walltime, "scheduler_options": settings.scheduler_options}
+    if settings.provider == "slurm":
+        return providers.SlurmProvider(
+            partition=settings.partition,
+            account=settings.account,
+            qos=settings.qos,
+            constraint=settings.constraint,
+            exclusive=settings.exclusive,
+            cores_per_node=settings.cores_per_node,
+            mem_per_node=settings.memory_per_node,
+            gpus_per_node=settings.gpus_per_node or None,
+            cmd_timeout=60,
+            **shared,
+        )
+    if settings.provider == "pbs":
+        select = [f"ngpus={settings.gpus_per_node}"] if settings.gpus_per_node else []
+        select += [f"mem={settings.memory_per_node}gb"] if settings.memory_per_node else []
+        return providers.PBSProProvider(
+            account=settings.account,
+            queue=settings.partition,
+            cpus_per_node=settings.cores_per_node or 1,
+            select_options=":".join(select),
+            **shared,
+        )
+    return providers.LSFProvider(
+        project=settings.account, queue=settings.partition, cores_per_node=settings.cores_per_node, **shared
+    )
+
+
+def _kubernetes(settings: PoolSettings, shared: dict[str, Any]) -> Any:
+    from parsl.errors import OptionalModuleMissing
+    from parsl.providers import KubernetesProvider
+
+    more = {"nvidia.com/gpu": str(settings.gpus_per_node)} if settings.gpus_per_node else None
+    cores, memory = settings.cores_per_node or 1, f"{settings.memory_per_node or 4}Gi"
+    try:
+        return KubernetesProvider(
+            image=settings.image or "",
+            namespace=settings.namespace,
+            init_cpu=cores,
+            max_cpu=cores,
+            init_mem=memory,
+            max_mem=memory,
+            extra_requests=more,
+            extra_limits=more,
+            **shared,
+        )
+    except OptionalModuleMissing as error:
+        raise ConfigError(f"kubernetes: {error}. Install it: pip install kubernetes") from error
+
+
+def _keep_quiet() -> None:
+    """What Parsl says is for its developers; what matters comes as exceptions."""
+    logger = logging.getLogger("parsl")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())

@@ -1,0 +1,22 @@
+"""Functions that the tests of executors send to other processes."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def square(task):
+    """Square a number, slowly; or die, once or always, or raise."""
+    number, how, folder = task
+    mark = Path(folder) / f"{number}.tried"
+    if how == "dies" or (how == "dies once" and not mark.exists()):
+        mark.touch()
+        time.sleep(
+            0.5
+        )  # a worker that dies while it still hands out the result before takes a lock of Parsl with it
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "raises":
+        raise ValueError(f"{number} is no good")
+    time.sleep(0.02)
+    return number**2, os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")

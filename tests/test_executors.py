@@ -1,0 +1,159 @@
+"""Functions and tasks on other processes: all results, whoever dies."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from executor_tasks import square
+
+from mmace_sim.errors import ConfigError, UnsupportedOptionError
+from mmace_sim.executors import settings as executor_settings
+from mmace_sim.executors.interface import ExecutorError, ThisProcess, open_executor
+from mmace_sim.executors.settings import PoolSettings, pool_settings
+
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """Workers import the functions of the tests."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([HERE, *filter(None, [os.environ.get("PYTHONPATH")])]))
+
+
+def run_all(executor, tasks):
+    """Results by task, and what went wrong in order; a lost task is tried twice."""
+    results, failures = {}, []
+
+    def failed(task, failure):
+        failures.append((task[0], failure))
+        return [task] if failure.lost and [t for t, _ in failures].count(task[0]) < 2 else []
+
+    executor.map(square, iter(tasks), lambda task, result: results.update({task[0]: result}), failed)
+    return results, failures
+
+
+def test_this_process(tmp_path):
+    results, failures = run_all(
+        ThisProcess(), [(k, "raises" if k == 3 else "", str(tmp_path)) for k in range(6)]
+    )
+    assert {k: value for k, (value, *_) in results.items()} == {k: k**2 for k in (0, 1, 2, 4, 5)}
+    ((number, failure),) = failures
+    assert (number, failure.lost, failure.reason) == (3, None, "ValueError: 3 is no good")
+
+
+@pytest.mark.usefixtures("importable")
+def test_workers_that_die_cost_only_their_task(tmp_path, capfd, monkeypatch):
+    pytest.importorskip("parsl")
+    monkeypatch.chdir(tmp_path)
+    how = {7: "dies once", 11: "raises", 19: "dies"}
+    tasks = [(k, how.get(k, ""), str(tmp_path)) for k in range(40)]
+    with open_executor("local:2", tmp_path / "pool") as executor:
+        assert executor.n_workers == 2
+        results, failures = run_all(executor, tasks)
+    assert {k: value for k, (value, *_) in results.items()} == {
+        k: k**2 for k in range(40) if k not in (11, 19)
+    }
+    assert len({pid for _, pid, _ in results.values()}) >= 2
+    assert os.getpid() not in {pid for _, pid, _ in results.values()}
+    assert sorted((number, failure.lost) for number, failure in failures) == [
+        (7, "worker"), (11, None), (19, "worker"), (19, "worker")
+    ]  # fmt: skip
+    assert "3 is no good" not in "".join(capfd.readouterr())
+    assert {path.suffix for path in tmp_path.iterdir()} == {"", ".tried"}  # nothing of Parsl's where we are
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("importable")
+def test_workers_end_with_a_killed_driver(tmp_path):
+    pytest.importorskip("parsl")
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom mmace_sim.executors.interface import open_executor\n"
+        "from executor_tasks import square\n"
+        "with open_executor('local:2', Path(sys.argv[1]) / 'pool') as executor:\n"
+        "    tasks = ((k, '', sys.argv[1]) for k in range(10**9))\n"
+        "    executor.map(square, tasks, lambda task, result: print(result[1], flush=True), lambda *_: ())\n"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True)
+    workers = {int(driver.stdout.readline()) for _ in range(20)}
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    deadline = time.monotonic() + 120
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_choices(monkeypatch):
+    assert pool_settings("local:3").most_workers == 3
+    assert pool_settings("local:auto").most_workers == len(os.sched_getaffinity(0))
+    for wrong in ("local", "local:0", "local:-1", "gpus:2", "slurm"):
+        with pytest.raises(ConfigError, match="executor"):
+            pool_settings(wrong)
+    monkeypatch.setattr(executor_settings, "_count_gpus", lambda: 0)
+    with pytest.raises(UnsupportedOptionError, match="no GPU"):
+        pool_settings("gpu:auto")
+    monkeypatch.setattr(executor_settings, "_count_gpus", lambda: 2)
+    assert (pool_settings("gpu:auto").workers, pool_settings("gpu:1").gpus_per_node) == (2, 1)
+    with pytest.raises(ConfigError, match="1 to 2"):
+        pool_settings("gpu:3")
+
+
+def test_a_file_of_settings(tmp_path):
+    path = tmp_path / "slurm.yaml"
+    path.write_text(
+        "provider: slurm\npartition: gpu\ngpus_per_node: 4\nmax_blocks: 3\nwalltime: 2-00:00:00\n"
+    )
+    settings = pool_settings(str(path))
+    assert (settings.workers, settings.most_workers) == (4, 12)
+    path.write_text("provider: slurm\npartitions: gpu\n")
+    with pytest.raises(ConfigError, match="Did you mean 'partition'"):
+        pool_settings(str(path))
+    path.write_text("provider: slurm\nwalltime: soon\n")
+    with pytest.raises(ConfigError, match="walltime"):
+        pool_settings(str(path))
+    path.write_text("provider: kubernetes\n")
+    with pytest.raises(ConfigError, match="image"):
+        pool_settings(str(path))
+
+
+SEVERAL = {"init_blocks": 0, "max_blocks": 2, "nodes_per_block": 2, "gpus_per_node": 2, "workers_per_node": 4}
+
+
+@pytest.mark.parametrize("provider", ["local", "slurm", "pbs", "lsf"])
+def test_settings_reach_the_provider(provider):
+    pytest.importorskip("parsl")
+    from mmace_sim.executors.parsl_pool import _accelerators, _provider
+
+    settings = PoolSettings(
+        provider=provider,
+        partition="fast",
+        account="me",
+        walltime="00:30:00",
+        worker_init="module load x",
+        **SEVERAL,
+    )
+    made = _provider(settings)
+    assert made.worker_init.rstrip().endswith("module load x")
+    assert (made.nodes_per_block, made.max_blocks, made.init_blocks) == (2, 2, 0)
+    assert _accelerators(settings) == ["0", "0", "1", "1"]
+    if provider != "local":
+        assert "fast" in (getattr(made, "queue", None), getattr(made, "partition", None))
+        assert made.walltime == "00:30:00"
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_batch_system_that_is_not_there(tmp_path, monkeypatch):
+    pytest.importorskip("parsl")
+    path = tmp_path / "slurm.yaml"
+    path.write_text("provider: slurm\n")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    tasks = [(1, "", str(tmp_path))]
+    with (
+        pytest.raises(ExecutorError, match=r"no workers can be had.*sbatch|no workers can be had"),
+        open_executor(str(path), tmp_path / "pool") as executor,
+    ):
+        run_all(executor, tasks)
