@@ -177,14 +177,13 @@ def _accelerators(settings: PoolSettings) -> list[str]:
 
 def own_addresses() -> set[str]:
     """All addresses of this machine that other machines might reach; nobody outside is asked."""
-    import psutil
+    from parsl.addresses import address_by_interface
 
-    found = {
-        address.address
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
-        if address.family == socket.AF_INET and not address.address.startswith("127.")
-    }
+    found = set()
+    for _, name in socket.if_nameindex():
+        with suppress(OSError):
+            found.add(address_by_interface(name))
+    found = {address for address in found if not address.startswith("127.")}
     with suppress(OSError):
         found.add(socket.gethostbyname(socket.gethostname()))
     return found or {"127.0.0.1"}
