@@ -19,7 +19,21 @@ from ase import Atoms
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, MissingExtraError, NotAStructureError, StructureError
 from mmace_sim.graph.atoms import MAGMOM_ARRAYS, check_atomic_numbers, file_magmoms, has_magmoms, set_magmoms
-from mmace_sim.io import abinit, ase_files, ase_json, castep, cif, database, deepmd, mlip, ulm, vasp, xyz
+from mmace_sim.io import (
+    abacus,
+    abinit,
+    ase_files,
+    ase_json,
+    castep,
+    cif,
+    database,
+    deepmd,
+    espresso,
+    mlip,
+    ulm,
+    vasp,
+    xyz,
+)
 from mmace_sim.io.base import (
     Format,
     Item,
@@ -37,6 +51,8 @@ FORMATS: tuple[Format, ...] = (
     mlip.FORMAT,
     vasp.FORMAT,
     abinit.FORMAT,
+    espresso.FORMAT,
+    abacus.FORMAT,
     xyz.FORMAT,
     ase_json.FORMAT,
     ulm.FORMAT,

@@ -24,6 +24,9 @@ MODEL = "model:"
 _OWN: dict[str, str] = {
     "gpaw": "mmace_sim.data.label.engines.gpaw:GpawEngine",
     "abinit": "mmace_sim.data.label.engines.abinit:AbinitEngine",
+    "vasp": "mmace_sim.data.label.engines.vasp:VaspEngine",
+    "abacus": "mmace_sim.data.label.engines.abacus:AbacusEngine",
+    "qe": "mmace_sim.data.label.engines.espresso:EspressoEngine",
 }
 """Where our engines are."""
 
