@@ -98,7 +98,8 @@ def convert(
     """Write the structures of any format to one file with our names of the labels.
 
     Reads what `train` reads: extended XYZ and other files of ASE, ASE databases, DeePMD-kit spin folders, MLIP `.cfg`,
-    VASP and ABINIT outputs. Structures without moments or with broken labels are named and left out.
+    outputs of VASP, ABINIT, Quantum ESPRESSO and ABACUS. Structures without moments or with broken labels are named
+    and left out.
 
     Exit code 3 if any structure was left out.
 

@@ -23,8 +23,8 @@ HELP = """Train a magnetic model on structures with reference energies, forces, 
 
 Reads extended XYZ with moments `REF_magmom` and any of the labels `REF_energy`, `REF_forces`, `REF_stress` and
 `REF_magforces` (other names: `data.keys`), ASE databases (LMDB or SQLite, larger than memory too), DeePMD-kit spin
-folders, MLIP `.cfg`, VASP and ABINIT outputs, and other files of ASE, several formats beside each other. A label
-that a structure does not have is left out of the loss.
+folders, MLIP `.cfg`, outputs of VASP, ABINIT, Quantum ESPRESSO and ABACUS, and other files of ASE, several formats
+beside each other. A label that a structure does not have is left out of the loss.
 
 Writes `model.safetensors`, `metrics.csv` (one row per epoch), `config.yaml` (everything that was chosen),
 `summary.json` (errors per config_type), `log.txt` and `checkpoints/` to one folder.

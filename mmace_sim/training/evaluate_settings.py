@@ -9,7 +9,8 @@ from mmace_sim.engine.settings import FigureSettings, ModelRunSettings
 
 COMPARISON = "Comparison"
 FORMATS = (
-    "extended XYZ, ASE databases (LMDB, SQLite), DeePMD-kit folders, MLIP .cfg, VASP and ABINIT outputs, ..."
+    "extended XYZ, ASE databases (LMDB, SQLite), DeePMD-kit folders, MLIP .cfg, outputs of VASP, ABINIT, Quantum "
+    "ESPRESSO and ABACUS, ..."
 )
 """What the commands read that take labelled structures."""
 

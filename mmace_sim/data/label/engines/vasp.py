@@ -24,6 +24,10 @@ CUTOFF: float = 520.0
 """Cutoff in eV."""
 
 
+ROUNDING: float = 5e-4
+"""Half of the last digit of moments in OSZICAR, in μB."""
+
+
 class VaspEngine(ClusterEngine):
     """Writes INCAR, POSCAR, KPOINTS and the list of what POTCAR must hold; never a POTCAR.
 
@@ -142,7 +146,8 @@ class VaspEngine(ClusterEngine):
                 raise EngineError("OUTCAR has no moments of the atoms (LORBIT = 11).")
             magmoms = turned(calculation, np.squeeze(results["magmoms"]).reshape(n_atoms, -1).squeeze())[back]
             if holds(calculation):
-                magforces = self._magforces(calculation, results, tags, magmoms, back)
+                penalty = read_penalty(folder / "OSZICAR")
+                magforces = self._magforces(calculation, results, tags, magmoms, back, penalty)
         version = re.search(r"vasp\.(\S+)", text[:2000])
         told = {
             "engine": f"VASP {version[1]}" if version else "VASP",
@@ -170,11 +175,14 @@ class VaspEngine(ClusterEngine):
         tags: dict[str, str],
         magmoms: np.ndarray,
         back: np.ndarray,
+        penalty: float,
     ) -> np.ndarray:
         """−∂E/∂M in the order of the candidate, in eV/μB; zero where moments are free."""
         kind, held = tags.get("I_CONSTRAINED_M", "0"), calculation.held
         if kind == "2":
-            fields = 2.0 * float(tags["LAMBDA"]) * (magmoms - calculation.magmoms)
+            off = np.where(held[:, None], magmoms - calculation.magmoms, 0.0)
+            check_penalty(float(tags["LAMBDA"]), off, penalty)
+            fields = 2.0 * float(tags["LAMBDA"]) * off
         elif "magforces" in results:
             fields = np.asarray(results["magforces"])[back]
         else:
@@ -182,6 +190,43 @@ class VaspEngine(ClusterEngine):
                 "OSZICAR is missing or has no lambda*MW_perp: the magnetic forces are not known."
             )
         return np.where(held[:, None], fields, 0.0)
+
+
+def read_penalty(path: Path) -> float:
+    """E_p of OSZICAR, in eV.
+
+    Args:
+        path: The file.
+
+    Raises:
+        EngineError: If it is not there, or says nothing of a constraint.
+    """
+    constraints = reader.read_constraints(path) if path.is_file() else []
+    if not constraints:
+        raise EngineError(
+            f"{path.name} is missing or says nothing of a constraint: energy and fields are not known."
+        )
+    return constraints[-1].energy
+
+
+def check_penalty(weight: float, off: np.ndarray, penalty: float) -> None:
+    """Make sure that the penalty is what magnetic forces are derived from.
+
+    Args:
+        weight: λ, in eV/μB².
+        off: Distances of moments from their targets as printed, in μB.
+        penalty: E_p as printed, in eV.
+
+    Raises:
+        EngineError: If E_p is not λ Σ (M − M0)² within the digits of OSZICAR.
+    """
+    expected = weight * float((off**2).sum())
+    rounding = weight * float((2.0 * np.abs(off) * ROUNDING + ROUNDING**2).sum())
+    if abs(penalty - expected) > rounding + 0.01 * abs(penalty):
+        raise EngineError(
+            f"OSZICAR has E_p = {penalty:.4g} eV, but λ Σ (MW_int − M_CONSTR)² is {expected:.4g} eV: this version of "
+            "VASP holds moments in another way than its documentation says."
+        )
 
 
 def read_incar(path: Path) -> dict[str, str]:
