@@ -190,15 +190,34 @@ def test_nothing_is_overwritten_and_resume_computes_nothing_again(model, inputs,
     assert result.exit_code == 0, result.output
     assert "5 from the earlier run" in result.output
     assert summary_of(tmp_path / "o")["structures"] == before
-    result = mmace_sim(*arguments, "--resume", "--max-steps", "3")
+    result = mmace_sim(*arguments, "--resume", "--stress-tol", "3")
     assert result.exit_code == 2
-    assert "max_steps was 500, now 3" in result.output
+    assert "stress_tol was" in result.output
     ase.io.write(inputs / "a.extxyz", [bcc([2.2, 2.2]), bcc([2.2, -2.1])])
     result = mmace_sim(*arguments, "--resume")
     assert result.exit_code == 2
     assert "a.extxyz#1 has changed" in result.output
     monkeypatch.undo()
     assert mmace_sim(*arguments, "--force").exit_code == 0
+
+
+def test_what_is_out_of_steps_says_what_it_lacks_and_goes_on_with_more(model, tmp_path):
+    ase.io.write(tmp_path / "a.extxyz", [bcc(), bcc(displacement=0.05)])
+    arguments = ("relax", tmp_path / "a.extxyz", "-m", model, "-o")
+    few = mmace_sim(*arguments, tmp_path / "o", *LOOSE[2:], "--fmax", "1e-3", "--max-steps", "2")
+    assert few.exit_code == 3
+    first = summary_of(tmp_path / "o")["structures"]
+    missing = [entry for entry in first if entry["status"] == "max_steps"]
+    assert 0 < len(missing) < len(first), first
+    for entry in missing:
+        assert f"force {entry['max_force']:.2g} > 0.001 eV/Å" in entry["message"]
+    more = mmace_sim(*arguments, tmp_path / "o", *LOOSE[2:], "--fmax", "1e-3", "--resume")
+    assert f"{len(first) - len(missing)} from the earlier run" in more.output
+    mmace_sim(*arguments, tmp_path / "whole", *LOOSE[2:], "--fmax", "1e-3")
+    second, whole = (summary_of(tmp_path / name)["structures"] for name in ("o", "whole"))
+    for entry, expected in zip(second, whole, strict=True):
+        assert entry["status"] == expected["status"] == "converged"
+        assert entry["energy"] == pytest.approx(expected["energy"], abs=1e-9)
 
 
 def test_another_model_under_the_same_name_is_noticed(inputs, tmp_path):

@@ -83,12 +83,12 @@ def run_check(
     )
     models = {config.model: target} if hasattr(target, "state_dict") else {}
     task = Task("check", config, Path(config.output), _identities(structures), models)
-    with open_resumable(task, resume=resume, force=force) as task.manifest:
+    with (
+        open_resumable(task, resume=resume, force=force) as task.manifest,
+        says_what_is_finished(lambda: kept(task, len(CHECKS), "identities")),
+    ):
         known = {name: decode(CheckResult, record["result"]) for name, record in task.records.items()}
-        with (
-            says_what_is_finished(lambda: kept(task, len(CHECKS), "identities")),
-            progress("Checking", len(CHECKS), "identities", quiet=quiet) as advance,
-        ):
+        with progress("Checking", len(CHECKS), "identities", quiet=quiet) as advance:
             advance(len(known))
 
             def store(result: CheckResult) -> None:

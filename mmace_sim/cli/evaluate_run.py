@@ -93,17 +93,17 @@ def run_evaluate(
     found = read_frames([Path(path) for path in config.data], parse_keys(config.keys))
     files = {path: file_sha256(Path(path)) for path in config.data}
     task = Task("evaluate", config, Path(config.output), files, {config.model: model})
-    with open_resumable(task, resume=resume, force=force) as task.manifest:
+    with (
+        open_resumable(task, resume=resume, force=force) as task.manifest,
+        says_what_is_finished(lambda: kept(task, len(found.frames), "structures")),
+    ):
         known = {int(key): _read_prediction(record) for key, record in task.records.items()}
 
         def store(predictions: dict[int, Prediction]) -> None:
             for index, prediction in predictions.items():
                 task.store(str(index), {"prediction": {k: encode_array(v) for k, v in prediction.items()}})
 
-        with (
-            says_what_is_finished(lambda: kept(task, len(found.frames), "structures")),
-            progress("Evaluating", len(found.frames), "structures", quiet=quiet) as advance,
-        ):
+        with progress("Evaluating", len(found.frames), "structures", quiet=quiet) as advance:
             result = evaluate_frames(
                 model,
                 found.frames,

@@ -25,7 +25,7 @@ from ase.constraints import dict2constraint
 
 from mmace_sim.base.text import as_text
 from mmace_sim.errors import OutputError
-from mmace_sim.files import Appender
+from mmace_sim.files import Appender, cannot_write
 from mmace_sim.graph.atoms import get_magmoms
 
 FILE_NAME = "finished.jsonl"
@@ -59,7 +59,6 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.n_written = 0
         self._synced = 0.0
         try:
             keep = _end_of_last_whole_line(path)
@@ -72,7 +71,7 @@ class Journal:
                 self._file.close()
                 raise
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one line and hand it to the system.
@@ -89,11 +88,7 @@ class Journal:
                 self._file.sync()
                 self._synced = time.monotonic()
         except OSError as error:
-            raise OutputError(
-                f"{self.path}: {os.strerror(error.errno or 0)}. {self.n_written} records are safe in this file. "
-                "Free some space and run the same command with --resume."
-            ) from error
-        self.n_written += 1
+            raise cannot_write(self.path, error) from error
 
     def close(self) -> None:
         """Close the file and release the lock."""
@@ -334,11 +329,3 @@ def _whole_length(content: bytes) -> int:
     except (ValueError, RecursionError):
         return start
     return end
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    if isinstance(error, OutputError):
-        return error
-    return OutputError(
-        f"{path}: cannot be written ({os.strerror(error.errno or 0)}). Choose another folder with --output."
-    )

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmace_sim.base.signals import told
+from mmace_sim.errors import OutputError
 from mmace_sim.files import begin_all
 
 INTERVAL_VARIABLE = "MMACE_SIM_PROGRESS_SECONDS"
@@ -128,7 +129,7 @@ def progress(what: str, total: int | None, unit: str, *, quiet: bool) -> Iterato
 
 @contextmanager
 def says_what_is_finished(describe: Callable[[], str]) -> Iterator[None]:
-    """Say in the log what is finished if a signal stops a run, and in the exception for who tells the user.
+    """Say in the log what is finished if a signal or a full disk ends a run, and in the exception for the user.
 
     Args:
         describe: What is finished and how to go on.
@@ -138,9 +139,14 @@ def says_what_is_finished(describe: Callable[[], str]) -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: If a signal has come; its `told` is what was said.
+        OutputError: If a file cannot be written.
     """
     try:
         yield
+    except OutputError as error:
+        text = f"{error} {describe()}"
+        _log.error("%s", text)
+        raise OutputError(text) from error
     except KeyboardInterrupt as interrupt:
         text = " ".join(
             [told(interrupt), *(f"{note}." for note in getattr(interrupt, "__notes__", ())), describe()]

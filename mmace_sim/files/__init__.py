@@ -225,14 +225,11 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
         error: What the system said.
 
     Returns:
-        An error that says what to do.
+        The error; a run adds what is finished and how to go on.
     """
     if isinstance(error, OutputError):
         return error
-    return OutputError(
-        f"{path}: cannot be written ({error.strerror or error}). What was computed is in {path.parent}/finished.jsonl "
-        "if that exists: make room, then run the same command with --resume."
-    )
+    return OutputError(f"{path}: cannot be written ({error.strerror or error}).")
 
 
 def remove(path: Path) -> None:

@@ -325,10 +325,7 @@ class Manifest:
                 os.truncate(self._fd, size)
                 raise OSError(28, os.strerror(28))
         except OSError as error:
-            raise OutputError(
-                f"{self.path}: cannot be written ({error.strerror or error}). Make room, then go on with "
-                "--resume if the command has that option, or start over with --force."
-            ) from error
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror or error}).") from error
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:

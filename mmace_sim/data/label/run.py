@@ -90,14 +90,14 @@ def label(
     batch = _Batch(settings, engine, calculations, on_finished)
     batch.refuse([*unread, *unusable])
     resume = resume or settings.collect
-    with open_resumable(batch.task, resume=resume, force=force, may_differ=NOT_PHYSICS) as manifest:
+    with (
+        open_resumable(batch.task, resume=resume, force=force, may_differ=NOT_PHYSICS) as manifest,
+        says_what_is_finished(lambda: kept(batch.task, total, "calculations")),
+    ):
         batch.task.manifest = manifest
         total = len(batch.pending) + len(batch.task.records)
         batch.take_up()
-        with (
-            says_what_is_finished(lambda: kept(batch.task, total, "calculations")),
-            progress("Labelling", total, "structures", quiet=quiet) as advance,
-        ):
+        with progress("Labelling", total, "structures", quiet=quiet) as advance:
             batch.write_head()
             advance(total - len(batch.pending))
             batch.run(advance)

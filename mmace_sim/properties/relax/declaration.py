@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from mmace_sim.base.settings import MOMENTS, RELAXATION, Flag, Settings
 from mmace_sim.engine.declaration import HEAD, Column, OutputFile, Property, fixed, head
 from mmace_sim.engine.settings import (
+    NOT_PHYSICS,
     ForceTol,
     MagforceTol,
     MaxSteps,
@@ -44,7 +45,7 @@ class RelaxSettings(MomentSettings):
     """Largest stress of a converged structure."""
     magforce_tol: MagforceTol = 3e-4
     """Largest magnetic force −∂E/∂m of a converged structure."""
-    max_steps: MaxSteps = 500
+    max_steps: MaxSteps = 1000
     """Largest number of steps."""
 
     @field_validator("cell_mask", mode="before")
@@ -198,5 +199,6 @@ import mmace_sim
 print(iron.status, iron.energy, iron.atoms.get_initial_magnetic_moments())
 """,
     computation="mmace_sim.properties.relax.output:RelaxComputation",
+    may_differ=NOT_PHYSICS | {"max_steps"},
 )  # fmt: skip
 """Relaxation."""

@@ -27,6 +27,11 @@ class RelaxComputation(Computation[Any, Any]):
     verb = "Relaxing"
 
     @override
+    def is_finished(self, entry: dict[str, Any]) -> bool:
+        """What was out of steps may have more of them now."""
+        return entry["status"] != "max_steps" or entry["steps"] >= self.settings.max_steps
+
+    @override
     def compute(self, part: Part, store: Callable[[int, Any], None], advance: Callable[..., None]) -> None:
         pending, limit = part.pending, self.settings.max_batch_atoms
 

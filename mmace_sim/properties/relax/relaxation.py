@@ -29,11 +29,11 @@ from mmace_sim.graph.cells import free_strains, has_volume, parse_cell_mask
 from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.runaway import EnergyFloor
 from mmace_sim.properties.relax.verdict import (
-    NOT_CONVERGED,
     NOT_FINITE,
     ase_results,
     known_curvature,
     moment_note,
+    not_converged,
     residuals,
     volume_note,
 )
@@ -358,7 +358,8 @@ class Relaxation:
             return NOT_FINITE
         outside = self.floor.outside(atoms, float(state.energy), get_magmoms(atoms))
         if status is Status.MAX_STEPS:
-            return f"not converged within max_steps, {outside}" if outside else NOT_CONVERGED
+            missed = not_converged(tuple(float(x) for x in self._largest(state)), self.settings)
+            return f"{missed} {outside}".strip()
         notes = [
             moment_note(status, state, curvature) if self.moments_move else "",
             volume_note(state, atoms) if self.freedom.relax_cell else "",

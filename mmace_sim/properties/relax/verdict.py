@@ -11,6 +11,7 @@ from torch import Tensor
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.engine.outcomes import Curvature, Status
 from mmace_sim.graph.cells import has_volume, physical_stress
+from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.torchsim.curvature import lowest_curvature, lowest_direction
 from mmace_sim.torchsim.freedom import MagneticOptimState, largest_per_system
 from mmace_sim.units import EV_PER_A3_IN_GPA
@@ -18,9 +19,6 @@ from mmace_sim.units import EV_PER_A3_IN_GPA
 LARGE_VOLUME_CHANGE: float = 0.3
 """Relative change of volume from which on a result comes with a warning."""
 
-NOT_CONVERGED: str = (
-    "not converged within max_steps; continue from the relaxed structure or raise --max-steps."
-)
 NOT_FINITE: str = "energy or forces are not finite; the start is outside of what the model can describe."
 
 
@@ -36,6 +34,25 @@ def residuals(state: MagneticOptimState) -> tuple[Tensor, Tensor, Tensor]:
         state.stress.abs().amax(dim=(1, 2)) * EV_PER_A3_IN_GPA,
         largest_per_system(state.within_constraints(magforces, getattr(state, TORCHSIM_MAGMOMS)), state),
     )
+
+
+def not_converged(largest: tuple[float, float, float], limits: RelaxSettings) -> str:
+    """What a single system lacks that is out of steps.
+
+    Args:
+        largest: Its largest force (eV/Å), stress (GPa) and magforce (eV/μB) of what may relax.
+        limits: Tolerances.
+    """
+    pairs = zip(
+        ("force", "stress", "magnetic force"),
+        largest,
+        (limits.force_tol, limits.stress_tol, limits.magforce_tol),
+        ("eV/Å", "GPa", "eV/μB"),
+        strict=True,
+    )
+    missed = [f"{name} {value:.2g} > {limit:g} {unit}" for name, value, limit, unit in pairs if value > limit]
+    missed = ", ".join(missed) or "the curvature of the moments is not known yet"
+    return f"not converged within max_steps: {missed}; raise --max-steps and go on with --resume."
 
 
 def ase_results(state: MagneticOptimState, initial: Atoms) -> dict[str, Any]:
