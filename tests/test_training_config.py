@@ -1,8 +1,9 @@
 import pytest
 import yaml
 
+from mmace_sim.base.settings import merge
 from mmace_sim.errors import ConfigError
-from mmace_sim.training.config import load_train_config, merge, save_config
+from mmace_sim.training.config import load_train_config, save_config
 
 
 def write(path, content):

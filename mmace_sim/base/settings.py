@@ -175,7 +175,7 @@ def load_settings[S: Settings](kind: type[S], file: Path | None, flags: dict[str
     source = str(file) if file else "command line"
     _refuse_unknown(values, kind, source)
     given = {key: value for key, value in flags.items() if value is not None}
-    merged = values | given
+    merged = merge(values, given)
     for name, alias in _aliases(kind).items():
         if name in merged and alias in merged:
             del merged[alias if name in given else name]
@@ -184,6 +184,20 @@ def load_settings[S: Settings](kind: type[S], file: Path | None, flags: dict[str
         return kind.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(explain(error, source, given)) from error
+
+
+def merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """Values with others on top, nested mappings key by key.
+
+    Args:
+        base: Values.
+        extra: Those that win.
+    """
+    merged = dict(base)
+    for key, value in extra.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def dump_settings(settings: BaseModel) -> str:

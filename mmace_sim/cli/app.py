@@ -19,6 +19,7 @@ from mmace_sim.cli.declared import property_command
 from mmace_sim.cli.evaluate import evaluate
 from mmace_sim.cli.finetune import finetune
 from mmace_sim.cli.label import label
+from mmace_sim.cli.learn import learn
 from mmace_sim.cli.models import models
 from mmace_sim.cli.report import report
 from mmace_sim.cli.train import train
@@ -125,6 +126,7 @@ app.command()(property_command(declared_properties()["order"]))
 app.command()(report)
 app.command()(property_command(declared_properties()["moments"]))
 app.add_typer(data)
+app.command()(learn)
 app.command()(label)
 
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmace_sim.base.settings import merge
 from mmace_sim.cli import options as opt
 from mmace_sim.cli.declared import as_command, given
 from mmace_sim.cli.stability_run import judge, report_and_exit
 from mmace_sim.cli.train_run import data_files, model_files, open_training, print_outcome, require_run
-from mmace_sim.training.config import merge
 from mmace_sim.training.evaluate_settings import FORMATS
 from mmace_sim.training.finetune_config import FinetuneConfig
 

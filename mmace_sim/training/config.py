@@ -18,7 +18,7 @@ from pydantic import (
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.base.quantities import DEFAULT_HEAD
-from mmace_sim.base.settings import MACHINE, RUN, Flag
+from mmace_sim.base.settings import MACHINE, RUN, Flag, merge
 from mmace_sim.base.yamlfile import read_yaml, refuse_huge_numbers
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
@@ -226,6 +226,10 @@ class TrainConfig(Section):
     `foundation`: a non-magnetic MACE of mace-torch (file or name) to build a magnetic model around, with `head`,
     `freeze_backbone`, and hyper-parameters of the magnetic part."""
 
+    warm_start: Path | None = None
+    """Model file whose network weights training starts from, where they fit the hyper-parameters given here; reference
+    energies, limits of moments and repulsion are those of the data (`model.start_from` keeps those of the model)."""
+
     loss: LossConfig = Field(default_factory=LossConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     stage_two: StageTwoConfig | None = None
@@ -274,15 +278,6 @@ def _known_foundation_fields(value: dict[str, Any]) -> dict[str, Any]:
             f"{', '.join(unknown)}: fixed by the foundation or unknown; known: {', '.join(known)}"
         )
     return value
-
-
-def merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `extra` on top, nested mappings merged key by key."""
-    merged = dict(base)
-    for key, value in extra.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def load_train_config(

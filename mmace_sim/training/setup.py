@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,7 +200,26 @@ def build_model(
         f"{s} {e:.4f}" for s, e in zip(names, model.reference.atomic_energies.tolist(), strict=True)
     )
     logger.info("reference energies (eV): %s; scale %.4f eV", energies, scale)
+    if config.warm_start is not None:
+        _take_weights(model, config.warm_start)
     return model.to(dtype)
+
+
+def _take_weights(model: MagneticModel, file: Path) -> None:
+    """Start the network from that of a model file, wherever shapes agree."""
+    other = load_all_heads(file)
+    given = dict(other.named_parameters())
+    taken = 0
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if name in given and given[name].shape == weights.shape:
+                weights.copy_(given[name])
+                taken += 1
+    total = len(list(model.parameters()))
+    if taken == 0:
+        raise ConfigError(f"warm_start: no weights of {file} fit the hyper-parameters of this model.")
+    model.scale.copy_(other.scale)
+    logger.info("%d of %d tensors of weights start from %s", taken, total, file)
 
 
 def start_model(config: TrainConfig) -> MagneticModel:

@@ -306,6 +306,10 @@ class _Batch:
 
     def finish(self) -> LabelOutcome:
         """Check the frames, and write failures and summary."""
+        if (
+            self.frames
+        ):  # in the order of the candidates, whatever was finished first and however often it was resumed
+            write_text(self.folder / LABELLED, frames_text(self._ordered_frames())[0])
         failures = list(self.failures.values())
         if failures:
             lines = [json.dumps(plain({"id": f.config_id, "reason": f.reason})) + "\n" for f in failures]

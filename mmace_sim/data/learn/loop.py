@@ -1,0 +1,338 @@
+"""The loop itself; every stage is a file, so that a killed run goes on where it was."""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from mmace_sim.base.text import json_text
+from mmace_sim.data.candidates import ID, TYPE, Distinct, candidate, named, read_candidates, refusal
+from mmace_sim.data.label.calculation import make_calculations
+from mmace_sim.data.label.engine import load_engine
+from mmace_sim.data.label.run import LABELLED, label
+from mmace_sim.data.learn.rounds import Round, measure, write_curve
+from mmace_sim.data.learn.settings import LearnSettings
+from mmace_sim.data.learn.training import train_round
+from mmace_sim.data.propose import propose, read_parents
+from mmace_sim.data.select import Scores, random_choice, score, select
+from mmace_sim.errors import DataError, UncalibratedModelError
+from mmace_sim.files import write_text
+from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.io.frames import Frame, read_frames
+from mmace_sim.io.writing import write_extxyz
+from mmace_sim.model.checkpoint import load_model
+from mmace_sim.training.evaluate import evaluate_frames
+
+_log = logging.getLogger(__name__)
+
+CANDIDATES = "candidates.extxyz"
+CHOSEN = "chosen.extxyz"
+PROPOSED = "proposed.extxyz"
+RECORD = "round.json"
+TEST = "test"
+CURVE = "curve.csv"
+
+_SNAPSHOTS = ("md", "relax")
+_MAX_UNTRUSTED = 2
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class _Labels:
+    """Labels of some candidates.
+
+    Attributes:
+        files: Where they are, those that can be trained on.
+        n_failed: Candidates without.
+        trusted: Whether `data check` found no error.
+        findings: What it found.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    n_failed: int = 0
+    trusted: bool = True
+    findings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Learning:
+    """The loop of one run.
+
+    Attributes:
+        settings: Everything.
+        folder: Folder of the run, which exists.
+        tell: Told what begins, in words.
+        rounds: What is finished.
+        problems: Structures and candidates that could not be used.
+        model: The model of the last round.
+        parents: Structures with moments, by short names.
+
+    Raises:
+        DataError: If there is no structure.
+    """
+
+    settings: LearnSettings
+    folder: Path
+    tell: Tell = print
+    rounds: list[Round] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    model: Path | None = None
+    parents: dict[str, Atoms] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.parents, problems = read_parents(self._proposing())
+        self.problems += problems
+
+    def run(self) -> str:
+        """Go on until there is a reason to stop.
+
+        Returns:
+            The reason.
+
+        Raises:
+            DataError: If there is nothing to learn from: no structure, no candidate, no calculation that worked.
+        """
+        pool, self._test_ids = self._first_pool()
+        self._cpu, self._n_calculations = 0.0, 0
+        self._training = [Path(file) for file in self.settings.known]
+        test = [atoms for atoms in pool if atoms.info[ID] in self._test_ids]
+        self.tell(
+            f"{len(pool)} candidates of {len(self.parents)} structures; {len(test)} of them are the test"
+        )
+        self._known = {str(f.atoms.info.get(ID)): f.atoms for f in self._labelled_elsewhere()}
+        self._test = read_frames(self._label(self.folder / TEST, test).files).frames if test else []
+        self._pool = [atoms for atoms in pool if atoms.info[ID] not in self._test_ids]
+        self._taken: set[str] = set()
+        while not (reason := self._reason_to_stop()):
+            self.model = self._round(len(self.rounds), self.model)
+        return reason
+
+    def _labelled_elsewhere(self) -> list[Frame]:
+        return (
+            read_frames([Path(file) for file in self.settings.labels]).frames if self.settings.labels else []
+        )
+
+    def _proposing(self) -> Any:
+        """Settings of the proposals: those of the section, with the structures and what the engine can do."""
+        settings = self.settings
+        update: dict[str, Any] = {
+            "paths": [*settings.propose.paths, *settings.structures],
+            "seed": settings.seed,
+        }
+        if not settings.propose.collinear and self._engine_is_collinear():
+            update["collinear"] = True
+            _log.info("%s: collinear states only, candidates are made so", settings.label.engine)
+        return settings.propose.model_copy(update=update)
+
+    def _engine_is_collinear(self) -> bool:
+        """Whether the engine refuses moments that do not lie along one axis."""
+        canted = Atoms("Fe2", positions=[[0, 0, 0], [1.4, 1.4, 1.4]], cell=[2.8] * 3, pbc=True)
+        canted = candidate(canted, np.array([[0, 0, 2.0], [2.0, 0, 0]]), hold=True)
+        calculations, _ = make_calculations([named(canted, "probe", "canted")], self.settings.label)
+        engine = load_engine(self.settings.label)
+        return any("collinear" in engine.refuse(calculation) for calculation in calculations)
+
+    def _first_pool(self) -> tuple[list[Atoms], set[str]]:
+        """Candidates of the recipes and the structures themselves, and the names of those for the test."""
+        file = self.folder / CANDIDATES
+        if not file.exists():
+            distinct = Distinct()
+            starts = [
+                named(candidate(atoms, get_magmoms(atoms), hold=False), name, "start")
+                for name, atoms in self.parents.items()
+            ]
+            starts = [atoms for atoms in starts if distinct.is_new(atoms)]
+            made = propose(self.parents, self._proposing(), distinct=distinct)
+            self.problems += made.problems
+            write_extxyz(file, self._computable([*starts, *made.candidates]))
+        pool = read_candidates([file])[0]
+        others = [atoms.info[ID] for atoms in pool if not str(atoms.info[TYPE]).endswith("-start")]
+        order = np.random.default_rng([self.settings.seed, len(others)]).permutation(len(others))
+        n_test = min(self.settings.test, len(others) // 3)
+        return pool, {others[k] for k in order[:n_test]}
+
+    def _computable(self, candidates: Sequence[Atoms]) -> list[Atoms]:
+        """Candidates that the engine does not refuse."""
+        calculations, failures = make_calculations(candidates, self.settings.label)
+        engine = load_engine(self.settings.label)
+        refused = {c.config_id: reason for c in calculations if (reason := engine.refuse(c))}
+        refused |= {failure.config_id: failure.reason for failure in failures}
+        for name, reason in refused.items():
+            _log.info("%s: left out, %s", name, reason)
+        left = [atoms for atoms in candidates if atoms.info[ID] not in refused and not refusal(atoms)]
+        if not left:
+            told = next(iter(refused.values()), "there is none")
+            raise DataError(f"the engine {self.settings.label.engine} can compute no candidate: {told}.")
+        return left
+
+    def _reason_to_stop(self) -> str:
+        """Why no round begins, or ""."""
+        settings, rounds = self.settings, self.rounds
+        if rounds and rounds[-1].enough(settings):
+            return "the model knows enough: its uncertainties are below the limits"
+        if len(rounds) >= _MAX_UNTRUSTED and not any(r.trusted for r in rounds[-_MAX_UNTRUSTED:]):
+            return f"{_MAX_UNTRUSTED} batches in a row must not be trained on; see data check in their summary.json"
+        if self._n_calculations >= settings.max_calculations:
+            return f"the budget of {settings.max_calculations} calculations is spent"
+        if settings.max_hours is not None and self._cpu / 3600 >= settings.max_hours:
+            return f"the budget of {settings.max_hours:g} CPU hours is spent"
+        if rounds and rounds[-1].n_chosen == 0:
+            return "no candidate is left"
+        return ""
+
+    def _round(self, index: int, model: Path | None) -> Path | None:
+        """One round; returns the model that it ends with."""
+        folder = self.folder / "rounds" / f"{index:02d}"
+        (folder / "train").mkdir(parents=True, exist_ok=True)
+        record = Round(index)
+        chosen = self._choose(folder, model, record)
+        if chosen:
+            self.tell(f"round {index}: {len(chosen)} calculations")
+            found = self._label(folder / "label", chosen)
+            record.n_failed, record.trusted, record.findings = found.n_failed, found.trusted, found.findings
+            self._training += found.files
+            if not found.trusted:
+                self.problems.append(
+                    f"round {index}: its labels are not trained on: {'; '.join(found.findings)}"
+                )
+        record.n_chosen = len(chosen)
+        record.n_calculations, record.cpu_hours = self._n_calculations, self._cpu / 3600
+        if chosen and self._training:
+            self.tell(f"round {index}: training")
+            path, record.n_training, record.train_seconds = train_round(
+                self.settings, folder / "train", self._training, model
+            )
+            self._measure(folder, path, record)
+            model = path
+        elif not self._training:
+            raise DataError(
+                f"no calculation of round {index} can be trained on: see {folder / 'label'}/summary.json and log.txt."
+            )
+        self.rounds.append(record)
+        write_curve(self.folder / CURVE, self.rounds)
+        self.tell(_told(record))
+        return model
+
+    def _choose(self, folder: Path, model: Path | None, record: Round) -> list[Atoms]:
+        """Candidates of a round; those of an earlier run if it came so far."""
+        if model is not None and self.settings.fresh and self.settings.choose == "informative":
+            self._pool += self._fresh(folder, model)
+        left = [atoms for atoms in self._pool if atoms.info[ID] not in self._taken]
+        record.n_candidates = len(left)
+        file = folder / CHOSEN
+        if not file.exists():
+            write_extxyz(file, self._selected(left, model, record.index))
+        chosen = read_candidates([file])[0] if file.stat().st_size else []
+        self._taken |= {atoms.info[ID] for atoms in chosen}
+        return chosen
+
+    def _fresh(self, folder: Path, model: Path) -> list[Atoms]:
+        """Candidates that the model leads to."""
+        file = folder / PROPOSED
+        if not file.exists():
+            distinct = Distinct()
+            for atoms in self._pool:
+                distinct.is_new(atoms)
+            settings = self._proposing().model_copy(
+                update={
+                    "recipe": [f"{name}:{self.settings.fresh}" for name in _SNAPSHOTS],
+                    "model": str(model),
+                    "seed": self.settings.seed + 1 + len(self.rounds),
+                }
+            )
+            made = propose(self.parents, settings, distinct=distinct).candidates
+            try:
+                made = self._computable(made)
+            except DataError:
+                made = []
+            write_extxyz(file, made)
+        return read_candidates([file])[0] if file.stat().st_size else []
+
+    def _selected(self, left: list[Atoms], model: Path | None, index: int) -> list[Atoms]:
+        """What a round computes: its share of the budget, first of all the structures themselves."""
+        settings = self.settings
+        starts = [atoms for atoms in left if str(atoms.info[TYPE]).endswith("-start")]
+        others = [atoms for atoms in left if not str(atoms.info[TYPE]).endswith("-start")]
+        budget = settings.max_calculations - self._n_calculations
+        count = min(settings.first if index == 0 else settings.batch, max(budget - len(starts), 0))
+        if settings.choose == "random":
+            indices = random_choice(others, count, settings.seed + index)
+        else:
+            known = load_model(model) if model is not None and settings.choose == "informative" else None
+            scores = score(others, known) if known is None or known.uncertainty is not None else score(others)
+            if settings.choose == "varied":
+                indices = self._varied(others, count)
+            else:
+                indices = [choice.index for choice in select(others, count, scores)]
+        return [*starts, *(others[k] for k in indices)][: max(budget, 0)]
+
+    def _varied(self, others: list[Atoms], count: int) -> list[int]:
+        """Candidates unlike one another and unlike those that were taken."""
+        taken = [atoms for atoms in self._pool if atoms.info[ID] in self._taken]
+        scores = score([*taken, *others], None)
+        chosen = select([*taken, *others], len(taken) + count, scores)
+        return [choice.index - len(taken) for choice in chosen if choice.index >= len(taken)][:count]
+
+    def _label(self, folder: Path, chosen: Sequence[Atoms]) -> _Labels:
+        """Labels of candidates; those that another run has are not computed again."""
+        known = [self._known[atoms.info[ID]] for atoms in chosen if atoms.info[ID] in self._known]
+        missing = [atoms for atoms in chosen if atoms.info[ID] not in self._known]
+        found = _Labels()
+        if known:
+            write_extxyz(folder.with_suffix(".extxyz"), known)
+            found.files.append(folder.with_suffix(".extxyz"))
+            self._cpu += sum(float(atoms.info.get("cpu_s", 0.0)) for atoms in known)
+        if missing:
+            settings = self.settings.label.model_copy(update={"output": str(folder), "candidates": []})
+            outcome = label(settings, missing, resume=(folder / "finished.jsonl").is_file())
+            found.n_failed = len(missing) - len(outcome.frames)
+            found.trusted = outcome.trainable or not outcome.frames
+            found.findings = [f["message"] for f in outcome.findings if f["severity"] in ("error", "warning")]
+            self._cpu += outcome.cpu_seconds
+            if outcome.trainable:
+                found.files.append(folder / LABELLED)
+        self._n_calculations += len(chosen)
+        return found
+
+    def _measure(self, folder: Path, path: Path, record: Round) -> None:
+        """Errors on the test and uncertainties over the candidates; kept, so that they are not computed twice."""
+        file = folder / RECORD
+        if file.exists():
+            stored = Round.of(json.loads(file.read_text()))
+            for name in ("errors", "rmse", "uncertainty", "outside", "worst"):
+                setattr(record, name, getattr(stored, name))
+            return
+        model = load_model(path)
+        if self._test:
+            overall = evaluate_frames(model, self._test).overall
+            record.errors = {name: error.mae for name, error in overall.items() if math.isfinite(error.mae)}
+            record.rmse = {name: error.rmse for name, error in overall.items() if math.isfinite(error.rmse)}
+        left = [atoms for atoms in self._pool if atoms.info[ID] not in self._taken]
+        try:
+            scores: Scores | None = score(left, model)
+        except UncalibratedModelError:
+            scores = None
+        if scores is not None:
+            measure(record, scores, [str(atoms.info[TYPE]) for atoms in left])
+        write_text(file, json_text(record.as_dict()))
+
+
+def _told(record: Round) -> str:
+    """How a round ended."""
+    errors = ", ".join(
+        f"{name} {record.errors[name]:.3g} {unit}"
+        for name, unit in (("energy", "meV/atom"), ("forces", "meV/Å"), ("magforces", "meV/μB"))
+        if name in record.errors
+    )
+    outside = "" if record.outside is None else f"; {100 * record.outside:.0f} % of the candidates not inside"
+    return (
+        f"round {record.index}: {record.n_calculations} calculations, {record.cpu_hours:.2f} CPU h; "
+        f"test MAE {errors or 'not known'}{outside}"
+    )
