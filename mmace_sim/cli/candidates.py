@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import typer
-
 from mmace_sim.cli import options as opt
-from mmace_sim.cli.declared import as_command, load_command_settings
+from mmace_sim.cli.declared import settings_command
 from mmace_sim.data.settings import PROPOSE_HELP, SELECT_HELP, ProposeSettings, SelectSettings
 
 _SWITCHES: dict[str, Any] = {
@@ -16,21 +14,17 @@ _SWITCHES: dict[str, Any] = {
 }
 
 
-def _propose(**values: Any) -> None:
-    switches = {name: values.pop(name) for name in _SWITCHES}
-    settings = load_command_settings(ProposeSettings, switches.pop("config"), values, needs_paths=True)
+def _propose(settings: ProposeSettings, **switches: Any) -> int:
     from mmace_sim.cli.candidates_run import run_propose
 
-    raise typer.Exit(run_propose(settings, **switches))
+    return run_propose(settings, **switches)
 
 
-def _select(**values: Any) -> None:
-    switches = {name: values.pop(name) for name in _SWITCHES}
-    settings = load_command_settings(SelectSettings, switches.pop("config"), values)
+def _select(settings: SelectSettings, **switches: Any) -> int:
     from mmace_sim.cli.candidates_run import run_select
 
-    raise typer.Exit(run_select(settings, **switches))
+    return run_select(settings, **switches)
 
 
-propose = as_command(_propose, "propose", PROPOSE_HELP, ProposeSettings, _SWITCHES)
-select = as_command(_select, "select", SELECT_HELP, SelectSettings, _SWITCHES)
+propose = settings_command(_propose, "propose", PROPOSE_HELP, ProposeSettings, _SWITCHES, needs_paths=True)
+select = settings_command(_select, "select", SELECT_HELP, SelectSettings, _SWITCHES)

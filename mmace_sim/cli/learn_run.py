@@ -86,7 +86,8 @@ def _print(outcome: LearnOutcome) -> None:
     console.print(table)
     console.print(f"Ended: {outcome.reason}.", soft_wrap=True)
     console.print(
-        f"Results: {outcome.folder}/summary.json, curve.csv, figures/, test/, rounds/", soft_wrap=True
+        f"Results: {outcome.folder}/report.html, summary.json, curve.csv, figures/, test/, rounds/",
+        soft_wrap=True,
     )
     if outcome.model is not None:
         console.print(f"Use it: mmace-sim relax STRUCTURES --model {outcome.model}", soft_wrap=True)

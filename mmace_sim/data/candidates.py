@@ -28,7 +28,9 @@ CLOSEST: float = 0.7
 SAME: float = 1e-3
 """Largest difference of fingerprints (`mmace_sim.properties.order.states`) of two candidates that are one."""
 
-_HELD = 0.01  # μB
+MIN_HELD: float = 0.01
+"""Moments below this (μB) are not held unless the candidate says so."""
+
 _DIGEST = 8
 
 
@@ -87,7 +89,7 @@ def held(atoms: Atoms) -> Bool[np.ndarray, " n_atoms"]:
     """
     if HOLD in atoms.arrays:
         return atoms.arrays[HOLD].astype(bool)
-    return np.linalg.norm(get_magmoms(atoms), axis=1) > _HELD
+    return np.linalg.norm(get_magmoms(atoms), axis=1) > MIN_HELD
 
 
 def read_candidates(paths: Sequence[str | Path]) -> tuple[list[Atoms], list[str]]:
@@ -162,7 +164,7 @@ class Distinct:
         magmoms = get_magmoms(atoms)
         features = state_fingerprint(atoms, magmoms)
         # held moments are another calculation than free ones that start alike
-        kind = (tuple(np.unique(atoms.numbers).tolist()), len(features), float(held(atoms).mean()))
+        kind: tuple = (tuple(np.unique(atoms.numbers).tolist()), len(features), float(held(atoms).mean()))
         if turned:
             kind = (*kind, content_hash(atoms))
         others = self._seen.setdefault(kind, [])

@@ -161,8 +161,7 @@ def select(
         What was chosen, the most valuable first. Copies of the data, and of one another, are not.
     """
     total = len(candidates)
-    information = np.ones(total) if diverse_only else scores.information(total)
-    information = torch.as_tensor(information)
+    information = torch.as_tensor(np.ones(total) if diverse_only else scores.information(total))
     nearest = scores.distance.double().clamp(max=FAR)
     allowed = torch.zeros(total, dtype=torch.bool)
     allowed[torch.unique(scores.system)] = True

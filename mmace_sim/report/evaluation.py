@@ -94,9 +94,9 @@ def _error_tables(summary: Mapping[str, Any]) -> list[Table]:
     rows = [
         [
             _words(name),
-            _digits(e["mae"]),
-            _digits(e["rmse"]),
-            _digits(rms.get(name)),
+            digits(e["mae"]),
+            digits(e["rmse"]),
+            digits(rms.get(name)),
             e["unit"],
             str(e["count"]),
         ]
@@ -112,9 +112,11 @@ def _error_tables(summary: Mapping[str, Any]) -> list[Table]:
         if summary[key]:
             tables.append(_grouped(summary[key], what))
     if summary["energy_shifts"]:
-        rows = [[name, _digits(value)] for name, value in summary["energy_shifts"].items()]
+        rows = [[name, digits(value)] for name, value in summary["energy_shifts"].items()]
         tables.append(
-            _table("Mean error of the energy", ["composition", "shift\n(meV/atom)"], rows, [False, True])
+            limited_table(
+                "Mean error of the energy", ["composition", "shift\n(meV/atom)"], rows, [False, True]
+            )
         )
     return tables
 
@@ -128,13 +130,13 @@ def _grouped(groups: Mapping[str, Mapping[str, Any]], what: str) -> Table:
         [
             group,
             *(
-                f"{_digits(errors[name]['mae'])} / {_digits(errors[name]['rmse'])}" if name in errors else "–"
+                f"{digits(errors[name]['mae'])} / {digits(errors[name]['rmse'])}" if name in errors else "–"
                 for name in present
             ),
         ]
         for group, errors in groups.items()
     ]
-    return _table(f"MAE / RMSE per {what}", header, rows, [False] + [True] * len(present))
+    return limited_table(f"MAE / RMSE per {what}", header, rows, [False] + [True] * len(present))
 
 
 def _ranking_text(ranking: Mapping[str, Any]) -> str:
@@ -151,22 +153,24 @@ def _ranking_text(ranking: Mapping[str, Any]) -> str:
 
 def _ranking_tables(ranking: Mapping[str, Any]) -> list[Table]:
     rows = [
-        [name, str(item["n_structures"]), _digits(item["spearman"])]
+        [name, str(item["n_structures"]), digits(item["spearman"])]
         for name, item in ranking["spearman_all"].items()
     ]
     header = ["composition", "structures", "Spearman"]
-    tables = [_table("All energies per atom of a composition", header, rows, [False, True, True])]
+    tables = [limited_table("All energies per atom of a composition", header, rows, [False, True, True])]
     if ranking["geometries"]:
         rows = [
             [
                 g["name"], ", ".join(f"{g['orders'].count(o)} {o}" for o in dict.fromkeys(g["orders"])),
-                str(g["n_pairs"]), str(g["n_right"]), _digits(g["spearman"]), "yes" if g["lowest_right"] else "no",
+                str(g["n_pairs"]), str(g["n_right"]), digits(g["spearman"]), "yes" if g["lowest_right"] else "no",
             ]
             for g in ranking["geometries"]
         ]  # fmt: skip
         header = ["crystal", "states", "pairs", "in order", "Spearman", "lowest right"]
         tables.append(
-            _table("Magnetic states of one crystal", header, rows, [False, False, True, True, True, False])
+            limited_table(
+                "Magnetic states of one crystal", header, rows, [False, False, True, True, True, False]
+            )
         )
     return tables
 
@@ -181,7 +185,7 @@ def _worst(folder: Path) -> list[Table]:
         if known:
             known.sort(key=lambda row: -abs(float(row[chosen])))
             cells = [
-                [row["source"], row["config_type"], row["order"], _digits(float(row[chosen]))]
+                [row["source"], row["config_type"], row["order"], digits(float(row[chosen]))]
                 for row in known[:MAX_WORST]
             ]
             header = ["structure", "config_type", "order", f"{chosen.replace('_', ' ')}\n({unit})"]
@@ -202,7 +206,15 @@ def _timing(timing: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _table(caption: str, header: list[str], rows: Sequence[list[str]], numeric: list[bool]) -> Table:
+def limited_table(caption: str, header: list[str], rows: Sequence[list[str]], numeric: list[bool]) -> Table:
+    """A table of at most `MAX_ROWS` lines; the caption says if there are more.
+
+    Args:
+        caption: What it holds.
+        header: Headings of the columns.
+        rows: Cells.
+        numeric: Which columns hold numbers.
+    """
     if len(rows) > MAX_ROWS:
         caption += f" (the first {MAX_ROWS} of {len(rows)})"
     return Table(caption, header, list(rows[:MAX_ROWS]), numeric)
@@ -214,5 +226,10 @@ def _words(name: str) -> str:
     )
 
 
-def _digits(value: float | None) -> str:
+def digits(value: float | None) -> str:
+    """A number with three digits, or a dash.
+
+    Args:
+        value: The number.
+    """
     return "–" if value is None else f"{value:.3g}".replace("-", "−")

@@ -21,10 +21,14 @@ from mmace_sim.files import write_text
 from mmace_sim.report.evaluation import render_evaluation
 from mmace_sim.report.frame import page_frame
 from mmace_sim.report.images import Figure, Images, Picture, collect_images
+from mmace_sim.report.learning import render_learning
 from mmace_sim.report.template import STYLE, TEMPLATE
 from mmace_sim.report.values import Table, heading, make_table, nested_tables, show, show_text
 
 FILE_NAME = "report.html"
+
+_PAGES = {"evaluate": render_evaluation, "learn": render_learning}
+"""Pages of commands whose summaries hold something else than one entry for each structure."""
 
 MAX_BYTES: int = 1_900_000
 """Size of the page that pictures and figures may not exceed."""
@@ -75,8 +79,8 @@ def write_report(folder: Path) -> Path:
     """Write ``report.html`` of a finished run into its folder.
 
     Args:
-        folder: Folder of a run of evaluate, relax, eos, bain, elastic, phonons, or another command with one entry for
-            each structure in ``summary.json``.
+        folder: Folder of a run of evaluate, learn, relax, eos, bain, elastic, phonons, or another command with one
+            entry for each structure in ``summary.json``.
 
     Returns:
         The file.
@@ -85,7 +89,7 @@ def write_report(folder: Path) -> Path:
         OutputError: If the folder holds no finished run, or the file cannot be written.
     """
     summary = read_summary(folder)
-    page = render_evaluation if summary["command"] == "evaluate" else render
+    page = _PAGES.get(summary["command"], render)
     write_text(folder / FILE_NAME, page(folder, summary, MAX_BYTES))
     return folder / FILE_NAME
 
@@ -110,7 +114,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({error}). Name the folder of a run, such as the one given to --output."
         ) from error
     known = isinstance(summary, dict) and (
-        isinstance(summary.get("structures"), list) or summary.get("command") == "evaluate"
+        isinstance(summary.get("structures"), list) or summary.get("command") in _PAGES
     )
     if not known:
         raise OutputError(

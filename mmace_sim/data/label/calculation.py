@@ -10,6 +10,7 @@ from ase import Atoms
 from jaxtyping import Bool, Float
 
 from mmace_sim.base.labels import LabelKeys
+from mmace_sim.data.candidates import HOLD, MIN_HELD
 from mmace_sim.data.label.outcome import Failure
 from mmace_sim.data.label.settings import LabelSettings
 from mmace_sim.engine.journal import fingerprint
@@ -19,12 +20,6 @@ from mmace_sim.io.collection import FailedStructure, load_structures
 from mmace_sim.io.writing import file_names
 from mmace_sim.structures.checks import check_geometry
 from mmace_sim.structures.initial_moments import initial_magmoms
-
-HOLD = "hold_moment"
-"""Array of candidates: True where the moment keeps its value."""
-
-MIN_HELD: float = 0.01
-"""Moments below this (μB) are not held unless the candidate says so."""
 
 _STRAIGHT = 1e-6
 """Largest component (μB) across the common axis of moments that count as collinear."""

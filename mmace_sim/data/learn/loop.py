@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from mmace_sim.io.frames import Frame, read_frames
 from mmace_sim.io.writing import write_extxyz
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.training.evaluate import evaluate_frames
+from mmace_sim.training.metrics import LabelError
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Learning:
         problems: Structures and candidates that could not be used.
         model: The model of the last round.
         parents: Structures with moments, by short names.
+        computed: For each kind of candidates the numbers of "finished" and "failed" calculations, and "cpu_s".
 
     Raises:
         DataError: If there is no structure.
@@ -85,6 +87,7 @@ class Learning:
     problems: list[str] = field(default_factory=list)
     model: Path | None = None
     parents: dict[str, Atoms] = field(default_factory=dict)
+    computed: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.parents, problems = read_parents(self._proposing())
@@ -299,21 +302,37 @@ class Learning:
             if outcome.trainable:
                 found.files.append(folder / LABELLED)
         self._n_calculations += len(chosen)
+        self._count(chosen, [*known, *(outcome.frames if missing else ())])
         return found
+
+    def _count(self, chosen: Sequence[Atoms], frames: Sequence[Atoms]) -> None:
+        """What was computed, by kind."""
+        costs = {str(atoms.info[ID]): float(atoms.info.get("cpu_s", 0.0)) for atoms in frames}
+        for atoms in chosen:
+            counts = self.computed.setdefault(
+                str(atoms.info[TYPE]), {"finished": 0, "failed": 0, "cpu_s": 0.0}
+            )
+            counts["finished" if atoms.info[ID] in costs else "failed"] += 1
+            counts["cpu_s"] += costs.get(str(atoms.info[ID]), 0.0)
 
     def _measure(self, folder: Path, path: Path, record: Round) -> None:
         """Errors on the test and uncertainties over the candidates; kept, so that they are not computed twice."""
         file = folder / RECORD
         if file.exists():
             stored = Round.of(json.loads(file.read_text()))
-            for name in ("errors", "rmse", "uncertainty", "outside", "worst"):
+            for name in ("errors", "rmse", "by_kind", "uncertainty", "outside", "worst"):
                 setattr(record, name, getattr(stored, name))
             return
         model = load_model(path)
         if self._test:
-            overall = evaluate_frames(model, self._test).overall
-            record.errors = {name: error.mae for name, error in overall.items() if math.isfinite(error.mae)}
-            record.rmse = {name: error.rmse for name, error in overall.items() if math.isfinite(error.rmse)}
+            found = evaluate_frames(model, self._test)
+            record.errors, record.by_kind = (
+                _maes(found.overall),
+                {k: _maes(v) for k, v in found.by_config_type.items()},
+            )
+            record.rmse = {
+                name: error.rmse for name, error in found.overall.items() if math.isfinite(error.rmse)
+            }
         left = [atoms for atoms in self._pool if atoms.info[ID] not in self._taken]
         try:
             scores: Scores | None = score(left, model)
@@ -322,6 +341,10 @@ class Learning:
         if scores is not None:
             measure(record, scores, [str(atoms.info[TYPE]) for atoms in left])
         write_text(file, json_text(record.as_dict()))
+
+
+def _maes(errors: Mapping[str, LabelError]) -> dict[str, float]:
+    return {name: error.mae for name, error in errors.items() if math.isfinite(error.mae)}
 
 
 def _told(record: Round) -> str:

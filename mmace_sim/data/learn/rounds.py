@@ -37,6 +37,7 @@ class Round:
         findings: What it found.
         errors: Mean absolute errors on the test, in the units of `mmace_sim.training.metrics.UNITS`.
         rmse: The same, root mean square.
+        by_kind: Mean absolute errors by the kind of the candidate.
         uncertainty: By name of `TOLD`, what nine tenths of the candidates are below, in eV.
         outside: Share of the candidates that are not inside of the domain of the model.
         worst: Kinds of candidates with the largest uncertainties, and these over their median.
@@ -54,6 +55,7 @@ class Round:
     findings: list[str] = field(default_factory=list)
     errors: dict[str, float] = field(default_factory=dict)
     rmse: dict[str, float] = field(default_factory=dict)
+    by_kind: dict[str, dict[str, float]] = field(default_factory=dict)
     uncertainty: dict[str, float] = field(default_factory=dict)
     outside: float | None = None
     worst: dict[str, float] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from mmace_sim.engine.progress import says_what_is_finished
 from mmace_sim.engine.resume import Task, open_resumable
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import replacing, write_text
+from mmace_sim.report import write_report
 
 _log = logging.getLogger(__name__)
 
@@ -121,11 +122,13 @@ def _concluded(learning: Learning, reason: str, created: str) -> LearnOutcome:
         "units": curve_units(),
         "config": learning.settings.model_dump(mode="json"),
         "reason": reason,
-        "model": None if model is None else model.name,
+        "model": {"name": "none" if model is None else model.name},
+        "computed": learning.computed,
         "rounds": [record.as_dict() for record in rounds],
         "problems": learning.problems,
     }
     write_text(folder / "summary.json", json_text(outcome.summary))
     (folder / "figures").mkdir(exist_ok=True)
     save_curve_figure(rounds, folder / "figures" / Path(CURVE).stem)
+    write_report(folder)
     return outcome

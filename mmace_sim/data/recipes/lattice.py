@@ -23,7 +23,8 @@ def volumes(kitchen: Kitchen) -> Iterator[Atoms]:
     """
     if not kitchen.atoms.pbc.all():
         return
-    for factor in np.linspace(*kitchen.settings.volume_range, kitchen.count):
+    low, high = kitchen.settings.volume_range
+    for factor in np.linspace(low, high, kitchen.count):
         scaled = kitchen.atoms.copy()
         scaled.set_cell(scaled.cell * factor ** (1 / 3), scale_atoms=True)
         yield candidate(scaled, get_magmoms(kitchen.atoms), hold=False)
