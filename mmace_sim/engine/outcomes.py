@@ -18,6 +18,7 @@ class Status(StrEnum):
     CONVERGED = "converged"
     SADDLE = "saddle"
     MAX_STEPS = "max_steps"
+    UNCERTAIN = "uncertain"
     RUNAWAY = "runaway"
     NON_FINITE = "non_finite"
     FAILED = "failed"

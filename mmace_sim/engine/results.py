@@ -34,7 +34,10 @@ def record_of(computation: Computation, part: Part, item: LoadedStructure, resul
     try:
         entry, atoms = computation.finish(item, result, part)
         became = item.atoms if atoms is None and entry["status"] in GOOD else atoms
-        entry |= domain_entry(part.model, became, computed=atoms is not None)
+        told = domain_entry(part.model, became, computed=atoms is not None)
+        entry |= {
+            key: value for key, value in told.items() if key not in entry
+        }  # unless the property knows better
         stored = None if atoms is None else atoms_to_record(atoms)
         if stored and stored["left_out"]:
             entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")

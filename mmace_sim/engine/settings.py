@@ -109,6 +109,14 @@ class MomentSettings(Settings):
     """Keep the length of each moment and relax directions only."""
 
 
+class DoubtSettings(Settings):
+    """When a model is too uncertain to go on."""
+
+    max_uncertainty: Annotated[float | None, Flag(unit="eV/Å", shown="none")] = Field(default=None, gt=0)
+    """Stop a structure where the model knows a component of a force less well than this, and keep it in
+    `candidates.extxyz` for `mmace-sim label`."""
+
+
 class PointMomentSettings(Settings):
     """How moments follow at points with given atoms and cells."""
 

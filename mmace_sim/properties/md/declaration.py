@@ -5,9 +5,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mmace_sim.base.constants import ELECTRON_G
-from mmace_sim.base.settings import MOMENTS, Flag, Settings
+from mmace_sim.base.settings import MOMENTS, Flag
 from mmace_sim.engine.declaration import Column, OutputFile, Property, head
-from mmace_sim.engine.settings import NOT_PHYSICS, AppliedField, FigureSettings, run_settings
+from mmace_sim.engine.settings import (
+    NOT_PHYSICS,
+    AppliedField,
+    DoubtSettings,
+    FigureSettings,
+    run_settings,
+)
 from mmace_sim.errors import ConfigError
 
 DYNAMICS = "Dynamics"
@@ -27,7 +33,7 @@ NEEDS: dict[str, tuple[str, str, frozenset[str]]] = {
 """Settings without effect unless another one has one of these values."""
 
 
-class MDSettings(Settings):
+class MDSettings(DoubtSettings):
     """Settings of molecular dynamics."""
 
     ensemble: Annotated[Literal["nve", "nvt", "npt"], Flag(DYNAMICS)] = "nvt"
@@ -165,6 +171,13 @@ THERMO: tuple[Column, ...] = (
         key="n_evaluations", text="evaluations of the model",
         unit="1, evaluations of the model since the start",
     ),
+    Column(
+        key="domain_distance", text="distance of the farthest atom from the data of the model",
+        unit="1, up to 1 is inside, up to 2 at the edge of the domain",
+    ),
+    Column(
+        key="forces_uncertainty", text="uncertainty of a component of the least certain force", unit="eV/Å",
+    ),
 )  # fmt: skip
 """Columns of ``thermo.csv``."""
 
@@ -229,6 +242,7 @@ MD = Property(
     ),
     files=(
         OutputFile("final.extxyz", "the last structure of each simulation"),
+        OutputFile("candidates.extxyz", "last structures of what `--max-uncertainty` stopped, for `mmace-sim label`"),
         OutputFile("NAME/trajectory.extxyz", "frames with velocities, moments, energies, forces and magnetic forces"),
         OutputFile("NAME/thermo.csv", "numbers of every frame"),
         OutputFile("NAME/checkpoint.npz", "what `--resume` goes on from, all digits, at every frame"),

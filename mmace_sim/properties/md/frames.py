@@ -111,6 +111,7 @@ def record(
     timestep: float,
     free_momentum: bool,
     spin: SpinTemperature | None,
+    doubt: tuple[float, float] | None = None,
 ) -> Frame:
     """Record a single system.
 
@@ -120,6 +121,7 @@ def record(
         timestep: In fs.
         free_momentum: See `temperatures`.
         spin: Of this system; None where moments have no temperature.
+        doubt: Uncertainty of its least certain force in eV/Å, and its distance from the data; None if not known.
     """
     n_atoms, step = state.n_atoms, int(state.n_steps)
     magmoms, magforces = getattr(state, TORCHSIM_MAGMOMS), getattr(state, TORCHSIM_MAGFORCES)
@@ -143,6 +145,8 @@ def record(
         "volume": volume,
         "pressure": (2.0 * kinetic / volume - trace) / 3.0 * EV_PER_A3_IN_GPA if volume else None,
         "n_evaluations": step + 1 + int(state.moment_evaluations),
+        "domain_distance": None if doubt is None else doubt[1],
+        "forces_uncertainty": None if doubt is None else doubt[0],
     }
     return Frame(values, _structure(state, template, values), Checkpoint.of(state))
 

@@ -15,11 +15,13 @@ from mmace_sim.engine.output import entry_head, mean_moments
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import write_extxyz
+from mmace_sim.model.uncertainty import Domain
 from mmace_sim.properties.md.averages import averages
 from mmace_sim.properties.md.dynamics import MolecularDynamics
 from mmace_sim.properties.md.files import SimulationFiles
 from mmace_sim.properties.md.frames import Frame
-from mmace_sim.properties.md.simulation import MDResult
+from mmace_sim.properties.md.simulation import MDResult, MDStatus
+from mmace_sim.properties.relax.output import write_doubtful
 from mmace_sim.properties.singlepoint import SinglePoint
 from mmace_sim.structures.supercells import parse_supercell
 
@@ -53,7 +55,7 @@ class MDComputation(Computation[Any, MDResult]):
     @override
     def is_finished(self, entry: dict[str, Any]) -> bool:
         """A run may be longer than the earlier one was."""
-        return entry.get("n_steps", 0) >= self.settings.n_steps
+        return entry.get("n_steps", 0) >= self.settings.n_steps or entry["status"] == MDStatus.UNCERTAIN
 
     @override
     def total(self, part: Part) -> int:
@@ -97,13 +99,14 @@ class MDComputation(Computation[Any, MDResult]):
         last = rows[-1] if rows else {"step": 0, "time": 0.0}
         entry = entry_head(item, str(result.status), result.message)
         entry |= {"n_steps": int(last["step"]), "time": last["time"], "n_frames": len(rows)}
-        return entry | averages(rows, len(item.atoms), bath=self.settings.ensemble != "nve"), None
+        entry |= averages(rows, len(item.atoms), bath=self.settings.ensemble != "nve")
+        return entry | _farthest(rows), None
 
     @override
     def write(
         self, run: Any, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, MDResult]]
     ) -> list[str]:
-        del entries, computed
+        del computed
         folders, last = run.folders, []
         files = [SimulationFiles(folders[item.name]) for item in run.structures]
         for item, file in zip(run.structures, files, strict=True):
@@ -112,16 +115,29 @@ class MDComputation(Computation[Any, MDResult]):
                 atoms.info["name"] = item.name
                 last.append(atoms)
         write_extxyz(run.folder / "final.extxyz", last)
+        candidates = write_doubtful(run, last, entries)
         if self.settings.figures:
             from mmace_sim.properties.md.plots import save_md_figures
 
             bath = self.settings.temperature if self.settings.ensemble != "nve" else None
             for item, file in zip(run.structures, files, strict=True):
                 save_md_figures(file.rows(), file.folder, len(item.atoms), bath)
-        return ["final.extxyz", "*/trajectory.extxyz", "*/thermo.csv"]
+        return ["final.extxyz", *candidates, "*/trajectory.extxyz", "*/thermo.csv"]
 
     def _dynamics(self, model: Any) -> MolecularDynamics:
         return MolecularDynamics(model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
+
+
+def _farthest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Where the simulation was farthest from the data of the model, and its least certain force; {} if not known."""
+    distances = [row["domain_distance"] for row in rows if row.get("domain_distance") is not None]
+    if not distances:
+        return {}
+    forces = max(
+        (row["forces_uncertainty"] for row in rows if row["forces_uncertainty"] is not None), default=None
+    )
+    largest = max(distances)
+    return {"domain": str(Domain.at(largest)), "domain_distance": largest, "forces_uncertainty": forces}
 
 
 def _relax_guesses(items: Sequence[LoadedStructure], settings: Any, model: Any) -> None:

@@ -17,6 +17,7 @@ from mmace_sim.properties.md.frames import Checkpoint, Frame, record
 from mmace_sim.properties.relax.runaway import EnergyFloor
 from mmace_sim.structures.checks import check_structure
 from mmace_sim.structures.moment_range import check_moment_range
+from mmace_sim.torchsim.doubt import Doubt, doubt_message
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.spin_dynamics import FS_PER_TIME, SpinLatticeState
@@ -29,11 +30,16 @@ _log = logging.getLogger(__name__)
 
 
 class MDStatus(StrEnum):
-    """How a simulation ended: UNSETTLED went through, but with steps whose moments were not solved for."""
+    """How a simulation ended.
+
+    UNSETTLED went through, but with steps whose moments were not solved for; UNCERTAIN was stopped where the model knew
+    too little.
+    """
 
     FINISHED = "finished"
     UNSETTLED = "unsettled"
     EXPLODED = "exploded"
+    UNCERTAIN = "uncertain"
     FAILED = "failed"
 
 
@@ -92,6 +98,7 @@ class Simulation:
         self.on_finished = on_finished or (lambda _index, _result: None)
         self.recorded = [-1 if c is None else c.n_steps for c in self.checkpoints]
         self.floor = EnergyFloor.of(dynamics.bare_model)
+        self.doubt = Doubt(dynamics.bare_model, dynamics.settings.max_uncertainty)
         self.ready: dict[int, SpinLatticeState] = {}
 
     def run(self, seeds: Sequence[int] | None = None) -> list[MDResult]:
@@ -156,6 +163,11 @@ class Simulation:
             if batch.state is None:
                 continue
             self._record(batch.indices, batch.state)
+            for _, index, state in batch.pop(self._doubtful(batch.indices)):
+                size, limit = self.results[index].frames[-1]["forces_uncertainty"], self.doubt.limit or 0.0
+                self._finish(index, MDStatus.UNCERTAIN, doubt_message(size, limit, int(state.n_steps)))
+            if batch.state is None:
+                continue
             steps = batch.state.n_steps.tolist()
             done = [k for k, step in enumerate(steps) if step >= self.dynamics.settings.n_steps]
             for _, index, state in batch.pop(done):
@@ -170,6 +182,13 @@ class Simulation:
                 self.images[index], self.seeds[index], self.checkpoints[index]
             )
         return self.ready[index]
+
+    def _doubtful(self, indices: list[int]) -> list[int]:
+        """Places of those whose last frame is beyond the limit."""
+        if self.doubt.limit is None:
+            return []
+        last = [(self.results[index].frames or [{}])[-1].get("forces_uncertainty") for index in indices]
+        return [k for k, size in enumerate(last) if size is not None and size > self.doubt.limit]
 
     def _record(self, indices: list[int], state: SpinLatticeState) -> None:
         """Frames of the systems that are due."""
@@ -186,6 +205,8 @@ class Simulation:
         if not due:
             return
         spin = self.dynamics.spin_temperature(state)
+        measured = self.doubt.measure(state)
+        doubts = None if measured is None else torch.stack(measured, dim=1).tolist()
         for k in due:
             index = indices[k]
             self.ready.pop(index, None)
@@ -195,6 +216,7 @@ class Simulation:
                 timestep=self.dynamics.settings.timestep,
                 free_momentum=self.dynamics.bath,
                 spin=None if spin is None else SpinTemperature(spin.torque[[k]], spin.curvature[[k]]),
+                doubt=None if doubts is None else tuple(doubts[k]),
             )
             self.recorded[index] = steps[k]
             result = self.results[index]

@@ -10,6 +10,7 @@ from mmace_sim.base.settings import MOMENTS, RELAXATION, Flag, Settings
 from mmace_sim.engine.declaration import HEAD, Column, OutputFile, Property, fixed, head
 from mmace_sim.engine.settings import (
     NOT_PHYSICS,
+    DoubtSettings,
     ForceTol,
     MagforceTol,
     MaxSteps,
@@ -20,7 +21,7 @@ from mmace_sim.engine.settings import (
 from mmace_sim.structures import moment_words
 
 
-class RelaxSettings(MomentSettings):
+class RelaxSettings(MomentSettings, DoubtSettings):
     """Settings of relaxations."""
 
     magmoms: Annotated[Literal["joint", "adiabatic", "fixed"], Flag(MOMENTS, metavar="MODE")] = "joint"
@@ -189,6 +190,7 @@ RELAX = Property(
     ),
     files=(
         OutputFile("relaxed.extxyz", "relaxed structures with moments, energy, forces, stress and magnetic forces"),
+        OutputFile("candidates.extxyz", "structures that `--max-uncertainty` stopped, for `mmace-sim label`"),
         OutputFile("structures/", "each relaxed structure in the formats of `--write`"),
     ),
     python="""from ase.build import bulk

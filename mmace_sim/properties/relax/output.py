@@ -9,12 +9,13 @@ from ase import Atoms
 from mmace_sim.engine.checkpoint import BatchCheckpoint
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.journal import CHECKPOINT, fingerprint
+from mmace_sim.engine.outcomes import Status
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
 from mmace_sim.engine.resume import item_key
-from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.graph.cells import has_volume
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
-from mmace_sim.io.writing import write_structures
+from mmace_sim.io.writing import write_extxyz, write_structures
 from mmace_sim.properties.relax.declaration import RELAX
 from mmace_sim.properties.relax.relaxation import Relaxation
 from mmace_sim.properties.written import labelled
@@ -82,7 +83,32 @@ def write_stored(run: Any, entries: list[dict[str, Any]], formats: Sequence[str]
     by_name = {entry["name"]: entry for entry in entries}
     for name, note in write_structures(run.folder, run.stored_atoms(), formats):
         by_name[name]["notes"].append(note)
-    return ["relaxed.extxyz"]
+    return ["relaxed.extxyz", *write_doubtful(run, run.stored_atoms(), entries)]
+
+
+def write_doubtful(run: Any, images: Sequence[Atoms], entries: list[dict[str, Any]]) -> list[str]:
+    """Write what a model was too uncertain about as candidates for `mmace-sim label`.
+
+    Args:
+        run: The run.
+        images: Structures with their names and moments.
+        entries: Entries of the summary.
+
+    Returns:
+        Names of files.
+    """
+    doubtful = {entry["name"] for entry in entries if entry["status"] == Status.UNCERTAIN}
+    candidates = []
+    for atoms in images:
+        name = str(atoms.info["name"])
+        if name in doubtful:
+            bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+            set_magmoms(bare, get_magmoms(atoms))
+            bare.info |= {"config_id": f"{name}-{run.command}-uncertain", "config_type": "uncertain"}
+            candidates.append(bare)
+    if candidates:
+        write_extxyz(run.folder / "candidates.extxyz", candidates)
+    return ["candidates.extxyz"] if candidates else []
 
 
 def summary_entry(structure: LoadedStructure, result: Any) -> dict[str, Any]:

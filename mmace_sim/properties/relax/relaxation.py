@@ -15,6 +15,7 @@ from mmace_sim.base.quantities import TORCHSIM_MAGFORCES
 from mmace_sim.engine.batching import Outcomes, RefillingBatch, failure_message
 from mmace_sim.engine.checkpoint import BatchCheckpoint
 from mmace_sim.engine.outcomes import (
+    UNUSABLE,
     Curvature,
     Plan,
     RelaxProgress,
@@ -41,6 +42,7 @@ from mmace_sim.structures.checks import check_distances, check_structure
 from mmace_sim.structures.moment_range import check_moment_range
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.curvature import is_known, lowest_curvature, probing_step
+from mmace_sim.torchsim.doubt import Doubt, doubt_message
 from mmace_sim.torchsim.fire import magnetic_fire_init, magnetic_fire_step
 from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, MagneticOptimState
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
@@ -62,6 +64,9 @@ MIXING: float = 0.2
 take as many steps as ten times looser ones with ASE's values."""
 
 _fire_step = partial(magnetic_fire_step, alpha_start=MIXING)
+
+LOOK_EVERY: int = 10
+"""Steps of a batch between two looks at the uncertainties, if there is a limit for them."""
 
 _SOFTEST = 0.05  # of magforce_tol: what soft moments are relaxed to at most
 
@@ -99,6 +104,7 @@ class Relaxation:
         if not isinstance(model, ts.models.interface.ModelInterface):
             model = MagneticMaceModel(model, device=device, dtype=dtype)
         self.bare_model = model
+        self.doubt, self._n_looks = Doubt(model, settings.max_uncertainty), 0
         self.model = (
             AdiabaticModel(
                 model,
@@ -207,11 +213,24 @@ class Relaxation:
     ) -> int:
         """Take finished systems out of a batch; returns their number."""
         self._observe(batch.indices, batch.state)
-        status = self._status(batch.state)
+        status = self._doubted(batch.state, self._status(batch.state))
         done = [k for k, s in enumerate(status) if s is not None]
         for k, index, state in batch.pop(done):
             finish(index, self._result(state, images[index], status[k]))
         return len(done)
+
+    def _doubted(self, state: MagneticOptimState, status: list[Status | None]) -> list[Status | None]:
+        """The same, with those that the model is too uncertain about: looked at now and then, and at the end."""
+        if self.doubt.limit is None:
+            return status
+        self._n_looks += 1
+        if self._n_looks % LOOK_EVERY != 1 and not any(status):
+            return status
+        doubtful = [size is not None for size in self.doubt.doubtful(state)]
+        return [
+            Status.UNCERTAIN if doubt and known not in UNUSABLE else known
+            for doubt, known in zip(doubtful, status, strict=True)
+        ]
 
     def _start(self, atoms: Atoms) -> ts.SimState:
         """The plain state of a structure."""
@@ -357,6 +376,9 @@ class Relaxation:
         if status is Status.NON_FINITE:
             return NOT_FINITE
         outside = self.floor.outside(atoms, float(state.energy), get_magmoms(atoms))
+        if status is Status.UNCERTAIN and self.doubt.limit is not None:
+            size = self.doubt.doubtful(state)[0] or self.doubt.limit
+            return f"{doubt_message(size, self.doubt.limit, int(state.n_steps))} {outside}".strip()
         if status is Status.MAX_STEPS:
             missed = not_converged(tuple(float(x) for x in self._largest(state)), self.settings)
             return f"{missed} {outside}".strip()
