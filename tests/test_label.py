@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +20,10 @@ from mmace_sim import load_model
 from mmace_sim.data.label import LabelSettings, label
 from mmace_sim.data.label.calculation import Mode, make_calculations
 from mmace_sim.data.label.checks import check_labels, energy_range, state_note
-from mmace_sim.data.label.compute import compute
+from mmace_sim.data.label.compute import Job, compute
 from mmace_sim.data.label.engine import (
     EngineError,
     Labels,
-    Limits,
-    MissingOutputError,
     NotConvergedError,
     k_points,
     load_engine,
@@ -289,64 +288,11 @@ def test_a_structure_without_moments_is_told(here):
     assert entry["config_id"] == "plain.cif"
 
 
-# an engine with files: a program that is written by the test
-
-PROGRAM = """
-import json, sys, time
-job = json.load(open("job.json"))
-if job["sleep"]:
-    time.sleep(job["sleep"])
-open("big.wfk", "w").write("scratch")
-if job["crash"]:
-    sys.exit("segmentation fault")
-moments = job["moments"]
-converged = job["attempt"] >= job["needs"]
-json.dump({"converged": converged, "energy": sum(m * m for v in moments for m in v), "moments": moments}, open("result.json", "w"))
-"""
-
-
-class Toy:
-    """E = Σ m², so −∂E/∂m = −2 m."""
-
-    name, moment_kind, energy_kind, moment_tol, attempts = "toy", "toy", "toy", 1e-6, 3
-    keeps = ("job.json", "result.json")
-
-    def __init__(self, given):
-        self.given = given
-
-    def refuse(self, calculation):
-        return "" if len(calculation.atoms) < 5 else "too many atoms for a toy"
-
-    def write(self, calculation, folder, attempt=0):
-        info = calculation.atoms.info
-        job = {"moments": calculation.magmoms.tolist(), "attempt": attempt}
-        job |= {key: int(info.get(key, 0)) for key in ("sleep", "crash", "needs")}
-        (folder / "job.json").write_text(json.dumps(job))
-
-    def script(self, folder):
-        (folder / "run.sh").write_text("#!/bin/sh\n")
-
-    def run(self, folder, limits):
-        from mmace_sim.data.label.processes import run_program
-
-        run_program([sys.executable, "-c", PROGRAM], folder, limits, log="run.log")
-
-    def collect(self, calculation, folder):  # noqa: ARG002 - the names of the protocol
-        if not (folder / "result.json").exists():
-            raise MissingOutputError("no result.json")
-        found = json.loads((folder / "result.json").read_text())
-        if not found["converged"]:
-            raise NotConvergedError("not converged")
-        moments = np.array(found["moments"])
-        n = len(moments)
-        return Labels(
-            found["energy"], moments, np.zeros((n, 3)), np.zeros((3, 3)), -2 * moments, {"engine": "toy 1"}
-        )
+# an engine with files
 
 
 @pytest.fixture
 def toy(here, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "toy_engine", sys.modules[__name__])
     monkeypatch.setattr("mmace_sim.data.label.engine._OWN", {"toy": "toy_engine:Toy"})
     return here
 
@@ -422,9 +368,7 @@ def test_inputs_are_written_and_results_collected(toy):
 
 KILLED = """
     import sys; sys.path.insert(0, {tests!r})
-    import test_label
     import mmace_sim.data.label.engine as engine
-    sys.modules["toy_engine"] = test_label
     engine._OWN["toy"] = "toy_engine:Toy"
     from mmace_sim.cli.app import main
     sys.argv = ["mmace-sim", "label", "set.extxyz", "--engine", "toy", "-o", "out"]
@@ -432,6 +376,22 @@ KILLED = """
 """
 
 
+def is_running(pid):
+    """Whether a process goes on for a second; a dead one that nobody has asked for is not."""
+    for _ in range(20):
+        try:
+            state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        if state in "ZX":
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="processes are ended with their parent on Linux"
+)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_run_goes_on(toy, number):
     images = candidates(3)
@@ -443,15 +403,18 @@ def test_a_killed_run_goes_on(toy, number):
     )
     try:
         deadline = time.monotonic() + 120
-        while not (list(toy.glob("out/calculations/.mmace-*/job.json")) and list(toy.glob("out/*.extxyz"))):
+        computing = ""
+        while not (computing and list(toy.glob("out/*.extxyz"))):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
+            computing = "".join(path.read_text() for path in toy.glob("out/calculations/.mmace-*/*/pid"))
         process.send_signal(number)
     finally:
         if process.poll() is None and sys.exc_info()[0] is not None:
             process.kill()
         told, _ = process.communicate(timeout=60)
+    assert not is_running(computing)
     assert process.returncode == (-9 if number == signal.SIGKILL else 143), told
     if number == signal.SIGTERM:
         assert "1 of 3 calculations are finished" in " ".join(told.split())
@@ -468,7 +431,34 @@ def test_a_killed_run_goes_on(toy, number):
 
 def test_the_result_of_one_calculation_says_what_it_cost(toy):
     calculation = one(candidates(1)[0], engine="toy")
-    result = compute(Toy(None), calculation, toy / "calculations" / "x", Limits(60.0), 1e-6)
+    (toy / "private").mkdir()
+    result = compute(Job(settings(engine="toy"), calculation, toy / "private", 1e-6))
+    assert {path.name for path in result.folder.iterdir()} >= {"job.json", "result.json", "big.wfk"}
     assert result.labels is not None
     assert result.attempts == 1
     assert 0 < result.cpu_s < 60
+
+
+METADATA = "Metadata-Version: 2.1\nName: toys\nVersion: 1\n"
+
+
+def test_workers_compute_with_an_engine_of_another_package(here, monkeypatch):
+    pytest.importorskip("parsl")
+    info = here / "toys-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(METADATA)
+    (info / "entry_points.txt").write_text("[mmace_sim.engines]\nplugged = toy_engine:Toy\n")
+    paths = [str(here), os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.syspath_prepend(str(here))
+    images = candidates(4)
+    images[2].info["crash"] = 1
+    outcome = label(settings(engine="plugged", executor="local:2"), images)
+    assert sorted(frame.info["config_id"] for frame in outcome.frames) == ["iron-0", "iron-1", "iron-3"]
+    assert "segmentation fault" in outcome.failures[0].reason
+    assert outcome.frames[0].info["REF_energy"] == pytest.approx(
+        (images[0].arrays["initial_magmoms"] ** 2).sum()
+    )
+    folders = {path.name for path in (here / "out" / "calculations").iterdir()}
+    assert folders == {f"iron-{k}" for k in range(4)}
+    assert not list((here / "out").glob(".mmace-[0-9a-f]*"))

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -342,11 +343,7 @@ class Manifest:
         holder = self.folder / name
         if self._linked_parent(name) is not None or holder.is_symlink() or not holder.is_dir():
             return
-        with contextlib.suppress(OSError):
-            for path in holder.iterdir():
-                if path.is_symlink() or path.is_file():
-                    path.unlink()
-            holder.rmdir()
+        shutil.rmtree(holder, ignore_errors=True)
 
     def _linked_parent(self, name: str) -> Path | None:
         """The first folder on the way to a file that is a link."""

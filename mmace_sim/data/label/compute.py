@@ -1,15 +1,25 @@
-"""One calculation: its attempts in a private folder, what of them is kept, and what they cost."""
+"""One calculation: its attempts in a private folder, here or where a worker is, what is kept, and what it costs."""
 
 import resource
 import shutil
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from mmace_sim.data.label.calculation import Calculation
 from mmace_sim.data.label.checks import check_labels, state_note
-from mmace_sim.data.label.engine import Engine, EngineError, Labels, Limits, NotConvergedError
+from mmace_sim.data.label.engine import (
+    BatchEngine,
+    Engine,
+    EngineError,
+    Labels,
+    Limits,
+    NotConvergedError,
+    load_engine,
+)
+from mmace_sim.data.label.settings import LabelSettings
 from mmace_sim.files import keep, scratch
 
 MAX_KEPT: int = 20 * 2**20
@@ -27,6 +37,7 @@ class Result:
         cpu_s: CPU time of all attempts, in seconds.
         wall_s: Wall time of all attempts, in seconds.
         notes: What the user should know.
+        folder: Where its files are.
     """
 
     labels: Labels | None = None
@@ -35,6 +46,7 @@ class Result:
     cpu_s: float = 0.0
     wall_s: float = 0.0
     notes: list[str] = field(default_factory=list)
+    folder: Path | None = None
 
     @property
     def cost(self) -> dict[str, Any]:
@@ -65,44 +77,63 @@ def judged(calculation: Calculation, labels: Labels, tolerance: float, result: R
     return result
 
 
-def compute(
-    engine: Engine, calculation: Calculation, folder: Path, limits: Limits, tolerance: float
-) -> Result:
+@dataclass(frozen=True)
+class Job:
+    """A calculation on its way to a worker.
+
+    Attributes:
+        settings: Of the run.
+        calculation: What to compute.
+        private: A folder of its own, which worker and run see.
+        tolerance: Largest distance of a held moment from its target, in μB.
+        tries: How often workers were lost over it.
+    """
+
+    settings: LabelSettings
+    calculation: Calculation
+    private: Path
+    tolerance: float
+    tries: int = 0
+
+
+def compute(job: Job) -> Result:
     """Run a calculation, again with other mixing while it does not converge.
 
     Args:
-        engine: What runs it.
-        calculation: What to compute.
-        folder: Where inputs and outputs of the last attempt stay.
-        limits: What one attempt may use.
-        tolerance: Largest distance of a held moment from its target, in μB.
+        job: The calculation.
 
     Returns:
-        Labels, or the reason why there are none.
-
-    Raises:
-        OutputError: If files cannot be written.
+        Labels, or the reason why there are none; its `folder` has the files of the last attempt.
     """
+    engine = _engine(job.settings.model_dump_json())
     result, tried = Result(), []
     for attempt in range(engine.attempts):
-        with scratch(folder.parent) as private:
-            started, before = time.monotonic(), _children_cpu()
-            result.attempts = attempt + 1
-            try:
-                engine.write(calculation, private, attempt)
-                engine.run(private, limits)
-                return judged(calculation, engine.collect(calculation, private), tolerance, result)
-            except NotConvergedError as error:
-                tried.append(str(error))
-            except EngineError as error:
-                result.reason = str(error)
-                return result
-            finally:
-                result.cpu_s += _children_cpu() - before
-                result.wall_s += time.monotonic() - started
-                keep_files(engine, private, folder)
+        result.folder, result.attempts = job.private / f"attempt-{attempt + 1}", attempt + 1
+        result.folder.mkdir()
+        started, before = time.monotonic(), _children_cpu()
+        try:
+            engine.write(job.calculation, result.folder, attempt)
+            engine.run(result.folder, Limits(job.settings.timeout))
+            labels = engine.collect(job.calculation, result.folder)
+            return judged(job.calculation, labels, job.tolerance, result)
+        except NotConvergedError as error:
+            tried.append(str(error))
+        except EngineError as error:
+            result.reason = str(error)
+            return result
+        finally:
+            result.cpu_s += _children_cpu() - before
+            result.wall_s += time.monotonic() - started
     result.reason = f"{tried[-1]} ({len(tried)} attempts)" if len(tried) > 1 else tried[-1]
     return result
+
+
+@lru_cache(maxsize=1)
+def _engine(settings: str) -> Engine:
+    """The engine of a run, made once in each process."""
+    engine = load_engine(LabelSettings.model_validate_json(settings))
+    assert not isinstance(engine, BatchEngine)
+    return engine
 
 
 def keep_files(engine: Engine, private: Path, folder: Path) -> None:

@@ -1,10 +1,12 @@
-"""Programs that engines start: one thread each, ended with their children when they take too long."""
+"""Programs that engines start: one thread each, ended with their children when they take too long, and with us."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mmace_sim.data.label.engine import EngineError, Limits
@@ -13,6 +15,18 @@ THREADS: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREAD
 """Without these, codes of small cells take two to three times as much CPU time."""
 
 _TOLD = 400
+
+
+def _ends_with_its_parent() -> Callable[[], None] | None:
+    """What a new process does first so that it ends when this one is killed; None where that is not possible."""
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None, use_errno=True)  # loaded here: little may be done between fork and exec
+    set_death_signal = 1
+    return lambda: library.prctl(set_death_signal, signal.SIGKILL)
+
+
+_END_WITH_US = _ends_with_its_parent()
 
 
 def run_program(
@@ -48,6 +62,7 @@ def run_program(
                 stderr=subprocess.STDOUT,
                 env=variables,
                 start_new_session=True,
+                preexec_fn=_END_WITH_US,  # noqa: PLW1509 - one call into libc, which is loaded
             )
         except OSError as error:
             raise EngineError(f"{command[0]} cannot be started ({error.strerror}).") from error

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from mmace_sim.base.settings import MACHINE, MOMENTS, Flag, Settings
+from mmace_sim.executors.interface import ExecutorChoice
 from mmace_sim.structures import moment_words
 
 DFT = "Calculation"
@@ -28,7 +29,7 @@ Examples: `mmace-sim label candidates.extxyz --engine gpaw -o batch1`;
 
 NOT_PHYSICS: frozenset[str] = frozenset(
     {"candidates", "output", "write_only", "collect", "retry_failed", "timeout", "max_atoms", "command", "gpaw_python",
-     "device"}
+     "device", "executor"}
 )  # fmt: skip
 """Settings that may differ when a run is resumed: they change no label."""
 
@@ -81,6 +82,7 @@ class LabelSettings(Settings):
     """How the code is started, such as `mpirun -n 8 vasp_ncl`."""
     gpaw_python: Annotated[str | None, Flag(MACHINE, metavar="FILE", shown="this one")] = None
     """Python interpreter of the environment that has GPAW."""
+    executor: ExecutorChoice = None
     device: Annotated[str | None, Flag(MACHINE, metavar="cpu|cuda", shown="a GPU if there is one")] = None
     """Where a model computes."""
 
