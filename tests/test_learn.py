@@ -9,9 +9,10 @@ import torch
 from ase.build import bulk
 from cli_tools import mmace_sim, summary_of
 
-from mmace_sim.data.candidates import ID, held, read_candidates
+from mmace_sim.data.candidates import ID, held, load_candidates
 from mmace_sim.data.label.engines.model import ModelEngine
 from mmace_sim.data.learn import loop
+from mmace_sim.data.learn.rounds import Round
 from mmace_sim.data.learn.run import learn
 from mmace_sim.data.learn.settings import LearnSettings
 from mmace_sim.errors import ConfigError, DataError
@@ -178,15 +179,28 @@ def test_nothing_to_train_on_is_an_error(iron, tmp_path, monkeypatch):
 
 
 def test_small_uncertainties_end_the_loop(iron, tmp_path):
-    loose = {"energy_limit": 1e3, "forces_limit": 1e3, "magforces_limit": 1e3}
+    loose = dict.fromkeys(("energy_limit", "forces_limit", "magforces_limit"), 1e3)
     done = learn(settings(iron, tmp_path / "run", **loose))
     assert "knows enough" in done.reason
     assert len(done.rounds) == 1
 
 
+def test_a_model_that_is_surer_than_it_should_be_does_not_end_the_loop():
+    sure = {"energy": 0.001, "forces": 0.01, "magforces_length": 0.01}
+    good = {"energy": 2.0, "forces": 20.0, "magforces": 10.0, "stress": 1e9}
+    limits = LearnSettings()
+    assert Round(0, uncertainty=sure, errors=good).enough(limits)
+    assert Round(0, uncertainty=sure).enough(limits)  # without a test the uncertainties alone count
+    assert not Round(0, errors=good).enough(limits)
+    for label in ("energy", "forces", "magforces"):
+        assert not Round(0, uncertainty=sure, errors=good | {label: 1e3}).enough(limits)
+    for name in sure:
+        assert not Round(0, uncertainty=sure | {name: 1.0}, errors=good).enough(limits)
+
+
 def test_new_candidates_come_from_the_model(iron, tmp_path):
     done = learn(settings(iron, tmp_path / "run", fresh=2, max_calculations=20))
-    made = read_candidates([done.folder / "rounds" / "01" / "proposed.extxyz"])[0]
+    made = load_candidates([done.folder / "rounds" / "01" / "proposed.extxyz"])[0]
     assert {atoms.info["config_type"] for atoms in made} <= {"Fe-md", "Fe-relax"}
     assert done.rounds[1].n_candidates > done.rounds[0].n_candidates - 11
 
@@ -197,7 +211,7 @@ def test_engines_without_non_collinear_states_get_none(iron, tmp_path, monkeypat
 
     monkeypatch.setattr(ModelEngine, "refuse", refuse)
     done = learn(settings(iron, tmp_path / "run", max_calculations=15))
-    pool = read_candidates([done.folder / "candidates.extxyz"])[0]
+    pool = load_candidates([done.folder / "candidates.extxyz"])[0]
     assert len(pool) > 15
     assert all(classify_order(get_magmoms(a)) != MagneticOrder.NON_COLLINEAR for a in pool)
     assert any(held(a).any() for a in pool)

@@ -8,7 +8,7 @@ from ase.build import bulk
 from cli_tools import mmace_sim, summary_of, write_tiny_model
 
 import mmace_sim as package
-from mmace_sim.data.candidates import read_candidates
+from mmace_sim.data.candidates import load_candidates
 from mmace_sim.errors import UncalibratedModelError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.md import MolecularDynamics
@@ -81,7 +81,7 @@ def test_the_command_keeps_candidates(crystals, limit, tmp_path, command):
     assert entries["broken.extxyz"]["status"] == "uncertain"
     assert entries["broken.extxyz"]["domain"] in ("edge", "outside")
     assert entries["good.extxyz"]["status"] in ("converged", "finished")
-    (kept,), _ = read_candidates([out / "candidates.extxyz"])
+    (kept,), _ = load_candidates([out / "candidates.extxyz"])
     assert kept.info["config_id"] == f"broken.extxyz-{command}-uncertain"
     assert len(kept) == 7
     assert "candidates.extxyz" in done.output

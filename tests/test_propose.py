@@ -15,7 +15,7 @@ from mmace_sim.data.candidates import (
     candidate,
     content_hash,
     held,
-    read_candidates,
+    load_candidates,
     refusal,
 )
 from mmace_sim.data.propose import propose
@@ -172,7 +172,7 @@ def test_the_same_settings_give_the_same_names_whatever_else_is_asked_for(feco):
 def test_a_name_is_content(feco, tmp_path):
     first = made(feco, "mixed:1").candidates[0]
     write_extxyz(tmp_path / "c.extxyz", [first])
-    again = read_candidates([tmp_path / "c.extxyz"])[0][0]
+    again = load_candidates([tmp_path / "c.extxyz"])[0][0]
     assert content_hash(again) == content_hash(first)
     assert again.info[ID].endswith(content_hash(first)[:8])
     other = first.copy()
@@ -185,7 +185,7 @@ def test_two_contents_under_one_name_are_refused(feco, tmp_path):
     first.info[ID] = second.info[ID] = "a"
     write_extxyz(tmp_path / "c.extxyz", [first, second])
     with pytest.raises(DataError, match="two candidates are called 'a'"):
-        read_candidates([tmp_path / "c.extxyz"])
+        load_candidates([tmp_path / "c.extxyz"])
 
 
 def test_copies_in_other_clothes_are_recognised(feco):
@@ -254,7 +254,7 @@ def test_the_command_writes_candidates_and_tells_recipes(feco, tmp_path):
     assert told["candidates"] == 3
     assert told["recipes"][0]["recipe"] == "volumes"
     assert len(told["problems"]) == 1
-    found, _ = read_candidates([out])
+    found, _ = load_candidates([out])
     assert len(found) == 3
     assert {a.info["config_type"] for a in found} == {"FeCo-volumes"}
     assert (

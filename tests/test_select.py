@@ -8,7 +8,7 @@ import pytest
 from ase.build import bulk
 from cli_tools import mmace_sim, write_tiny_model
 
-from mmace_sim.data.candidates import ID, candidate, named, read_candidates
+from mmace_sim.data.candidates import ID, candidate, load_candidates, named
 from mmace_sim.data.propose import propose
 from mmace_sim.data.select import Scores, random_choice, score, select
 from mmace_sim.data.settings import ProposeSettings
@@ -113,8 +113,8 @@ def test_the_command_tells_why_and_leaves_out_what_is_known(pool, tmp_path):
     first = mmace_sim("data", "select", "default", file, "-n", 3, "-o", out, "--json")
     assert first.exit_code == 0, first.output
     chosen = [row["candidate"] for row in json.loads(first.stdout)["chosen"]]
-    assert [a.info[ID] for a in read_candidates([out])[0]] == chosen
-    write_extxyz(known, read_candidates([out])[0])
+    assert [a.info[ID] for a in load_candidates([out])[0]] == chosen
+    write_extxyz(known, load_candidates([out])[0])
     again = mmace_sim(
         "data", "select", "default", file, "-n", 3, "-o", tmp_path / "next.extxyz", "--known", known, "--json"
     )

@@ -98,15 +98,15 @@ def run_select(settings: SelectSettings, *, force: bool, quiet: bool, as_json: b
         UncalibratedModelError: If the model does not tell what it does not know.
     """
     with quiet_imports():
-        from mmace_sim.data.candidates import ID, read_candidates
+        from mmace_sim.data.candidates import ID, load_candidates
         from mmace_sim.data.select import random_choice, score, select
         from mmace_sim.io.writing import write_extxyz
         from mmace_sim.model.checkpoint import load_model
     output, named = Path(settings.output), [*settings.candidates, *settings.known]
     device = pick_device(settings.device, settings.threads)
     with open_file(output, "data select", force=force, inputs=map(Path, named)):
-        candidates, problems = read_candidates(settings.candidates)
-        candidates = _without(candidates, read_candidates(settings.known)[0] if settings.known else [])
+        candidates, problems = load_candidates(settings.candidates)
+        candidates = _without(candidates, load_candidates(settings.known)[0] if settings.known else [])
         model = None if settings.model == NO_MODEL else load_model(settings.model).to(device)
         scores = score(candidates, model)
         if settings.random:

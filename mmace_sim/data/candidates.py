@@ -92,7 +92,7 @@ def held(atoms: Atoms) -> Bool[np.ndarray, " n_atoms"]:
     return np.linalg.norm(get_magmoms(atoms), axis=1) > MIN_HELD
 
 
-def read_candidates(paths: Sequence[str | Path]) -> tuple[list[Atoms], list[str]]:
+def load_candidates(paths: Sequence[str | Path]) -> tuple[list[Atoms], list[str]]:
     """Candidates from files of any format; those without a name get one of their file and position.
 
     Args:

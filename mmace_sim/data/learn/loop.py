@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.base.text import json_text
-from mmace_sim.data.candidates import ID, TYPE, Distinct, candidate, named, read_candidates, refusal
+from mmace_sim.data.candidates import ID, TYPE, Distinct, candidate, load_candidates, named, refusal
 from mmace_sim.data.label.calculation import make_calculations
 from mmace_sim.data.label.engine import load_engine
 from mmace_sim.data.label.run import LABELLED, label
@@ -155,7 +155,7 @@ class Learning:
             made = propose(self.parents, self._proposing(), distinct=distinct)
             self.problems += made.problems
             write_extxyz(file, self._computable([*starts, *made.candidates]))
-        pool = read_candidates([file])[0]
+        pool = load_candidates([file])[0]
         others = [atoms.info[ID] for atoms in pool if not str(atoms.info[TYPE]).endswith("-start")]
         order = np.random.default_rng([self.settings.seed, len(others)]).permutation(len(others))
         n_test = min(self.settings.test, len(others) // 3)
@@ -179,7 +179,7 @@ class Learning:
         """Why no round begins, or ""."""
         settings, rounds = self.settings, self.rounds
         if rounds and rounds[-1].enough(settings):
-            return "the model knows enough: its uncertainties are below the limits"
+            return "the model knows enough: its uncertainties and its errors are below the limits"
         if len(rounds) >= _MAX_UNTRUSTED and not any(r.trusted for r in rounds[-_MAX_UNTRUSTED:]):
             return f"{_MAX_UNTRUSTED} batches in a row must not be trained on; see data check in their summary.json"
         if self._n_calculations >= settings.max_calculations:
@@ -232,7 +232,7 @@ class Learning:
         file = folder / CHOSEN
         if not file.exists():
             write_extxyz(file, self._selected(left, model, record.index))
-        chosen = read_candidates([file])[0] if file.stat().st_size else []
+        chosen = load_candidates([file])[0] if file.stat().st_size else []
         self._taken |= {atoms.info[ID] for atoms in chosen}
         return chosen
 
@@ -256,7 +256,7 @@ class Learning:
             except DataError:
                 made = []
             write_extxyz(file, made)
-        return read_candidates([file])[0] if file.stat().st_size else []
+        return load_candidates([file])[0] if file.stat().st_size else []
 
     def _selected(self, left: list[Atoms], model: Path | None, index: int) -> list[Atoms]:
         """What a round computes: its share of the budget, first of all the structures themselves."""
@@ -265,15 +265,13 @@ class Learning:
         others = [atoms for atoms in left if not str(atoms.info[TYPE]).endswith("-start")]
         budget = settings.max_calculations - self._n_calculations
         count = min(settings.first if index == 0 else settings.batch, max(budget - len(starts), 0))
+        known = None if model is None or settings.choose != "informative" else load_model(model)
         if settings.choose == "random":
             indices = random_choice(others, count, settings.seed + index)
+        elif known is None or known.uncertainty is None:
+            indices = self._varied(others, count)
         else:
-            known = load_model(model) if model is not None and settings.choose == "informative" else None
-            scores = score(others, known) if known is None or known.uncertainty is not None else score(others)
-            if settings.choose == "varied":
-                indices = self._varied(others, count)
-            else:
-                indices = [choice.index for choice in select(others, count, scores)]
+            indices = [choice.index for choice in select(others, count, score(others, known))]
         return [*starts, *(others[k] for k in indices)][: max(budget, 0)]
 
     def _varied(self, others: list[Atoms], count: int) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from mmace_sim.data.learn.settings import LearnSettings
 from mmace_sim.data.select import TOLD, Scores
 from mmace_sim.files import write_text
-from mmace_sim.training.metrics import UNITS
+from mmace_sim.training.metrics import MILLI, UNITS
 
 QUANTILE: float = 0.9
 """Share of the candidates whose uncertainties have to be below the limits."""
@@ -74,15 +74,21 @@ class Round:
         return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
 
     def enough(self, settings: LearnSettings) -> bool:
-        """Whether all uncertainties are known and below the limits.
+        """Whether all uncertainties are known and below the limits, and the errors on the test too, if there is one.
+
+        Uncertainties of a model that was made of a handful of structures may be far too small; its errors tell.
 
         Args:
             settings: The limits.
         """
         limits = {"energy": settings.energy_limit, "forces": settings.forces_limit}
-        limits |= dict.fromkeys(("magforces_length", "magforces_transverse"), settings.magforces_limit)
+        limits |= dict.fromkeys(
+            ("magforces", "magforces_length", "magforces_transverse"), settings.magforces_limit
+        )
         known = {name: value for name, value in self.uncertainty.items() if np.isfinite(value)}
-        return "energy" in known and all(value <= limits[name] for name, value in known.items())
+        errors = {name: value / MILLI for name, value in self.errors.items() if name in limits}
+        everything = (*known.items(), *errors.items())
+        return "energy" in known and all(value <= limits[name] for name, value in everything)
 
 
 def measure(record: Round, scores: Scores, kinds: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from mmace_sim.data.label.settings import LabelSettings
 from mmace_sim.data.settings import ProposeSettings
 
 BUDGET = "Budget"
-ENOUGH = "When the model knows enough (on nine tenths of all candidates)"
+ENOUGH = "When the model knows enough"
 
 HELP = """Make a model of magnets that no model knows: propose, select, label, train, again and again.
 
@@ -17,7 +17,8 @@ Structures are enough to begin with. Candidates are made of them by recipes (`mm
 become a test that is never trained on; a first set is chosen for variety, then in each round those that the model
 can learn most from (`mmace-sim data select`), with new candidates that the model itself leads to. They are computed
 (`mmace-sim label`) and checked (`mmace-sim data check`), and the model is trained on all of them. The loop ends when
-the uncertainties of nine tenths of the candidates are below the limits, or the budget is spent.
+the uncertainties of nine tenths of the candidates and the errors on the test are below the limits, or the budget is
+spent.
 
 In the folder of the run: `model.safetensors`, `curve.csv` and `figures/` (errors against the number of calculations),
 `summary.json`, `report.html`, `candidates.extxyz`, `test/`, `rounds/`. After any interruption `--resume` goes on
@@ -60,11 +61,11 @@ class LearnSettings(Settings):
     max_hours: Annotated[float | None, Flag(BUDGET, shown="none")] = Field(default=None, gt=0)
     """Hours of CPU time of the calculations, after which no round begins."""
     energy_limit: Annotated[float, Flag(ENOUGH, unit="eV/atom")] = Field(default=0.005, gt=0)
-    """Uncertainty of energies."""
+    """Uncertainty of energies on nine tenths of the candidates, and mean absolute error on the test."""
     forces_limit: Annotated[float, Flag(ENOUGH, unit="eV/Å")] = Field(default=0.05, gt=0)
-    """Uncertainty of forces."""
+    """The same for forces, of a component."""
     magforces_limit: Annotated[float, Flag(ENOUGH, unit="eV/μB")] = Field(default=0.03, gt=0)
-    """Uncertainty of magnetic forces."""
+    """The same for magnetic forces."""
     propose: ProposeSettings = Field(default_factory=ProposeSettings)
     """Recipes."""
     label: LabelSettings = Field(default_factory=LabelSettings)
