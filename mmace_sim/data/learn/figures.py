@@ -24,6 +24,8 @@ def curve_figure(runs: dict[str, Sequence[Round]]) -> "Figure":
     Returns:
         The figure.
     """
+    from matplotlib.ticker import FormatStrFormatter
+
     figure, axes = new_figure()
     styles = ("-", "--", ":", "-.")
     for (name, rounds), style in zip(runs.items(), styles, strict=False):
@@ -36,6 +38,9 @@ def curve_figure(runs: dict[str, Sequence[Round]]) -> "Figure":
     axes.set_xlabel("structures trained on")
     axes.set_ylabel("mean absolute error on the test")
     axes.set_yscale("log")
+    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis(FormatStrFormatter("%g"))
+    axes.tick_params(axis="y", which="both", labelsize=axes.get_xticklabels()[0].get_fontsize())
     add_legend(axes)
     return figure
 
