@@ -367,3 +367,18 @@ def test_a_damaged_calibration_is_refused(calibrated, tmp_path, fault):
     save_file(tensors, path, metadata={"mmace_sim": json.dumps(header)})
     with pytest.raises(ModelFileError, match=r"m\.safetensors"):
         load_model(path)
+
+
+def test_commands_tell_what_a_file_says_of_its_uncertainties(tmp_path):
+    import json
+
+    from cli_tools import mmace_sim, write_tiny_model
+
+    told = json.loads(mmace_sim("models", "info", "default", "--json").stdout)
+    assert told["uncertainty"][0].startswith("calibrated with ")
+    assert any(line.startswith("forces: typical σ ") for line in told["uncertainty"])
+    write_tiny_model(tmp_path / "tiny.safetensors")
+    done = mmace_sim("check", tmp_path / "tiny.safetensors", "-o", tmp_path / "check")
+    assert "Uncertainty: none: `mmace-sim calibrate" in done.output
+    summary = json.loads((tmp_path / "check" / "summary.json").read_text())
+    assert summary["uncertainty"] == ["none: `mmace-sim calibrate MODEL DATA -o NEW` adds them"]

@@ -1,7 +1,7 @@
 """What ``mmace-sim check`` does once its options are known."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from ase import Atoms
@@ -109,13 +109,32 @@ def run_check(
         summary = {
             "command": "check", "created": task.created, "finished": now(), "versions": versions(), "units": UNITS,
             "config": config.model_dump(mode="json"), "report": report.as_dict(),
+            "uncertainty": told_uncertainty(target),
         }  # fmt: skip
         write_text(task.folder / "summary.json", json_text(summary))
     if as_json:
         typer.echo(json_text(summary), nl=False)
     elif not quiet:
         print_report(report, config.model, task.folder)
+        for line in summary["uncertainty"]:
+            typer.echo(f"Uncertainty: {line}")
     return EXIT_OK if report.passed else EXIT_INCOMPLETE
+
+
+def told_uncertainty(target: Any) -> list[str]:
+    """What a model says of its uncertainties, in words.
+
+    Args:
+        target: Any potential.
+
+    Returns:
+        Lines; that it has none is one too, for models that could have some.
+    """
+    if not hasattr(target, "uncertainty"):
+        return []
+    if target.uncertainty is None:
+        return ["none: `mmace-sim calibrate MODEL DATA -o NEW` adds them"]
+    return target.uncertainty.facts.in_words()
 
 
 def _identities(structures: dict[str, Atoms]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from mmace_sim.hub.store import model_folder
 from mmace_sim.model import registry
 from mmace_sim.model.checkpoint import read_metadata
 from mmace_sim.model.registry import list_models
+from mmace_sim.model.uncertainty import UNCERTAINTY_KEY, UncertaintyFacts
 
 MANY_ELEMENTS: int = 12
 """From this number of elements on, a table says how many there are."""
@@ -71,6 +72,7 @@ def _describe(metadata: dict[str, Any]) -> dict[str, Any]:
         "r_max": config.get("r_max"),
         "training_data": metadata.get("training_data"),
         "errors": metadata.get("errors"),
+        "uncertainty": _calibration(metadata.get(UNCERTAINTY_KEY)),
         "obeys": _obeyed(metadata.get("identities")),
         "violations": metadata.get("violations"),
         "licence": metadata.get("licence") or metadata.get("license"),
@@ -78,6 +80,11 @@ def _describe(metadata: dict[str, Any]) -> dict[str, Any]:
         "description": metadata.get("description"),
         "source": metadata.get("source"),
     }
+
+
+def _calibration(facts: Any) -> list[str]:
+    """What a file says of its uncertainties, in words; nothing if it has none."""
+    return [] if facts is None else UncertaintyFacts.model_validate(facts).in_words()
 
 
 def _obeyed(cards: Any) -> list[str]:
@@ -147,7 +154,7 @@ def _in_words(key: str, value: Any) -> str:
         return format_errors(value)
     if key == "violations":
         return "\n".join(str(text) for text in value.values())
-    if key == "obeys":
+    if key in ("obeys", "uncertainty"):
         return "\n".join(value)
     if isinstance(value, dict):
         if "description" in value:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 import torch
+from ase.data import chemical_symbols
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
@@ -41,6 +42,15 @@ ATOM_TARGETS: tuple[str, ...] = ("forces", "magforces_length", "magforces_transv
 STRUCTURE_TARGETS: tuple[str, ...] = ("energy", "stress")
 TARGETS: tuple[str, ...] = STRUCTURE_TARGETS + ATOM_TARGETS
 """What has an uncertainty, each of one component: of the energy per atom, of a component of a force, and so on."""
+
+UNITS: dict[str, str] = {
+    "energy": "meV/atom",
+    "stress": "meV/Å³",
+    "forces": "meV/Å",
+    "magforces_length": "meV/μB",
+    "magforces_transverse": "meV/μB",
+}
+"""Units in which uncertainties are told."""
 
 Target = Literal["energy", "stress", "forces", "magforces_length", "magforces_transverse"]
 
@@ -96,6 +106,25 @@ class UncertaintyFacts(BaseModel):
         if value != sorted(set(value)):
             raise ValueError(f"{value} are not in ascending order")
         return value
+
+    def in_words(self) -> list[str]:
+        """Lines for a log or a table."""
+        symbols = ", ".join(chemical_symbols[z] for z in self.elements)
+        lines = [
+            f"calibrated with {self.n_structures} structures of {symbols}, {self.n_held_out} of them held out; "
+            f"{self.n_landmarks} atoms remembered"
+        ]
+        for target in TARGETS:
+            if target not in self.known:
+                lines.append(f"{target}: nothing known, no labels that tell")
+                continue
+            told = self.calibration.get(target, {})
+            rank = "–" if told.get("spearman") is None else f"{told['spearman']:.2f}"
+            lines.append(
+                f"{target}: typical σ {1000 * (told.get('median') or 0.0):.3g} {UNITS[target]}, rank correlation with "
+                f"the error {rank} ({told.get('count', 0)} values)"
+            )
+        return lines
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor."""

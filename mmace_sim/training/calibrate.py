@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -162,40 +161,6 @@ def fit_uncertainty(evidence: Evidence, fresh: Bool[Tensor, " n_systems"], note:
     tensors = {name: tensor.float().contiguous() for name, tensor in tensors.items()}
     tensors["numbers"] = evidence.numbers[marks].contiguous()
     return Uncertainty(facts, tensors)
-
-
-def describe(uncertainty: Uncertainty) -> list[str]:
-    """Lines about a calibration for the log.
-
-    Args:
-        uncertainty: The calibration.
-    """
-    facts = uncertainty.facts
-    symbols = ", ".join(chemical_symbols[z] for z in facts.elements)
-    lines = [
-        f"calibrated with {facts.n_structures} structures of {symbols}, {facts.n_held_out} of them held out; "
-        f"{facts.n_landmarks} atoms remembered"
-    ]
-    for target in TARGETS:
-        if target not in facts.known:
-            lines.append(f"{target}: nothing known, no labels that tell")
-            continue
-        told = facts.calibration[target]
-        rank = "–" if told["spearman"] is None else f"{told['spearman']:.2f}"
-        lines.append(
-            f"{target}: typical σ {1000 * (told['median'] or 0.0):.3g} {UNITS[target]}, "
-            f"rank correlation with the error {rank} ({told['count']} values)"
-        )
-    return lines
-
-
-UNITS: dict[str, str] = {
-    "energy": "meV/atom",
-    "stress": "meV/Å³",
-    "forces": "meV/Å",
-    "magforces_length": "meV/μB",
-    "magforces_transverse": "meV/μB",
-}
 
 
 @dataclass

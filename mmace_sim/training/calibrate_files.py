@@ -17,7 +17,7 @@ from mmace_sim.model.checkpoint import load_all_heads, load_model, save_model
 from mmace_sim.model.heads import with_heads
 from mmace_sim.model.registry import split_head
 from mmace_sim.model.uncertainty import TARGETS, Domain, require_uncertainty
-from mmace_sim.training.calibrate import MAX_STRUCTURES, calibrate, describe, rank_correlation
+from mmace_sim.training.calibrate import MAX_STRUCTURES, calibrate, rank_correlation
 from mmace_sim.training.evidence import gather
 from mmace_sim.training.stream import Frames
 from mmace_sim.training.stream_summary import sample
@@ -75,7 +75,7 @@ def calibrate_file(
     save_model(model, output)
     return [
         *lines,
-        *describe(model.uncertainty),
+        *model.uncertainty.facts.in_words(),
         f"{output}: {split_head(name_or_path)[0]} with uncertainties",
     ]
 
@@ -115,7 +115,7 @@ def calibrate_trained(
     except DataError as error:
         logger.info("the model cannot tell its uncertainty: %s", error)
         return
-    for line in describe(model.uncertainty):
+    for line in model.uncertainty.facts.in_words():
         logger.info("%s", line)
 
 
