@@ -15,12 +15,14 @@ import ase.io
 import lmdb
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.io.collection import FailedStructure, load_structures, read_structures
 from mmace_sim.io.frames import read_frames
+from mmace_sim.structures.checks import check_structure
 
 MODULE = "planted_by_a_structure_file"
 
@@ -308,3 +310,68 @@ def test_numbers_that_are_no_elements_are_refused_at_every_door(number):
     for door in (lambda: check_structure(atoms, None), lambda: initialize_state(atoms)):
         with pytest.raises(StructureError, match=f"atom 1 has the atomic number {number}"):
             door()
+
+
+def sites_on_each_other(kind):
+    atoms = bulk("Fe", cubic=True, a=2.87)
+    if kind == "copies":
+        return Atoms("Fe2" * 20_000, np.tile(atoms.positions, (20_000, 1)), cell=atoms.cell, pbc=True)
+    if kind == "molecule":
+        return Atoms("Fe20000", np.zeros((20_000, 3)))
+    many = bulk("Fe", cubic=True, a=2.87).repeat((6, 6, 6))
+    many.set_cell(many.cell.array * [[1], [1], [1e-4]], scale_atoms=False)
+    return many
+
+
+@pytest.mark.parametrize("kind", ["copies", "molecule", "flat"])
+def test_many_atoms_on_each_other_are_refused_before_their_pairs_are_listed(kind, monkeypatch):
+    monkeypatch.setattr("mmace_sim.structures.checks.closest_pair", lambda *_: pytest.fail("listed"))
+    with pytest.raises(StructureError, match=r"are 0\.\d+ Å apart"):
+        check_structure(set_magmoms_of(sites_on_each_other(kind)), None)
+
+
+def set_magmoms_of(atoms):
+    atoms.arrays["initial_magmoms"] = np.tile([0.0, 0.0, 2.0], (len(atoms), 1))
+    return atoms
+
+
+def test_large_structures_with_close_atoms_are_refused_with_their_names():
+    atoms = set_magmoms_of(bulk("Fe", cubic=True, a=2.87).repeat(4))
+    check_structure(atoms, None)
+    for place, distance in (
+        (atoms.positions[5] + [0.1, 0.1, 0.1], "0.173"),
+        (atoms.positions[5] + [0.0, 0.45, 0.0], "0.450"),
+    ):
+        atoms.positions[77] = place
+        with pytest.raises(StructureError, match=rf"atom 5 \(Fe\) and atom 77 \(Fe\) are {distance} Å apart"):
+            check_structure(atoms, None)
+
+
+def test_more_translations_than_a_cell_has_room_for_are_refused_before_sites_are_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmace_sim.io.mcif._orbit", lambda *_: pytest.fail("expanded"))
+    lines = [f"_cell_length_{axis} 2.87" for axis in "abc"] + [
+        f"_cell_angle_{name} 90" for name in ("alpha", "beta", "gamma")
+    ]
+    lines += ["loop_", "_symmetry_equiv_pos_as_xyz", *(f"'x+1/{n},y,z'" for n in range(1, 3000))]
+    lines += ["loop_", "_atom_site_label", *(f"_atom_site_fract_{axis}" for axis in "xyz"), "Fe1 0 0 0"]
+    (tmp_path / "a.cif").write_text("data_a\n" + "\n".join(lines) + "\n")
+    with pytest.raises(StructureError, match="2999 symmetry operations"):
+        read_structures(tmp_path / "a.cif")
+
+
+def test_files_larger_than_the_memory_are_not_read_at_once(tmp_path):
+    with (tmp_path / "a.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(StructureError, match="too much for the memory of this machine"):
+        read_structures(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("column", ["magmoms", "magmom", "initial_magmoms", "forces"])
+def test_true_and_false_are_no_moments(tmp_path, column):
+    words = "T T F" if column == "forces" else "T"
+    width = len(words.split())
+    (tmp_path / "a.extxyz").write_text(
+        f'1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3:{column}:L:{width}\nFe 0 0 0 {words}\n'
+    )
+    with pytest.raises(StructureError, match=f"the column {column} holds T and F"):
+        read_structures(tmp_path / "a.extxyz")

@@ -8,6 +8,7 @@ from training_toys import TINY_MODEL, write_toys
 
 from mmace_sim.base.yamlfile import read_yaml
 from mmace_sim.errors import ConfigError
+from mmace_sim.properties.curie.declaration import CurieSettings
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
@@ -104,3 +105,9 @@ def test_impossible_values_for_a_training(tmp_path, line):
     assert result.exit_code == 2, result.output
     assert key in result.output
     assert not out.exists()
+
+
+@pytest.mark.parametrize("field", [{"sizes": [4, True]}, {"temperatures": [True, 300]}, {"sweeps": True}])
+def test_true_and_false_are_no_numbers_inside_of_lists_either(field):
+    with pytest.raises(ConfigError, match="true"):
+        CurieSettings.of(field, "curie")

@@ -172,7 +172,7 @@ def refuse_huge_numbers(values: Any, source: str, key: str = "") -> None:
 
 
 def refuse_truth(value: Any, annotation: Any) -> Any:
-    """A value for a field, unless it is true or false where a number is meant.
+    """A value for a field, unless it is true or false, or holds them, where a number is meant.
 
     Args:
         value: The value.
@@ -181,9 +181,19 @@ def refuse_truth(value: Any, annotation: Any) -> Any:
     Raises:
         ValueError: If it is true or false and the field takes neither.
     """
-    if isinstance(value, bool) and not _mentions(annotation, (bool, Any)):
-        raise ValueError(f"got {str(value).lower()}, which is no value for it")
+    if _holds_truth(value) and not _mentions(annotation, (bool, Any)):
+        shown = (
+            f"got {str(value).lower()}, which"
+            if isinstance(value, bool)
+            else "got true or false in it, which"
+        )
+        raise ValueError(f"{shown} is no value for it")
     return value
+
+
+def _holds_truth(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, bool) or any(map(_holds_truth, parts))
 
 
 def _mentions(annotation: Any, kinds: tuple[Any, ...]) -> bool:

@@ -35,7 +35,9 @@ SYNC_INTERVAL: float = 0.5
 """Seconds between two calls of fsync, which takes 1–20 ms: too much for each of thousands of tiny structures."""
 
 _CHECK = b', "check": "%b"}'
-_CONSTRAINTS: frozenset[str] = frozenset({"FixAtoms", "FixCom", "FixCartesian", "FixScaled"})
+_CONSTRAINTS: frozenset[str] = frozenset(
+    {"FixAtoms", "FixCom", "FixCartesian", "FixScaled", "FixedPlane", "FixedLine"}
+)
 _TYPES: frozenset[str] = frozenset(
     {
         "bool",

@@ -34,6 +34,9 @@ PHASE_TOLERANCE: float = 0.02
 
 _MODULATED = re.compile(r"fourier|_ssg_|^_cell_wave_vector|^_cell_modulation|_modulat")
 
+DENSEST: float = 0.5**3 / 2**0.5
+"""Å³/atom of spheres of 0.5 Å in closest packing: no structure with less can be used."""
+
 MOMENT_TOLERANCE: float = 0.05
 """How much the moment of one atom may differ between two symmetry operations (μB), for rounded files."""
 
@@ -140,6 +143,7 @@ def expand_sites(block: Any, moments: Float[np.ndarray, "n 3"] | None, operation
     check_sites(tags)
     symbols = block.get_symbols()
     labels = [str(label) for label in column(tags, "_atom_site_label")] or symbols
+    _refuse_dense(operations, cell.volume)
     sites = np.array([column(tags, f"_atom_site_fract_{axis}") for axis in "xyz"], dtype=float).T
     turned = (np.zeros((len(sites), 3)) if moments is None else moments) @ _unit_axes(cell.array)
     places, all_moments, all_symbols, owners = [], [], [], []
@@ -157,6 +161,17 @@ def expand_sites(block: Any, moments: Float[np.ndarray, "n 3"] | None, operation
     if moments is not None:
         set_magmoms(atoms, np.array(all_moments))
     return atoms
+
+
+def _refuse_dense(operations: list[Operation], volume: float) -> None:
+    """Refuse so many translations that the images of any atom would lie on each other, before they are made."""
+    rotations = {tuple(np.round(rotation.ravel(), 6)) for rotation, *_ in operations}
+    n_translations = len(operations) / max(len(rotations), 1)
+    if n_translations > max(volume / DENSEST, 1.0):
+        raise StructureError(
+            f"the file lists {len(operations)} symmetry operations, among them {n_translations:.0f} "
+            f"translations of each rotation: too many for a cell of {volume:.4g} Å³. Correct one of them."
+        )
 
 
 def check_sites(tags: dict[str, Any]) -> None:

@@ -28,6 +28,9 @@ MAX_RATIO: int = 100
 ALWAYS_ALLOWED: int = 64 * 2**20
 """Size of the content (bytes) that is never refused."""
 
+MEMORY_SHARE: float = 1 / 16
+"""Largest content that is read at once, relative to the memory of the machine: JSON takes ten times its size."""
+
 MAX_LINE: int = 64 * 2**20
 """Longest line of a text (characters)."""
 
@@ -174,9 +177,24 @@ def read_text(path: Path) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked."""
+    """The content of a file, unpacked.
+
+    Raises:
+        StructureError: If it is larger than `MEMORY_SHARE` of the memory of the machine: what is made of it is larger.
+    """
+    most = int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    content = bytearray()
     with open_bytes(path) as file:
-        return file.read()
+        too_large = path.suffix not in OPENERS and path.stat().st_size > most
+        while not too_large and (part := file.read(2**20)):
+            content += part
+            too_large = len(content) > most
+    if too_large:
+        raise StructureError(
+            f"holds more than {most / 2**30:.1f} GiB, which must be read at once: too much for the memory of this "
+            "machine. Split it, or give the structures as extended XYZ or as a database."
+        )
+    return bytes(content)
 
 
 @contextmanager

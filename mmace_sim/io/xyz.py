@@ -28,6 +28,9 @@ _SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
 _UNUSABLE = "mmace_sim_unusable_"
 """Before the name of a result that is none."""
 
+_TRUTH = re.compile(r"(?:^|:)(magmoms?|initial_magmoms|forces|magforces):L:", re.IGNORECASE)
+"""A column of quantities that is declared as true and false, which ASE would read as 1 and 0."""
+
 _NAMES = re.compile(r"(?:^|_)(group|id|uid|uuid|hash|name|label|key|sha\d*|md5|config_type)$", re.IGNORECASE)
 """Keys whose values are names."""
 
@@ -155,6 +158,9 @@ def _structure(block: list[str]) -> Atoms:
         raise StructureError(
             f"cannot be read: Properties announce {announced} columns, but the rows have {present}."
         )
+    truth = _TRUTH.search(columns[1]) if columns else None
+    if truth:
+        raise StructureError(f"cannot be read: the column {truth[1]} holds T and F, not numbers.")
     (atoms,) = read_xyz(StringIO("".join(block)), index=slice(None), properties_parser=parse_comment)
     for key in [key for key in atoms.info if key.startswith(_UNUSABLE)]:
         add_unusable(atoms, key.removeprefix(_UNUSABLE), atoms.info.pop(key))

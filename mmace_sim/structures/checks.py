@@ -179,11 +179,14 @@ def _relative_volume(cell: Float[np.ndarray, "3 3"]) -> float:
 
 def check_distances(atoms: Atoms) -> None:
     """Raise if two atoms, or an atom and its own periodic image, are closer than `MIN_DISTANCE`."""
-    closest = _closest_pair(atoms) if len(atoms) <= _ALL_PAIRS else closest_pair(atoms, MIN_DISTANCE)
+    if len(atoms) <= _ALL_PAIRS:
+        closest = _closest_pair(atoms)
+    else:  # a neighbour list has room for all pairs only where atoms are apart
+        closest = _closest_pair(atoms[:1]) or _in_one_box(atoms) or closest_pair(atoms, MIN_DISTANCE)
     if closest is None:
         return
-    first, second, distance = closest
-    symbols = atoms.symbols
+    first, second = sorted(closest[:2])
+    distance, symbols = closest[2], atoms.symbols
     other = "its periodic image" if first == second else f"atom {second} ({symbols[second]})"
     raise StructureError(
         f"atom {first} ({symbols[first]}) and {other} are {distance:.3f} Å apart (less than {MIN_DISTANCE} Å). "
@@ -222,6 +225,18 @@ def _closest_pair(atoms: Atoms) -> tuple[int, int, float] | None:
     pair, image = np.unravel_index(int(np.argmin(distances)), distances.shape)
     shortest = float(distances[pair, image])
     return None if shortest >= MIN_DISTANCE else (int(first[pair]), int(second[pair]), shortest)
+
+
+def _in_one_box(atoms: Atoms) -> tuple[int, int, float] | None:
+    """Two atoms in one box of a grid whose boxes have `MIN_DISTANCE` as their diagonal; None if each has its own."""
+    positions = atoms.get_positions(wrap=bool(atoms.pbc.any()))
+    boxes = np.floor(positions * (3**0.5 / MIN_DISTANCE)).astype(np.int64)
+    order = np.lexsort(boxes.T)
+    shared = (np.diff(boxes[order], axis=0) == 0).all(axis=1)
+    if not shared.any():
+        return None
+    first, second = sorted(order[int(np.argmax(shared)) :][:2].tolist())
+    return first, second, float(np.linalg.norm(positions[first] - positions[second]))
 
 
 def _reduced(cell: Float[np.ndarray, "3 3"], pbc: np.ndarray) -> Float[np.ndarray, "3 3"]:

@@ -162,8 +162,8 @@ def cubic_exchange(folder: Path) -> Path:
     rows = ["first,second,cell_a,cell_b,cell_c,x,y,z,Jxx,Jyy,Jzz"]
     shifts = np.vstack([np.eye(3, dtype=int), -np.eye(3, dtype=int)])
     rows += [",".join(map(str, [1, 1, *shift, *(2.8 * shift), *[1000 * J] * 3])) for shift in shifts]
-    (folder / "cubic.extxyz").mkdir(parents=True)
-    (folder / "cubic.extxyz" / "pairs.csv").write_text("\n".join(rows) + "\n")
+    (folder / "cubic").mkdir(parents=True)
+    (folder / "cubic" / "pairs.csv").write_text("\n".join(rows) + "\n")
     entry = {"name": "cubic.extxyz", "moments": [2.2]}
     (folder / "summary.json").write_text(json.dumps({"command": "exchange", "structures": [entry]}))
     return folder

@@ -14,7 +14,7 @@ from mmace_sim.sampling.heatbath import HeatBath
 from mmace_sim.sampling.statistics import points
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
-TRIALS = int(os.environ.get("MMACE_BENCHMARK_TRIALS", "2000"))
+TRIALS = int(os.environ.get("MMACE_BENCHMARK_TRIALS", "1000"))
 LENGTHS = (10, 20, 50, 100, 300, 1000)
 MEANS = ("energy", "order")
 J = 0.02
@@ -106,8 +106,8 @@ def test_coverage_of_pairs():
             exact, temperature = exact_pair(x), J / (BOLTZMANN_EV_PER_K * x)
             time = 1.0 if sampler == "heat bath" else long_time(metropolis_pairs(x, 8000, 400, rng)["order"])
             for length in LENGTHS:
-                n, n_trials = round(length * time), max(TRIALS // (1 if length < 300 else 4), 100)
-                if n > 40_000 or n < 10:
+                n, n_trials = round(length * time), TRIALS
+                if n > 25_000 or n < 10:
                     continue
                 series = (
                     heat_bath_pairs(x, n, n_trials)
