@@ -102,6 +102,13 @@ def train_config() -> str:
     return table(["Key", "Default", "Meaning"], config_table(TrainConfig))
 
 
+def executor_config() -> str:
+    """Every key of a file about workers."""
+    from mmace_sim.executors.settings import PoolSettings
+
+    return table(["Key", "Default", "Meaning"], config_table(PoolSettings))
+
+
 def command_pages() -> dict[str, str]:
     """A page for each command: usage, options, keys, columns, files."""
     import typer
@@ -239,6 +246,7 @@ PAGES = {
     "model-config.md": model_config,
     "paper-config.md": paper_config,
     "train-config.md": train_config,
+    "executor-config.md": executor_config,
 }
 """Pages that are included by others, each by the function that makes it."""
 

@@ -100,3 +100,18 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(PLAIN_TEXT, _replace)
+
+
+def spelled_seconds(seconds: float) -> str:
+    """A time in words.
+
+    Args:
+        seconds: The time, in s.
+
+    Returns:
+        Such as "3 hours".
+    """
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.1g} seconds" if seconds < 10 else f"{seconds:.0f} seconds"

@@ -22,6 +22,7 @@ from mmace_sim.cli.label import label
 from mmace_sim.cli.learn import learn
 from mmace_sim.cli.models import models
 from mmace_sim.cli.report import report
+from mmace_sim.cli.status import status
 from mmace_sim.cli.train import train
 from mmace_sim.errors import MmaceError
 from mmace_sim.properties import declared_properties
@@ -124,6 +125,7 @@ app.command()(property_command(declared_properties()["anisotropy"]))
 app.command()(property_command(declared_properties()["md"]))
 app.command()(property_command(declared_properties()["order"]))
 app.command()(report)
+app.command()(status)
 app.command()(property_command(declared_properties()["moments"]))
 app.add_typer(data)
 app.command()(learn)

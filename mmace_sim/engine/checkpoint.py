@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class BatchCheckpoint:
         path: The file; without it nothing is kept.
         identity: What the run is: settings and model. A file of another run is not gone on with.
         keys: What each structure is, by its index.
+        further: Other files that may hold some of the structures; they are only read.
         interval: Seconds between two checkpoints; None: `INTERVAL`.
     """
 
@@ -46,12 +47,15 @@ class BatchCheckpoint:
         identity: str = "",
         keys: Sequence[str] = (),
         *,
+        further: Iterable[Path] = (),
         interval: float | None = None,
     ) -> None:
         self._path, self._identity, self._keys = path, identity, list(keys)
         self._interval = INTERVAL if interval is None else interval
         self._saved = time.monotonic()
-        self._left = {} if path is None else self._read(path)
+        self._left: dict[str, dict[str, np.ndarray]] = {}
+        for number, file in enumerate([*further, *([] if path is None else [path])]):
+            self._left |= {key: held | {"file": np.array(number)} for key, held in self._read(file).items()}
 
     def _read(self, path: Path) -> dict[str, dict[str, np.ndarray]]:
         """Numbers of each system that the file holds, by the key of its structure."""
@@ -85,10 +89,11 @@ class BatchCheckpoint:
         Yields:
             Indices and solver's states.
         """
-        batches: dict[int, list[int]] = {}
+        batches: dict[tuple[int, int], list[int]] = {}
         for index in indices:
             if self._keys and self._keys[index] in self._left:
-                batches.setdefault(int(self._left[self._keys[index]]["batch"]), []).append(index)
+                held = self._left[self._keys[index]]
+                batches.setdefault((int(held["file"]), int(held["batch"])), []).append(index)
         for number in sorted(batches):
             few = sorted(batches[number], key=lambda index: int(self._left[self._keys[index]]["place"]))
             try:

@@ -18,6 +18,7 @@ class Part(Protocol):
     model: Any
     folder: Path
     identity: str
+    scratch: Path | None
 
     @property
     def structures(self) -> list[LoadedStructure]:
@@ -43,6 +44,8 @@ class Computation[S: RunSettings, R]:
         verb: What is shown while it is computed.
         counted: What is counted meanwhile; anything but structures by `compute`.
         result: Class of the results, if `write` needs them: they are kept beside the entries then.
+        context: What `prepare` found out about all structures of the run and `compute` needs for some of them: plain
+            JSON, which goes along to workers.
     """
 
     verb: ClassVar[str] = "Computing"
@@ -51,6 +54,7 @@ class Computation[S: RunSettings, R]:
 
     def __init__(self, declared: Property, settings: S) -> None:
         self.declared, self.settings = declared, settings
+        self.context: dict[str, Any] = {}
 
     def admit(self, model: Any) -> None:
         """Refuse a model that cannot be used.

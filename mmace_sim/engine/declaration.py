@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from mmace_sim.engine.settings import NOT_PHYSICS, RunSettings
+from mmace_sim.errors import UnsupportedOptionError
 
 GOOD: frozenset[str] = frozenset({"converged", "saddle", "finished"})
 """Statuses that count as success."""
@@ -125,10 +126,35 @@ class Property:
         """
         return next((variant for name, variant in self.variants.items() if getattr(settings, name)), self)
 
+    @property
+    def reference(self) -> str:
+        """Where it is declared, as ``module:name``, for other processes: beside its settings.
+
+        Raises:
+            UnsupportedOptionError: If it is not.
+        """
+        module = import_module(self.settings.__module__)
+        for name, value in vars(module).items():
+            if value is self:
+                return f"{module.__name__}:{name}"
+        raise UnsupportedOptionError(
+            f"{self.name}: other processes cannot import this property. Declare it as a name of {module.__name__}, "
+            "where its settings are, or compute in this process, without --executor."
+        )
+
     def load(self) -> type[Any]:
         """The class that computes it."""
-        module, name = self.computation.split(":")
-        return getattr(import_module(module), name)
+        return imported(self.computation)
+
+
+def imported(reference: str) -> Any:
+    """What a reference stands for.
+
+    Args:
+        reference: As ``module:name``.
+    """
+    module, name = reference.split(":")
+    return getattr(import_module(module), name)
 
 
 def fixed(value: float | None, form: str) -> str:

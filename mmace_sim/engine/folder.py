@@ -19,6 +19,7 @@ from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, append
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
 from mmace_sim.files.manifest import HOLDER, active_for
+from mmace_sim.files.workers import take_over
 from mmace_sim.io.collection import FailedStructure, LoadedStructure, is_run_folder
 
 NO_CONTENT = re.compile(rf"\.probe-\w+|\.lock|\.mmace-sim[\w-]*\.jsonl|{HOLDER.pattern}")
@@ -73,6 +74,8 @@ def open_folder(
     manifest = Manifest(folder, command)
     try:
         with manifest.activated():
+            for own in manifest.holders:
+                take_over(manifest, own)
             earlier = bool(_content(folder))
             if not earlier:
                 manifest.plan_removal()

@@ -44,7 +44,8 @@ def load_run_model(config: ModelSettings, name: str | None = None) -> Any:
     from mmace_sim.model.checkpoint import load_model
 
     name = name or config.model
-    device = pick_device(config.device, config.threads)
+    elsewhere = getattr(config, "executor", None) is not None  # what computes is not this process
+    device = pick_device("cpu" if elsewhere else config.device, config.threads)
     model = load_model(name, device=device, dtype=getattr(torch, config.dtype))
     if isinstance(config, RunSettings) and config.spin_orbit and not model.spin_orbit:
         raise UnsupportedOptionError(

@@ -31,6 +31,10 @@ from mmace_sim.graph.atoms import get_magmoms
 FILE_NAME = "finished.jsonl"
 CHECKPOINT = "checkpoint.npz"
 """What a batch has under way, see `mmace_sim.engine.checkpoint`."""
+SIGN_OF_LIFE = "worker.json"
+"""What a worker says of itself every few seconds, in its own folder."""
+WORKER_CHECKPOINTS = f"mmace-*-{CHECKPOINT}"
+"""What workers of an earlier run had under way."""
 SYNC_INTERVAL: float = 0.5
 """Seconds between two calls of fsync, which takes 1–20 ms: too much for each of thousands of tiny structures."""
 
@@ -127,6 +131,37 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         raise OutputError(f"{path}: cannot be read ({os.strerror(error.errno or 0)}).") from error
     lines = content[: _whole_length(content)].split(b"\n")[:-1]
     return [_record(line, number, path) for number, line in enumerate(lines, start=1)]
+
+
+class JournalTail:
+    """A journal that another process writes, read as it grows.
+
+    Args:
+        path: The journal; it may not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._read, self.n_lines = path, 0, 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """Records of the lines that have been completed since the last call.
+
+        Raises:
+            OutputError: If a line is damaged.
+        """
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                content = file.read()
+        except FileNotFoundError:
+            return []
+        *lines, _ = content.split(b"\n")
+        self._read += sum(len(line) + 1 for line in lines)
+        found = []
+        for line in lines:
+            self.n_lines += 1
+            found.append(_record(line, self.n_lines, self._path))
+        return found
 
 
 def _line(record: dict[str, Any]) -> bytes:

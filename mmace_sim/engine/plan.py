@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from mmace_sim.base.text import spelled_seconds
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import Property
 from mmace_sim.engine.run import Run
@@ -50,7 +51,7 @@ def plan_run(declared: Property, settings: Any) -> str:
     lines.append(
         f"Would write to {run.folder}/: {', '.join(('summary.json', 'summary.csv', *_names(declared)))}."
     )
-    lines.append(f"In all about {_spelled(total)}. Nothing was computed or written.")
+    lines.append(f"In all about {spelled_seconds(total)}. Nothing was computed or written.")
     return "\n".join(lines)
 
 
@@ -78,7 +79,7 @@ def _estimate(computation: Computation, part: Run) -> tuple[float, str]:
     evaluations = [computation.evaluations(item) for item in part.structures]
     more = sum(computation.seconds(item) for item in part.structures)
     if not any(evaluations):
-        return more, f"{what}, no energies, about {_spelled(more)}."
+        return more, f"{what}, no energies, about {spelled_seconds(more)}."
     model = MagneticMaceModel(part.model)
     states = [
         initialize_state([item.atoms], device=model.device, dtype=model.dtype) for item in part.structures
@@ -98,12 +99,5 @@ def _estimate(computation: Computation, part: Run) -> tuple[float, str]:
         size = MEASURED_SHARE * batch * sphere(model) * bytes_per_edge(config, model.dtype)
         memory = f", some {size / 1e9:.2g} GB at once"
     return seconds, (
-        f"{what}, about {sum(evaluations)} energies with derivatives, about {_spelled(seconds)}{memory}."
+        f"{what}, about {sum(evaluations)} energies with derivatives, about {spelled_seconds(seconds)}{memory}."
     )
-
-
-def _spelled(seconds: float) -> str:
-    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.1g} seconds" if seconds < 10 else f"{seconds:.0f} seconds"

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any, Protocol
 from mmace_sim.base.settings import Settings, dump_settings
 from mmace_sim.engine.folder import finished_records, log_start, log_to, now, open_folder
 from mmace_sim.engine.inputs import run_inputs
-from mmace_sim.engine.journal import FILE_NAME, Journal, fingerprint, weights_hash
+from mmace_sim.engine.journal import CHECKPOINT, FILE_NAME, Journal, fingerprint, read_journal, weights_hash
 from mmace_sim.engine.output import versions
 from mmace_sim.engine.settings import NOT_PHYSICS
+from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, write_text
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 
@@ -92,7 +94,7 @@ class Task:
         if self.manifest is not None:
             self.manifest.begin()
         if self.journal is not None:
-            self.journal.append({"key": key} | record)
+            self.journal.append({"key": key, "at": round(time.time(), 2)} | record)
         self.records[key] = record
 
 
@@ -136,17 +138,48 @@ def open_resumable(
     folder = open_folder(run.folder, run.command, resume=resume, force=force, inputs=run.reads)
     with folder as (manifest, resumed), ExitStack() as closing:
         run.records = finished_records(run.folder, header) if resumed else {}
+        saved = saved_by_workers(manifest.holders, run.identity, run.records) if resumed else {}
+        run.records |= saved
         closing.enter_context(log_to(run.folder / "log.txt"))
 
         def begin() -> None:
             run.journal = closing.enter_context(Journal(run.folder / FILE_NAME))
-            if not (run.records or (resumed and (run.folder / FILE_NAME).stat().st_size)):
+            if not (len(run.records) > len(saved) or (resumed and (run.folder / FILE_NAME).stat().st_size)):
                 run.journal.append(header)
+            for record in saved.values():
+                run.journal.append(record)
+            for own in manifest.holders if resumed else ():
+                if (own / CHECKPOINT).is_file():  # of what a worker had under way
+                    manifest.place(own / CHECKPOINT, run.folder / f"{own.name[1:]}-{CHECKPOINT}")
             write_text(run.folder / "config.yaml", dump_settings(run.settings))
 
         manifest.on_begin(begin)
         run.announce()
         yield manifest
+
+
+def saved_by_workers(
+    folders: Iterable[Path], identity: str, known: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What workers finished that the process which started them did not live to take over.
+
+    Args:
+        folders: Folders that may be of workers.
+        identity: That of the run.
+        known: What is finished besides, by key.
+
+    Returns:
+        Records by key.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        try:
+            first, *records = read_journal(folder / FILE_NAME)
+        except (OutputError, ValueError):  # of no worker, or damaged: computed again
+            continue
+        if first.get("identity") == identity:
+            found |= {record["key"]: record for record in records if record["key"] not in known}
+    return found
 
 
 def item_key(item: LoadedStructure | FailedStructure) -> str:

@@ -12,6 +12,7 @@ what becomes of a result, wherever it was computed, and `Run.keep` takes it.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,15 +27,16 @@ from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import GOOD, Property, told_domain
 from mmace_sim.engine.folder import log_start, now
 from mmace_sim.engine.inputs import described, read_inputs, run_inputs
-from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record
+from mmace_sim.engine.journal import CHECKPOINT, WORKER_CHECKPOINTS, Journal, atoms_from_record
 from mmace_sim.engine.output import entry_head, versions, write_summary
 from mmace_sim.engine.progress import progress, says_what_is_finished
 from mmace_sim.engine.records import decode
 from mmace_sim.engine.results import record_of
 from mmace_sim.engine.resume import identities_of, item_key, kept, open_resumable
 from mmace_sim.engine.settings import RunSettings
+from mmace_sim.engine.shards import compute_shards
 from mmace_sim.errors import OutputError
-from mmace_sim.files import Manifest
+from mmace_sim.files import Manifest, remove
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.io.writing import file_names
 from mmace_sim.structures.domain import domain_entry
@@ -85,6 +87,8 @@ class Run:
         manifest: List of its files.
         notes: What went wrong with files that the results do not depend on.
         whole: The run that this one is a part of, see `parts`.
+        scratch: Where what is under way is kept; None: in the folder.
+        places: Folder of each structure, by its name; None: by its name in the folder.
     """
 
     declared: Property
@@ -101,6 +105,8 @@ class Run:
     manifest: Manifest | None = None
     notes: list[str] = field(default_factory=list)
     whole: "Run | None" = None
+    scratch: Path | None = None
+    places: dict[str, Path] | None = None
 
     @classmethod
     def read(cls, computation: Computation) -> "Run":
@@ -168,6 +174,8 @@ class Run:
         """Folder of each structure, by its name, for a command that writes one each."""
         if self.whole is not None:
             return self.whole.folders
+        if self.places is not None:
+            return self.places
         names = [item.name for item in self.structures]
         return {name: self.folder / file for name, file in zip(names, file_names(names), strict=True)}
 
@@ -184,7 +192,7 @@ class Run:
         if whole.manifest is not None:
             whole.manifest.begin()
         if whole.journal is not None:
-            whole.journal.append(record)
+            whole.journal.append({"at": round(time.time(), 2)} | record)
         whole.records[record["key"]] = record
         entry = record["entry"]
         _log.info("%s: %s %s", entry["name"], entry["status"], entry["message"])
@@ -292,13 +300,23 @@ def run_property(
     declared = declared.chosen(settings)
     computation = declared.load()(declared, settings)
     with open_run(computation, resume=resume, force=force) as run:
-        pending = [part for part in run.parts() if part.pending]
-        totals = [computation.total(part) for part in pending]
-        total = None if None in totals else sum(totals)
-        with progress(computation.verb, total, computation.counted, quiet=quiet) as advance:
-            for part in pending:
-                compute_part(computation, part, advance)
+        if settings.executor is None:
+            _compute_here(run, computation, quiet=quiet)
+        else:
+            compute_shards(run, computation, settings.executor, quiet=quiet)
+        for path in (*run.folder.glob(WORKER_CHECKPOINTS), run.folder / CHECKPOINT):
+            remove(path)
         return _conclude(run, computation, report)
+
+
+def _compute_here(run: Run, computation: Computation, *, quiet: bool) -> None:
+    """Compute what is pending in this process."""
+    pending = [part for part in run.parts() if part.pending]
+    totals = [computation.total(part) for part in pending]
+    total = None if None in totals else sum(totals)
+    with progress(computation.verb, total, computation.counted, quiet=quiet) as advance:
+        for part in pending:
+            compute_part(computation, part, advance)
 
 
 def compute_part(computation: Computation, part: Run, advance: Callable[..., None]) -> None:

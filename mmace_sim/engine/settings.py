@@ -6,13 +6,25 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, create_model, field_validator
 
 from mmace_sim.base.settings import MACHINE, MOMENTS, RELAXATION, Flag, Settings
+from mmace_sim.executors.interface import ExecutorChoice
 from mmace_sim.structures import moment_words
 
 MAX_THREADS: int = 1024
 """More CPU threads than any machine has use for; torch ends the process if it cannot start them."""
 
 NOT_PHYSICS: frozenset[str] = frozenset(
-    {"paths", "output", "device", "threads", "max_batch_atoms", "write", "figures", "report", "fetch_models"}
+    {
+        "paths",
+        "output",
+        "device",
+        "threads",
+        "max_batch_atoms",
+        "write",
+        "figures",
+        "report",
+        "fetch_models",
+        "executor",
+    }
 )
 """Fields that may differ when a run is resumed: they do not change the result of a structure."""
 
@@ -89,6 +101,7 @@ class RunSettings(ModelRunSettings):
         default=None, ge=1
     )
     """Largest number of atoms computed at once."""
+    executor: ExecutorChoice = None
     fetch_models: Annotated[bool, Flag(names=("--yes", "-y"))] = False
     """Fetch models that structures need and that are not installed (see `mmace-sim models`)."""
 

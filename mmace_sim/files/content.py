@@ -54,6 +54,29 @@ def lock(fd: int, folder: Path) -> None:
         _log.debug("%s cannot be locked", folder)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file; False where there are no locks.
+
+    Args:
+        path: The file.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fd = os.open(path, os.O_RDONLY | NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
 def hash_file(path: Path) -> tuple[int, Any]:
     """Size of a file and its SHA-256 so far, to go on with; nothing of a file that does not exist.
 

@@ -197,8 +197,6 @@ class Manifest:
             if self.begun:
                 return
             self.begun = True
-            for name in self._holders:
-                self._remove_holder(name)
             if self._removal is not None:
                 self._remove(self._removal)
                 self._write_line(b"", restart=True)
@@ -208,6 +206,27 @@ class Manifest:
                 self._add({"command": self.command, "version": VERSION})
             for action in self._on_begin:
                 action()
+            for name in self._holders:  # what they hold of a killed run's results, the actions have saved
+                self._remove_holder(name)
+
+    def take(self, record: dict[str, Any]) -> None:
+        """Take over a line of another list of this folder, see `mmace_sim.files.workers`.
+
+        Args:
+            record: The line.
+        """
+        self._take(record, "")
+        if self._removal is None:
+            self.on_begin(lambda: self._removal is None and self._add(record))
+
+    def states(self) -> Iterable[tuple[str, set[State]]]:
+        """Names of files, and all that is known of each."""
+        return self._files.items()
+
+    @property
+    def holders(self) -> list[Path]:
+        """Folders that a killed run has left."""
+        return [self.folder / name for name in self._holders if (self.folder / name).is_dir()]
 
     def discard(self) -> None:
         """Remove all that is in the list and as it was written, and the list: for a run that was refused."""
@@ -334,16 +353,13 @@ class Manifest:
                 try:
                     (self.folder / name).unlink(missing_ok=True)
                 except OSError as error:
-                    raise OutputError(
-                        f"{self.folder / name}: cannot be removed ({error.strerror})."
-                    ) from error
+                    raise OutputError(f"{name}: cannot be removed ({error.strerror}).") from error
 
     def _remove_holder(self, name: str) -> None:
-        """Remove what a killed run left of an unfinished file."""
+        """Remove what a killed run left of an unfinished file or a worker; links are not followed."""
         holder = self.folder / name
-        if self._linked_parent(name) is not None or holder.is_symlink() or not holder.is_dir():
-            return
-        shutil.rmtree(holder, ignore_errors=True)
+        if self._linked_parent(name) is None and not holder.is_symlink():
+            shutil.rmtree(holder, ignore_errors=True)
 
     def _linked_parent(self, name: str) -> Path | None:
         """The first folder on the way to a file that is a link."""
@@ -361,9 +377,7 @@ class Manifest:
         names = (path.with_name(f"{path.name}.kept{n if n > 1 else ''}") for n in count(1))
         free = next(name for name in names if not os.path.lexists(name))
         path.rename(free)
-        self.notes.append(
-            f"{path}: was not written by this run, or was changed since; it is now {free.name}."
-        )
+        self.notes.append(f"{path}: is not as this run wrote it, if it did; it is now {free.name}.")
 
 
 def active_for(path: Path) -> Manifest | None:

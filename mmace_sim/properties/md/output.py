@@ -12,6 +12,7 @@ from ase.build import make_supercell
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.outcomes import Status
 from mmace_sim.engine.output import entry_head, mean_moments
+from mmace_sim.engine.resume import item_key
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import write_extxyz
@@ -45,6 +46,9 @@ class MDComputation(Computation[Any, MDResult]):
     def prepare(self, part: Part) -> None:
         _relax_guesses(part.structures, self.settings, part.model)
         self.preview(part)
+        items = part.structures  # a copy's noise depends on the copies before it
+        seeds = self._dynamics(part.model).seeds([item.atoms for item in items])
+        self.context |= dict(zip(map(item_key, items), seeds, strict=True))
 
     @override
     def preview(self, part: Part) -> None:
@@ -83,12 +87,10 @@ class MDComputation(Computation[Any, MDResult]):
             advance(step - done[index], detail=f"{frame.values['temperature']:.0f} K")
             done[index] = step
 
-        everything = part.structures  # a copy's noise depends on the copies before it
-        seeds = dict(zip(map(id, everything), dynamics.seeds([i.atoms for i in everything]), strict=True))
         dynamics.run(
             [item.atoms for item in pending],
             checkpoints=checkpoints,
-            seeds=[seeds[id(item)] for item in pending],
+            seeds=[self.context[item_key(item)] for item in pending],
             on_frame=keep,
             on_finished=store,
         )

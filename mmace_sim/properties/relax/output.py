@@ -8,7 +8,7 @@ from ase import Atoms
 
 from mmace_sim.engine.checkpoint import BatchCheckpoint
 from mmace_sim.engine.computation import Computation, Part
-from mmace_sim.engine.journal import CHECKPOINT, fingerprint
+from mmace_sim.engine.journal import CHECKPOINT, WORKER_CHECKPOINTS, fingerprint
 from mmace_sim.engine.outcomes import Status
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
 from mmace_sim.engine.resume import item_key
@@ -40,7 +40,12 @@ class RelaxComputation(Computation[Any, Any]):
             advance(0, detail=f"step {state.step}, {state.n_active} in the batch")
 
         keys = [f"{item_key(item)} {fingerprint(item.atoms)}" for item in pending]
-        checkpoint = BatchCheckpoint(part.folder / CHECKPOINT, part.identity, keys)
+        checkpoint = BatchCheckpoint(
+            (part.scratch or part.folder) / CHECKPOINT,
+            part.identity,
+            keys,
+            further=[*part.folder.glob(WORKER_CHECKPOINTS), *part.folder.glob(CHECKPOINT)],
+        )
         relaxation = Relaxation(part.model, self.settings, max_batch_atoms=limit)
         images = [item.atoms for item in pending]
         relaxation.run(images, on_finished=store, on_step=step, checkpoint=checkpoint)

@@ -1,0 +1,156 @@
+"""How far a run is, from its folder alone: while it computes, from another terminal, or afterwards."""
+
+import json
+import math
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mmace_sim.engine.declaration import GOOD
+from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, JournalTail
+from mmace_sim.errors import OutputError
+from mmace_sim.files.content import is_locked
+from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
+from mmace_sim.files.manifest import HOLDER
+
+RECENT: int = 200
+"""Results that the rate is taken from."""
+
+SILENT: float = 60.0
+"""Seconds after which a worker that says nothing is left out."""
+
+_STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\S+) INFO mmace-sim ")
+
+
+@dataclass
+class Worker:
+    """A process that computes for a run.
+
+    Attributes:
+        host: Its machine.
+        pid: Its number there.
+        gpu: Its GPU, if it has one of its own.
+        done: How many structures of its piece are finished.
+        of: How many the piece has.
+    """
+
+    host: str
+    pid: int
+    gpu: str | None
+    done: int
+    of: int
+
+
+@dataclass
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        folder: Its folder.
+        command: Name of the command.
+        running: Whether a process is writing the folder.
+        total: How many results there will be; None if the journal does not say.
+        done: How many there are.
+        statuses: How many ended how.
+        failures: Messages of what failed, by the name of the structure.
+        rate: Results per second, of the last ones; None if there are too few.
+        workers: Other processes that compute for it.
+        written: Whether the run has ended and its summary is written.
+    """
+
+    folder: str
+    command: str
+    running: bool
+    total: int | None
+    done: int
+    statuses: dict[str, int]
+    failures: dict[str, str]
+    rate: float | None
+    workers: list[Worker] = field(default_factory=list)
+    written: bool = False
+
+    @property
+    def seconds_left(self) -> float | None:
+        """About how long it takes from now on; None if that is not known."""
+        if self.total is None or not self.rate or not self.running:
+            return None
+        return max(0, self.total - self.done) / self.rate
+
+
+def run_status(folder: Path) -> RunStatus:
+    """How far a run is.
+
+    Args:
+        folder: Its folder.
+
+    Raises:
+        OutputError: If it holds no run.
+    """
+    if not (folder / FILE_NAME).is_file():
+        raise OutputError(
+            f"{folder}: holds no run ({FILE_NAME} is missing). Name the folder of a run (--output)."
+        )
+    records = JournalTail(folder / FILE_NAME).new()
+    if not records:
+        raise OutputError(f"{folder}: the run has just begun. Ask again.")
+    head, results = records[0], {str(record["key"]): record for record in records[1:]}
+    running = is_locked(folder / LIST_NAME)
+    workers, more = _workers(folder, results) if running else ([], [])
+    results |= {record["key"]: record for record in more}
+    entries = {key: record.get("entry", {}) for key, record in results.items()}
+    inputs = head.get("inputs", {})
+    unusable = sum(identity == "unusable" for identity in inputs.values())
+    failed = {k: e for k, e in entries.items() if e.get("status") and e["status"] not in GOOD}
+    return RunStatus(
+        folder=str(folder),
+        command=str(head.get("command", "")),
+        running=running,
+        total=len(inputs) - unusable if set(entries) <= set(inputs) else None,
+        done=len(results),
+        statuses=dict(Counter(str(entry.get("status", "finished")) for entry in entries.values())),
+        failures={str(e.get("name", k)): f"{e['status']}: {e.get('message', '')}" for k, e in failed.items()},
+        rate=_rate(folder, [record["at"] for record in results.values() if "at" in record]),
+        workers=workers,
+        written=not running and (folder / "summary.json").is_file(),
+    )
+
+
+def _workers(folder: Path, known: dict[str, Any]) -> tuple[list[Worker], list[dict[str, Any]]]:
+    """Workers with a sign of life, and what they have finished that was not yet taken over."""
+    workers, more = [], []
+    for own in sorted(path for path in folder.iterdir() if HOLDER.fullmatch(path.name)):
+        try:
+            told = json.loads((own / SIGN_OF_LIFE).read_text())
+            silent = time.time() - told["time"] > SILENT
+            worker = Worker(told["host"], told["pid"], told["gpu"], told["done"], told["of"])
+            records = JournalTail(own / FILE_NAME).new()
+        except (OSError, ValueError, KeyError):  # no worker, or one that has just ended
+            continue
+        workers += [] if silent else [worker]
+        more += [record for record in records if record.get("key", "") not in known and "key" in record]
+    return workers, more
+
+
+def _rate(folder: Path, times: list[float]) -> float | None:
+    """Results per second of the last ones, since the run was last started."""
+    since = _last_start(folder)
+    recent = sorted(at for at in times if at >= since)[-RECENT:]
+    if not recent:
+        return None
+    start = since if len(recent) < RECENT else recent[0]
+    seconds = max(recent[-1], time.time() if recent[-1] > time.time() - 2 * SILENT else recent[-1]) - start
+    return len(recent) / seconds if seconds > 0 and math.isfinite(start) else None
+
+
+def _last_start(folder: Path) -> float:
+    """When the run was started or resumed."""
+    try:
+        with (folder / "log.txt").open(encoding="utf-8", errors="replace") as log:
+            starts = [match[1] for line in log if (match := _STAMP.match(line))]
+        return datetime.fromisoformat(starts[-1]).timestamp()
+    except (OSError, ValueError, IndexError):
+        return -math.inf

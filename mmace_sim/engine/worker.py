@@ -1,0 +1,107 @@
+"""What a worker does with a piece of a run: as a run of its own, whose journal another process reads."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mmace_sim.engine.declaration import imported
+from mmace_sim.engine.folder import log_to
+from mmace_sim.engine.inputs import load_run_model
+from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, Journal, weights_hash
+from mmace_sim.engine.machine import quiet_imports
+from mmace_sim.engine.run import Run, compute_part
+from mmace_sim.engine.shards import Shard, ShardEnd
+from mmace_sim.errors import ModelFileError
+from mmace_sim.files.workers import WorkerList
+
+SIGN_INTERVAL: float = 5.0
+"""Seconds between two signs of life."""
+
+
+def compute_shard(shard: Shard) -> ShardEnd:
+    """Compute a piece of a run; each result is on disk as soon as it is there.
+
+    Args:
+        shard: The piece. Of one that was begun before, what is left.
+
+    Raises:
+        ModelFileError: If the model cannot be loaded here, or is another one.
+        OutputError: If the disk is full.
+    """
+    os.chdir(shard.directory)
+    with quiet_imports():
+        computation, model = _loaded(shard.property, json.dumps(shard.settings), shard.model, shard.weights)
+    computation.context = shard.context
+    run = Run(
+        computation.declared,
+        computation.settings,
+        shard.folder,
+        {shard.model: model},
+        shard.items,
+        identity=shard.identity,
+        scratch=shard.own,
+        places=shard.places,
+    )
+    start = time.monotonic()
+    files = WorkerList(shard.folder, run.command, shard.own, shard.known)
+    with files.activated():
+        files.begin()
+        with (
+            log_to(shard.own / "log.txt"),
+            Journal(shard.own / FILE_NAME) as run.journal,
+            _alive(run, shard.own),
+        ):
+            if run.journal.path.stat().st_size == 0:
+                run.journal.append({"identity": shard.identity})
+            compute_part(computation, run, lambda *_, **__: None)
+    n_lines = (shard.own / FILE_NAME).read_bytes().count(b"\n")
+    return ShardEnd(n_lines, time.monotonic() - start)
+
+
+@lru_cache(maxsize=4)
+def _loaded(reference: str, settings: str, name: str, weights: str) -> tuple[Any, Any]:
+    """The computation of a property and a model on its device: loaded once by each worker."""
+    declared = imported(reference)
+    given = declared.settings.model_validate(json.loads(settings))
+    computation = declared.load()(declared, given)
+    read = computation.read()
+    model = load_run_model(given, name) if read is None else read[0][name]
+    if weights_hash(model) != weights:
+        raise ModelFileError(
+            f"{name}: is another model on {socket.gethostname()} than where the run was started. Put the same file "
+            "there."
+        )
+    return computation, model
+
+
+@contextlib.contextmanager
+def _alive(run: Run, own: Path) -> Iterator[None]:
+    """Tell every few seconds, in a file, who computes and how far it is."""
+    over = threading.Event()
+    about = {"host": socket.gethostname(), "pid": os.getpid(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
+    path = own / SIGN_OF_LIFE
+
+    def tell() -> None:
+        while True:
+            far = {"done": len(run.records), "of": len(run.items), "time": time.time()}
+            with contextlib.suppress(OSError):
+                new = path.with_suffix(".new")
+                new.write_text(json.dumps(about | far))
+                new.replace(path)
+            if over.wait(SIGN_INTERVAL):
+                return
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,71 @@
+"""Lists of files that workers keep: other processes, also on other machines, that write into the folder of a run.
+
+Each worker has a folder of its own in that of the run, one of those that vanish (`mmace_sim.files.scratch`). In it lies
+the list of everything that it writes, wherever in the folder of the run; the process that was started takes it over.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mmace_sim.files.content import State
+from mmace_sim.files.manifest import HOLDER, Manifest
+
+LIST = "files.jsonl"
+
+
+class WorkerList(Manifest):
+    """The list of a worker.
+
+    Args:
+        folder: Folder of the run.
+        command: Which command writes there.
+        own: The worker's own folder in it.
+        known: What the run has written before, of all that the worker might write again.
+    """
+
+    def __init__(
+        self, folder: Path, command: str, own: Path, known: Mapping[str, Iterable[State]] | None = None
+    ) -> None:
+        super().__init__(folder, command, name=f"{own.name}/{LIST}", exclusive=False)
+        for name, states in (known or {}).items():
+            self._files.setdefault(name, set()).update(map(tuple, states))
+
+
+def take_over(manifest: Manifest, own: Path) -> None:
+    """Put what a worker has written on the list of its run.
+
+    Args:
+        manifest: List of the run.
+        own: The worker's own folder, whose files are left out: they vanish with it.
+    """
+    for record in _records(own / LIST):
+        if not HOLDER.fullmatch(PurePosixPath(str(record.get("file", own.name))).parts[0]):
+            manifest.take(record)
+
+
+def known_below(manifest: Manifest, folders: Iterable[str]) -> dict[str, list[State]]:
+    """What a list says of files in some folders.
+
+    Args:
+        manifest: The list.
+        folders: Names of folders in that of the run.
+    """
+    wanted = set(folders)
+    return {
+        name: sorted(states) for name, states in manifest.states() if PurePosixPath(name).parts[0] in wanted
+    }
+
+
+def _records(path: Path) -> Iterable[dict[str, Any]]:
+    """Whole lines of a list."""
+    if path.is_symlink() or not path.is_file():
+        return
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            record = json.loads(line)
+        except ValueError:  # half-written, then gone on with
+            continue
+        if isinstance(record, dict) and "file" in record:
+            yield record

@@ -1,0 +1,282 @@
+"""Runs in pieces: the same results whatever the pieces, whoever dies, in the order of the input."""
+
+import contextlib
+import logging
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
+
+from mmace_sim.engine import shards
+from mmace_sim.engine.journal import FILE_NAME, read_journal
+from mmace_sim.engine.run import run_property
+from mmace_sim.errors import OutputError
+from mmace_sim.executors.interface import Failure
+from mmace_sim.files import manifest
+
+HERE = Path(__file__).parent
+QUICK = {
+    "relax": ("--max-steps", "12", "--no-stability"),
+    "eos": ("--n-volumes", "5", "--magmoms", "fixed", "--no-figures"),
+    "md": ("--spins", "llg", "--steps", "4", "--every", "2", "--no-figures"),
+    "exchange": (
+        "--cutoff",
+        "3",
+        "--magmoms",
+        "fixed",
+        "--lengths",
+        "rigid",
+        "--routes",
+        "derivatives",
+        "--no-figures",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", spin_orbit=True)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    images = [bcc(a=2.84 + 0.01 * k, displacement=0.01 * k) for k in (3, 0, 2, 1, 0)]  # one of them twice
+    ase.io.write(tmp_path / "a.extxyz", images)
+    return tmp_path / "a.extxyz"
+
+
+def in_child(function, task):
+    """Apply a function in a copy of this process, which knows nothing of the run."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads that the copy lacks
+        child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            manifest._active.clear()
+            for name in ("mmace_sim", "py.warnings"):
+                logging.getLogger(name).handlers.clear()
+            os.write(writing, pickle.dumps(function(task)))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        content = pipe.read()
+    os.waitpid(child, 0)
+    return pickle.loads(content)
+
+
+class Lossy:
+    """Computes pieces in other processes, one after another, some in vain: as if their workers had died before, within or after their work."""
+
+    n_workers = 3
+
+    def __init__(self, seed):
+        self.random, self.sizes, self.lost = random.Random(seed), [], 0
+
+    def map(self, function, tasks, on_result, on_failure, watch=lambda: None):
+        source, waiting = iter(tasks), []
+        while True:
+            while len(waiting) < self.n_workers and (task := next(source, None)) is not None:
+                waiting.append(task)
+            if not waiting:
+                return
+            task = waiting.pop(self.random.randrange(len(waiting)))
+            self.sizes.append(len(task.items))
+            fate = self.random.choice(["well", "before", "after", "half", "well"])
+            if fate in ("well", "after"):
+                end = in_child(function, task)
+            elif fate == "half":
+                in_child(function, shards.replace(task, items=task.items[:1]))
+            watch()
+            if fate == "well":
+                on_result(task, end)
+            else:
+                self.lost += 1
+                waiting.extend(on_failure(task, Failure(RuntimeError("gone"), "block")))
+
+
+@pytest.fixture
+def lossy(monkeypatch):
+    """No Parsl: pieces are computed one after another."""
+    executors = []
+
+    @contextlib.contextmanager
+    def opened(choice, folder):
+        executors.append(Lossy(int(choice.partition(":")[2])))
+        assert folder.is_dir()
+        yield executors[-1]
+
+    monkeypatch.setattr(shards, "open_executor", opened)
+    return executors
+
+
+def assert_same(one, other, where=""):
+    """Equal up to rounding: sums of a batch depend on what else is in it."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in set(one) - {"evaluations_per_step"}:  # what a batch cost
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b, where)
+    elif isinstance(one, float) and isinstance(other, float):
+        assert one == pytest.approx(other, rel=1e-8, abs=1e-8), where
+    else:
+        assert one == other, where
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_pieces_give_what_one_process_gives(command, model, inputs, tmp_path, lossy):
+    arguments = (command, inputs, "-m", model, *QUICK[command])
+    whole = mmace_sim(*arguments, "-o", tmp_path / "whole")
+    assert whole.exit_code in (0, 3), whole.output
+    folder = tmp_path / "parts"
+    parts = mmace_sim(*arguments, "-o", folder, "--executor", "local:2")
+    assert parts.exit_code == whole.exit_code, parts.output
+    assert_same(summary_of(folder)["structures"], summary_of(tmp_path / "whole")["structures"])
+    assert names_in(folder) == names_in(tmp_path / "whole")
+    (executor,) = lossy
+    assert len(executor.sizes) > 3
+    assert executor.lost > 0
+    again = mmace_sim(*arguments, "-o", folder, "--force")
+    assert again.exit_code == whole.exit_code, again.output  # every file is the run's own
+    assert not list(folder.glob("**/*.kept*"))
+
+
+@pytest.mark.usefixtures("lossy")
+def test_a_full_disk_ends_the_run(model, inputs, tmp_path, monkeypatch):
+    def full(_executor, _function, tasks, _on_result, on_failure, _watch):
+        (first, *_) = tasks
+        on_failure(first, Failure(OutputError("finished.jsonl: No space left on device.")))
+
+    monkeypatch.setattr(Lossy, "map", full)
+    result = mmace_sim("relax", inputs, "-m", model, "-o", tmp_path / "o", "--executor", "local:1")
+    assert result.exit_code == 2
+    assert "No space left" in result.output
+
+
+def test_pieces_shrink_and_follow_what_is_measured():
+    pace = shards._Pace(4, 8000.0)
+    assert pace.next() == shards.FIRST_SECONDS
+    pace.measured(20.0, 40.0)  # twice as slow as estimated
+    assert pace.next() == pytest.approx(0.5 * shards.SECONDS)
+    pace.left = 80.0
+    assert pace.next() == pytest.approx(10.0)
+    pace.left = 1.0
+    assert pace.next() == pytest.approx(0.5 * shards.LEAST_SECONDS)
+
+
+# --- real workers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """Workers import the property of the tests."""
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    )
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+def slow_settings(model, paths, output, **more):
+    from slow_property import SLOW
+
+    return SLOW.settings(paths=[str(paths)], model=str(model), output=str(output), **more)
+
+
+def energies(folder):
+    return [entry.get("energy") for entry in summary_of(folder)["structures"]]
+
+
+@pytest.mark.usefixtures("importable")
+def test_workers_that_die_and_structures_that_kill_them(model, tmp_path, monkeypatch, capfd):
+    pytest.importorskip("parsl")
+    from slow_property import SLOW
+
+    images = [bcc(a=2.8 + 0.01 * k) for k in range(12)]
+    ase.io.write(tmp_path / "good.extxyz", images)
+    images[3].info["deadly"] = "once"
+    images[5].info["deadly"] = "always"
+    images[8].info["raises"] = True
+    ase.io.write(tmp_path / "a.extxyz", images)
+    monkeypatch.chdir(tmp_path)
+    expected = run_property(SLOW, slow_settings(model, tmp_path / "good.extxyz", "one"), quiet=True)
+    outcome = run_property(
+        SLOW, slow_settings(model, "a.extxyz", "two", executor="local:2", seconds=0.2), quiet=True
+    )
+    entries = outcome.summary["structures"]
+    assert outcome.code == 3
+    assert [entry["index"] for entry in entries] == list(range(12))
+    assert {k: entry["message"] for k, entry in enumerate(entries) if entry["status"] == "failed"} == {
+        5: "not computed: the process that computed it was killed (no memory?) or crashed.",
+        8: "not computed: RuntimeError: this one breaks the loop.",
+    }
+    good = [k for k in range(12) if k not in (5, 8)]
+    np.testing.assert_allclose(
+        [entries[k]["energy"] for k in good],
+        [expected.summary["structures"][k]["energy"] for k in good],
+        rtol=0,
+        atol=1e-10,
+    )
+    assert len({entries[k]["pid"] for k in good}) >= 2
+    assert os.getpid() not in {entries[k]["pid"] for k in good}
+    keys = [record["key"] for record in read_journal(Path("two") / FILE_NAME)[1:]]
+    assert len(keys) == len(set(keys)) == 12
+    assert all((Path("two") / f"a_{k}" / "energy.csv").is_file() for k in good)
+    assert not list(Path("two").glob(".mmace-*/"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.extxyz", "good.extxyz", "one", "two"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_driver_that_is_killed_and_resumed_with_others(model, tmp_path, number):
+    pytest.importorskip("parsl")
+    from slow_property import SLOW
+
+    images = [bcc(a=2.8 + 0.005 * k) for k in range(30)]
+    ase.io.write(tmp_path / "a.extxyz", images)
+    settings = slow_settings(model, tmp_path / "a.extxyz", tmp_path / "o", executor="local:2", seconds=0.4)
+    code = (
+        "import sys\nfrom mmace_sim.engine.run import run_property\nfrom mmace_sim.base.signals import interruptible\n"
+        "from slow_property import SLOW\n"
+        "with interruptible():\n"
+        "    run_property(SLOW, SLOW.settings.model_validate_json(sys.argv[1]), quiet=True)\n"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, settings.model_dump_json()], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    journal = tmp_path / "o" / FILE_NAME
+    while time.monotonic() < deadline and not (journal.is_file() and journal.read_bytes().count(b"\n") > 4):
+        time.sleep(0.1)
+    driver.send_signal(number)
+    assert "Traceback" not in driver.communicate()[1] or number == signal.SIGTERM
+    assert driver.returncode != 0
+    n_before = journal.read_bytes().count(b"\n") - 1
+    assert 4 <= n_before < 30
+    outcome = run_property(SLOW, settings.model_copy(update={"executor": None, "seconds": 0.0}), resume=True)
+    assert outcome.code == 0
+    assert outcome.n_resumed >= n_before
+    keys = [record["key"] for record in read_journal(journal)[1:]]
+    assert len(keys) == len(set(keys)) == 30
+    entries = outcome.summary["structures"]
+    assert sum(entry["pid"] == os.getpid() for entry in entries) == 30 - outcome.n_resumed
+    shutil.rmtree(tmp_path / "o")
+    whole = run_property(SLOW, settings.model_copy(update={"executor": None, "seconds": 0.0}))
+    assert [e["energy"] for e in whole.summary["structures"]] == pytest.approx(
+        [e["energy"] for e in entries], abs=1e-10
+    )
