@@ -59,6 +59,7 @@ class Manifest:
         self._own = command
         self._files: dict[str, set[State]] = {}
         self._holders: list[str] = []
+        self._taken: list[dict[str, Any]] = []
         self._removal: list[str] | None = None
         self._on_begin: list[Callable[[], None]] = []
         self._placed: dict[str, tuple[int, int, int]] = {}
@@ -200,24 +201,24 @@ class Manifest:
             if self._removal is not None:
                 self._remove(self._removal)
                 self._write_line(b"", restart=True)
-                self._files, self.command = {}, ""
+                self._files, self._taken, self.command = {}, [], ""
             if not self.command:
                 self.command = self._own
                 self._add({"command": self.command, "version": VERSION})
+            for record in self._taken:
+                self._add(record)
             for action in self._on_begin:
                 action()
             for name in self._holders:  # what they hold of a killed run's results, the actions have saved
                 self._remove_holder(name)
 
     def take(self, record: dict[str, Any]) -> None:
-        """Take over a line of another list of this folder, see `mmace_sim.files.workers`.
-
-        Args:
-            record: The line.
-        """
-        self._take(record, "")
-        if self._removal is None:
-            self.on_begin(lambda: self._removal is None and self._add(record))
+        """Take over a line of another list of this folder (`mmace_sim.files.workers`)."""
+        if self.begun:
+            self._add(record)
+        else:
+            self._take(record, "")
+            self._taken.append(record)
 
     def states(self) -> Iterable[tuple[str, set[State]]]:
         """Names of files, and all that is known of each."""
@@ -225,7 +226,7 @@ class Manifest:
 
     @property
     def holders(self) -> list[Path]:
-        """Folders that a killed run has left."""
+        """Folders of a killed run."""
         return [self.folder / name for name in self._holders if (self.folder / name).is_dir()]
 
     def discard(self) -> None:

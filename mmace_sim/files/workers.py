@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mmace_sim.errors import OutputError
 from mmace_sim.files.content import State
 from mmace_sim.files.manifest import HOLDER, Manifest
 
@@ -30,7 +31,21 @@ class WorkerList(Manifest):
     ) -> None:
         super().__init__(folder, command, name=f"{own.name}/{LIST}", exclusive=False)
         for name, states in (known or {}).items():
-            self._files.setdefault(name, set()).update(map(tuple, states))
+            self._files.setdefault(name, set()).update((size, digest) for size, digest in states)
+
+    def hold(self, holder: Path) -> None:
+        """See `Manifest.hold`; nothing is written any more for a run that somebody else goes on with."""
+        self._check()
+        super().hold(holder)
+
+    def grow(self, path: Path, data: bytes) -> None:
+        """See `Manifest.grow`."""
+        self._check()
+        super().grow(path, data)
+
+    def _check(self) -> None:
+        if not self.path.exists():
+            raise OutputError(f"{self.folder}: this worker is no longer one of the run's.")
 
 
 def take_over(manifest: Manifest, own: Path) -> None:
