@@ -345,6 +345,14 @@ def test_inputs_are_written_and_results_collected(toy):
     assert "3 missing" in run.stdout
     folder = toy / "out" / "calculations"
     assert {path.name for path in folder.iterdir()} == {"iron-0", "iron-1", "iron-2"}
+    (folder / "iron-2" / "job.json").write_text("changed by the user")
+    again = mmace_sim("label", "set.extxyz", "--engine", "toy", "--write-only", "-o", "out", "--resume")
+    assert again.exit_code == 0, again.output
+    assert (folder / "iron-2" / "job.json").read_text() == "changed by the user"
+    (folder / "iron-2" / "job.json").unlink()
+    anew = mmace_sim("label", "set.extxyz", "--engine", "toy", "--write-only", "-o", "out", "--force")
+    assert anew.exit_code == 0, anew.output
+    assert (folder / "iron-2" / "job.json").is_file()
     early = mmace_sim("label", "--collect", "-o", "out")
     assert early.exit_code == 3
     job = json.loads((folder / "iron-1" / "job.json").read_text())

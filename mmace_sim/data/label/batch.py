@@ -128,7 +128,7 @@ class Batch:
             if self.settings.collect:
                 self._collect(self.engine, calculation, folder)
             else:
-                if not folder.exists():
+                if not (folder.is_dir() and any(folder.iterdir())):  # the user may have changed what is there
                     write_inputs(self.engine, calculation, folder)
                 self.missing.append(calculation.config_id)
             advance(detail=calculation.config_id)
