@@ -107,6 +107,7 @@ class Batch:
 
     def write_head(self) -> None:
         """Write what the run begins with: the candidates, and the frames of the earlier run."""
+        _log.info("engine %s, %d candidates to compute", self.engine.name, len(self.pending))
         for failure in self.failures.values():
             if failure.index < 0 or failure.config_id not in self.entries:
                 _log.error("%s: %s", failure.config_id, failure.reason)

@@ -44,7 +44,9 @@ def labelled_frame(calculation: Calculation, labels: Labels, info: dict[str, Any
     found = {
         "energy": float(labels.energy),
         "forces": labels.forces,
-        "stress": labels.stress,
+        "stress": None
+        if labels.stress is None
+        else labels.stress.ravel(),  # nine numbers, as other tools read it
         "magmoms": labels.magmoms,
         "magforces": labels.magforces,
     }
