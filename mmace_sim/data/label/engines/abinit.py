@@ -40,7 +40,7 @@ DOUBLE_GRID: float = 2.0
 ATTEMPTS: tuple[dict[str, float], ...] = (
     {"collinear": 0.005, "any": 0.02, "diemix": 0.7},
     {"collinear": 0.01, "any": 0.01, "diemix": 0.35},
-    {"collinear": 0.0025, "any": 0.01, "diemix": 0.5},
+    {"collinear": 0.0025, "any": 0.0025, "diemix": 0.5},
 )
 """``magcon_lambda`` of collinear runs and of others, and mixing, of one attempt after the other."""
 
