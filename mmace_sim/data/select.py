@@ -7,6 +7,7 @@ which are usual, forget what the data so far had no use for, and so do not tell 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -60,18 +61,14 @@ class Scores:
     sizes: dict[str, Float[np.ndarray, " n_candidates"]] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
 
-    def information(self, n_candidates: int) -> Float[np.ndarray, " n_candidates"]:
-        """How uncertain each candidate is: the mean of its uncertainties over their medians; 1 if none is known.
-
-        Args:
-            n_candidates: How many there are.
-        """
-        ratios = []
-        for sizes in self.sizes.values():
+    def ratios(self) -> dict[str, Float[np.ndarray, " n_candidates"]]:
+        """By name of `TOLD`, the uncertainties over their median; 1 where one is not known, nothing where none is."""
+        found = {}
+        for name, sizes in self.sizes.items():
             known = sizes[np.isfinite(sizes) & (sizes > 0)]
             if len(known):
-                ratios.append(np.nan_to_num(sizes / np.median(known), nan=1.0))
-        return np.mean(ratios, axis=0) if ratios else np.ones(n_candidates)
+                found[name] = np.nan_to_num(sizes / np.median(known), nan=1.0)
+        return found
 
 
 @dataclass(frozen=True)
@@ -80,19 +77,19 @@ class Choice:
 
     Attributes:
         index: Which.
-        score: Its information times its distance from the data and from those chosen before.
+        score: Its uncertainty over the median, times its distance from the data and from those chosen before.
         distance: That distance, of its farthest atom.
         domain: Where it lies, seen from the data of the model; "" without a model.
-        sizes: Its uncertainties, by name of `TOLD`.
         reason: Why, in words.
+        sizes: Its uncertainties, by name of `TOLD`.
     """
 
     index: int
     score: float
     distance: float
     domain: str
-    sizes: dict[str, float]
     reason: str
+    sizes: dict[str, float]
 
 
 def score(candidates: Sequence[Atoms], model: Any = None) -> Scores:
@@ -149,7 +146,10 @@ def score(candidates: Sequence[Atoms], model: Any = None) -> Scores:
 def select(
     candidates: Sequence[Atoms], n: int, scores: Scores, *, diverse_only: bool = False
 ) -> list[Choice]:
-    """Choose greedily the candidate with the largest information times distance, until there are enough.
+    """Choose greedily the candidate with the largest uncertainty times distance, until there are enough.
+
+    Energy, forces and both parts of the magnetic forces have their turns, so that none is forgotten for the one whose
+    uncertainties differ most.
 
     Args:
         candidates: Candidates.
@@ -161,7 +161,9 @@ def select(
         What was chosen, the most valuable first. Copies of the data, and of one another, are not.
     """
     total = len(candidates)
-    information = torch.as_tensor(np.ones(total) if diverse_only else scores.information(total))
+    ratios = {} if diverse_only else {name: torch.as_tensor(sizes) for name, sizes in scores.ratios().items()}
+    ratios = ratios or {"": torch.ones(total, dtype=torch.float64)}
+    turns = cycle(ratios)
     nearest = scores.distance.double().clamp(max=FAR)
     allowed = torch.zeros(total, dtype=torch.bool)
     allowed[torch.unique(scores.system)] = True
@@ -169,12 +171,16 @@ def select(
     chosen: list[Choice] = []
     while len(chosen) < n and allowed.any():
         reach = max_of_systems(nearest, scores.system, total)
-        worth = torch.where(allowed, information * reach, -torch.inf)
+        turn = next(turns)
+        worth = torch.where(allowed, ratios[turn] * reach, -torch.inf)
         k = int(worth.argmax())
         if worth[k] <= 1e-6:
             break
         sizes = {name: float(values[k]) for name, values in scores.sizes.items()}
-        chosen.append(_choice(k, float(worth[k]), float(reach[k]), sizes, scores, candidates[k]))
+        choice = Choice(
+            k, float(worth[k]), float(reach[k]), *_reason(k, turn, ratios[turn], scores, candidates[k]), sizes
+        )
+        chosen.append(choice)
         allowed[k] = False
         own = scores.system == k
         for z in torch.unique(scores.numbers[own]).tolist():
@@ -238,24 +244,16 @@ def _refuse_absurd(
             refused[k] = f"a force of {largest:.3g} eV/Å by the model, beyond {LARGEST_FORCE:g} eV/Å"
 
 
-def _choice(
-    k: int, worth: float, reach: float, sizes: dict[str, float], scores: Scores, atoms: Atoms
-) -> Choice:
-    """A choice with its reason."""
+def _reason(k: int, turn: str, ratios: Tensor, scores: Scores, atoms: Atoms) -> tuple[str, str]:
+    """Where a choice lies, and why it was made."""
     if not scores.sizes:
-        return Choice(k, worth, reach, "", {}, "unlike those before it")
+        return "", "unlike those before it"
     own = scores.distance[scores.system == k]
     atom = int(own.argmax())
-    domain = Domain.at(float(own.max()))
+    domain = str(Domain.at(float(own.max())))
     where = f"{domain} of the data ({atoms.symbols[atom]} {atom} at {float(own.max()):.2f})"
-    ratios = {}
-    for name, size in sizes.items():
-        known = scores.sizes[name][np.isfinite(scores.sizes[name]) & (scores.sizes[name] > 0)]
-        if np.isfinite(size) and len(known):
-            ratios[name] = size / float(np.median(known))
-    reason = where
-    if ratios:
-        name = max(ratios, key=ratios.__getitem__)
-        title, unit, factor = TOLD[name]
-        reason = f"{where}; {title} ±{factor * sizes[name]:.3g} {unit}, {ratios[name]:.1f} times the median"
-    return Choice(k, worth, reach, str(domain), sizes, reason)
+    if not turn or not np.isfinite(scores.sizes[turn][k]):
+        return domain, where
+    title, unit, factor = TOLD[turn]
+    size = factor * scores.sizes[turn][k]
+    return domain, f"{where}; {title} ±{size:.3g} {unit}, {float(ratios[k]):.1f} times the median"

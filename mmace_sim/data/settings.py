@@ -26,8 +26,9 @@ Example: `mmace-sim data propose FeCo.cif --recipe mixed:40 --recipe orders --co
 
 SELECT_HELP = """Choose the candidates that a model can learn most from: uncertain ones, unlike its data and each other.
 
-One after another the candidate with the largest product is taken: its uncertainties over their medians, times the
-distance of its farthest atom from the data of the model and from those chosen before. The table says why. Cells with
+One after another the candidate with the largest product is taken: its uncertainty of the energy, of the forces, and of
+both parts of the magnetic forces, in turn, times the distance of its farthest atom from the data of the model and from
+those chosen before. The table says why. Cells with
 atoms on top of each other, and those on which the model has absurd forces, are never chosen. With `none` in place of a
 model, variety alone decides, which is how a first set is chosen.
 

@@ -112,7 +112,7 @@ def measure(record: Round, scores: Scores, kinds: Sequence[str]) -> None:
 
     farthest = max_of_systems(scores.distance.double(), scores.system, len(kinds)).numpy()[usable]
     record.outside = float((farthest > EDGE).mean())
-    information = scores.information(len(kinds))
+    information = np.mean([*scores.ratios().values()] or [np.ones(len(kinds))], axis=0)
     means = {
         kind: float(np.mean([information[k] for k in usable if kinds[k] == kind]))
         for kind in dict.fromkeys(kinds[k] for k in usable)
