@@ -92,6 +92,6 @@ class LearnSettings(Settings):
 _SHOWN: frozenset[str] = frozenset({
     "propose.recipe", "propose.count", "propose.max_atoms", "propose.collinear", "propose.volume_range",
     "propose.initial_magmoms", "label.engine", "label.cutoff", "label.k_length", "label.smearing", "label.timeout",
-    "label.gpaw_python", "label.command",
+    "label.gpaw_python", "label.command", "label.executor",
 })  # fmt: skip
 """Settings of the sections that are options too."""
