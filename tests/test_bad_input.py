@@ -332,6 +332,10 @@ def test_output_that_cannot_be_written_is_noticed_before_computing(model, tmp_pa
     monkeypatch.setattr(Relaxation, "run", lambda *_, **__: pytest.fail("computed for nothing"))
     ase.io.write(tmp_path / "a.extxyz", bcc())
     arguments = ("relax", tmp_path / "a.extxyz", "-m", model, "-o")
+    for folder in (tmp_path / ("x" * 300), tmp_path / "a\0b"):
+        result = mmace_sim(*arguments, folder)
+        assert result.exit_code == 2, result.output
+        assert "cannot be written" in result.output
     for folder in (tmp_path / "a.extxyz", tmp_path / "a.extxyz" / "below", "/proc/nowhere"):
         result = mmace_sim(*arguments, folder)
         assert result.exit_code == 2, result.output

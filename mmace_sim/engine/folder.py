@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmace_sim.base.settings import Settings
-from mmace_sim.base.text import say
+from mmace_sim.base.text import printable, say
 from mmace_sim.engine.journal import FILE_NAME, read_journal
 from mmace_sim.engine.output import versions
 from mmace_sim.errors import OutputError
@@ -69,7 +69,7 @@ def open_folder(
         raise OutputError(
             "--resume and --force contradict each other: go on with the earlier run, or overwrite it?"
         )
-    existed = folder.exists()
+    existed = os.path.exists(folder)  # of a name that cannot be, this says no
     _check_unlisted(folder, resume=resume, force=force, inputs=inputs, resumes_from=resumes_from)
     manifest = Manifest(folder, command)
     try:
@@ -163,9 +163,10 @@ def _check_unlisted(
             return
     except OutputError:
         raise
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise OutputError(
-            f"{folder}: cannot be written ({error.strerror or error}). Choose another folder with --output."
+            f"{printable(str(folder))}: cannot be written ({reason}). Choose another folder with --output."
         ) from error
     _refuse_inputs(folder, inputs if force else ())
     resumable = resume is not None and (folder / resumes_from).is_file()
