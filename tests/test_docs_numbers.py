@@ -79,3 +79,40 @@ def test_elastic_constants_are_those_measured():
     for key in ("C11", "C12", "C44"):
         relaxed, fixed = re.findall(r"\d+", IRON[f"{key} (GPa), moments relaxed / fixed"][0])[:2]
         assert {int(relaxed), int(fixed)} == {round(v) for v in found[key]}, key
+
+
+def benchmark(name):
+    return json.loads(text(f"docs/benchmarks/{name}.json"))
+
+
+@pytest.mark.parametrize(
+    ("atoms", "cell", "start"),
+    [(17, "fixed", "symmetric"), (17, "fixed", "shaken"), (17, "free", "symmetric"), (17, "free", "shaken"),
+     (55, "fixed", "symmetric"), (55, "free", "symmetric")],
+)  # fmt: skip
+def test_self_interstitials_of_the_page_on_limits(atoms, cell, start):
+    chosen = [
+        row
+        for row in benchmark("limits_interstitials")["rows"]
+        if (row["atoms"], row["cell"], row["start"]) == (atoms, cell, start)
+    ]
+    assert len(chosen) == 6
+    assert {row["status"] for row in chosen} <= {"converged", "saddle"}
+    assert {row["domain"] for row in chosen} == {"outside"}
+    energies = [row["formation_energy"] for row in chosen]
+    expected = [f"{min(energies):.1f}", f"{max(energies):.1f}", str(max(row["steps"] for row in chosen))]
+    lines = [
+        line
+        for line in text("docs/limits.md").splitlines()
+        if line.startswith(f"| {atoms - 1} + 1 atoms, {cell} | {start}")
+    ]
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")][2:] == expected
+
+
+def test_random_cells_of_the_page_on_limits():
+    found = benchmark("limits_random_cells")
+    assert f"{found['cells']} random iron cells" in text("docs/limits.md")
+    assert sum(found["statuses"].values()) == found["cells"]
+    assert set(found["statuses"]) <= {"converged", "saddle"}
+    assert found["below_bcc_by_more_than_1_meV"] == 0
+    assert found["lowest_above_bcc"] > -1e-5
