@@ -19,7 +19,7 @@ import pytest
 from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.engine import shards
-from mmace_sim.engine.journal import FILE_NAME, read_journal
+from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, read_journal
 from mmace_sim.engine.run import run_property
 from mmace_sim.errors import OutputError
 from mmace_sim.executors.interface import Failure
@@ -165,6 +165,29 @@ def test_a_full_disk_ends_the_run(model, inputs, tmp_path, monkeypatch):
     result = mmace_sim("relax", inputs, "-m", model, "-o", tmp_path / "o", "--executor", "local:1")
     assert result.exit_code == 2
     assert "No space left" in result.output
+
+
+@pytest.mark.usefixtures("lossy")
+def test_a_worker_that_hangs_ends_the_run(model, inputs, tmp_path, monkeypatch):
+    def stuck(_executor, function, tasks, _on_result, _on_failure, watch):
+        task = next(iter(tasks))
+        in_child(function, task)  # whose end nobody is told of
+        (task.own / SIGN_OF_LIFE).write_text('{"pid": 1}')
+        watch()
+        time.sleep(0.05)
+        watch()
+        pytest.fail("the run goes on")
+
+    monkeypatch.setattr(Lossy, "map", stuck)
+    monkeypatch.setattr(shards, "SIGNS", 0.0)
+    monkeypatch.setattr(shards, "STALLED", 0.01)
+    start = ("relax", inputs, "-m", model, "-o", tmp_path / "o", *QUICK["relax"])
+    result = mmace_sim(*start, "--executor", "local:1")
+    assert result.exit_code == 2
+    assert "no sign of life" in result.output
+    n_done = len(read_journal(tmp_path / "o" / FILE_NAME)) - 1
+    assert n_done > 0
+    assert f"({n_done} from the earlier run)" in mmace_sim(*start, "--resume").output
 
 
 def test_pieces_shrink_and_follow_what_is_measured():

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from mmace_sim.engine.computation import Computation
-from mmace_sim.engine.journal import CHECKPOINT, FILE_NAME, JournalTail, weights_hash
+from mmace_sim.engine.journal import CHECKPOINT, FILE_NAME, SIGN_OF_LIFE, JournalTail, weights_hash
 from mmace_sim.engine.progress import progress
 from mmace_sim.engine.results import failed_record
 from mmace_sim.engine.resume import item_key
 from mmace_sim.errors import MmaceError, StructureError
-from mmace_sim.executors.interface import Failure, open_executor
+from mmace_sim.executors.interface import ExecutorError, Failure, open_executor
 from mmace_sim.files import append
 from mmace_sim.files.workers import known_below, take_over
 from mmace_sim.io.collection import LoadedStructure
@@ -45,6 +45,12 @@ MOVES: int = 5
 
 PATIENCE: float = 30.0
 """Seconds until a result that a worker has written must be seen here: network file systems take their time."""
+
+STALLED: float = 900.0
+"""Seconds after which a worker without a sign of life, whose loss nobody reports, ends the run."""
+
+SIGNS: float = 30.0
+"""Seconds between two looks at the signs of life."""
 
 _log = logging.getLogger(__name__)
 
@@ -176,6 +182,8 @@ class _Shards:
         self._waiting = [deque(sorted(part.pending, key=self._cost, reverse=True)) for part in run.parts()]
         self._pace = _Pace(n_workers, sum(map(self._cost, run.pending)))
         self._tails: dict[Path, JournalTail] = {}
+        self._signs: dict[Path, tuple[str, float]] = {}
+        self._looked = 0.0
 
     def compute(self, executor: Any) -> None:
         """Compute all of them."""
@@ -215,6 +223,25 @@ class _Shards:
         """Take over what workers have finished."""
         for own in list(self._tails):
             self._take(own)
+        if time.monotonic() - self._looked >= SIGNS:
+            self._looked = time.monotonic()
+            self._look_for_signs()
+
+    def _look_for_signs(self) -> None:
+        """End the run if a worker hangs: what it has finished is taken over already."""
+        for own in self._tails:
+            try:
+                sign = (own / SIGN_OF_LIFE).read_text(encoding="utf-8")
+            except OSError:  # not begun yet
+                continue
+            before, since = self._signs.get(own, ("", 0.0))
+            if sign != before:
+                self._signs[own] = (sign, time.monotonic())
+            elif time.monotonic() - since > STALLED:
+                raise ExecutorError(
+                    f"a worker has shown no sign of life for {STALLED:.0f} s ({sign[:200]}), but is not reported lost. "
+                    "What is finished is kept: run the same command with --resume."
+                )
 
     def _take(self, own: Path) -> None:
         for record in self._tails[own].new():
