@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "engine": BASE | {"executors", "graph", "interop", "io", "model", "structures", "torchsim"},
     "sampling": BASE | {"graph", "model", "structures", "torchsim"},
     "properties": _PROPERTIES - {"interop", "architectures"},
-    "training": _MODEL | {"engine", "io", "interop"},
+    "training": _MODEL | {"engine", "executors", "io", "interop"},
     "quality": _PROPERTIES - {"interop", "architectures"},
     "report": BASE | {"graph", "io", "structures", "engine"},
     "data": _PROPERTIES | {"training", "quality", "report"},

@@ -1,6 +1,7 @@
 """One run of ``mmace-sim evaluate``: read, compare, write, show."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ from mmace_sim.engine.output import versions, write_csv
 from mmace_sim.engine.progress import progress, says_what_is_finished
 from mmace_sim.engine.resume import Task, kept, open_resumable
 from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
-from mmace_sim.files import write_text
+from mmace_sim.executors.interface import open_executor
+from mmace_sim.files import scratch, write_text
 from mmace_sim.report import write_report
 from mmace_sim.training.evaluate_settings import EvaluateSettings
 
@@ -103,6 +105,8 @@ def run_evaluate(
             for index, prediction in predictions.items():
                 task.store(str(index), {"prediction": {k: encode_array(v) for k, v in prediction.items()}})
 
+        if config.executor is not None:
+            _predict(config, found.frames, known, store, quiet=quiet)
         with progress("Evaluating", len(found.frames), "structures", quiet=quiet) as advance:
             result = evaluate_frames(
                 model,
@@ -128,6 +132,31 @@ def run_evaluate(
         if honest is not None:
             Console(markup=False).print(uncertainty_table(honest))
     return EXIT_INCOMPLETE if result.problems or (relaxed and relaxed.problems) else EXIT_OK
+
+
+def _predict(
+    config: EvaluateSettings,
+    frames: "list[Frame]",
+    known: dict[int, Any],
+    store: Callable[[dict[int, Any]], None],
+    *,
+    quiet: bool,
+) -> None:
+    """Predict what is not known by workers; then it is."""
+    from mmace_sim.training.evaluate_workers import predict_all
+
+    with progress("Predicting", len(frames) - len(known), "structures", quiet=quiet) as advance:
+
+        def take(found: dict[int, Any]) -> None:
+            store(found)
+            known.update(found)
+            advance(len(found))
+
+        with (
+            scratch(Path(config.output).absolute()) as folder,
+            open_executor(config.executor, folder) as executor,
+        ):
+            predict_all(executor, config, frames, dict(known), take)
 
 
 def _read_prediction(record: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from mmace_sim.engine.results import failed_record
 from mmace_sim.engine.resume import item_key
 from mmace_sim.errors import MmaceError, StructureError
 from mmace_sim.executors.interface import ExecutorError, Failure, open_executor
-from mmace_sim.files import append
+from mmace_sim.files import append, scratch
 from mmace_sim.files.workers import known_below, take_over
 from mmace_sim.io.collection import LoadedStructure
 
@@ -146,12 +146,8 @@ def compute_shards(run: Any, computation: Computation, choice: str, *, quiet: bo
     n = len(run.pending)
     with progress(computation.verb, n, "structures", quiet=quiet) as advance:
         if n:
-            folder = _new_folder(run)
-            try:
-                with open_executor(choice, folder) as executor:
-                    _Shards(run, computation, executor.n_workers, advance).compute(executor)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+            with scratch(run.folder.absolute()) as folder, open_executor(choice, folder) as executor:
+                _Shards(run, computation, executor.n_workers, advance).compute(executor)
 
 
 def _new_folder(run: Any) -> Path:

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field
 
 from mmace_sim.base.settings import MACHINE, Flag
 from mmace_sim.engine.settings import FigureSettings, ModelRunSettings
+from mmace_sim.executors.interface import ExecutorChoice
 
 COMPARISON = "Comparison"
 FORMATS = (
@@ -69,5 +70,6 @@ class EvaluateSettings(FigureSettings, ModelRunSettings):
     constrained moments."""
     batch_size: Annotated[int, Flag(MACHINE)] = Field(default=16, ge=1)
     """Structures per batch."""
+    executor: ExecutorChoice = None
     report: Annotated[bool, Flag()] = True
     """Write everything as one page, `report.html`."""
