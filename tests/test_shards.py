@@ -19,6 +19,7 @@ import pytest
 from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.engine import shards
+from mmace_sim.engine.checkpoint import kept_checkpoints
 from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, read_journal
 from mmace_sim.engine.run import run_property
 from mmace_sim.errors import OutputError
@@ -199,6 +200,17 @@ def test_pieces_shrink_and_follow_what_is_measured():
     assert pace.next() == pytest.approx(10.0)
     pace.left = 1.0
     assert pace.next() == pytest.approx(0.5 * shards.LEAST_SECONDS)
+
+
+def test_of_what_workers_had_under_way_the_newest_counts(tmp_path):
+    for age, name in enumerate(
+        ("mmace-b-checkpoint.npz", "checkpoint.npz", "mmace-a-checkpoint.npz", "other.npz")
+    ):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 1000 - age))
+    assert [path.name for path in kept_checkpoints(tmp_path)] == [
+        "mmace-a-checkpoint.npz", "checkpoint.npz", "mmace-b-checkpoint.npz"
+    ]  # fmt: skip
 
 
 # --- real workers ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import torch
 from mmace_sim.base.hosts import ts
 from mmace_sim.base.signals import deferred
 from mmace_sim.engine.batching import RefillingBatch
+from mmace_sim.engine.journal import CHECKPOINT, WORKER_CHECKPOINTS
 from mmace_sim.files import remove, replacing
 from mmace_sim.torchsim.state import join_states
 
@@ -30,6 +31,16 @@ _VERSION = 1
 _log = logging.getLogger(__name__)
 
 
+def kept_checkpoints(folder: Path) -> list[Path]:
+    """What an earlier run and its workers had under way, the newest last.
+
+    Args:
+        folder: Folder of the run.
+    """
+    found = [*folder.glob(WORKER_CHECKPOINTS), *folder.glob(CHECKPOINT)]
+    return sorted(found, key=lambda path: path.stat().st_mtime)
+
+
 class BatchCheckpoint:
     """Keeps what a batch has under way.
 
@@ -37,7 +48,7 @@ class BatchCheckpoint:
         path: The file; without it nothing is kept.
         identity: What the run is: settings and model. A file of another run is not gone on with.
         keys: What each structure is, by its index.
-        further: Other files that may hold some of the structures; they are only read.
+        further: Other files that may hold some of the structures, the newest last; they are only read.
         interval: Seconds between two checkpoints; None: `INTERVAL`.
     """
 

@@ -23,11 +23,12 @@ from typing import Any
 from ase import Atoms
 
 from mmace_sim.base.text import say
+from mmace_sim.engine.checkpoint import kept_checkpoints
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import GOOD, Property, told_domain
 from mmace_sim.engine.folder import log_start, now
 from mmace_sim.engine.inputs import described, read_inputs, run_inputs
-from mmace_sim.engine.journal import CHECKPOINT, WORKER_CHECKPOINTS, Journal, atoms_from_record
+from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record
 from mmace_sim.engine.output import entry_head, versions, write_summary
 from mmace_sim.engine.progress import progress, says_what_is_finished
 from mmace_sim.engine.records import decode
@@ -304,7 +305,7 @@ def run_property(
             _compute_here(run, computation, quiet=quiet)
         else:
             compute_shards(run, computation, settings.executor, quiet=quiet)
-        for path in (*run.folder.glob(WORKER_CHECKPOINTS), run.folder / CHECKPOINT):
+        for path in kept_checkpoints(run.folder):
             remove(path)
         return _conclude(run, computation, report)
 

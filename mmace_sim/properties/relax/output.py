@@ -6,9 +6,9 @@ from typing import Any, override
 import numpy as np
 from ase import Atoms
 
-from mmace_sim.engine.checkpoint import BatchCheckpoint
+from mmace_sim.engine.checkpoint import BatchCheckpoint, kept_checkpoints
 from mmace_sim.engine.computation import Computation, Part
-from mmace_sim.engine.journal import CHECKPOINT, WORKER_CHECKPOINTS, fingerprint
+from mmace_sim.engine.journal import CHECKPOINT, fingerprint
 from mmace_sim.engine.outcomes import Status
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
 from mmace_sim.engine.resume import item_key
@@ -44,7 +44,7 @@ class RelaxComputation(Computation[Any, Any]):
             (part.scratch or part.folder) / CHECKPOINT,
             part.identity,
             keys,
-            further=[*part.folder.glob(WORKER_CHECKPOINTS), *part.folder.glob(CHECKPOINT)],
+            further=kept_checkpoints(part.folder),
         )
         relaxation = Relaxation(part.model, self.settings, max_batch_atoms=limit)
         images = [item.atoms for item in pending]
