@@ -175,8 +175,9 @@ class _Shards:
             "directory": Path.cwd(),
         }
         self._weights = {name: weights_hash(model) for name, model in run.models.items()}
+        self._costs: dict[str, float] = {}
         self._waiting = [deque(sorted(part.pending, key=self._cost, reverse=True)) for part in run.parts()]
-        self._pace = _Pace(n_workers, sum(map(self._cost, run.pending)))
+        self._pace = _Pace(n_workers, sum(self._costs.values()))
         self._tails: dict[Path, JournalTail] = {}
         self._signs: dict[Path, tuple[str, float]] = {}
         self._looked = 0.0
@@ -191,9 +192,12 @@ class _Shards:
             self._look()
 
     def _cost(self, item: LoadedStructure) -> float:
-        """Estimated seconds of a structure."""
-        work = max(1, self.computation.evaluations(item)) * len(item.atoms)
-        return SECONDS_PER_ATOM * work + self.computation.seconds(item)
+        """Estimated seconds of a structure; an estimate may take long itself."""
+        key = item_key(item)
+        if key not in self._costs:
+            work = max(1, self.computation.evaluations(item)) * len(item.atoms)
+            self._costs[key] = SECONDS_PER_ATOM * work + self.computation.seconds(item)
+        return self._costs[key]
 
     def _cut(self) -> Iterator[Shard]:
         """The next piece, whenever a worker is free."""
