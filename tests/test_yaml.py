@@ -111,3 +111,12 @@ def test_impossible_values_for_a_training(tmp_path, line):
 def test_true_and_false_are_no_numbers_inside_of_lists_either(field):
     with pytest.raises(ConfigError, match="true"):
         CurieSettings.of(field, "curie")
+
+
+def test_true_and_false_are_for_the_section_to_judge():
+    from mmace_sim.training.config import load_train_config
+
+    options = {"data": {"train_file": ["x.extxyz"]}, "trainer": {"figures": False}}
+    assert load_train_config(None, options).trainer.figures is False
+    with pytest.raises(ConfigError, match="max_epochs"):
+        load_train_config(None, options | {"trainer": {"max_epochs": True}})

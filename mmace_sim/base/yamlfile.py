@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
+from pydantic import BaseModel
 
 from mmace_sim.errors import ConfigError
 
@@ -181,6 +182,8 @@ def refuse_truth(value: Any, annotation: Any) -> Any:
     Raises:
         ValueError: If it is true or false and the field takes neither.
     """
+    if isinstance(value, dict) and _has_sections(annotation):
+        return value  # each field of a section looks at its own
     if _holds_truth(value) and not _mentions(annotation, (bool, Any)):
         shown = (
             f"got {str(value).lower()}, which"
@@ -194,6 +197,12 @@ def refuse_truth(value: Any, annotation: Any) -> Any:
 def _holds_truth(value: Any) -> bool:
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return isinstance(value, bool) or any(map(_holds_truth, parts))
+
+
+def _has_sections(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True
+    return any(map(_has_sections, get_args(annotation)))
 
 
 def _mentions(annotation: Any, kinds: tuple[Any, ...]) -> bool:

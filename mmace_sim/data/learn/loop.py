@@ -13,9 +13,10 @@ from ase import Atoms
 
 from mmace_sim.base.text import json_text
 from mmace_sim.data.candidates import ID, TYPE, Distinct, candidate, load_candidates, named, refusal
+from mmace_sim.data.label.batch import LABELLED
 from mmace_sim.data.label.calculation import make_calculations
 from mmace_sim.data.label.engine import load_engine
-from mmace_sim.data.label.run import LABELLED, label
+from mmace_sim.data.label.run import label
 from mmace_sim.data.learn.rounds import Round, measure, write_curve
 from mmace_sim.data.learn.settings import LearnSettings
 from mmace_sim.data.learn.training import train_round
