@@ -7,6 +7,7 @@ import pytest
 from ase.build import bulk
 from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
 
+from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.resume import Task
 from mmace_sim.engine.run import Run
 
@@ -35,12 +36,6 @@ COMMANDS = {
         "20",
         "--no-figures",
     ),
-}
-OWN = {
-    "md": "trajectory.extxyz",
-    "phonons": "band.yaml",
-    "exchange": "pairs.csv",
-    "anisotropy": "directions.csv",
 }
 OWN = {"phonons": "band.yaml", "exchange": "pairs.csv", "anisotropy": "directions.csv", "curie": "points.csv"}
 
@@ -142,3 +137,61 @@ def test_what_is_no_property_goes_on_too(command, model, tmp_path, monkeypatch):
         return summary["report"]["results"] if command == "check" else summary["overall"] | summary["ranking"]
 
     assert told("parts") == told("whole")
+
+
+RELAXED = {
+    "elastic": ("mmace_sim.properties.elastic.constants.run_groups", ("--max-steps", "2", "--clamped-ions", "--magmoms", "fixed",
+                "--no-figures", "--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10")),
+    "phonons": ("mmace_sim.properties.phonons.finite_displacements.supercells", ("--supercell", "2", "--magmoms", "fixed",
+                "--no-plots", "--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", RELAXED)
+def test_relaxed_crystals_are_kept_when_what_follows_is_interrupted(
+    command, model, inputs, tmp_path, monkeypatch
+):
+    place, options = RELAXED[command]
+
+    def arguments(folder):
+        return (command, inputs, "-m", model, "-o", tmp_path / folder, *options)
+
+    whole = mmace_sim(*arguments("whole"))
+    assert whole.exit_code == 3, whole.output
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, interrupted)
+        assert mmace_sim(*arguments("parts")).exit_code == 130
+    kept = tmp_path / "parts" / "crystals.jsonl"
+    assert len(kept.read_text().splitlines()) == 3
+    with monkeypatch.context() as patched:
+        patched.setattr(Kept, "keep", lambda *_: pytest.fail("relaxed again"))
+        result = mmace_sim(*arguments("parts"), "--resume")
+    assert result.exit_code == 3, result.output
+    assert not kept.exists()
+    structures = [summary_of(tmp_path / name)["structures"] for name in ("whole", "parts")]
+    assert structures[0] == structures[1]
+    assert sum(entry["status"] != "failed" for entry in structures[0]) == 3
+
+
+def test_what_was_kept_for_other_settings_or_is_damaged_is_not_used(model, inputs, tmp_path, monkeypatch):
+    place, options = RELAXED["phonons"]
+    arguments = ("phonons", inputs, "-m", model, "-o", tmp_path / "o", *options)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, interrupted)
+        mmace_sim(*arguments)
+    path = tmp_path / "o" / "crystals.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"steps": ', b'"steps": 1', 1))
+    relaxed = []
+    keep = Kept.keep
+    monkeypatch.setattr(Kept, "keep", lambda self, *given: relaxed.append(given[0]) or keep(self, *given))
+    result = mmace_sim(*arguments, "--resume")
+    assert result.exit_code == 3, result.output
+    assert relaxed == [0, 1, 2]

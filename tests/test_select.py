@@ -99,7 +99,11 @@ def test_each_label_has_its_turn(pool):
     told = Scores(plain.coordinates, plain.numbers, plain.system, plain.distance, sizes)
     chosen = select(pool, 4, told)
     assert [choice.index for choice in chosen] == [0, 2, 4, 7]
-    assert [word for choice, word in zip(chosen, ("energy", "forces", "magnetic"), strict=False) if word in choice.reason]
+    assert [
+        word
+        for choice, word in zip(chosen, ("energy", "forces", "magnetic"), strict=False)
+        if word in choice.reason
+    ]
 
 
 def test_unphysical_cells_are_refused(model, pool, monkeypatch):

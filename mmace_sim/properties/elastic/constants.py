@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.linalg import sqrtm
 
 from mmace_sim.engine.batching import Outcomes, run_groups
+from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
@@ -146,6 +147,7 @@ class ElasticTensorCalculation(Workflow[ElasticSettings]):
         self,
         structures: Any,
         *,
+        kept: Kept[StructureResult] | None = None,
         on_relaxed: Callable[[int], None] | None = None,
         on_finished: Callable[[int, ElasticResult], None] | None = None,
         on_point: Callable[[int, int], None] | None = None,
@@ -154,6 +156,7 @@ class ElasticTensorCalculation(Workflow[ElasticSettings]):
 
         Args:
             structures: Crystals with moments.
+            kept: References that are ready already; takes those that follow.
             on_relaxed: Called with the index of each structure whose reference is ready.
             on_finished: Called with the index and the result of each structure as soon as it is finished.
             on_point: Called with 1 after each strained cell, and with the number of all.
@@ -161,11 +164,19 @@ class ElasticTensorCalculation(Workflow[ElasticSettings]):
         Returns:
             One result for each structure, in the same order.
         """
-        ready = (lambda index, _: on_relaxed(index)) if on_relaxed is not None else None
         images = as_atoms(structures)
         finish = Outcomes(len(images), on_finished)
-        references = self.reference.run(images, on_finished=ready)
-        planned = [self._plan(*pair) for pair in zip(images, references, strict=True)]
+
+        def relax(chosen: list[Atoms], on_finished: Callable[[int, StructureResult], None]) -> None:
+            def ready(index: int, result: StructureResult) -> None:
+                on_finished(index, result)
+                if on_relaxed is not None:
+                    on_relaxed(index)
+
+            self.reference.run(chosen, on_finished=ready)
+
+        references = (kept or Kept()).completed(dict(enumerate(images)), relax)
+        planned = [self._plan(atoms, references[index]) for index, atoms in enumerate(images)]
         cells = [[] if plan is None else plan.images for _, plan in planned]
         total, last = len(self.strained) * sum(map(len, cells)), list(self.strained)[-1]
 

@@ -8,6 +8,8 @@ from typing import Any, override
 from ase import Atoms
 
 from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.kept import Kept
+from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, mean_moments
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.collection import LoadedStructure
@@ -54,12 +56,18 @@ class ElasticComputation(Computation[Any, ElasticResult]):
         calculation = ElasticTensorCalculation(
             part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms
         )
-        calculation.run(
-            images,
-            on_relaxed=lambda _: advance(0, detail=f"{next(counter)} of {len(images)} structures relaxed"),
-            on_finished=lambda index, result: store(index, replace(result, points={})),  # too much to keep
-            on_point=count,
-        )
+        with Kept.of(part, "crystals", StructureResult) as kept:
+            calculation.run(
+                images,
+                kept=kept,
+                on_relaxed=lambda _: advance(
+                    0, detail=f"{next(counter)} of {len(images)} structures relaxed"
+                ),
+                on_finished=lambda index, result: store(
+                    index, replace(result, points={})
+                ),  # too much to keep
+                on_point=count,
+            )
 
     @override
     def entry(self, item: LoadedStructure, result: ElasticResult) -> dict[str, Any]:

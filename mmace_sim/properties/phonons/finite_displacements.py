@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from mmace_sim.base.extras import require
 from mmace_sim.engine.batching import Outcomes
+from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import UNUSABLE
 from mmace_sim.errors import StructureError
 from mmace_sim.properties.phonons.bands import (
@@ -113,13 +114,18 @@ class Phonons(Workflow[PhononsSettings]):
         self.spin_orbit = bool(getattr(getattr(model, "model", None), "spin_orbit", True))
 
     def run(
-        self, structures: Any, *, on_finished: Callable[[int, PhononResult], None] | None = None
+        self,
+        structures: Any,
+        *,
+        on_finished: Callable[[int, PhononResult], None] | None = None,
+        kept: Kept[StructureResult] | None = None,
     ) -> list[PhononResult]:
         """Compute the phonons of crystals; one that fails does not stop the others.
 
         Args:
             structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
             on_finished: Called with the index and the result of each crystal as soon as it is finished.
+            kept: Crystals that are relaxed already; takes those that follow.
 
         Returns:
             One result for each structure, in the same order.
@@ -127,7 +133,7 @@ class Phonons(Workflow[PhononsSettings]):
         images = as_atoms(structures)
         finish = Outcomes(len(images), on_finished)
 
-        jobs = self._prepare(images, finish)
+        jobs = self._prepare(images, finish, kept or Kept())
         cells = [supercells(job.result.phonon) for job in jobs]
         if self.adiabatic is None:
             self._evaluate(self.frozen, jobs, cells, lambda job: finish(job.index, self._finish(job)))
@@ -136,7 +142,12 @@ class Phonons(Workflow[PhononsSettings]):
             self._evaluate(self.adiabatic, jobs, cells, lambda job: finish(job.index, self._finish(job)))
         return finish.in_order()
 
-    def _prepare(self, images: Sequence[Atoms], finish: Callable[[int, PhononResult], None]) -> list[_Job]:
+    def _prepare(
+        self,
+        images: Sequence[Atoms],
+        finish: Callable[[int, PhononResult], None],
+        kept: Kept[StructureResult],
+    ) -> list[_Job]:
         """Relax the crystals and displace their atoms."""
         crystals: dict[int, Atoms] = {}
         for index, atoms in enumerate(images):
@@ -146,8 +157,7 @@ class Phonons(Workflow[PhononsSettings]):
             message = "phonons need a crystal that is periodic in all three directions."
             finish(index, _failed(StructureResult(atoms, atoms, Status.FAILED), message))
         jobs = []
-        indices = list(crystals)
-        for index, crystal in zip(indices, self.crystals.run(list(crystals.values())), strict=True):
+        for index, crystal in kept.completed(crystals, self.crystals.run).items():
             if crystal.status in UNUSABLE:
                 finish(index, PhononResult(crystal, crystal.status, crystal.message))
                 continue

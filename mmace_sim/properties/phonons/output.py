@@ -8,6 +8,8 @@ import numpy as np
 from ase import Atoms, units
 
 from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.kept import Kept
+from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, finite_or_none
 from mmace_sim.files import cannot_write, replacing
 from mmace_sim.graph.cells import has_volume
@@ -54,7 +56,8 @@ class PhononsComputation(Computation[Any, PhononResult]):
         self, part: Part, store: Callable[[int, PhononResult], None], advance: Callable[..., None]
     ) -> None:
         workflow = Phonons(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-        workflow.run([item.atoms for item in part.pending], on_finished=store)
+        with Kept.of(part, "crystals", StructureResult) as kept:
+            workflow.run([item.atoms for item in part.pending], on_finished=store, kept=kept)
 
     @override
     def finish(
