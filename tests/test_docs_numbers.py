@@ -116,3 +116,24 @@ def test_random_cells_of_the_page_on_limits():
     assert set(found["statuses"]) <= {"converged", "saddle"}
     assert found["below_bcc_by_more_than_1_meV"] == 0
     assert found["lowest_above_bcc"] > -1e-5
+
+
+@pytest.mark.parametrize(
+    ("sampler", "first", "keys", "said"),
+    [("heat bath", 20, "means", "means 95–98 % with the heat bath from 20 correlation times on"),
+     ("metropolis", 50, "means", "93–97 % with small moves from 50 on"),
+     ("heat bath", 50, "fluctuations", "94–99 % with the heat bath from 50 on"),
+     ("metropolis", 50, "fluctuations", "91–100 % with small moves from 50 on")],
+)  # fmt: skip
+def test_coverage_of_errors_of_the_page_on_limits(sampler, first, keys, said):
+    rows = [
+        row
+        for row in benchmark("curie_errors_pair")["rows"]
+        if row["sampler"] == sampler and row["length_in_times"] >= first
+    ]
+    names = ("energy", "order") if keys == "means" else ("susceptibility", "heat_capacity", "binder")
+    covered = [100 * row["covered"][name] for row in rows for name in names]
+    assert all(row["trials"] >= 1000 for row in rows)
+    low, high = re.search(r"(\d+)–(\d+) %", said).groups()
+    assert (round(min(covered)), round(max(covered))) == (int(low), int(high))
+    assert said in " ".join(text("docs/limits.md").split())
