@@ -12,9 +12,7 @@ def square(task):
     mark = Path(folder) / f"{number}.tried"
     if how == "dies" or (how == "dies once" and not mark.exists()):
         mark.touch()
-        time.sleep(
-            0.5
-        )  # a worker that dies while it still hands out the result before takes a lock of Parsl with it
+        time.sleep(1.0)  # Parsl must have handed out the result before, or a lock of it dies too
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "raises":
         raise ValueError(f"{number} is no good")

@@ -46,6 +46,7 @@ class SlowComputation(Computation[Any, Any]):
             info, mark = item.atoms.info, Path(self.settings.output) / f"{item.index}.died"
             if info.get("deadly") == "always" or (info.get("deadly") == "once" and not mark.exists()):
                 mark.touch()
+                time.sleep(1.0)  # Parsl must have handed out the result before, or a lock of it dies too
                 os.kill(os.getpid(), signal.SIGKILL)
             if "raises" in info:
                 raise RuntimeError("this one breaks the loop")

@@ -25,7 +25,7 @@ from mmace_sim.engine.resume import item_key
 from mmace_sim.errors import MmaceError, StructureError
 from mmace_sim.executors.interface import ExecutorError, Failure, open_executor
 from mmace_sim.files import append, scratch
-from mmace_sim.files.workers import known_below, take_over
+from mmace_sim.files.workers import known_by_folder, take_over
 from mmace_sim.io.collection import LoadedStructure
 
 SECONDS: float = 180.0
@@ -178,6 +178,7 @@ class _Shards:
         self._costs: dict[str, float] = {}
         self._waiting = [deque(sorted(part.pending, key=self._cost, reverse=True)) for part in run.parts()]
         self._pace = _Pace(n_workers, sum(self._costs.values()))
+        self._known = known_by_folder(run.manifest)
         self._tails: dict[Path, JournalTail] = {}
         self._signs: dict[Path, tuple[str, float]] = {}
         self._looked = 0.0
@@ -214,7 +215,9 @@ class _Shards:
         own, folders = _new_folder(self.run), self.run.folders
         self._tails[own] = JournalTail(own / FILE_NAME)
         places = {item.name: Path(os.path.abspath(folders[item.name])) for item in items}
-        known = known_below(self.run.manifest, [place.name for place in places.values()])
+        known: dict[str, Any] = {}
+        for place in places.values():
+            known |= self._known.get(place.name, {})
         model = items[0].model
         more = {"model": model, "weights": self._weights[model], "items": items, "places": places}
         return Shard(**self._alike, **more, own=own, known=known)
@@ -288,6 +291,7 @@ class _Shards:
         tries = 0 if progressed and failure.lost == "block" else shard.tries + 1
         allowed = {"worker": 1, "block": MOVES}.get(failure.lost or "", 0)
         self._close(shard)
+        self._known = known_by_folder(self.run.manifest)
         again: list[Shard] = []
         if pending and tries <= allowed:
             again = [replace(self._shard(pending), tries=tries)]

@@ -60,17 +60,21 @@ def take_over(manifest: Manifest, own: Path) -> None:
             manifest.take(record)
 
 
-def known_below(manifest: Manifest, folders: Iterable[str]) -> dict[str, list[State]]:
-    """What a list says of files in some folders.
+def known_by_folder(manifest: Manifest) -> dict[str, dict[str, list[State]]]:
+    """What a list says of the files in each folder of the run's.
 
     Args:
         manifest: The list.
-        folders: Names of folders in that of the run.
+
+    Returns:
+        By the name of the folder: states by the name of the file.
     """
-    wanted = set(folders)
-    return {
-        name: sorted(states) for name, states in manifest.states() if PurePosixPath(name).parts[0] in wanted
-    }
+    found: dict[str, dict[str, list[State]]] = {}
+    for name, states in manifest.states():
+        first, *rest = PurePosixPath(name).parts
+        if rest:
+            found.setdefault(first, {})[name] = sorted(states)
+    return found
 
 
 def _records(path: Path) -> Iterable[dict[str, Any]]:
