@@ -54,7 +54,7 @@ class Kept[R]:
             kind: Class of the results.
         """
         keys = [f"{part.identity} {item_key(item)} {fingerprint(item.atoms)}" for item in part.pending]
-        return cls(part.folder / f"{name}.jsonl", keys, kind)
+        return cls((part.scratch or part.folder) / f"{name}.jsonl", keys, kind)
 
     def completed(self, images: Mapping[int, Atoms], run: Callable[..., Any]) -> dict[int, R]:
         """The results of some structures; those that are not known are computed and kept.
