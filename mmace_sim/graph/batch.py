@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Kept:
             with torch.inference_mode(mode=False):
                 found = make()
             self._found[name] = (of, _changes(of), found)
-        return found
+        return cast(T, found)
 
 
 def _changes(objects: tuple[object, ...]) -> list[int]:

@@ -41,8 +41,11 @@ def neighbor_list(
         counts = np.array(_counts(system_idx, len(cell)))
         arrays = positions.cpu().numpy(), cell.cpu().numpy(), pbc.cpu().numpy()
         edges, shifts, _, _ = pairs_on_host(*arrays, counts, r_max)
-        where = {"device": positions.device}
-        return torch.as_tensor(edges, **where), torch.as_tensor(shifts, dtype=positions.dtype, **where)
+        device = positions.device
+        return (
+            torch.as_tensor(edges, device=device),
+            torch.as_tensor(shifts, dtype=positions.dtype, device=device),
+        )
     if not bool(pbc.all()):
         positions, cell = _closed_batch(positions, cell, pbc, system_idx, r_max)
     return _of_batch(positions, cell, pbc, system_idx, r_max)

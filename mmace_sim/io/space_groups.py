@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from typing import Any
 
 import numpy as np
 import spglib
@@ -42,7 +43,7 @@ def named_operations(
     halls = _halls().get(key) or _halls().get(_key(name))
     if halls is None:
         return None
-    kind = spglib.get_spacegroup_type(halls[0])
+    kind = _setting(halls[0])
     if number is not None and kind.number != number:
         raise StructureError(
             f"the space group is {name!r}, which has the number {kind.number}, but the file says {number}. Correct it, "
@@ -54,8 +55,8 @@ def named_operations(
             f"the cell of the file does not have the symmetry of its space group {name!r}. Correct lengths and angles, "
             "or list all symmetry operations."
         )
-    chosen = [hall for hall in fitting if spglib.get_spacegroup_type(hall).choice == code] or fitting
-    open_choice = len({spglib.get_spacegroup_type(hall).choice for hall in chosen} & {"1", "2"}) > 1
+    chosen = [hall for hall in fitting if _setting(hall).choice == code] or fitting
+    open_choice = len({_setting(hall).choice for hall in chosen} & {"1", "2"}) > 1
     note = (
         f"the space group {name} has two choices of the origin and the file says none: 1 is taken"
         if open_choice
@@ -85,9 +86,9 @@ def magnetic_operations_of(number: str, metric: np.ndarray) -> list[tuple[np.nda
     if group is None:
         raise StructureError(f"there is no magnetic space group with the BNS number {number}.")
     uni, family = group
-    halls = {spglib.get_spacegroup_type(hall).choice: hall for hall in reversed(_halls_of(family))}
+    halls = {_setting(hall).choice: hall for hall in reversed(_halls_of(family))}
     hall = halls.get("2") or halls.get("H") or _halls_of(family)[0]
-    data = spglib.get_magnetic_symmetry_from_database(uni, hall)
+    data: Any = spglib.get_magnetic_symmetry_from_database(uni, hall)
     if not _fits(hall, metric):
         raise StructureError(
             f"the cell of the file does not have the symmetry of its magnetic space group (BNS {number}) in the "
@@ -101,13 +102,23 @@ def magnetic_operations_of(number: str, metric: np.ndarray) -> list[tuple[np.nda
 @cache
 def _magnetic_groups() -> dict[str, tuple[int, int]]:
     """Number in spglib, and the number of the space group whose setting is taken, by BNS number."""
-    kinds = [spglib.get_magnetic_spacegroup_type(uni) for uni in range(1, _N_MAGNETIC + 1)]
+    kinds: list[Any] = [spglib.get_magnetic_spacegroup_type(uni) for uni in range(1, _N_MAGNETIC + 1)]
     return {kind.bns_number: (kind.uni_number, kind.number) for kind in kinds}
 
 
 @cache
 def _halls_of(number: int) -> list[int]:
-    return [hall for hall in range(1, _N_HALL + 1) if spglib.get_spacegroup_type(hall).number == number]
+    return [hall for hall in range(1, _N_HALL + 1) if _setting(hall).number == number]
+
+
+def _setting(hall: int) -> Any:
+    """What spglib knows of a setting; there is one for each number."""
+    return spglib.get_spacegroup_type(hall)
+
+
+def _symmetry(hall: int) -> Any:
+    """The operations of a setting; there are some for each number."""
+    return spglib.get_symmetry_from_database(hall)
 
 
 def _key(name: str) -> str:
@@ -123,7 +134,7 @@ def _halls() -> dict[str, list[int]]:
     """Settings by name, in the order of the International Tables."""
     found: dict[str, list[int]] = {}
     for hall in range(1, _N_HALL + 1):
-        kind = spglib.get_spacegroup_type(hall)
+        kind = _setting(hall)
         names = {kind.international_full, kind.international.split("=")[-1].strip()}
         for key in {_key(name) for name in names}:
             found.setdefault(key, []).append(hall)
@@ -131,7 +142,7 @@ def _halls() -> dict[str, list[int]]:
 
 
 def _operations(hall: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    data = spglib.get_symmetry_from_database(hall)
+    data = _symmetry(hall)
     return [
         (rotation.astype(float), translation)
         for rotation, translation in zip(data["rotations"], data["translations"], strict=True)
@@ -139,6 +150,6 @@ def _operations(hall: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _fits(hall: int, metric: np.ndarray) -> bool:
-    rotations = spglib.get_symmetry_from_database(hall)["rotations"]
+    rotations = _symmetry(hall)["rotations"]
     turned = np.einsum("nji,jk,nkl->nil", rotations, metric, rotations)
     return bool(np.abs(turned - metric).max() < 0.01 * metric.max())

@@ -131,13 +131,13 @@ class MagneticModel(nn.Module):
 
     def _close(self, graph: MagneticGraph) -> Int[Tensor, " n_close"] | None:
         """Pairs that may be short, found once for a graph that says how far its pairs move."""
-        if graph.margin is None:
+        reach, lengths = self.short_range, graph.reference_lengths
+        if reach is None or lengths is None or graph.margin is None:
             return None
-        reach, margin = self.short_range, graph.margin + 1e-6
+        margin = graph.margin + 1e-6
         of = (graph.edge_index, graph.atomic_numbers, reach.onsets)
         if graph.shortest is not None and graph.shortest > reach.largest_onset + margin:
             return graph.kept.get("no pairs", (graph.edge_index,), lambda: graph.edge_index.new_empty(0))
-        lengths = graph.reference_lengths
         return graph.kept.get(
             "close pairs",
             of,

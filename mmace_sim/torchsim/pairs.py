@@ -108,21 +108,21 @@ class PairKeeper:
             state: Any state.
             magmoms: Its moments, in μB.
         """
-        if self._is_same(state):
+        last = self._graph
+        if last is not None and self._is_same(state):
             if self.questions.is_urgent:
                 self.questions.settle()
-            return replace(self._graph, magmoms=magmoms)
+            return replace(last, magmoms=magmoms)
         skin = self._skin(state)
         known = self._has_same_atoms(state)
         positions, cell = state.positions.detach(), state.cell.detach().mT.contiguous()
-        if known and self._reference is not None and not self._has_moved(positions, cell):
-            self._graph = replace(
-                self._graph, positions=ordinary(positions), cell=ordinary(cell), magmoms=magmoms
-            )
+        if known and last is not None and not self._has_moved(last, positions, cell):
+            graph = replace(last, positions=ordinary(positions), cell=ordinary(cell), magmoms=magmoms)
         else:
-            self._search(positions, cell, magmoms, skin)
+            graph = self._search(positions, cell, magmoms, skin)
+        self._graph = graph
         self._remember(state)
-        return self._graph
+        return graph
 
     def _skin(self, state: SimState) -> float:
         if self.skin is not None:
@@ -162,10 +162,17 @@ class PairKeeper:
         self._reference = None
         return False
 
-    def _has_moved(self, positions: Float[Tensor, "n_atoms 3"], cell: Float[Tensor, "n_systems 3 3"]) -> bool:
+    def _has_moved(
+        self,
+        last: MagneticGraph,
+        positions: Float[Tensor, "n_atoms 3"],
+        cell: Float[Tensor, "n_systems 3 3"],
+    ) -> bool:
         """Whether a pair within the cutoff may be missing; answers what waits, too."""
+        if self._reference is None or last.margin is None:
+            return True
         where, inverse, box = self._reference
-        skin, idx = self._graph.margin, self._graph.system_idx
+        skin, idx = last.margin, last.system_idx
         unchanged = (cell == box).flatten(1).all(dim=1)
         change = torch.where(unchanged[:, None, None], torch.eye(3).to(cell), inverse @ cell)
         strain = (change - torch.eye(3).to(cell)).flatten(1).norm(dim=1)
@@ -183,7 +190,7 @@ class PairKeeper:
         cell: Float[Tensor, "n_systems 3 3"],
         magmoms: Float[Tensor, "n_atoms 3"],
         skin: float,
-    ) -> None:
+    ) -> MagneticGraph:
         self.n_searches += 1
         numbers, system_idx, _ = self._atoms
         shortest, counts = None, None
@@ -207,9 +214,7 @@ class PairKeeper:
                 edge_index, edge_shifts = neighbor_list(
                     positions, cell, pbc, system_idx, self.r_max + skin, backend=self.backend
                 )
-            last = self._graph
-            kept = {} if last is None else {"kept": last.kept}
-            self._graph = MagneticGraph(
+            graph = MagneticGraph(
                 positions=ordinary(positions),
                 cell=ordinary(cell),
                 magmoms=magmoms,
@@ -220,10 +225,12 @@ class PairKeeper:
                 margin=skin,
                 pair_counts=counts,
                 shortest=shortest,
-                **kept,
             )
-            self._graph.reference_lengths = self._graph.edge_vectors().norm(dim=1)
+            if self._graph is not None:
+                graph.kept = self._graph.kept
+            graph.reference_lengths = graph.edge_vectors().norm(dim=1)
             self._reference = None if skin == 0.0 else (positions.clone(), _inverse(cell), cell.clone())
+        return graph
 
 
 def _inverse(cell: Float[Tensor, "n_systems 3 3"]) -> Float[Tensor, "n_systems 3 3"]:
