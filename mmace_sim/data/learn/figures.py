@@ -24,24 +24,28 @@ def curve_figure(runs: dict[str, Sequence[Round]]) -> "Figure":
     Returns:
         The figure.
     """
-    from matplotlib.ticker import FormatStrFormatter
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-    figure, axes = new_figure()
+    several = len(runs) > 1
+    figure, axes = new_figure("page", aspect=0.45) if several else new_figure()
     styles = ("-", "--", ":", "-.")
     for (name, rounds), style in zip(runs.items(), styles, strict=False):
         for (label, title), color, marker in zip(NAMES.items(), COLORS, MARKERS, strict=False):
             points = [(r.n_training, r.errors[label]) for r in rounds if label in r.errors]
             if not points:
                 continue
-            text = f"{title} ({UNITS[label]})" + (f", {name}" if len(runs) > 1 else "")
+            text = f"{title} ({UNITS[label]})" + (f", {name}" if several else "")
             axes.plot(*zip(*points, strict=True), marker + style, color=color, markersize=4, label=text)
     axes.set_xlabel("structures trained on")
     axes.set_ylabel("mean absolute error on the test")
     axes.set_yscale("log")
-    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis(FormatStrFormatter("%g"))
-    axes.tick_params(axis="y", which="both", labelsize=axes.get_xticklabels()[0].get_fontsize())
-    add_legend(axes)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    if several:
+        axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize="small")
+    else:
+        add_legend(axes)
     return figure
 
 
