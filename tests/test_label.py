@@ -19,7 +19,7 @@ from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
 from mmace_sim import load_model
 from mmace_sim.data.label import LabelSettings, label
 from mmace_sim.data.label.calculation import Mode, make_calculations
-from mmace_sim.data.label.checks import check_labels, energy_range, state_note
+from mmace_sim.data.label.checks import check_labels, energy_range, state_note, uneven_mesh
 from mmace_sim.data.label.compute import Job, compute
 from mmace_sim.data.label.engine import (
     EngineError,
@@ -29,7 +29,7 @@ from mmace_sim.data.label.engine import (
     load_engine,
 )
 from mmace_sim.errors import ConfigError, DataError, OutputError
-from mmace_sim.io.frames import read_frames
+from mmace_sim.io.frames import Frame, read_frames
 from mmace_sim.properties.singlepoint import SinglePoint
 
 
@@ -470,3 +470,23 @@ def test_workers_compute_with_an_engine_of_another_package(here, monkeypatch):
     folders = {path.name for path in (here / "out" / "calculations").iterdir()}
     assert folders == {f"iron-{k}" for k in range(4)}
     assert not list((here / "out").glob(".mmace-[0-9a-f]*"))
+
+
+@pytest.mark.parametrize(
+    ("meshes", "told"),
+    [
+        (("5x5x5", "4x4x4"), True),
+        (("8x8x8", "7x7x7"), True),
+        (("9x9x9", "8x8x8"), False),
+        (("5x5x5", "5x5x5"), False),
+    ],
+)
+def test_few_k_points_that_are_not_as_many_everywhere_are_told(meshes, told):
+    frames = []
+    for k, mesh in enumerate(meshes):
+        atoms = Atoms("FeCo", positions=[[0, 0, 0], [1.4, 1.4, 1.4]], cell=[2.8 + 0.1 * k] * 3, pbc=True)
+        atoms.info["kpts"] = f"{mesh} gamma"
+        frames.append(Frame(atoms, f"x@{k}", np.zeros((2, 3)), "default", {}))
+    found = uneven_mesh(frames)
+    assert bool(found) is told
+    assert not told or "--k-length" in found[0].advice

@@ -11,7 +11,7 @@ from ase import Atoms
 
 from mmace_sim.base.text import json_text, plain
 from mmace_sim.data.label.calculation import Calculation, targets_of
-from mmace_sim.data.label.checks import energy_range, expected, moment_error
+from mmace_sim.data.label.checks import energy_range, expected, moment_error, uneven_mesh
 from mmace_sim.data.label.compute import Job, Result, compute, judged, keep_files, write_inputs
 from mmace_sim.data.label.engine import (
     BatchEngine,
@@ -294,7 +294,8 @@ class Batch:
 
     def _check(self) -> list[Finding]:
         found = read_frames([self.folder / LABELLED])
-        return expected(check_data({"data": found}).findings, self.calculations) + energy_range(found.frames)
+        known = expected(check_data({"data": found}).findings, self.calculations)
+        return known + energy_range(found.frames) + uneven_mesh(found.frames)
 
     def _summary(self, outcome: LabelOutcome) -> dict[str, Any]:
         entries = []
