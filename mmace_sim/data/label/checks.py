@@ -17,8 +17,8 @@ MIN_TURNED: float = 0.1
 """Moments that were and are longer than this (μB) have a direction that can be told."""
 
 MIN_KPPRA: int = 800
-"""k points per reciprocal atom (k points times atoms) below which another number of them shows in the energies: 5 × 5 × 5
-and 4 × 4 × 4 points differ by 45 meV/atom in B2 FeCo."""
+"""k points per reciprocal atom (k points times atoms) below which another number of them shows in the energies:
+5 × 5 × 5 and 4 × 4 × 4 points differ by 45 meV/atom in B2 FeCo."""
 
 MAX_OFF: float = 3.0
 """Energies (eV/atom) further from the median of their composition are told."""
