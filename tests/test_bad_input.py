@@ -360,7 +360,7 @@ def test_read_only_output(model, tmp_path):
 def test_journal_on_a_full_disk():
     from pathlib import Path
 
-    with Journal(Path("/dev/full")) as journal, pytest.raises(OutputError, match=r"No space left.*--resume"):
+    with Journal(Path("/dev/full")) as journal, pytest.raises(OutputError, match="No space left"):
         journal.append({"key": "a"})
 
 

@@ -126,7 +126,7 @@ SEVERAL = {"init_blocks": 0, "max_blocks": 2, "nodes_per_block": 2, "gpus_per_no
 @pytest.mark.parametrize("provider", ["local", "slurm", "pbs", "lsf"])
 def test_settings_reach_the_provider(provider):
     pytest.importorskip("parsl")
-    from mmace_sim.executors.parsl_pool import _accelerators, _provider
+    from mmace_sim.executors.parsl_pool import _provider
 
     settings = PoolSettings(
         provider=provider,
@@ -139,7 +139,7 @@ def test_settings_reach_the_provider(provider):
     made = _provider(settings)
     assert made.worker_init.rstrip().endswith("module load x")
     assert (made.nodes_per_block, made.max_blocks, made.init_blocks) == (2, 2, 0)
-    assert _accelerators(settings) == ["0", "0", "1", "1"]
+    assert "MMACE_SIM_GPUS=2" in made.worker_init
     if provider != "local":
         assert "fast" in (getattr(made, "queue", None), getattr(made, "partition", None))
         assert made.walltime == "00:30:00"
@@ -157,3 +157,33 @@ def test_a_batch_system_that_is_not_there(tmp_path, monkeypatch):
         open_executor(str(path), tmp_path / "pool") as executor,
     ):
         run_all(executor, tasks)
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"), [(None, ["0", "0", "1", "1"]), ("2,3", ["2", "2", "3", "3"]), ("5", ["5"] * 4)]
+)
+def test_workers_share_the_gpus_that_the_job_was_given(monkeypatch, given, seen):
+    from mmace_sim.executors import worker
+
+    found = []
+    for rank in range(4):
+        monkeypatch.setattr(worker, "_pinned", [])
+        monkeypatch.setenv(worker.GPUS, "2")
+        monkeypatch.setenv("PARSL_WORKER_RANK", str(rank))
+        monkeypatch.setenv("PARSL_WORKER_COUNT", "4")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given or "")
+        worker.pin_gpu()
+        worker.pin_gpu()  # the second task changes nothing
+        found.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert found == seen
+
+
+def test_time_limits_reach_batch_systems_without_days():
+    pytest.importorskip("parsl")
+    from mmace_sim.executors.parsl_pool import _minutes
+
+    assert [_minutes(t) for t in ("2-01:30:00", "00:30:00", "100:00:00")] == [
+        "49:30:00",
+        "00:30:00",
+        "100:00:00",
+    ]

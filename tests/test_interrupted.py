@@ -52,8 +52,8 @@ def test_a_signal_waits_for_the_end_of_a_step(number):
 def test_a_second_signal_does_not_wait():
     def step():
         with deferred():
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)  # to this thread: os.kill may reach another one first
+            signal.raise_signal(signal.SIGINT)
             raise AssertionError("must not come here")
 
     with interruptible(), pytest.raises(Interrupted, match="SIGINT"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,12 +161,28 @@ def test_a_batch_that_the_check_refuses_is_not_trained_on(iron, tmp_path, monkey
     monkeypatch.setattr(loop, "label", doubtful)
     done = learn(settings(iron, tmp_path / "run"))
     assert [r.trusted for r in done.rounds] == [True, False]
-    assert done.rounds[1].n_training == done.rounds[0].n_training == 11
+    assert [r.n_training for r in done.rounds] == [11, 0]  # not trained again
     assert not done.complete
     assert "wrong sign" in done.problems[0]
 
 
-def test_nothing_to_train_on_is_an_error(iron, tmp_path, monkeypatch):
+def test_two_batches_that_are_not_trusted_end_the_loop(iron, tmp_path, monkeypatch):
+    original, calls = loop.label, []
+
+    def refused(*arguments, **keywords):
+        outcome = original(*arguments, **keywords)
+        calls.append(1)
+        outcome.trainable = len(calls) == 1  # the test
+        return outcome
+
+    monkeypatch.setattr(loop, "label", refused)
+    done = learn(settings(iron, tmp_path / "run"))
+    assert "2 batches in a row" in done.reason
+    assert done.model is None
+    assert not done.complete
+
+
+def test_a_test_that_cannot_be_used_is_an_error(iron, tmp_path, monkeypatch):
     original = loop.label
 
     def refused(*arguments, **keywords):
@@ -174,8 +191,31 @@ def test_nothing_to_train_on_is_an_error(iron, tmp_path, monkeypatch):
         return outcome
 
     monkeypatch.setattr(loop, "label", refused)
-    with pytest.raises(DataError, match="can be trained on"):
+    with pytest.raises(DataError, match="the test cannot be used"):
         learn(settings(iron, tmp_path / "run"))
+
+
+def test_force_begins_anew_and_a_label_folder_without_a_journal_is_no_obstacle(iron, tmp_path):
+    folder = tmp_path / "run"
+    learn(settings(iron, folder, max_calculations=15))
+    done = learn(settings(iron, folder, max_calculations=15, seed=1), force=True)
+    assert len(done.rounds) == 1
+    (folder / "test" / "finished.jsonl").unlink()  # killed after its log was opened
+    again = learn(settings(iron, folder, max_calculations=15, seed=1), resume=True)
+    assert again.rounds[0].errors == done.rounds[0].errors
+
+
+def test_known_structures_are_neither_computed_again_nor_the_test(whole, iron, tmp_path):
+    known = [str(whole.folder / "rounds" / "00" / "label" / "labelled.extxyz")]
+    done = learn(settings(iron, tmp_path / "run", seed=1, known=known, max_calculations=9))
+    new = ids(*done.folder.glob("rounds/*/label/labelled.extxyz"), done.folder / "test" / "labelled.extxyz")
+    assert not set(ids(*map(Path, known))) & set(new)
+    assert done.rounds[-1].n_training == 11 + done.rounds[-1].n_chosen
+
+
+def test_a_budget_that_the_test_eats_is_refused(iron, tmp_path):
+    with pytest.raises(ConfigError, match="leave nothing to learn from"):
+        learn(settings(iron, tmp_path / "run", max_calculations=5))
 
 
 def test_small_uncertainties_end_the_loop(iron, tmp_path):

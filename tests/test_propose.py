@@ -174,7 +174,7 @@ def test_a_name_is_content(feco, tmp_path):
     write_extxyz(tmp_path / "c.extxyz", [first])
     again = load_candidates([tmp_path / "c.extxyz"])[0][0]
     assert content_hash(again) == content_hash(first)
-    assert again.info[ID].endswith(content_hash(first)[:8])
+    assert again.info[ID].endswith(content_hash(first)[:12])
     other = first.copy()
     other.arrays[HOLD][0] ^= True
     assert content_hash(other) != content_hash(first)

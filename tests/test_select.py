@@ -153,3 +153,10 @@ def test_random_choice_is_reproducible(pool):
 
 def test_a_name_is_kept(pool):
     assert named(pool[0].copy(), "bcc", "volumes").info[ID] == pool[0].info[ID]
+
+
+def test_what_is_taken_counts(pool):
+    near = pool[0].copy()
+    near.positions += 1e-4
+    some = [pool[0], near, pool[1]]
+    assert [choice.index for choice in select(some, 1, score(some, None), taken=[0])] == [2]

@@ -151,13 +151,18 @@ def _row(atoms: "Atoms", choice: "Choice") -> dict[str, Any]:
 
 def _without(candidates: "Sequence[Atoms]", known: "Iterable[Atoms]") -> "list[Atoms]":
     """Candidates that are not known by name nor by content."""
-    from mmace_sim.data.candidates import ID, Distinct
+    from mmace_sim.data.candidates import ID, TYPE, Distinct
 
     distinct, names = Distinct(), set()
     for atoms in known:
         distinct.is_new(atoms)
         names.add(atoms.info[ID])
-    return [atoms for atoms in candidates if atoms.info[ID] not in names and distinct.is_new(atoms)]
+    return [
+        atoms
+        for atoms in candidates
+        if atoms.info[ID] not in names
+        and distinct.is_new(atoms, turned=str(atoms.info[TYPE]).endswith("-frames"))
+    ]
 
 
 def _tell_problems(problems: Iterable[str]) -> None:

@@ -31,7 +31,7 @@ SAME: float = 1e-3
 MIN_HELD: float = 0.01
 """Moments below this (μB) are not held unless the candidate says so."""
 
-_DIGEST = 8
+_DIGEST = 12
 
 
 def candidate(

@@ -144,7 +144,12 @@ def score(candidates: Sequence[Atoms], model: Any = None) -> Scores:
 
 
 def select(
-    candidates: Sequence[Atoms], n: int, scores: Scores, *, diverse_only: bool = False
+    candidates: Sequence[Atoms],
+    n: int,
+    scores: Scores,
+    *,
+    diverse_only: bool = False,
+    taken: Sequence[int] = (),
 ) -> list[Choice]:
     """Choose greedily the candidate with the largest uncertainty times distance, until there are enough.
 
@@ -156,6 +161,7 @@ def select(
         n: How many at most.
         scores: From `score`.
         diverse_only: Distances alone count.
+        taken: Indices of candidates that are known already: they are not chosen, and distances from them count.
 
     Returns:
         What was chosen, the most valuable first. Copies of the data, and of one another, are not.
@@ -168,6 +174,9 @@ def select(
     allowed = torch.zeros(total, dtype=torch.bool)
     allowed[torch.unique(scores.system)] = True
     allowed[list(scores.refused)] = False
+    for k in taken:
+        allowed[k] = False
+        _approach(nearest, k, scores)
     chosen: list[Choice] = []
     while len(chosen) < n and allowed.any():
         reach = max_of_systems(nearest, scores.system, total)
@@ -182,12 +191,17 @@ def select(
         )
         chosen.append(choice)
         allowed[k] = False
-        own = scores.system == k
-        for z in torch.unique(scores.numbers[own]).tolist():
-            same = scores.numbers == z
-            apart = torch.cdist(scores.coordinates[same], scores.coordinates[own & same]).amin(dim=1)
-            nearest[same] = torch.minimum(nearest[same], apart.double())
+        _approach(nearest, k, scores)
     return chosen
+
+
+def _approach(nearest: Tensor, k: int, scores: Scores) -> None:
+    """Let the distances of all atoms know of a candidate."""
+    own = scores.system == k
+    for z in torch.unique(scores.numbers[own]).tolist():
+        same = scores.numbers == z
+        apart = torch.cdist(scores.coordinates[same], scores.coordinates[own & same]).amin(dim=1)
+        nearest[same] = torch.minimum(nearest[same], apart.double())
 
 
 def random_choice(candidates: Sequence[Atoms], n: int, seed: int) -> list[int]:

@@ -208,6 +208,8 @@ def _header(run: Journaled, may_differ: frozenset[str]) -> dict[str, Any]:
     config = {
         key: value for key, value in run.settings.model_dump(mode="json").items() if key not in may_differ
     }
+    for section, _, key in (name.partition(".") for name in may_differ if "." in name):
+        config[section] = {k: v for k, v in config[section].items() if k != key}
     config["weights of the model"] = {name: weights_hash(model) for name, model in run.models.items()}
     return {
         "command": run.command,

@@ -52,6 +52,9 @@ STALLED: float = 900.0
 SIGNS: float = 30.0
 """Seconds between two looks at the signs of life."""
 
+_FOREIGN = frozenset({"DeserializationError", "SerializationError"})
+"""Errors of Parsl (which may be missing here) about what a worker cannot read."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -283,6 +286,11 @@ class _Shards:
         """What to compute in place of a piece that has no end."""
         if isinstance(failure.error, MmaceError | OSError) and not isinstance(failure.error, StructureError):
             raise failure.error
+        if isinstance(failure.error, ImportError) or type(failure.error).__name__ in _FOREIGN:
+            raise ExecutorError(
+                f"workers cannot do what they are given: {failure.reason}. Their environment must be that of this "
+                "command (worker_init of the executor)."
+            ) from failure.error
         self._take(shard.own)
         pending = self._pending(shard)
         progressed = len(pending) < len(shard.items)

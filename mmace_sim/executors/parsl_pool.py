@@ -18,7 +18,7 @@ from mmace_sim.base.extras import extra
 from mmace_sim.errors import ConfigError
 from mmace_sim.executors.interface import ExecutorError, Failure
 from mmace_sim.executors.settings import PoolSettings
-from mmace_sim.executors.worker import call
+from mmace_sim.executors.worker import GPUS, call
 
 POLL: float = 1.0
 """Seconds between two looks at what workers have written."""
@@ -153,11 +153,10 @@ def _executor(settings: PoolSettings, folder: Path) -> Any:
     executor = HighThroughputExecutor(
         label="workers",
         provider=_provider(settings),
-        address="127.0.0.1" if local else settings.address or "127.0.0.1",
+        address=_resolved(settings.address) if settings.address and not local else "127.0.0.1",
         interchange_launch_cmd=[sys.executable, "-m", "mmace_sim.executors.worker", script],
         max_workers_per_node=settings.workers,
         cores_per_worker=1e-3,  # `max_workers_per_node` alone says how many
-        available_accelerators=_accelerators(settings),
         heartbeat_period=HEARTBEAT,
         heartbeat_threshold=settings.lost_after,
         prefetch_capacity=0,
@@ -169,10 +168,19 @@ def _executor(settings: PoolSettings, folder: Path) -> Any:
     return executor
 
 
-def _accelerators(settings: PoolSettings) -> list[str]:
-    """The GPU of each worker of a node."""
-    n = settings.gpus_per_node
-    return [str(rank * n // settings.workers) for rank in range(settings.workers)] if n else []
+def _resolved(address: str) -> str:
+    """The number of an address, which is what Parsl wants."""
+    try:
+        return socket.gethostbyname(address)
+    except OSError as error:
+        raise ConfigError(f"address {address!r} of the executor: {error.strerror or error}.") from error
+
+
+def _minutes(walltime: str) -> str:
+    """A time limit without days, which not all of Parsl's providers know."""
+    days, _, rest = walltime.rpartition("-")
+    hours, minutes, seconds = (int(part) for part in rest.split(":"))
+    return f"{24 * int(days or 0) + hours:02d}:{minutes:02d}:{seconds:02d}"
 
 
 def own_addresses() -> set[str]:
@@ -203,14 +211,14 @@ def _provider(settings: PoolSettings) -> Any:
         "init_blocks": settings.init_blocks,
         "min_blocks": settings.min_blocks,
         "max_blocks": settings.max_blocks,
-        "worker_init": f"export PATH={path}:$PATH\n{settings.worker_init}",
+        "worker_init": f"export PATH={path}:$PATH {GPUS}={settings.gpus_per_node}\n{settings.worker_init}",
     }
     if settings.provider == "kubernetes":
         return _kubernetes(settings, shared)
     shared["launcher"] = launchers[settings.launcher or default]()
     if settings.provider == "local":
         return providers.LocalProvider(**shared)
-    shared |= {"walltime": settings.walltime, "scheduler_options": settings.scheduler_options}
+    shared |= {"walltime": _minutes(settings.walltime), "scheduler_options": settings.scheduler_options}
     if settings.provider == "slurm":
         return providers.SlurmProvider(
             partition=settings.partition,

@@ -104,6 +104,8 @@ def pool_settings(choice: str) -> PoolSettings:
             raise ConfigError(
                 f"executor {choice!r}: choose local:N, gpu:auto, or a YAML file (see docs/parallel.md)."
             )
+        if not Path(choice).is_file():
+            raise ConfigError(f"executor {choice!r}: there is no such file.")
         return load_settings(PoolSettings, Path(choice), {})
     kind, number = match.groups()
     available = _count_gpus() if kind == "gpu" else len(os.sched_getaffinity(0))
@@ -112,7 +114,7 @@ def pool_settings(choice: str) -> PoolSettings:
             f"executor {choice!r}: this machine has no GPU that torch can use. Use local:N."
         )
     n = available if number == "auto" else int(number)
-    if n < 1 or (kind == "gpu" and n > available):
+    if not 1 <= n <= 4096 or (kind == "gpu" and n > available):
         raise ConfigError(
             f"executor {choice!r}: expected 1 to {available if kind == 'gpu' else 4096} workers."
         )

@@ -15,6 +15,26 @@ from typing import Any
 from mmace_sim.base.allocator import keep_freed_memory
 from mmace_sim.base.signals import interruptible
 
+GPUS: str = "MMACE_SIM_GPUS"
+"""Environment variable with the number of GPUs that the workers of a node share."""
+
+_pinned: list[str] = []
+
+
+def pin_gpu() -> None:
+    """See one GPU of the node, of those that the batch system gave, before anything looks for them."""
+    n_gpus = int(os.environ.get(GPUS, "0"))
+    if _pinned or not n_gpus:
+        return
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    visible = [part for part in given.split(",") if part] or [str(k) for k in range(n_gpus)]
+    rank, count = (
+        int(os.environ.get("PARSL_WORKER_RANK", "0")),
+        int(os.environ.get("PARSL_WORKER_COUNT", "1")),
+    )
+    _pinned.append(visible[rank * len(visible) // count])
+    os.environ["CUDA_VISIBLE_DEVICES"] = _pinned[0]
+
 
 def call(function: Callable[[Any], Any], task: Any) -> Any:
     """Apply a function to a task with this worker's share of the cores; a signal is an exception within.
@@ -23,6 +43,7 @@ def call(function: Callable[[Any], Any], task: Any) -> Any:
         function: The function.
         task: Its argument.
     """
+    pin_gpu()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = max(1, cores // int(os.environ.get("PARSL_WORKER_COUNT", "1")))
     os.environ.setdefault("OMP_NUM_THREADS", str(share))

@@ -226,8 +226,9 @@ class Manifest:
 
     @property
     def holders(self) -> list[Path]:
-        """Folders of a killed run."""
-        return [self.folder / name for name in self._holders if (self.folder / name).is_dir()]
+        """Folders of a killed run; links are none."""
+        own = [self.folder / name for name in self._holders if self._linked_parent(name) is None]
+        return [path for path in own if path.is_dir() and not path.is_symlink()]
 
     def discard(self) -> None:
         """Remove all that is in the list and as it was written, and the list: for a run that was refused."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmace_sim.base.hosts import ts
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, UNCERTAINTIES
-from mmace_sim.errors import UnsupportedOptionError
+from mmace_sim.errors import UncalibratedModelError, UnsupportedOptionError
 from mmace_sim.model.error_sizes import max_of_systems
 from mmace_sim.model.uncertainty import require_uncertainty
 from mmace_sim.torchsim.model import MagneticMaceModel
@@ -31,6 +31,10 @@ class Doubt:
             self.uncertainty = getattr(model.model, "uncertainty", None)
             if limit is not None:
                 self.uncertainty = require_uncertainty(model.model)
+                if "forces" not in self.uncertainty.facts.known:
+                    raise UncalibratedModelError(
+                        "max_uncertainty: the data that the model was calibrated with had no forces. Leave it out."
+                    )
         elif limit is not None:
             raise UnsupportedOptionError(
                 f"max_uncertainty: {type(model).__name__} does not tell what it does not know. Leave it out."

@@ -75,6 +75,7 @@ class Learning:
         problems: Structures and candidates that could not be used.
         model: The model of the last round.
         parents: Structures with moments, by short names.
+        resumed: Whether it goes on with an earlier run.
         computed: For each kind of candidates the numbers of "finished" and "failed" calculations, and "cpu_s".
 
     Raises:
@@ -88,6 +89,7 @@ class Learning:
     problems: list[str] = field(default_factory=list)
     model: Path | None = None
     parents: dict[str, Atoms] = field(default_factory=dict)
+    resumed: bool = False
     computed: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,18 +112,23 @@ class Learning:
         self.tell(
             f"{len(pool)} candidates of {len(self.parents)} structures; {len(test)} of them are the test"
         )
-        self._known = {str(f.atoms.info.get(ID)): f.atoms for f in self._labelled_elsewhere()}
-        self._test = read_frames(self._label(self.folder / TEST, test).files).frames if test else []
+        self._known = {str(f.atoms.info.get(ID)): f.atoms for f in self._frames_of(self.settings.labels)}
+        labelled = self._label(self.folder / TEST, test)
+        self._test = read_frames(labelled.files).frames if labelled.files else []
+        if test and not self._test:
+            told = "; ".join(labelled.findings) or "all calculations failed"
+            raise DataError(f"the test cannot be used: {told}. See {self.folder / TEST}/summary.json.")
+        if labelled.n_failed:
+            self.problems.append(f"{labelled.n_failed} calculations of the test failed")
         self._pool = [atoms for atoms in pool if atoms.info[ID] not in self._test_ids]
         self._taken: set[str] = set()
+        self._exhausted = False
         while not (reason := self._reason_to_stop()):
             self.model = self._round(len(self.rounds), self.model)
         return reason
 
-    def _labelled_elsewhere(self) -> list[Frame]:
-        return (
-            read_frames([Path(file) for file in self.settings.labels]).frames if self.settings.labels else []
-        )
+    def _frames_of(self, files: Sequence[str]) -> list[Frame]:
+        return read_frames([Path(file) for file in files]).frames if files else []
 
     def _proposing(self) -> Any:
         """Settings of the proposals: those of the section, with the structures and what the engine can do."""
@@ -156,7 +163,8 @@ class Learning:
             made = propose(self.parents, self._proposing(), distinct=distinct)
             self.problems += made.problems
             write_extxyz(file, self._computable([*starts, *made.candidates]))
-        pool = load_candidates([file])[0]
+        known = {str(f.atoms.info.get(ID)) for f in self._frames_of(self.settings.known)}
+        pool = [atoms for atoms in load_candidates([file])[0] if atoms.info[ID] not in known]
         others = [atoms.info[ID] for atoms in pool if not str(atoms.info[TYPE]).endswith("-start")]
         order = np.random.default_rng([self.settings.seed, len(others)]).permutation(len(others))
         n_test = min(self.settings.test, len(others) // 3)
@@ -187,7 +195,7 @@ class Learning:
             return f"the budget of {settings.max_calculations} calculations is spent"
         if settings.max_hours is not None and self._cpu / 3600 >= settings.max_hours:
             return f"the budget of {settings.max_hours:g} CPU hours is spent"
-        if rounds and rounds[-1].n_chosen == 0:
+        if self._exhausted:
             return "no candidate is left"
         return ""
 
@@ -197,28 +205,24 @@ class Learning:
         (folder / "train").mkdir(parents=True, exist_ok=True)
         record = Round(index)
         chosen = self._choose(folder, model, record)
-        if chosen:
-            self.tell(f"round {index}: {len(chosen)} calculations")
-            found = self._label(folder / "label", chosen)
-            record.n_failed, record.trusted, record.findings = found.n_failed, found.trusted, found.findings
-            self._training += found.files
-            if not found.trusted:
-                self.problems.append(
-                    f"round {index}: its labels are not trained on: {'; '.join(found.findings)}"
-                )
+        if not chosen:
+            self._exhausted = True
+            return model
+        self.tell(f"round {index}: {len(chosen)} calculations")
+        found = self._label(folder / "label", chosen)
+        record.n_failed, record.trusted, record.findings = found.n_failed, found.trusted, found.findings
+        self._training += found.files
+        if not found.trusted:
+            told = "; ".join(found.findings) or "all calculations failed"
+            self.problems.append(f"round {index}: its labels are not trained on: {told}")
         record.n_chosen = len(chosen)
         record.n_calculations, record.cpu_hours = self._n_calculations, self._cpu / 3600
-        if chosen and self._training:
+        if found.files:
             self.tell(f"round {index}: training")
-            path, record.n_training, record.train_seconds = train_round(
+            model, record.n_training, record.train_seconds = train_round(
                 self.settings, folder / "train", self._training, model
             )
-            self._measure(folder, path, record)
-            model = path
-        elif not self._training:
-            raise DataError(
-                f"no calculation of round {index} can be trained on: see {folder / 'label'}/summary.json and log.txt."
-            )
+            self._measure(folder, model, record)
         self.rounds.append(record)
         write_curve(self.folder / CURVE, self.rounds)
         self.tell(_told(record))
@@ -278,9 +282,9 @@ class Learning:
     def _varied(self, others: list[Atoms], count: int) -> list[int]:
         """Candidates unlike one another and unlike those that were taken."""
         taken = [atoms for atoms in self._pool if atoms.info[ID] in self._taken]
-        scores = score([*taken, *others], None)
-        chosen = select([*taken, *others], len(taken) + count, scores)
-        return [choice.index - len(taken) for choice in chosen if choice.index >= len(taken)][:count]
+        both = [*taken, *others]
+        chosen = select(both, count, score(both, None), taken=range(len(taken)))
+        return [choice.index - len(taken) for choice in chosen]
 
     def _label(self, folder: Path, chosen: Sequence[Atoms]) -> _Labels:
         """Labels of candidates; those that another run has are not computed again."""
@@ -293,9 +297,10 @@ class Learning:
             self._cpu += sum(float(atoms.info.get("cpu_s", 0.0)) for atoms in known)
         if missing:
             settings = self.settings.label.model_copy(update={"output": str(folder), "candidates": []})
-            outcome = label(settings, missing, resume=(folder / "finished.jsonl").is_file())
+            begun = self.resumed and (folder / "finished.jsonl").is_file()
+            outcome = label(settings, missing, resume=begun, force=folder.is_dir() and not begun)
             found.n_failed = len(missing) - len(outcome.frames)
-            found.trusted = outcome.trainable or not outcome.frames
+            found.trusted = outcome.trainable
             found.findings = [f["message"] for f in outcome.findings if f["severity"] in ("error", "warning")]
             self._cpu += outcome.cpu_seconds
             if outcome.trainable:

@@ -101,7 +101,8 @@ def measure(record: Round, scores: Scores, kinds: Sequence[str]) -> None:
     """
     for name in TOLD:
         sizes = scores.sizes.get(name)
-        known = np.array([]) if sizes is None else sizes[np.isfinite(sizes)]
+        usable = [k for k in range(len(kinds)) if k not in scores.refused]
+        known = np.array([]) if sizes is None else sizes[usable][np.isfinite(sizes[usable])]
         if len(known):
             record.uncertainty[name] = float(np.quantile(known, QUANTILE))
     usable = np.unique(scores.system.numpy())

@@ -23,7 +23,9 @@ from mmace_sim.report import write_report
 _log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
-MAY_DIFFER: frozenset[str] = frozenset({"output", "max_calculations", "max_hours"})
+MAY_DIFFER: frozenset[str] = frozenset(
+    {"output", "max_calculations", "max_hours", "label.executor", "label.timeout"}
+)
 """Settings that may differ when a run is resumed: a larger budget goes on with it."""
 
 
@@ -81,8 +83,13 @@ def learn(
         raise ConfigError(
             "name structures to learn from: --structures PATH, or `structures` in the configuration."
         )
+    if settings.max_calculations < settings.test + 2:
+        raise ConfigError(
+            f"max_calculations {settings.max_calculations} leave nothing to learn from beside the {settings.test} of "
+            "the test. Raise it, or lower --test."
+        )
     folder = Path(settings.output)
-    learning = Learning(settings, folder)
+    learning = Learning(settings, folder, resumed=resume)
     identities = {name: fingerprint(atoms) for name, atoms in learning.parents.items()}
     task = Task("learn", settings, folder, identities)
 

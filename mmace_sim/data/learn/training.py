@@ -8,7 +8,7 @@ from typing import Any
 
 from mmace_sim.base.settings import merge
 from mmace_sim.data.learn.settings import LearnSettings
-from mmace_sim.io.frames import read_frames
+from mmace_sim.io.frames import Frame, frame_number, read_frames
 from mmace_sim.training.config import TrainConfig, load_train_config
 from mmace_sim.training.trainer import CHECKPOINTS, MODEL_FILE, SUMMARY_FILE, train
 
@@ -38,29 +38,34 @@ def train_round(
         DataError: If the structures cannot be used.
     """
     path, summary = folder / MODEL_FILE, folder / SUMMARY_FILE
-    n_frames = len(read_frames(files).frames)
+    frames = read_frames(files).frames
     if not (path.exists() and summary.exists()):
         last = folder / CHECKPOINTS / "last.ckpt"
-        train(round_config(settings, files, n_frames, start), folder, resume=last.is_file())
-    return path, n_frames, float(json.loads(summary.read_text())["seconds"])
+        train(round_config(settings, files, frames, start), folder, resume=last.is_file())
+    return path, len(frames), float(json.loads(summary.read_text())["seconds"])
 
 
 def round_config(
-    settings: LearnSettings, files: Sequence[Path], n_frames: int, start: Path | None
+    settings: LearnSettings, files: Sequence[Path], frames: Sequence[Frame], start: Path | None
 ) -> TrainConfig:
     """Configuration of a training.
 
     Args:
         settings: Of the loop.
         files: Labelled structures.
-        n_frames: How many there are.
+        frames: What is in them.
         start: Model of the round before.
     """
     own = {"data": {"train_file": [str(file) for file in files]}, "trainer": {}}
     sections = merge(merge(DEFAULTS, settings.train), own)
     trainer = sections["trainer"]
     trainer.setdefault("seed", settings.seed)
-    per_epoch = max(math.ceil(n_frames * (1 - sections["data"]["valid_fraction"]) / trainer["batch_size"]), 1)
+    data, numbers = sections["data"], [frame_number(frame.atoms) for frame in frames]
+    if 0 < data["valid_fraction"] <= min(numbers) and "test_fraction" not in data:
+        data["valid_fraction"] = min(
+            min(numbers) + 1e-6, 0.99
+        )  # by chance none of a few structures fell below it
+    per_epoch = max(math.ceil(len(frames) * (1 - data["valid_fraction"]) / trainer["batch_size"]), 1)
     trainer.setdefault("max_epochs", max(settings.steps // per_epoch, 1))
     if settings.warm_start and start is not None:
         sections["warm_start"] = str(start)

@@ -24,7 +24,7 @@ def volumes(kitchen: Kitchen) -> Iterator[Atoms]:
     if not kitchen.atoms.pbc.all():
         return
     low, high = kitchen.settings.volume_range
-    for factor in np.linspace(low, high, kitchen.count):
+    for factor in np.linspace(low, high, kitchen.count) if kitchen.count > 1 else [1.0]:
         scaled = kitchen.atoms.copy()
         scaled.set_cell(scaled.cell * factor ** (1 / 3), scale_atoms=True)
         yield candidate(scaled, get_magmoms(kitchen.atoms), hold=False)

@@ -48,6 +48,7 @@ def relax(kitchen: Kitchen) -> Iterator[Atoms]:
     Args:
         kitchen: Structure, model and settings.
     """
+    from mmace_sim.engine.outcomes import UNUSABLE
     from mmace_sim.properties.relax.relaxation import Relaxation
 
     starts = [atoms for atoms in mixed(replace(kitchen, count=kitchen.count)) if not refusal(atoms)]
@@ -59,7 +60,7 @@ def relax(kitchen: Kitchen) -> Iterator[Atoms]:
             kitchen.model, max_steps=steps, stability=False, collinear=kitchen.settings.collinear
         )
         for result in relaxation.run(some):
-            if np.isfinite(result.atoms.positions).all():
+            if result.status not in UNUSABLE:
                 yield _held(result.atoms)
 
 
