@@ -101,8 +101,8 @@ def measure(record: Round, scores: Scores, kinds: Sequence[str]) -> None:
     """
     for name in TOLD:
         sizes = scores.sizes.get(name)
-        usable = [k for k in range(len(kinds)) if k not in scores.refused]
-        known = np.array([]) if sizes is None else sizes[usable][np.isfinite(sizes[usable])]
+        choosable = [k for k in range(len(kinds)) if k not in scores.refused]
+        known = np.array([]) if sizes is None else sizes[choosable][np.isfinite(sizes[choosable])]
         if len(known):
             record.uncertainty[name] = float(np.quantile(known, QUANTILE))
     usable = np.unique(scores.system.numpy())
