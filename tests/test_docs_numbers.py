@@ -1,7 +1,8 @@
-"""One number for one quantity: what the README, the card and the pages say of iron agrees."""
+"""One number for one quantity: what the README, the card and the pages say agrees with the files it comes from."""
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,72 @@ def test_coverage_of_errors_of_the_page_on_limits(sampler, first, keys, said):
     low, high = re.search(r"(\d+)–(\d+) %", said).groups()
     assert (round(min(covered)), round(max(covered))) == (int(low), int(high))
     assert said in " ".join(text("docs/limits.md").split())
+
+
+LEARN = " ".join(text("docs/learn.md").split())
+
+
+@pytest.mark.parametrize("choose", ["informative", "varied", "random"])
+def test_errors_of_the_page_on_learning(choose):
+    rounds = benchmark("learning")["test mean absolute errors"][choose]
+    first, last = rounds[1], rounds[-1]
+    assert (first["n_training"], last["n_training"]) == (34, 98)
+    values = [
+        f"{last['energy']:.1f}",
+        f"{last['forces']:.0f}",
+        f"{last['stress']:.1f}",
+        f"{last['magforces']:.1f}",
+    ]
+    early = f"{first['energy']:.1f}, {first['forces']:.0f}, {first['magforces']:.1f}"
+    assert f"| {choose} | {' | '.join(values)} | {early} |" in LEARN
+
+
+def test_gain_of_the_page_on_learning():
+    found = benchmark("learning")["test mean absolute errors"]
+    chosen, random = found["informative"], found["random"][-1]
+    gains = [100 * (1 - chosen[-1][label] / random[label]) for label in ("energy", "forces")]
+    assert f"Energies and forces are {gains[0]:.0f} % and {gains[1]:.0f} % better" in LEARN
+    enough = [
+        next(r["n_training"] for r in chosen if r[label] <= random[label]) for label in ("energy", "forces")
+    ]
+    assert (
+        f"energies that the loop has with {enough[0]}, and for forces that it has with {enough[1]}" in LEARN
+    )
+
+
+def test_feco_of_the_page_on_learning():
+    found = benchmark("learning_feco")
+    first, last = found["rounds"][0], found["rounds"][-1]
+    errors = [
+        [f"{r['errors'][label]:.1f}" for label in ("energy", "forces", "magforces")] for r in (first, last)
+    ]
+    assert f"{last['n_calculations']} calculations took {last['cpu_hours']:.2f} CPU hours" in LEARN
+    assert sum(r["n_failed"] for r in found["rounds"]) == 0
+    started, finished = (datetime.fromisoformat(found[key]) for key in ("created", "finished"))
+    assert f"the whole loop {(finished - started).total_seconds() / 60:.0f} minutes" in LEARN
+    e, f, m = errors[0]
+    assert f"{e} meV/atom, {f} meV/Å and {m} meV/μB ({first['n_training']} structures)" in LEARN
+    e, f, m = errors[1]
+    assert f"to {e}, {f} and {m} ({last['n_training']} structures)" in LEARN
+    dft, model = found["B2 by the same DFT"], found["B2 by the model"]
+    lifted = dft["energy_above_the_smooth_curve_with_4x4x4"], dft["moment_above_with_4x4x4"]
+    assert (
+        f"lifts the energy by {1000 * lifted[0]:.0f} meV/atom and the moment of iron by {lifted[1]:.2f} μB"
+        in LEARN
+    )
+    assert (
+        f"by the model {model['lattice_constant']:.3f} Å, by the same DFT {dft['lattice_constant']:.3f} Å"
+        in LEARN
+    )
+    ours, theirs = (f"{x['moments']['Fe']:.2f} and {x['moments']['Co']:.2f} μB" for x in (model, dft))
+    assert f"moments {ours}, by DFT {theirs}" in LEARN
+    assert f"modulus ({model['bulk_modulus_gpa']:.0f} GPa)" in LEARN
+
+
+def test_rate_of_the_page_on_workers():
+    found = benchmark("workers")
+    one, two = found["one"]["seconds"], found["two"]["seconds"]
+    assert f"{found['structures']} two-atom cells" in text("docs/parallel.md")
+    assert f"{two:.0f} s against {one:.0f} s, {found['ratio']:.1f} times as fast" in " ".join(
+        text("docs/parallel.md").split()
+    )

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import json_text
+from mmace_sim.cli.tables import console_for, tell_left_out
 from mmace_sim.data.settings import ProposeSettings, SelectSettings
 from mmace_sim.engine.folder import open_file
 from mmace_sim.engine.machine import pick_device, quiet_imports
@@ -60,7 +61,7 @@ def run_propose(settings: ProposeSettings, *, force: bool, quiet: bool, as_json:
          "teaches": RECIPES[name].teaches}
         for name in made.made
     ]  # fmt: skip
-    _tell_problems(problems)
+    tell_left_out(problems)
     if as_json:
         told = {
             "output": str(output),
@@ -123,7 +124,7 @@ def run_select(settings: SelectSettings, *, force: bool, quiet: bool, as_json: b
         for atoms, row in zip(chosen, rows, strict=True):
             atoms.info["chosen_because"] = row["reason"]
         write_extxyz(output, chosen)
-    _tell_problems(problems)
+    tell_left_out(problems)
     if as_json:
         refusals = {str(candidates[k].info[ID]): reason for k, reason in scores.refused.items()}
         typer.echo(json_text({"output": str(output), "chosen": rows, "refused": refusals}), nl=False)
@@ -165,12 +166,6 @@ def _without(candidates: "Sequence[Atoms]", known: "Iterable[Atoms]") -> "list[A
     ]
 
 
-def _tell_problems(problems: Iterable[str]) -> None:
-    console = Console(stderr=True)
-    for problem in problems:
-        console.print(f"left out: {problem}", style="yellow", highlight=False, soft_wrap=True, markup=False)
-
-
 def _print_table(headings: dict[str, str], rows: Sequence[dict[str, Any]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for key, name in headings.items():
@@ -179,10 +174,7 @@ def _print_table(headings: dict[str, str], rows: Sequence[dict[str, Any]]) -> No
         table.add_row(
             *(Text(f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key])) for key in headings)
         )
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=max(console.width, 160))
-    console.print(table)
+    console_for(table, highlight=False).print(table)
 
 
 def _say(text: str) -> None:

@@ -7,11 +7,11 @@ import typer
 from ase import Atoms
 from ase.data import atomic_numbers
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import json_text
+from mmace_sim.cli.tables import console_for
 from mmace_sim.engine.folder import now
 from mmace_sim.engine.journal import fingerprint
 from mmace_sim.engine.machine import pick_device, quiet_imports
@@ -183,11 +183,8 @@ def print_report(report: "CheckReport", name: str, folder: Path) -> None:
         name: The potential as the user named it.
         folder: The run folder.
     """
-    console = Console(markup=False)
     table = report_table(report)
-    if not console.is_terminal:  # a file or a pipe takes any width
-        wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
-        console = Console(markup=False, width=max(console.width, wide))
+    console = console_for(table)
     console.print(table)
     for text, style in _explanations(report):
         console.print(Text(text, style=style), soft_wrap=True)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import json_text
+from mmace_sim.cli.tables import tell_left_out
 from mmace_sim.engine.folder import log_to, now, open_file, open_folder
 from mmace_sim.engine.machine import quiet_imports
 from mmace_sim.engine.output import versions
@@ -112,9 +113,7 @@ def run_data_convert(files: list[Path], output: Path, keys: str | None, *, force
     labels = parse_keys(keys)
     with open_file(output, "data convert", force=force, inputs=files):
         done = convert_files(files, output, labels)
-    console = Console(stderr=True)
-    for problem in done.problems:
-        console.print(f"left out: {problem}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+    tell_left_out(done.problems)
     if not quiet:
         counts = ", ".join(f"{label} {count}" for label, count in done.labels.items())
         text = f"{output}: {done.n_structures} structures; with {counts or 'no labels'}"

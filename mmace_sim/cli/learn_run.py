@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mmace_sim.base.settings import load_settings
 from mmace_sim.base.text import json_text
+from mmace_sim.cli.tables import console_for, tell_left_out
 from mmace_sim.data.learn.run import LearnOutcome, learn
 from mmace_sim.data.learn.settings import LearnSettings
 from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
@@ -61,10 +62,7 @@ def run_learn(settings: LearnSettings, *, resume: bool, force: bool, quiet: bool
     console = Console(markup=False, highlight=False, stderr=as_json)
     tell = (lambda _text: None) if quiet else (lambda text: console.print(text, soft_wrap=True))
     outcome = learn(settings, resume=resume, force=force, tell=tell)
-    for problem in outcome.problems:
-        Console(stderr=True).print(
-            f"left out: {problem}", style="yellow", highlight=False, soft_wrap=True, markup=False
-        )
+    tell_left_out(outcome.problems)
     if as_json:
         typer.echo(json_text(outcome.summary), nl=False)
     elif not quiet:
@@ -80,9 +78,7 @@ def _print(outcome: LearnOutcome) -> None:
         table.add_column(name, justify="right")
     for record in outcome.rounds:
         table.add_row(*(show(record) for show in _COLUMNS.values()))
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=max(console.width, 120))
+    console = console_for(table, highlight=False)
     console.print(table)
     console.print(f"Ended: {outcome.reason}.", soft_wrap=True)
     console.print(

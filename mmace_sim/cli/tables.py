@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,31 @@ def print_outcome(outcome: Outcome, computation: Computation) -> None:
     table = rows_table(outcome.rows[:MAX_ROWS], computation)
     entries = outcome.summary["structures"]
     print_run(table, entries, outcome.folder, outcome.written, n_resumed=outcome.n_resumed)
+
+
+def console_for(table: Table, **options: Any) -> Console:
+    """The console of a table: in a file or a pipe, which take any width, as wide as it needs.
+
+    Args:
+        table: The table.
+        **options: Of the console.
+    """
+    console = Console(markup=False, **options)
+    if console.is_terminal:
+        return console
+    wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    return Console(markup=False, width=max(console.width, wide), **options)
+
+
+def tell_left_out(problems: Iterable[str]) -> None:
+    """Say on stderr what could not be used.
+
+    Args:
+        problems: One message for each.
+    """
+    console = Console(stderr=True)
+    for problem in problems:
+        console.print(f"left out: {problem}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
 
 def rows_table(rows: Sequence[dict[str, Any]], computation: Computation) -> Table:
@@ -79,10 +104,7 @@ def print_run(
         files: Names of what is in it beside the summary.
         n_resumed: How many structures an earlier run had finished.
     """
-    console = Console(markup=False)
-    if not console.is_terminal:  # a file or a pipe takes any width
-        wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
-        console = Console(markup=False, width=max(console.width, wide))
+    console = console_for(table)
     where = printable(str(folder))
     console.print(table)
     if len(entries) > MAX_ROWS:

@@ -1,7 +1,7 @@
 """Candidates: structures with moments that a calculation can be made of, each with a name that is its content."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from matscipy.neighbours import neighbour_list
 
 from mmace_sim.errors import DataError
-from mmace_sim.graph.atoms import get_magmoms, has_magmoms, set_magmoms
+from mmace_sim.graph.atoms import bare_copy, get_magmoms, has_magmoms, set_magmoms
 from mmace_sim.io.collection import FailedStructure, load_structures
 from mmace_sim.properties.order.states import state_fingerprint
 
@@ -47,8 +47,7 @@ def candidate(
     Returns:
         A structure with moments and the array `HOLD`.
     """
-    bare = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    set_magmoms(bare, magmoms)
+    bare = bare_copy(atoms, magmoms)
     bare.set_array(HOLD, np.broadcast_to(np.asarray(hold, dtype=bool), len(atoms)).copy())
     return bare
 
@@ -172,16 +171,3 @@ class Distinct:
             return False
         others.append(features)
         return True
-
-
-def count_types(candidates: Iterable[Atoms]) -> dict[str, int]:
-    """Number of candidates of each kind.
-
-    Args:
-        candidates: Candidates.
-    """
-    counts: dict[str, int] = {}
-    for atoms in candidates:
-        kind = str(atoms.info.get(TYPE, "default"))
-        counts[kind] = counts.get(kind, 0) + 1
-    return counts

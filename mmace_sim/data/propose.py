@@ -2,7 +2,7 @@
 
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -93,7 +93,6 @@ def propose(
     *,
     model: Any = None,
     distinct: Distinct | None = None,
-    on_recipe: Callable[[str], None] | None = None,
 ) -> Proposal:
     """Make candidates.
 
@@ -102,7 +101,6 @@ def propose(
         settings: Recipes, sizes, seed. The same settings give the same candidates with the same names.
         model: Energy model for recipes that ask one; None: the one of the settings.
         distinct: Candidates that are there already; new ones are added.
-        on_recipe: Called with the name of each recipe when it is done.
 
     Returns:
         The candidates, and what was left out.
@@ -128,8 +126,6 @@ def propose(
                 _cook(name, parent, kitchen, distinct, proposal)
             except StructureError as error:
                 proposal.problems.append(f"{parent}, {name}: {error}")
-        if on_recipe is not None:
-            on_recipe(name)
     return proposal
 
 

@@ -20,8 +20,9 @@ from mmace_sim.base.quantities import UNCERTAINTIES
 from mmace_sim.data.candidates import refusal
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.error_sizes import max_of_systems
-from mmace_sim.model.uncertainty import FAR, Domain, evaluate_with_uncertainty, require_uncertainty
+from mmace_sim.model.uncertainty import FAR, UNITS, Domain, evaluate_with_uncertainty, require_uncertainty
 from mmace_sim.nn.surroundings import surroundings
+from mmace_sim.training.metrics import MILLI
 from mmace_sim.training.novelty import fit_coordinates
 
 RADIUS: float = 5.0
@@ -32,13 +33,13 @@ LARGEST_FORCE: float = 30.0
 
 BATCH: int = 64
 
-TOLD: dict[str, tuple[str, str, float]] = {
-    "energy": ("energy", "meV/atom", 1000.0),
-    "forces": ("forces", "meV/Å", 1000.0),
-    "magforces_length": ("magnetic forces along the moment", "meV/μB", 1000.0),
-    "magforces_transverse": ("magnetic forces across the moment", "meV/μB", 1000.0),
+TOLD: dict[str, str] = {
+    "energy": "energy",
+    "forces": "forces",
+    "magforces_length": "magnetic forces along the moment",
+    "magforces_transverse": "magnetic forces across the moment",
 }
-"""Uncertainties that count, what they are called, and in which unit they are told."""
+"""Uncertainties that count, and what they are called."""
 
 
 @dataclass
@@ -268,6 +269,5 @@ def _reason(k: int, turn: str, ratios: Tensor, scores: Scores, atoms: Atoms) -> 
     where = f"{domain} of the data ({atoms.symbols[atom]} {atom} at {float(own.max()):.2f})"
     if not turn or not np.isfinite(scores.sizes[turn][k]):
         return domain, where
-    title, unit, factor = TOLD[turn]
-    size = factor * scores.sizes[turn][k]
-    return domain, f"{where}; {title} ±{size:.3g} {unit}, {float(ratios[k]):.1f} times the median"
+    size = MILLI * scores.sizes[turn][k]
+    return domain, f"{where}; {TOLD[turn]} ±{size:.3g} {UNITS[turn]}, {float(ratios[k]):.1f} times the median"

@@ -1,12 +1,12 @@
 """Settings of ``mmace-sim data propose`` and ``mmace-sim data select``."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from mmace_sim.base.settings import MACHINE, MOMENTS, STRAIN, Flag, Settings
 from mmace_sim.data.recipes import RECIPES, STANDARD, parse_recipe
-from mmace_sim.engine.settings import MAX_THREADS
+from mmace_sim.engine.settings import MAX_THREADS, Start, Symbols
 from mmace_sim.structures import moment_words
 
 SNAPSHOTS = "Snapshots (recipes md and relax)"
@@ -61,14 +61,14 @@ class ProposeSettings(Settings):
     """Largest component of a random strain."""
     max_rattle: Annotated[float, Flag(STRAIN, unit="Å")] = Field(default=0.15, gt=0, le=1.0)
     """Largest standard deviation of random displacements, of each component."""
-    initial_magmoms: Annotated[str | None, Flag(MOMENTS, metavar="START", shown=moment_words.DEFAULT)] = (
-        Field(default=None, description=moment_words.HELP)
+    initial_magmoms: Annotated[Start, Flag(MOMENTS, metavar="START", shown=moment_words.DEFAULT)] = Field(
+        default=None, description=moment_words.HELP
     )
     collinear: Annotated[bool, Flag(MOMENTS, names=("--collinear",))] = False
     """Collinear states alone, for engines such as GPAW that know no others."""
     max_scale: Annotated[float, Flag(MOMENTS)] = Field(default=1.5, gt=0, le=10)
     """Largest factor for lengths of moments."""
-    elements: Annotated[list[str] | None, Flag(metavar="Fe,Ni", shown="those of the structures")] = None
+    elements: Annotated[Symbols, Flag(metavar="Fe,Ni", shown="those of the structures")] = None
     """Elements of random structures."""
     model: Annotated[str | None, Flag(SNAPSHOTS, metavar="NAME|FILE", names=("--model", "-m"))] = None
     """Model that makes the snapshots."""
@@ -91,16 +91,6 @@ class ProposeSettings(Settings):
     def _sensible_range(cls, value: list[float]) -> list[float]:
         if not 0.3 <= value[0] < value[1] <= 3.0:
             raise ValueError("give two factors between 0.3 and 3, the smaller one first")
-        return value
-
-    @field_validator("elements")
-    @classmethod
-    def _symbols(cls, value: list[str] | None) -> Any:
-        from ase.data import atomic_numbers
-
-        unknown = [symbol for symbol in value or () if atomic_numbers.get(symbol, 0) == 0]
-        if unknown or value == []:
-            raise ValueError(f"{', '.join(map(repr, unknown))} is no element; give symbols such as Fe,Ni")
         return value
 
     def recipes(self) -> dict[str, int]:

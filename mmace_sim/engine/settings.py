@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, create_model, field_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, create_model
 
 from mmace_sim.base.settings import MACHINE, MOMENTS, RELAXATION, Flag, Settings
 from mmace_sim.executors.interface import ExecutorChoice
@@ -37,6 +37,29 @@ ForceTol = Annotated[
 StressTol = Annotated[float, Flag(RELAXATION, unit="GPa"), Field(gt=0)]
 MagforceTol = Annotated[float, Flag(RELAXATION, unit="eV/μB"), Field(gt=0)]
 MaxSteps = Annotated[int, Flag(RELAXATION), Field(ge=0)]
+
+
+def _known_start(value: str | None) -> str | None:
+    if value is not None and re.fullmatch(moment_words.PATTERN, value, re.ASCII) is None:
+        raise ValueError(f"choose {moment_words.CHOICES}")
+    return value
+
+
+Start = Annotated[str | None, AfterValidator(_known_start)]
+"""How moments start, see `mmace_sim.structures.moment_words`."""
+
+
+def _known_symbols(value: list[str] | None) -> list[str] | None:
+    from ase.data import atomic_numbers  # heavy, and not needed for --help
+
+    unknown = [symbol for symbol in value or () if atomic_numbers.get(symbol, 0) == 0]
+    if unknown or value == []:
+        raise ValueError(f"{', '.join(map(repr, unknown))} is no element; give symbols such as Fe,Ni")
+    return value
+
+
+Symbols = Annotated[list[str] | None, AfterValidator(_known_symbols)]
+"""Some elements; None leaves it open."""
 
 
 def _known_states(value: list[str]) -> list[str]:
@@ -92,8 +115,8 @@ class RunSettings(ModelRunSettings):
     model: Annotated[str, Flag(metavar="NAME|FILE", names=("--model", "-m"))] = "auto"
     """Model: a name (see `mmace-sim models`) or a file. **auto**: for each structure the model of the package if it
     knows all elements, else the installed one with the fewest elements that does."""
-    initial_magmoms: Annotated[str | None, Flag(MOMENTS, metavar="START", shown=moment_words.DEFAULT)] = (
-        Field(default=None, description=moment_words.HELP)
+    initial_magmoms: Annotated[Start, Flag(MOMENTS, metavar="START", shown=moment_words.DEFAULT)] = Field(
+        default=None, description=moment_words.HELP
     )
     spin_orbit: Annotated[bool, Flag(MOMENTS, names=("--spin-orbit",))] = False
     """Require a model with spin–orbit coupling."""
@@ -104,13 +127,6 @@ class RunSettings(ModelRunSettings):
     executor: ExecutorChoice = None
     fetch_models: Annotated[bool, Flag(names=("--yes", "-y"))] = False
     """Fetch models that structures need and that are not installed (see `mmace-sim models`)."""
-
-    @field_validator("initial_magmoms")
-    @classmethod
-    def _known_start(cls, value: str | None) -> str | None:
-        if value is not None and re.fullmatch(moment_words.PATTERN, value, re.ASCII) is None:
-            raise ValueError(f"choose {moment_words.CHOICES}")
-        return value
 
 
 class MomentSettings(Settings):

@@ -7,7 +7,6 @@ piece whose worker died is computed once more, then each of its structures alone
 
 import logging
 import os
-import secrets
 import shutil
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from mmace_sim.engine.results import failed_record
 from mmace_sim.engine.resume import item_key
 from mmace_sim.errors import MmaceError, StructureError
 from mmace_sim.executors.interface import ExecutorError, Failure, open_executor
-from mmace_sim.files import append, scratch
+from mmace_sim.files import append, private_folder, scratch
 from mmace_sim.files.workers import known_by_folder, take_over
 from mmace_sim.io.collection import LoadedStructure
 
@@ -153,14 +152,6 @@ def compute_shards(run: Any, computation: Computation, choice: str, *, quiet: bo
                 _Shards(run, computation, executor.n_workers, advance).compute(executor)
 
 
-def _new_folder(run: Any) -> Path:
-    """A folder in that of the run, which vanishes with the next run if this one does not remove it."""
-    folder = Path(os.path.abspath(run.folder)) / f".mmace-{secrets.token_hex(8)}"
-    run.manifest.hold(folder)
-    folder.mkdir(mode=0o700)
-    return folder
-
-
 class _Shards:
     """The pieces of a run."""
 
@@ -215,7 +206,7 @@ class _Shards:
                 yield self._shard(items)
 
     def _shard(self, items: list[LoadedStructure]) -> Shard:
-        own, folders = _new_folder(self.run), self.run.folders
+        own, folders = private_folder(self._alike["folder"]), self.run.folders
         self._tails[own] = JournalTail(own / FILE_NAME)
         places = {item.name: Path(os.path.abspath(folders[item.name])) for item in items}
         known: dict[str, Any] = {}

@@ -19,6 +19,7 @@ __all__ = [
     "cannot_write",
     "keep",
     "note",
+    "private_folder",
     "remove",
     "replacing",
     "scratch",
@@ -43,10 +44,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Raises:
         OutputError: If it cannot be written.
     """
-    manifest = active_for(path)
-    holder = path.parent / f".mmace-{secrets.token_hex(8)}"
-    if manifest is not None:
-        manifest.hold(holder)
+    holder = _held(path.parent)
     try:
         holder.mkdir(mode=0o700)
         temporary = holder / path.name
@@ -54,10 +52,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
         if durable:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        if manifest is None:
-            temporary.replace(path)
-        else:
-            manifest.place(temporary, path)
+        _place(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
@@ -77,19 +72,50 @@ def scratch(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: If it cannot be made.
     """
-    manifest = active_for(folder / "any")
-    holder = folder / f".mmace-{secrets.token_hex(8)}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if manifest is not None:
-            manifest.hold(holder)
-        holder.mkdir(mode=0o700)
-    except OSError as error:
-        raise cannot_write(holder, error) from error
+    holder = private_folder(folder)
     try:
         yield holder
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def private_folder(folder: Path) -> Path:
+    """The folder of `scratch`, for those who remove it themselves.
+
+    Args:
+        folder: Folder of a run, or one in it, which is made if it does not exist.
+
+    Returns:
+        The new folder in it, which the next run removes if nobody does.
+
+    Raises:
+        OutputError: If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        holder = _held(folder)
+        holder.mkdir(mode=0o700)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return holder
+
+
+def _held(folder: Path) -> Path:
+    """A name in a folder that nobody can foresee, on the list of what vanishes."""
+    holder = folder / f".mmace-{secrets.token_hex(8)}"
+    manifest = active_for(holder)
+    if manifest is not None:
+        manifest.hold(holder)
+    return holder
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Move a complete file to its place, and put it on the list."""
+    manifest = active_for(path)
+    if manifest is None:
+        temporary.replace(path)
+    else:
+        manifest.place(temporary, path)
 
 
 def keep(temporary: Path, path: Path) -> None:
@@ -102,13 +128,9 @@ def keep(temporary: Path, path: Path) -> None:
     Raises:
         OutputError: If it cannot be moved.
     """
-    manifest = active_for(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if manifest is None:
-            temporary.replace(path)
-        else:
-            manifest.place(temporary, path)
+        _place(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from error
 

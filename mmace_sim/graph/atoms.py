@@ -128,6 +128,22 @@ def set_magmoms(atoms: Atoms, magmoms: MomentsLike) -> None:
     atoms.set_array(INITIAL_MAGMOMS, vectors, dtype=float, shape=(3,))
 
 
+def bare_copy(atoms: Atoms, magmoms: MomentsLike) -> Atoms:
+    """A structure with moments and nothing else: no results, constraints, names or further arrays.
+
+    Args:
+        atoms: Elements, positions, cell and boundaries.
+        magmoms: Moments of shape (n_atoms, 3), or (n_atoms,) along z, in μB.
+
+    Raises:
+        MomentShapeError: If they have a wrong shape or number.
+        StructureError: If any of them is NaN or infinite.
+    """
+    bare = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    set_magmoms(bare, magmoms)
+    return bare
+
+
 def check_magmoms(magmoms: MomentsLike, n_atoms: int, *, source: str) -> Float[np.ndarray, "n_atoms 3"]:
     """Widen moments to vectors and make sure that there is one finite vector for each atom.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmace_sim.report.frame import page_frame
 from mmace_sim.report.images import collect_images
-from mmace_sim.report.template import HEAD, MACROS, RUN
+from mmace_sim.report.template import HEAD, LEFT_OUT, MACROS, RUN
 from mmace_sim.report.values import Table
 
 MAX_ROWS: int = 30
@@ -33,13 +33,9 @@ TEMPLATE: str = (
 <section aria-labelledby="results"><h2 id="results">Errors</h2>
 {% for t in errors %}{{ table(t) }}{% endfor %}
 </section>
-{% if problems or warnings %}
-<section aria-labelledby="messages"><h2 id="messages">Left out</h2>
-{% for text in problems %}<p class="message">{{ text }}</p>{% endfor %}
-{% if warnings %}<details><summary>Warnings and errors in the log: {{ warnings|length }}</summary>
-<pre>{{ warnings|join('\\n') }}</pre></details>{% endif %}
-</section>
-{% endif %}
+"""
+    + LEFT_OUT
+    + """\
 <section aria-labelledby="ranking"><h2 id="ranking">Order of energies</h2>
 <p>{{ ranking_text }}</p>
 {% for t in ranking %}{{ table(t) }}{% endfor %}

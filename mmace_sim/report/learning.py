@@ -7,7 +7,7 @@ from typing import Any
 from mmace_sim.report.evaluation import digits, limited_table
 from mmace_sim.report.frame import page_frame
 from mmace_sim.report.images import collect_images
-from mmace_sim.report.template import HEAD, MACROS, RUN
+from mmace_sim.report.template import HEAD, LEFT_OUT, MACROS, RUN
 from mmace_sim.report.values import Table
 
 TEMPLATE: str = (
@@ -25,14 +25,8 @@ TEMPLATE: str = (
 {% for t in bad %}{{ table(t) }}{% endfor %}
 </section>
 <section aria-labelledby="cost"><h2 id="cost">What was computed</h2>{{ table(computed) }}</section>
-{% if problems or warnings %}
-<section aria-labelledby="messages"><h2 id="messages">Left out</h2>
-{% for text in problems %}<p class="message">{{ text }}</p>{% endfor %}
-{% if warnings %}<details><summary>Warnings and errors in the log: {{ warnings|length }}</summary>
-<pre>{{ warnings|join('\\n') }}</pre></details>{% endif %}
-</section>
-{% endif %}
 """
+    + LEFT_OUT
     + RUN
 )
 """The page."""

@@ -113,6 +113,17 @@ HEAD: str = """\
 """
 """How pages begin: the title and the line below it."""
 
+LEFT_OUT: str = """\
+{% if problems or warnings %}
+<section aria-labelledby="messages"><h2 id="messages">Left out</h2>
+{% for text in problems %}<p class="message">{{ text }}</p>{% endfor %}
+{% if warnings %}<details><summary>Warnings and errors in the log: {{ warnings|length }}</summary>
+<pre>{{ warnings|join('\\n') }}</pre></details>{% endif %}
+</section>
+{% endif %}
+"""
+"""What could not be used, and the warnings of the log."""
+
 RUN: str = """\
 <section aria-labelledby="run"><h2 id="run">The run</h2>
 <div class="body">

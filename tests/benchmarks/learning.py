@@ -21,6 +21,7 @@ from mmace_sim.data.learn.rounds import Round
 from mmace_sim.data.learn.run import learn
 from mmace_sim.data.learn.settings import LearnSettings
 from mmace_sim.plots import save_figure
+from mmace_sim.training.metrics import UNITS
 
 
 def labelled(folder: Path) -> list[str]:
@@ -79,10 +80,9 @@ def main() -> None:
         ]
         for choose, rounds in means.items()
     }
-    units = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³", "magforces": "meV/μB"}
     record.write(
         options.name,
-        {"config": content, "seeds": options.seeds, "units": units, "test mean absolute errors": errors},
+        {"config": content, "seeds": options.seeds, "units": UNITS, "test mean absolute errors": errors},
     )
     save_figure(curve_figure(means), record.FOLDER / options.name)
 

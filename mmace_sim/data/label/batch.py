@@ -19,6 +19,7 @@ from mmace_sim.data.label.engine import (
     EngineError,
     Labels,
     MissingOutputError,
+    refusals,
 )
 from mmace_sim.data.label.frames import labelled_frame
 from mmace_sim.data.label.outcome import Failure, LabelOutcome
@@ -81,12 +82,7 @@ class Batch:
 
     def refuse(self, failures: Sequence[Failure]) -> None:
         """Set aside what cannot be computed."""
-        refused = []
-        for calculation in self.calculations:
-            reason = self.engine.refuse(calculation)
-            if reason:
-                refused.append(Failure(calculation.config_id, reason, calculation.index))
-        for failure in [*failures, *refused]:
+        for failure in [*failures, *refusals(self.engine, self.calculations)]:
             self.failures[failure.config_id] = failure
         self.pending = [c for c in self.calculations if c.config_id not in self.failures]
 

@@ -18,7 +18,7 @@ MIN_TURNED: float = 0.1
 
 MIN_KPPRA: int = 800
 """k points per reciprocal atom (k points times atoms) below which another number of them shows in the energies:
-5 × 5 × 5 and 4 × 4 × 4 points differ by 45 meV/atom in B2 FeCo."""
+5 × 5 × 5 and 4 × 4 × 4 points differ by 48 meV/atom in B2 FeCo (docs/learn.md)."""
 
 MAX_OFF: float = 3.0
 """Energies (eV/atom) further from the median of their composition are told."""

@@ -12,6 +12,7 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.data.label.calculation import Calculation
+from mmace_sim.data.label.outcome import Failure
 from mmace_sim.data.label.settings import LabelSettings
 from mmace_sim.errors import ConfigError, MmaceError
 
@@ -153,6 +154,26 @@ def load_engine(settings: LabelSettings) -> Engine | BatchEngine:
         known = ", ".join([*_OWN, *others, f"{MODEL}FILE"])
         raise ConfigError(f"--engine {name}: there is no such engine; choose {known}.")
     return others[name].load()(settings)
+
+
+def refusals(engine: Engine | BatchEngine, calculations: Sequence[Calculation]) -> list[Failure]:
+    """What an engine cannot compute, with the reasons.
+
+    Args:
+        engine: The engine.
+        calculations: What is asked for.
+    """
+    reasons = [(calculation, engine.refuse(calculation)) for calculation in calculations]
+    return [Failure(c.config_id, reason, c.index) for c, reason in reasons if reason]
+
+
+def mesh_name(counts: Sequence[int]) -> str:
+    """A mesh of k points around Γ, as frames tell it.
+
+    Args:
+        counts: Numbers of points, from `k_points`.
+    """
+    return "x".join(map(str, counts)) + " gamma"
 
 
 def k_points(atoms: Atoms, length: float) -> tuple[int, int, int]:

@@ -79,15 +79,16 @@ def run_program(
         raise EngineError(f"{Path(command[0]).name} ended with code {code}: {last_words(path)}")
 
 
-def run_script(folder: Path, command: str) -> None:
+def run_script(folder: Path, command: str, output: str = "> run.log 2>&1") -> None:
     """Write ``run.sh``, which computes what is in a folder.
 
     Args:
         folder: Folder of the calculation.
         command: What it runs.
+        output: Where the shell puts what it prints.
     """
     exports = "\n".join(f"export {name}=${{{name}:-{value}}}" for name, value in THREADS.items())
-    text = f'#!/bin/sh\nset -e\ncd "$(dirname "$0")"\n{exports}\n{command} > run.log 2>&1\n'
+    text = f'#!/bin/sh\nset -e\ncd "$(dirname "$0")"\n{exports}\n{command} {output}\n'
     (folder / "run.sh").write_text(text)
     (folder / "run.sh").chmod(0o755)
 

@@ -8,7 +8,7 @@ from ase import Atoms
 from mmace_sim.base.settings import load_settings
 from mmace_sim.data.label.batch import CANDIDATES, Batch, OnFinished
 from mmace_sim.data.label.calculation import Calculation, make_calculations, read_candidates
-from mmace_sim.data.label.engine import load_engine
+from mmace_sim.data.label.engine import load_engine, refusals
 from mmace_sim.data.label.outcome import Failure, LabelOutcome
 from mmace_sim.data.label.settings import NOT_PHYSICS, LabelSettings
 from mmace_sim.engine.progress import progress, says_what_is_finished
@@ -74,11 +74,9 @@ def preview(settings: LabelSettings) -> tuple[list[Calculation], list[Failure]]:
     settings, candidates, unread = _named_candidates(settings)
     engine = load_engine(settings)
     calculations, unusable = make_calculations(candidates, settings)
-    reasons = {c.config_id: engine.refuse(c) for c in calculations}
-    refused = [
-        Failure(c.config_id, reasons[c.config_id], c.index) for c in calculations if reasons[c.config_id]
-    ]
-    return [c for c in calculations if not reasons[c.config_id]], [*unread, *unusable, *refused]
+    refused = refusals(engine, calculations)
+    names = {failure.config_id for failure in refused}
+    return [c for c in calculations if c.config_id not in names], [*unread, *unusable, *refused]
 
 
 def _named_candidates(settings: LabelSettings) -> tuple[LabelSettings, list[Atoms], list[Failure]]:

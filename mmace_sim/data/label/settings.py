@@ -1,11 +1,11 @@
 """Settings of ``mmace-sim label``."""
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from mmace_sim.base.settings import MACHINE, MOMENTS, Flag, Settings
+from mmace_sim.engine.settings import Start
 from mmace_sim.executors.interface import ExecutorChoice
 from mmace_sim.structures import moment_words
 
@@ -51,7 +51,7 @@ class LabelSettings(Settings):
     retry_failed: Annotated[bool, Flag(names=("--retry-failed",))] = False
     """With `--resume`, compute again what failed."""
     initial_magmoms: Annotated[
-        str | None, Flag(MOMENTS, metavar="START", shown="those of the file, else none")
+        Start, Flag(MOMENTS, metavar="START", shown="those of the file, else none")
     ] = Field(default=None, description=moment_words.HELP)
     hold: Annotated[Literal["file", "all", "none"], Flag(MOMENTS)] = "file"
     """Which moments are held. **file**: as the candidate's array `hold_moment` says, else all above 0.01 μB that are of
@@ -85,13 +85,6 @@ class LabelSettings(Settings):
     executor: ExecutorChoice = None
     device: Annotated[str | None, Flag(MACHINE, metavar="cpu|cuda", shown="a GPU if there is one")] = None
     """Where a model computes."""
-
-    @field_validator("initial_magmoms")
-    @classmethod
-    def _known_start(cls, value: str | None) -> str | None:
-        if value is not None and re.fullmatch(moment_words.PATTERN, value, re.ASCII) is None:
-            raise ValueError(f"choose {moment_words.CHOICES}")
-        return value
 
     def check_given(self, given: frozenset[str]) -> None:
         """Refuse what contradicts itself or would have no effect.

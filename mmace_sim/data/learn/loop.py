@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from mmace_sim.base.text import json_text
 from mmace_sim.data.candidates import ID, TYPE, Distinct, candidate, load_candidates, named, refusal
 from mmace_sim.data.label.batch import LABELLED
 from mmace_sim.data.label.calculation import make_calculations
-from mmace_sim.data.label.engine import load_engine
+from mmace_sim.data.label.engine import BatchEngine, Engine, load_engine, refusals
 from mmace_sim.data.label.run import label
 from mmace_sim.data.learn.rounds import Round, measure, write_curve
 from mmace_sim.data.learn.settings import LearnSettings
 from mmace_sim.data.learn.training import train_round
 from mmace_sim.data.propose import propose, read_parents
 from mmace_sim.data.select import Scores, random_choice, score, select
+from mmace_sim.data.settings import ProposeSettings
 from mmace_sim.errors import DataError, UncalibratedModelError
 from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import get_magmoms
@@ -29,7 +31,7 @@ from mmace_sim.io.frames import Frame, read_frames
 from mmace_sim.io.writing import write_extxyz
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.training.evaluate import evaluate_frames
-from mmace_sim.training.metrics import LabelError
+from mmace_sim.training.metrics import UNITS, LabelError
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ class Learning:
     computed: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.parents, problems = read_parents(self._proposing())
+        self.parents, problems = read_parents(self._proposing)
         self.problems += problems
 
     def run(self) -> str:
@@ -105,10 +107,10 @@ class Learning:
         Raises:
             DataError: If there is nothing to learn from: no structure, no candidate, no calculation that worked.
         """
-        pool, self._test_ids = self._first_pool()
+        pool, test_ids = self._first_pool()
         self._cpu, self._n_calculations = 0.0, 0
         self._training = [Path(file) for file in self.settings.known]
-        test = [atoms for atoms in pool if atoms.info[ID] in self._test_ids]
+        self._test_candidates = test = [atoms for atoms in pool if atoms.info[ID] in test_ids]
         self.tell(
             f"{len(pool)} candidates of {len(self.parents)} structures; {len(test)} of them are the test"
         )
@@ -120,7 +122,7 @@ class Learning:
             raise DataError(f"the test cannot be used: {told}. See {self.folder / TEST}/summary.json.")
         if labelled.n_failed:
             self.problems.append(f"{labelled.n_failed} calculations of the test failed")
-        self._pool = [atoms for atoms in pool if atoms.info[ID] not in self._test_ids]
+        self._pool = [atoms for atoms in pool if atoms.info[ID] not in test_ids]
         self._taken: set[str] = set()
         self._exhausted = False
         while not (reason := self._reason_to_stop()):
@@ -130,7 +132,13 @@ class Learning:
     def _frames_of(self, files: Sequence[str]) -> list[Frame]:
         return read_frames([Path(file) for file in files]).frames if files else []
 
-    def _proposing(self) -> Any:
+    @cached_property
+    def _engine(self) -> Engine | BatchEngine:
+        """What computes."""
+        return load_engine(self.settings.label)
+
+    @cached_property
+    def _proposing(self) -> ProposeSettings:
         """Settings of the proposals: those of the section, with the structures and what the engine can do."""
         settings = self.settings
         update: dict[str, Any] = {
@@ -146,9 +154,11 @@ class Learning:
         """Whether the engine refuses moments that do not lie along one axis."""
         canted = Atoms("Fe2", positions=[[0, 0, 0], [1.4, 1.4, 1.4]], cell=[2.8] * 3, pbc=True)
         canted = candidate(canted, np.array([[0, 0, 2.0], [2.0, 0, 0]]), hold=True)
-        calculations, _ = make_calculations([named(canted, "probe", "canted")], self.settings.label)
-        engine = load_engine(self.settings.label)
-        return any("collinear" in engine.refuse(calculation) for calculation in calculations)
+        straight = candidate(canted, np.array([[0, 0, 2.0], [0, 0, 2.0]]), hold=True)
+        probes = [named(canted, "probe", "canted"), named(straight, "probe", "straight")]
+        calculations, _ = make_calculations(probes, self.settings.label)
+        refused = refusals(self._engine, calculations)
+        return [failure.index for failure in refused] == [0]
 
     def _first_pool(self) -> tuple[list[Atoms], set[str]]:
         """Candidates of the recipes and the structures themselves, and the names of those for the test."""
@@ -160,7 +170,7 @@ class Learning:
                 for name, atoms in self.parents.items()
             ]
             starts = [atoms for atoms in starts if distinct.is_new(atoms)]
-            made = propose(self.parents, self._proposing(), distinct=distinct)
+            made = propose(self.parents, self._proposing, distinct=distinct)
             self.problems += made.problems
             write_extxyz(file, self._computable([*starts, *made.candidates]))
         known = {str(f.atoms.info.get(ID)) for f in self._frames_of(self.settings.known)}
@@ -173,9 +183,8 @@ class Learning:
     def _computable(self, candidates: Sequence[Atoms]) -> list[Atoms]:
         """Candidates that the engine does not refuse."""
         calculations, failures = make_calculations(candidates, self.settings.label)
-        engine = load_engine(self.settings.label)
-        refused = {c.config_id: reason for c in calculations if (reason := engine.refuse(c))}
-        refused |= {failure.config_id: failure.reason for failure in failures}
+        failures += refusals(self._engine, calculations)
+        refused = {failure.config_id: failure.reason for failure in failures}
         for name, reason in refused.items():
             _log.info("%s: left out, %s", name, reason)
         left = [atoms for atoms in candidates if atoms.info[ID] not in refused and not refusal(atoms)]
@@ -246,9 +255,9 @@ class Learning:
         file = folder / PROPOSED
         if not file.exists():
             distinct = Distinct()
-            for atoms in self._pool:
+            for atoms in (*self._pool, *self._test_candidates):
                 distinct.is_new(atoms)
-            settings = self._proposing().model_copy(
+            settings = self._proposing.model_copy(
                 update={
                     "recipe": [f"{name}:{self.settings.fresh}" for name in _SNAPSHOTS],
                     "model": str(model),
@@ -330,10 +339,8 @@ class Learning:
         model = load_model(path)
         if self._test:
             found = evaluate_frames(model, self._test)
-            record.errors, record.by_kind = (
-                _maes(found.overall),
-                {k: _maes(v) for k, v in found.by_config_type.items()},
-            )
+            record.errors = _maes(found.overall)
+            record.by_kind = {kind: _maes(errors) for kind, errors in found.by_config_type.items()}
             record.rmse = {
                 name: error.rmse for name, error in found.overall.items() if math.isfinite(error.rmse)
             }
@@ -353,11 +360,8 @@ def _maes(errors: Mapping[str, LabelError]) -> dict[str, float]:
 
 def _told(record: Round) -> str:
     """How a round ended."""
-    errors = ", ".join(
-        f"{name} {record.errors[name]:.3g} {unit}"
-        for name, unit in (("energy", "meV/atom"), ("forces", "meV/Å"), ("magforces", "meV/μB"))
-        if name in record.errors
-    )
+    told = [name for name in ("energy", "forces", "magforces") if name in record.errors]
+    errors = ", ".join(f"{name} {record.errors[name]:.3g} {UNITS[name]}" for name in told)
     outside = "" if record.outside is None else f"; {100 * record.outside:.0f} % of the candidates not inside"
     return (
         f"round {record.index}: {record.n_calculations} calculations, {record.cpu_hours:.2f} CPU h; "

@@ -12,6 +12,8 @@ import numpy as np
 from mmace_sim.data.learn.settings import LearnSettings
 from mmace_sim.data.select import TOLD, Scores
 from mmace_sim.files import write_text
+from mmace_sim.model.error_sizes import max_of_systems
+from mmace_sim.model.uncertainty import EDGE
 from mmace_sim.training.metrics import MILLI, UNITS
 
 QUANTILE: float = 0.9
@@ -108,9 +110,6 @@ def measure(record: Round, scores: Scores, kinds: Sequence[str]) -> None:
     usable = np.unique(scores.system.numpy())
     if not scores.sizes or not len(usable):
         return
-    from mmace_sim.model.error_sizes import max_of_systems
-    from mmace_sim.model.uncertainty import EDGE
-
     farthest = max_of_systems(scores.distance.double(), scores.system, len(kinds)).numpy()[usable]
     record.outside = float((farthest > EDGE).mean())
     information = np.mean([*scores.ratios().values()] or [np.ones(len(kinds))], axis=0)

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float, Int
 
-from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.graph.atoms import bare_copy, get_magmoms, set_magmoms
 from mmace_sim.properties.order.declaration import OrderSettings
 from mmace_sim.properties.order.enumeration import enumerate_collinear
 from mmace_sim.structures.lattice_points import (
@@ -63,7 +63,7 @@ def order_starts(atoms: Atoms, settings: OrderSettings) -> tuple[list[OrderStart
     parent = found.parent
     starts = [OrderStart(o.name, o.atoms, o.n_cells, o.propagation) for o in found.orders]
     if classify_order(get_magmoms(atoms)) not in _SIMPLE:
-        starts.append(OrderStart("file", _bare(atoms)))
+        starts.append(OrderStart("file", bare_copy(atoms, get_magmoms(atoms))))
     if len(parent.sites) and settings.spirals:
         starts += _spirals(parent, size)
     rng = np.random.default_rng(settings.seed)
@@ -78,13 +78,6 @@ def order_starts(atoms: Atoms, settings: OrderSettings) -> tuple[list[OrderStart
             OrderStart("NM", build_supercell(parent, np.eye(3, dtype=int), np.zeros((n_atoms, 1, 3))), 1)
         )
     return starts, found.note
-
-
-def _bare(atoms: Atoms) -> Atoms:
-    """The structure with its moments and nothing else."""
-    bare = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    set_magmoms(bare, get_magmoms(atoms))
-    return bare
 
 
 def _spirals(parent: MagneticParent, max_supercell: int) -> list[OrderStart]:

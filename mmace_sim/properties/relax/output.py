@@ -12,7 +12,7 @@ from mmace_sim.engine.journal import CHECKPOINT, fingerprint
 from mmace_sim.engine.outcomes import Status
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
 from mmace_sim.engine.resume import item_key
-from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.graph.cells import has_volume
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.io.writing import write_extxyz, write_structures
@@ -107,8 +107,7 @@ def write_doubtful(run: Any, images: Sequence[Atoms], entries: list[dict[str, An
     for atoms in images:
         name = str(atoms.info["name"])
         if name in doubtful:
-            bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-            set_magmoms(bare, get_magmoms(atoms))
+            bare = bare_copy(atoms, get_magmoms(atoms))
             bare.info |= {"config_id": f"{name}-{run.command}-uncertain", "config_type": "uncertain"}
             candidates.append(bare)
     if candidates:

@@ -1,11 +1,11 @@
 """Settings of ``mmace-sim check``."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from mmace_sim.base.settings import Flag
-from mmace_sim.engine.settings import ModelSettings
+from mmace_sim.engine.settings import ModelSettings, Symbols
 
 CALCULATOR = "Calculators (a model knows all of this)"
 
@@ -37,7 +37,7 @@ class CheckSettings(ModelSettings):
         Flag(metavar="PATH", repeated=True, shown="bcc, fcc, hcp, rattled, random cell, dimer"),
     ] = Field(default_factory=list)
     """File or folder with structures to check on (may be repeated); without moments, random ones are set."""
-    elements: Annotated[list[str] | None, Flag(metavar="Fe,Ni", shown="all of the model")] = None
+    elements: Annotated[Symbols, Flag(metavar="Fe,Ni", shown="all of the model")] = None
     """Elements of the built-in structures; needed for a calculator without --structures."""
     tolerance: Annotated[float, Flag()] = Field(default=1.0, gt=0)
     """Factor for all tolerances."""
@@ -51,13 +51,3 @@ class CheckSettings(ModelSettings):
         bool | None, Flag(CALCULATOR, names=("--spin-orbit/--no-spin-orbit",), shown="not known")
     ] = None
     """Whether it has spin–orbit coupling; without it, moments alone may be rotated."""
-
-    @field_validator("elements")
-    @classmethod
-    def _symbols(cls, value: list[str] | None) -> Any:
-        from ase.data import atomic_numbers
-
-        unknown = [symbol for symbol in value or () if atomic_numbers.get(symbol, 0) == 0]
-        if unknown or value == []:
-            raise ValueError(f"{', '.join(map(repr, unknown))} is no element; give symbols such as Fe,Ni")
-        return value

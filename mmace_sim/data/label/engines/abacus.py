@@ -13,7 +13,14 @@ from ase.data import atomic_masses, atomic_numbers
 from ase.units import Bohr, Rydberg
 
 from mmace_sim.data.label.calculation import Calculation, Mode
-from mmace_sim.data.label.engine import EngineError, Labels, MissingOutputError, NotConvergedError, k_points
+from mmace_sim.data.label.engine import (
+    EngineError,
+    Labels,
+    MissingOutputError,
+    NotConvergedError,
+    k_points,
+    mesh_name,
+)
 from mmace_sim.data.label.engines.cluster import ClusterEngine, holds, sorted_by_element, turned
 from mmace_sim.errors import StructureError
 from mmace_sim.io import abacus as reader
@@ -158,7 +165,7 @@ def _told(path: Path, k_length: float, calculation: Calculation) -> dict[str, An
     return {
         "xc": given.get("dft_functional", "PBE"),
         "basis": given.get("basis_type", "pw"),
-        "kpts": "x".join(map(str, k_points(calculation.atoms, k_length))) + " gamma",
+        "kpts": mesh_name(k_points(calculation.atoms, k_length)),
         "cutoff": float(given.get("ecutwfc", "nan")) * Rydberg,
         "smearing": f"gaussian {float(given.get('smearing_sigma', 'nan')) * Rydberg:.4f} eV",
         "soc": re.fullmatch(r"1|true|T", given.get("lspinorb", "0"), re.I) is not None,

@@ -24,6 +24,7 @@ from mmace_sim.data.label.engine import (
     MissingOutputError,
     NotConvergedError,
     k_points,
+    mesh_name,
 )
 from mmace_sim.data.label.engines.paw_sets import PawSet, find_sets, paw_set
 from mmace_sim.data.label.processes import last_words, run_program, run_script
@@ -249,7 +250,7 @@ def _told(text: str, inputs: str) -> dict[str, Any]:
         "engine": f"ABINIT {version[1]}" if version else "ABINIT",
         "xc": "PBE",
         "psp": "PAW",
-        "kpts": "x".join(given["ngkpt"].split()) + " gamma",
+        "kpts": mesh_name([int(count) for count in given["ngkpt"].split()]),
         "cutoff": round(float(given["ecut"]) * Hartree, 3),
         "smearing": f"gaussian {float(given['tsmear']) * Hartree:.4f} eV",
         "soc": False,

@@ -30,6 +30,8 @@ class ClusterEngine:
     keeps: Sequence[str] = ()
     program = ""
     """How the code is started if the user does not say it."""
+    output = "> run.log 2>&1"
+    """Where the run script puts what it prints."""
 
     def __init__(self, settings: LabelSettings) -> None:
         self.settings = settings
@@ -51,7 +53,7 @@ class ClusterEngine:
 
     def script(self, folder: Path) -> None:
         """Write ``run.sh``."""
-        run_script(folder, self.command(folder))
+        run_script(folder, self.command(folder), self.output)
 
     def run(self, folder: Path, limits: Limits) -> None:
         """Run the script."""

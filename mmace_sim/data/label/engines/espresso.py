@@ -14,7 +14,14 @@ from ase.data import atomic_masses, atomic_numbers
 from ase.units import Rydberg
 
 from mmace_sim.data.label.calculation import Calculation, Mode
-from mmace_sim.data.label.engine import EngineError, Labels, MissingOutputError, NotConvergedError, k_points
+from mmace_sim.data.label.engine import (
+    EngineError,
+    Labels,
+    MissingOutputError,
+    NotConvergedError,
+    k_points,
+    mesh_name,
+)
 from mmace_sim.data.label.engines.cluster import ClusterEngine, holds, turned
 from mmace_sim.errors import StructureError
 from mmace_sim.io import espresso as reader
@@ -35,6 +42,7 @@ class EspressoEngine(ClusterEngine):
     moment_tol = 1.0
     keeps = ("pw.in", "pw.out", "run.sh", "run.log")
     program = "pw.x"
+    output = "> pw.out 2> run.log"
 
     def refuse(self, calculation: Calculation) -> str:
         """Why pw.x cannot compute this; "" if it can."""
@@ -121,13 +129,7 @@ class EspressoEngine(ClusterEngine):
     def command(self, folder: Path) -> str:
         """pw.x on ``pw.in``."""
         del folder
-        return f"{self.settings.command or self.program} -in pw.in > pw.out"
-
-    def script(self, folder: Path) -> None:
-        """Write ``run.sh``, whose output is in ``pw.out``."""
-        super().script(folder)
-        path = folder / "run.sh"
-        path.write_text(path.read_text().replace("> pw.out > run.log 2>&1", "> pw.out 2> run.log"))
+        return f"{self.settings.command or self.program} -in pw.in"
 
     def collect(self, calculation: Calculation, folder: Path) -> Labels:
         """Read ``pw.out``."""
@@ -162,7 +164,7 @@ class EspressoEngine(ClusterEngine):
             info={
                 "engine": f"Quantum ESPRESSO {results['version']}",
                 "xc": "PBE",
-                "kpts": "x".join(map(str, k_points(calculation.atoms, self.settings.k_length))) + " gamma",
+                "kpts": mesh_name(k_points(calculation.atoms, self.settings.k_length)),
                 "cutoff": self.settings.cutoff or CUTOFF,
                 "smearing": f"gaussian {self.settings.smearing:.4f} eV",
                 "soc": False,

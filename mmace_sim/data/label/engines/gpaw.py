@@ -23,6 +23,7 @@ from mmace_sim.data.label.engine import (
     MissingOutputError,
     NotConvergedError,
     k_points,
+    mesh_name,
 )
 from mmace_sim.data.label.processes import THREADS, run_program, run_script
 from mmace_sim.data.label.settings import LabelSettings
@@ -145,7 +146,7 @@ def _told(job: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "engine": f"GPAW {result['gpaw']}",
         "xc": "PBE",
         "psp": f"{result['sets']} PAW",
-        "kpts": "x".join(map(str, job["k_points"])) + " gamma",
+        "kpts": mesh_name(job["k_points"]),
         "cutoff": float(job["cutoff"]),
         "smearing": f"gaussian {job['smearing']:.4f} eV",
         "soc": False,

@@ -14,7 +14,14 @@ from ase.data import atomic_numbers, covalent_radii
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.data.label.calculation import Calculation, Mode
-from mmace_sim.data.label.engine import EngineError, Labels, MissingOutputError, NotConvergedError, k_points
+from mmace_sim.data.label.engine import (
+    EngineError,
+    Labels,
+    MissingOutputError,
+    NotConvergedError,
+    k_points,
+    mesh_name,
+)
 from mmace_sim.data.label.engines.cluster import ClusterEngine, holds, quoted, sorted_by_element, turned
 from mmace_sim.errors import StructureError
 from mmace_sim.io import vasp as reader
@@ -152,7 +159,7 @@ class VaspEngine(ClusterEngine):
         told = {
             "engine": f"VASP {version[1]}" if version else "VASP",
             "xc": "PBE",
-            "kpts": "x".join(map(str, k_points(calculation.atoms, self.settings.k_length))) + " gamma",
+            "kpts": mesh_name(k_points(calculation.atoms, self.settings.k_length)),
             "cutoff": float(tags.get("ENCUT", "nan")),
             "smearing": f"gaussian {float(tags.get('SIGMA', 'nan')):.4f} eV",
             "soc": tags.get("LSORBIT", "F").strip(".").upper().startswith("T"),
