@@ -140,6 +140,22 @@ def test_one_that_is_too_large_fails_alone():
     assert "Take a smaller cell" in failure_message(failed[4])
 
 
+def test_a_structure_that_waits_is_made_once():
+    started = []
+
+    def start(index):
+        started.append(index)
+        return initialize_state([IMAGES[index]])
+
+    batch, failed = batch_of(start, max_atoms=4)
+    while batch.refill():
+        batch.advance()
+        batch.advance()
+        batch.refill()  # nothing fits
+        list(batch.pop([0]))
+    assert (started, failed) == (list(range(6)), {})
+
+
 def test_velocities_of_some_structures():
     images = [bcc(), bcc(), bcc()]
     images[1].set_momenta(np.ones((2, 3)))

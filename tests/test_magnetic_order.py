@@ -53,6 +53,14 @@ def test_magnetic_space_groups_of_bcc_iron(magmoms, bns, kind):
     assert symmetry.space_group == "Im-3m (229)"
 
 
+@pytest.mark.parametrize("repeat", [(2, 1, 1), (2, 3, 1), (4, 4, 4)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_supercell_has_the_group_of_its_cell(repeat, sign):
+    small, moments = bulk("Fe", cubic=True), np.array([2.2 * Z, sign * 2.2 * Z])
+    found = magnetic_symmetry(small.repeat(repeat), np.tile(moments, (np.prod(repeat), 1)))
+    assert found == magnetic_symmetry(small, moments)
+
+
 def test_there_is_no_space_group_where_there_is_no_crystal():
     assert magnetic_symmetry(Atoms("Fe2", [[0, 0, 0], [0, 0, 2]]), np.zeros((2, 3))) is None
     on_top = Atoms("Fe2", [[0, 0, 0], [0, 0, 0]], cell=np.eye(3), pbc=True)

@@ -24,14 +24,17 @@ class Outcomes[Result]:
 
     Attributes:
         results: Result of each structure; None where there is none yet.
+        n_finished: How many there are.
     """
 
     def __init__(self, n_structures: int, on_finished: Callable[[int, Result], None] | None = None) -> None:
         self.results: list[Result | None] = [None] * n_structures
+        self.n_finished = 0
         self._on_finished = on_finished
 
     def __call__(self, index: int, result: Result) -> None:
         """Store a result."""
+        self.n_finished += self.results[index] is None
         self.results[index] = result
         if self._on_finished is not None:
             self._on_finished(index, result)
@@ -72,6 +75,9 @@ class RefillingBatch[State: ts.SimState]:
     ) -> None:
         self._waiting = deque(indices)
         self._parked: deque[tuple[list[int], State]] = deque()
+        self._next: dict[
+            int, ts.SimState
+        ] = {}  # the one that did not fit, so that it is not made at every step
         self._start, self._init, self._step, self._fail = start, init, step, fail
         self._check = check
         self._max_scaler, self._max_atoms = max_scaler, max_atoms or float("inf")
@@ -116,13 +122,16 @@ class RefillingBatch[State: ts.SimState]:
         scaler = memory_scaler(self.state) if self.state is not None else 0.0
         n_atoms = self.state.n_atoms if self.state is not None else 0
         while self._waiting:
-            candidate, error = _attempt(self._checked_start, self._waiting[0])
+            index = self._waiting[0]
+            held = self._next.pop(index, None)
+            candidate, error = (held, None) if held is not None else _attempt(self._checked_start, index)
             if candidate is None:  # one structure must not stop the others
                 self._fail(self._waiting.popleft(), error)
                 continue
             scaler += memory_scaler(candidate)
             n_atoms += candidate.n_atoms
             if (self.indices or new) and (scaler > self._max_scaler or n_atoms > self._max_atoms):
+                self._next = {index: candidate}
                 break
             new.append(self._waiting.popleft())
             plain.append(candidate)

@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePath
 
 from ase import Atoms
 
@@ -107,25 +108,39 @@ def find_structures(paths: Iterable[str | Path]) -> list[Path]:
     return list(found)
 
 
-def _walk(folder: Path) -> list[Path]:
-    files = []
-    for parent, folders, names in os.walk(folder):
-        here = Path(parent)
-        folders[:] = [name for name in folders if not name.startswith(".") and not is_run_folder(here / name)]
-        files += [here / name for name in names if _looks_like_structure(name)]
-    return sorted(files)
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files of a folder in alphabetical order, those of one folder at a time."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries)
+    except OSError:  # not readable
+        return
+    for name, is_folder, is_link in found:
+        path = folder / name
+        if is_folder and not (is_link or name.startswith(".") or is_run_folder(path)):
+            yield from _walk(path)
+        elif not is_folder and _looks_like_structure(name):
+            yield path
 
 
 def _looks_like_structure(name: str) -> bool:
-    plain = bare_name(Path(name))
-    return not name.startswith(".") and (bare_suffix(Path(name)) in SUFFIXES or plain.startswith(PREFIXES))
+    path = PurePath(name)
+    return not name.startswith(".") and (
+        bare_suffix(path) in SUFFIXES or bare_name(path).startswith(PREFIXES)
+    )
 
 
 def _is_beside_its_structure(path: Path) -> bool:
     """Whether a file is the output of a run of VASP whose last structure lies beside it."""
     if not path.name.startswith(RESULTS):
         return False
-    return any(_looks_like_structure(other.name) for other in path.parent.glob("CONTCAR*"))
+    return _has_contcar(path.parent)
+
+
+@lru_cache(maxsize=1)
+def _has_contcar(folder: Path) -> bool:
+    """Asked for each file of a folder in turn."""
+    return any(_looks_like_structure(other.name) for other in folder.glob("CONTCAR*"))
 
 
 def load_structures(
@@ -144,6 +159,7 @@ def load_structures(
     Returns:
         Structures and failures, in the order of the files.
     """
+    _has_contcar.cache_clear()
     paths = [Path(path) for path in paths]
     named = {path for path in paths if not path.is_dir()}
     items: list[LoadedStructure | FailedStructure] = []

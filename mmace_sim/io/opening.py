@@ -15,7 +15,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from mmace_sim.errors import NotAStructureError, StructureError
 
@@ -45,14 +45,14 @@ _BYTE_ORDER_MARKS = {
 }
 
 
-def bare_name(path: Path) -> str:
+def bare_name(path: PurePath) -> str:
     """Name of a file without the ending of its compression."""
     return path.name[: -len(path.suffix)] if path.suffix in OPENERS else path.name
 
 
-def bare_suffix(path: Path) -> str:
+def bare_suffix(path: PurePath) -> str:
     """Ending of the name without that of its compression, in lower case: ``.cif`` of ``Fe.cif.gz``."""
-    return Path(bare_name(path)).suffix.lower()
+    return PurePath(bare_name(path)).suffix.lower()
 
 
 def check_regular(path: Path) -> None:

@@ -143,12 +143,14 @@ def _unique(names: list[str]) -> list[str]:
     """The names, with numbers where several are alike also on file systems that take a for A."""
     taken = Counter(name.casefold() for name in names)
     used = {name for name, count in taken.items() if count == 1}
+    last: Counter[str] = Counter()
     unique = []
     for name in names:
-        new, number = name, 1
+        new, number = name, last[name.casefold()] or 1
         while new.casefold() in used and taken[name.casefold()] > 1:
             number += 1
             new = f"{name}-{number}"
+        last[name.casefold()] = number
         used.add(new.casefold())
         unique.append(new)
     return unique

@@ -64,14 +64,14 @@ def magnetic_symmetry(
     import spglib
 
     moments = get_magmoms(atoms) if magmoms is None else np.asarray(magmoms, dtype=float)
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    *cell, moments = _smallest_cell(atoms, moments, symprec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             dataset = spglib.get_magnetic_symmetry_dataset(
                 (*cell, moments), symprec=symprec, mag_symprec=10 * symprec
             )
-            plain = spglib.get_symmetry_dataset(cell, symprec=symprec)
+            plain = spglib.get_symmetry_dataset(tuple(cell), symprec=symprec)
         except Exception:
             return None
         if dataset is None or plain is None:
@@ -83,3 +83,34 @@ def magnetic_symmetry(
         msg_type=int(dataset.msg_type),
         space_group=f"{plain.international} ({plain.number})",
     )
+
+
+def _smallest_cell(
+    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], symprec: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Cell, fractional positions, elements and moments of the smallest cell with the same moments.
+
+    Of a supercell spglib finds only the operations that keep the supercell's own lattice, and after seconds.
+    """
+    import spglib
+
+    cell, positions = atoms.cell.array, atoms.get_scaled_positions()
+    whole = (cell, positions, atoms.numbers, magmoms)
+    if len(atoms) < 2 or not np.isfinite(magmoms).all():
+        return whole
+    steps = np.round(magmoms / (0.1 * symprec)).astype(
+        np.int64
+    )  # alike to a hundredth of what counts as alike
+    _, kinds = np.unique(np.c_[atoms.numbers, steps], axis=0, return_inverse=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = spglib.get_symmetry_dataset((cell, positions, kinds.ravel() + 1), symprec=symprec)
+        except Exception:
+            return whole
+    if found is None:
+        return whole
+    _, first = np.unique(found.mapping_to_primitive, return_index=True)
+    primitive = np.asarray(found.primitive_lattice)
+    places = np.linalg.solve(primitive.T, atoms.positions[first].T).T % 1.0
+    return primitive, places, atoms.numbers[first], magmoms[first]

@@ -205,7 +205,7 @@ class Relaxation:
                     batch.advance()
                     n_steps += 1
                 if on_step is not None:
-                    on_step(RelaxProgress(n_steps, len(images), len(finish.in_order()), batch.n_active))
+                    on_step(RelaxProgress(n_steps, len(images), finish.n_finished, batch.n_active))
                 after_step()
 
     def _finish_done(
