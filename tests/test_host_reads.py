@@ -15,6 +15,7 @@ from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
+from mmace_sim.properties.md.dynamics import MolecularDynamics
 from mmace_sim.properties.relax.relaxation import Relaxation
 from mmace_sim.testing import HostReads
 from mmace_sim.torchsim.model import MagneticMaceModel
@@ -64,6 +65,32 @@ def test_relaxation_reads_at_most_three_times_a_step(how, stability, monkeypatch
     steps, reads = reads_per_step(lambda: relaxation.run(iron()), monkeypatch)
     assert np.median(steps) <= 2, reads.where
     assert steps.max() <= 3 or (how and steps.max() < 20), reads.where  # a search for pairs now and then
+
+
+@pytest.mark.parametrize(
+    "spins", [{"spins": "frozen"}, {"spins": "llg", "solver": "sib"}, {"spins": "llg"}], ids=str
+)
+@pytest.mark.parametrize("ensemble", ["nve", "npt"])
+def test_dynamics_read_at_most_twice_a_step_and_four_times_with_moments(spins, ensemble, monkeypatch):
+    """And once for each iteration of the implicit step, which must know whether it is the last."""
+    md = MolecularDynamics(
+        MagneticMaceModel("default", **KEPT), ensemble=ensemble, n_steps=100, record_every=100, **spins
+    )
+    evaluations = []
+    step = md.step
+
+    def counted(state):
+        before = int(state.moment_evaluations.max())
+        state = step(state)
+        evaluations.append(int(state.moment_evaluations.max()) - before)
+        return state
+
+    monkeypatch.setattr(md, "step", counted)
+    with monkeypatch.context() as patch:
+        steps, reads = reads_per_step(lambda: md.run(iron(3)), patch)
+    ours = 2  # of the wrapper above
+    decisions = 0 if spins.get("solver") == "sib" else np.array(evaluations[-len(steps) :])
+    assert (steps - ours - decisions).max() <= (2 if spins["spins"] == "frozen" else 4), reads.where
 
 
 def test_what_counts_as_a_read():

@@ -210,19 +210,17 @@ def test_curvature_over_directions_is_what_nurdin_and_schotte_have(toy):
 def test_atoms_and_moments_come_to_the_temperature_of_the_bath(toy):
     kT = 300 * BOLTZMANN_EV_PER_K
     state = spin_lattice_init(initialize_state([crystal(k, repeat=2) for k in range(2)]), toy, kT=2 * kT)
-    field_model = MagneticMaceModel(toy.model, compute_forces=False, compute_stress=False)
     settings = {
         "kT": kT,
         "friction": 0.05,
         "moments": MomentDynamics(damping=0.5, tolerance=1e-3),
-        "field_model": field_model,
     }
     state = simulate(state, toy, 80, **settings)
     rng, kinetic, torque, curvature = np.random.default_rng(0), [], 0.0, 0.0
     for _ in range(30):
         state = simulate(state, toy, 6, **settings)
         kinetic.append(float(kinetic_energy(state).sum()))
-        spin = spin_temperature(state, field_model, noise=torch.as_tensor(rng.normal(size=(64, 3))))
+        spin = spin_temperature(state, toy, noise=torch.as_tensor(rng.normal(size=(64, 3))))
         torque, curvature = torque + float(spin.torque.sum()), curvature + float(spin.curvature.sum())
     assert 2 * np.mean(kinetic) / (3 * 64) == pytest.approx(kT, rel=0.12)
     assert torque / curvature == pytest.approx(kT, rel=0.12)
@@ -232,10 +230,9 @@ def test_atoms_directions_and_lengths_come_to_the_temperature_of_the_bath():
     """Fluctuating lengths in wells of 1.6 eV/μB² at 400 K: ⟨E'²⟩ = k_BT ⟨E'' + 2E'/|m|⟩, derivatives along the moment."""
     kT, a, b = 400 * BOLTZMANN_EV_PER_K, -0.4, 0.05
     toy = MagneticMaceModel(HeisenbergModel(exchange=0.004, exchange_decay=1.5, landau=(a, b)))
-    field_model = MagneticMaceModel(toy.model, compute_forces=False, compute_stress=False)
     state = spin_lattice_init(initialize_state([crystal(k, repeat=2) for k in range(2)]), toy, kT=2 * kT)
     moments = MomentDynamics(damping=0.5, length_friction=0.05, tolerance=1e-4)
-    settings = {"kT": kT, "friction": 0.05, "moments": moments, "field_model": field_model}
+    settings = {"kT": kT, "friction": 0.05, "moments": moments}
     state = simulate(state, toy, 60, **settings)
     rng, kinetic, torque, curvature, radial = np.random.default_rng(0), [], 0.0, 0.0, []
 
@@ -249,7 +246,7 @@ def test_atoms_directions_and_lengths_come_to_the_temperature_of_the_bath():
 
     for _ in range(25):
         state = simulate(state, toy, 6, watch=watch, **settings)
-        spin = spin_temperature(state, field_model, noise=torch.as_tensor(rng.normal(size=(64, 3))))
+        spin = spin_temperature(state, toy, noise=torch.as_tensor(rng.normal(size=(64, 3))))
         torque, curvature = torque + float(spin.torque.sum()), curvature + float(spin.curvature.sum())
     assert 2 * np.mean(kinetic) / (3 * 64) == pytest.approx(kT, rel=0.12)
     assert torque / curvature == pytest.approx(kT, rel=0.12)

@@ -201,7 +201,7 @@ def _first_direction(
 ) -> Float[Tensor, "n_atoms n_basis 3"]:
     """A basis whose first direction has a part of everything that may move; the same alone and in any batch."""
     zeros = torch.zeros_like(state.n_probes)
-    noise, _ = normal_numbers(zeros, zeros, state.n_atoms_per_system, 3, state.positions)
+    noise, _ = normal_numbers(zeros, zeros, state.system_idx, 3, state.positions)
     magmoms = getattr(state, TORCHSIM_MAGMOMS)
     direction = _without(state.within_constraints(noise, magmoms), trivial, state)
     length = dot_per_system(direction, direction, state.system_idx, state.n_systems).sqrt()

@@ -180,7 +180,7 @@ class _Iteration:
     def __init__(self, fields: Fields, dynamics: MomentDynamics, system_idx: Tensor, n_systems: int) -> None:
         self.fields, self.dynamics = fields, dynamics
         self.system_idx, self.n_systems = system_idx, n_systems
-        self.residual: Tensor = torch.zeros(n_systems, dtype=torch.double)
+        self.residual: Tensor = torch.zeros(n_systems, dtype=torch.double, device=system_idx.device)
         self.n_evaluations = 0
 
     def evaluate(self, magmoms: Tensor) -> Tensor:
@@ -204,12 +204,11 @@ class _Iteration:
             latest = change.new_zeros(self.n_systems).scatter_reduce(0, self.system_idx, change, "amax")
             residual = torch.where(active, latest, residual)
             rows, active = active[self.system_idx], active & ~(latest <= tolerance)
-            if converge and bool(active.any()):
-                mixed = mixing(better - new, relevant)
-                better = _where(active[self.system_idx], equation.solve(new, mixed), better)
-            field, new = _where(rows, found, field), _where(rows, better, new)
-            if not bool(active.any()):
+            before, field, new = new, _where(rows, found, field), _where(rows, better, new)
+            if not converge or not bool(active.any()):
                 break
+            mixed = mixing(better - before, relevant)
+            new = _where(active[self.system_idx], equation.solve(before, mixed), new)
         self.residual = torch.maximum(self.residual.to(residual), residual / equation.slack)
         return new, field
 

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch_sim.integrators.md import MDState, momentum_step, position_step
 from torch_sim.models.interface import ModelInterface
-from torch_sim.quantities import calc_kinetic_energy
 from torch_sim.state import SimState
 from torch_sim.units import MetalUnits
 
@@ -29,6 +28,7 @@ from mmace_sim.torchsim.langevin_spins import (
 )
 from mmace_sim.torchsim.noise import FIRST_DRAW, normal_numbers
 from mmace_sim.torchsim.state import MOMENTA, state_magmoms
+from mmace_sim.torchsim.trial import CountedState, next_state
 
 FS_PER_TIME: float = 1000.0 / MetalUnits.time
 """TorchSim's unit of time, Å (amu/eV)^½, in fs (10.18)."""
@@ -38,7 +38,7 @@ _NOISE_COLUMNS = 3 + NOISE_COLUMNS
 
 
 @dataclass(kw_only=True)
-class SpinLatticeState(MDState):
+class SpinLatticeState(CountedState, MDState):
     """Atoms with momenta and moments.
 
     Attributes:
@@ -47,7 +47,7 @@ class SpinLatticeState(MDState):
         n_steps: Steps taken by each system.
         gyromagnetic: γ of each atom, in rad/fs per eV/μB.
         fields: Magforces on each atom at the last two midpoints, from which the next is guessed; shape
-            (n_atoms, 2, 3), in eV/μB.
+            (n_atoms, 2, 3), in eV/μB; NaN where there were none.
         moment_residual: Largest change of a moment in the last iteration of the implicit step, in μB.
         moment_evaluations: Evaluations of the magforces since the start, beside one of the model for each step.
         unsettled: Steps whose moments were not converged; counted by `MolecularDynamics`.
@@ -131,7 +131,6 @@ def spin_lattice_step(
     kT: Any,
     friction: float = 0.0,
     moments: MomentDynamics | None = None,
-    field_model: ModelInterface | None = None,
     pressure: float | None = None,
     pressure_time: float = 100.0,
     compressibility: float = 1.0,
@@ -140,12 +139,12 @@ def spin_lattice_step(
 
     Args:
         state: From `spin_lattice_init`.
-        model: Model that gives energy, forces and magforces, and stress if there is a pressure.
+        model: Model that gives energy, forces and magforces, and stress if there is a pressure. It is asked with
+            ``moments_only=True`` where nothing but magforces matters.
         dt: Time step, in TorchSim's unit, as ``ts.integrate`` passes it.
         kT: Temperature of all baths, in eV; a number or one for each system.
         friction: Of the atoms, in 1/fs; 0 is no bath.
         moments: How moments move; None leaves them to the model.
-        field_model: A model of the same energy that need give nothing but magforces.
         pressure: External pressure, in eV/Å³; None keeps the cell. Cells keep their shape.
         pressure_time: Relaxation time of the volume, in fs.
         compressibility: Rough estimate that sets, with `pressure_time`, how fast the volume relaxes, in Å³/eV.
@@ -156,13 +155,13 @@ def spin_lattice_step(
     References:
         Leimkuhler, Matthews, 10.1098/rspa.2016.0138 (BAOAB); Bernetti, Bussi, 10.1063/5.0020514, eq. 7 (volume).
     """
-    state = state.clone()
+    state = next_state(state)
     state.n_steps = state.n_steps + 1
     like, idx = state.positions, state.system_idx
     dt = torch.as_tensor(dt, dtype=like.dtype, device=like.device)
     kT = torch.as_tensor(kT, dtype=like.dtype, device=like.device).expand(state.n_systems)
     noise, volume_noise = normal_numbers(
-        state.seed, state.n_steps, state.n_atoms_per_system, _NOISE_COLUMNS, like
+        state.seed, state.n_steps, state.system_idx, _NOISE_COLUMNS, like
     )
     momentum_step(state, 0.5 * dt)
     position_step(state, 0.5 * dt)
@@ -174,7 +173,7 @@ def spin_lattice_step(
         rate = compressibility / pressure_time * FS_PER_TIME
         _rescale(state, dt, kT, pressure, rate, volume_noise)
     if moments is not None:
-        _move_moments(state, field_model or model, moments, dt, kT[idx], noise[:, 3:])
+        _move_moments(state, model, moments, dt, kT[idx], noise[:, 3:])
     position_step(state, 0.5 * dt)
     out = model(state)
     state.energy, state.forces = out["energy"], out["forces"]
@@ -199,7 +198,8 @@ def kinetic_energy(state: MDState) -> Float[Tensor, " n_systems"]:
     Args:
         state: State with momenta.
     """
-    return calc_kinetic_energy(masses=state.masses, momenta=state.momenta, system_idx=state.system_idx)
+    parts = (state.momenta * state.momenta).sum(dim=1) / state.masses
+    return 0.5 * parts.new_zeros(state.cell.shape[0]).index_add(0, state.system_idx, parts)
 
 
 def drifts(state: SimState) -> Bool[Tensor, " n_systems"]:
@@ -226,7 +226,7 @@ def removed_degrees(state: SimState) -> Int[Tensor, " n_systems"]:
 def _thermal_momenta(state: SimState, kT: Any, seed: Tensor) -> Float[Tensor, "n_atoms 3"]:
     """Maxwell's distribution, without total momentum where that is free."""
     counts, like, idx = state.n_atoms_per_system, state.positions, state.system_idx
-    noise, _ = normal_numbers(seed, torch.full_like(counts, FIRST_DRAW), counts, _NOISE_COLUMNS, like)
+    noise, _ = normal_numbers(seed, torch.full_like(counts, FIRST_DRAW), idx, _NOISE_COLUMNS, like)
     kT = torch.as_tensor(kT, dtype=like.dtype, device=like.device).expand(state.n_systems)
     momenta = (state.masses * kT[idx]).sqrt()[:, None] * noise[:, :3]
     for constraint in state.constraints:
@@ -279,9 +279,10 @@ def _move_moments(
 
     def fields(magmoms: Float[Tensor, "n_atoms 3"]) -> Float[Tensor, "n_atoms 3"]:
         setattr(state, TORCHSIM_MAGMOMS, magmoms)
-        return model(state)[TORCHSIM_MAGFORCES]
+        return model(state, moments_only=True)[TORCHSIM_MAGFORCES]
 
     before, last = state.fields[:, 0], state.fields[:, 1]
+    last = torch.where(last.isnan(), getattr(state, TORCHSIM_MAGFORCES), last)
     guess = torch.where(before.isnan(), last, 2.0 * last - before)
     step = moment_step(
         getattr(state, TORCHSIM_MAGMOMS),
@@ -293,7 +294,7 @@ def _move_moments(
         noise=noise,
         system_idx=state.system_idx,
         n_systems=state.n_systems,
-        guess=None if bool(last.isnan().any()) else guess,
+        guess=guess,
     )
     setattr(state, TORCHSIM_MAGMOMS, step.magmoms)
     state.fields = torch.stack([last, step.fields], dim=1)

@@ -10,6 +10,7 @@ from torch_sim.state import SimState
 
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES
 from mmace_sim.torchsim.state import state_magmoms
+from mmace_sim.torchsim.trial import next_state
 
 ANGLE: float = 1e-3
 """Rotation of the moments in the finite difference, in rad."""
@@ -51,13 +52,13 @@ def spin_temperature(
     axes = torch.linalg.cross(magmoms, noise)
     axes = axes / torch.linalg.norm(axes, dim=1, keepdim=True).clamp(min=1e-30)
     aside = torch.linalg.cross(axes, magmoms)
-    trial = state.clone()
+    trial = next_state(state)
 
     def along(angle: float) -> tuple[Tensor, Tensor]:
         """Magforces on turned moments, and dE/dangle of each system."""
         cos, sin = torch.cos(magmoms.new_tensor(angle)), torch.sin(magmoms.new_tensor(angle))
         trial.magnetic_moments = cos * magmoms + sin * aside
-        fields = model(trial)[TORCHSIM_MAGFORCES]
+        fields = model(trial, moments_only=True)[TORCHSIM_MAGFORCES]
         return fields, -_sum((fields * (cos * aside - sin * magmoms)).sum(dim=1), state)
 
     (up, slope_up), (down, slope_down) = along(ANGLE), along(-ANGLE)
@@ -69,4 +70,4 @@ def spin_temperature(
 
 
 def _sum(values: Float[Tensor, " n_atoms"], state: SimState) -> Float[Tensor, " n_systems"]:
-    return values.new_zeros(state.n_systems).index_add(0, state.system_idx, values)
+    return values.new_zeros(state.cell.shape[0]).index_add(0, state.system_idx, values)

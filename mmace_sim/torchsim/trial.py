@@ -38,6 +38,16 @@ def count_atoms(state: SimState) -> Int[Tensor, " n_systems"]:
     return zeros.index_add(0, state.system_idx, ones)
 
 
+def next_state[State: SimState](state: State) -> State:
+    """A state for the next step: the same tensors, so that what is assigned to it leaves the given one as it is.
+
+    Args:
+        state: Any state.
+    """
+    extras = {name: dict(getattr(state, name)) for name in ("_atom_extras", "_system_extras")}
+    return _made(type(state), **{**state.__dict__, **extras})
+
+
 def trial_state(
     state: SimState,
     magmoms: Float[Tensor, "n_atoms 3"],

@@ -39,9 +39,9 @@ class ZeemanModel(ModelInterface):
         self._memory_scales_with = model.memory_scales_with
         self._field: Float[Tensor, " 3"] = (BOHR_MAGNETON_EV_PER_T * tesla).to(model.device)
 
-    def forward(self, state: SimState, **_kwargs: object) -> dict[str, Tensor]:
+    def forward(self, state: SimState, **how: object) -> dict[str, Tensor]:
         """Outputs of the model with the energy of the moments in the field, forces and stress unchanged."""
-        out = dict(self.model(state))
+        out = dict(self.model(state, **how))
         magmoms = getattr(state, TORCHSIM_MAGMOMS)
         along = magmoms.to(out["energy"].dtype) @ self._field.to(out["energy"].dtype)
         out["energy"] = out["energy"].index_add(0, state.system_idx, -along)

@@ -61,7 +61,6 @@ def ordinary_mace(config):
 def simulations(n_atoms):
     """Name, first state, step of each."""
     model = MagneticMaceModel(mmace_sim.load_model("default"))
-    fields = MagneticMaceModel(model.model, compute_forces=False, compute_stress=False)
     state = initialize_state([iron(n_atoms)])
     kT, dt = TEMPERATURE * BOLTZMANN_EV_PER_K, 1.0 / FS_PER_TIME
     mace = ordinary_mace(model.model.config)
@@ -83,7 +82,7 @@ def simulations(n_atoms):
         yield (
             name,
             first.clone(),
-            lambda s, m=moments: spin_lattice_step(s, model, dt=dt, kT=kT, moments=m, field_model=fields),
+            lambda s, m=moments: spin_lattice_step(s, model, dt=dt, kT=kT, moments=m),
         )
 
 
@@ -120,7 +119,6 @@ def test_cost():
 def solvers(n_fs=60):
     """Energy drift against evaluations of the magforces: 32 atoms of the Heisenberg toy with exchange that decays."""
     toy = MagneticMaceModel(HeisenbergModel(exchange=0.005, exchange_decay=1.5, landau=(-0.4, 0.05)))
-    fields = MagneticMaceModel(toy.model, compute_forces=False, compute_stress=False)
     atoms = bulk("Fe", "fcc", a=3.5355, cubic=True) * (2, 2, 2)
     m = np.array([0.0, 0.0, 1.0]) + 0.3 * np.random.default_rng(0).normal(size=(32, 3))
     set_magmoms(atoms, 2.0 * m / np.linalg.norm(m, axis=1, keepdims=True))
@@ -136,9 +134,7 @@ def solvers(n_fs=60):
         state, energies = spin_lattice_init(initialize_state([atoms]), toy, kT=kT), []
         n_steps = int(n_fs / dt)
         for _ in range(n_steps):
-            state = spin_lattice_step(
-                state, toy, dt=dt / FS_PER_TIME, kT=kT, moments=moments, field_model=fields
-            )
+            state = spin_lattice_step(state, toy, dt=dt / FS_PER_TIME, kT=kT, moments=moments)
             energies.append(1000 * float(state.energy + kinetic_energy(state)) / 32)
         times = dt * np.arange(n_steps) / 1000
         rows.append(

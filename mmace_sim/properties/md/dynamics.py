@@ -63,14 +63,11 @@ class MolecularDynamics(Workflow[MDSettings]):
             raise UnsupportedOptionError(
                 f"{type(model).__name__} gives no stress, without which there is no pressure: set compute_stress."
             )
-        field_model = model
-        if isinstance(model, MagneticMaceModel):
-            field_model = MagneticMaceModel(model.model, compute_forces=False, compute_stress=False)
         if any(settings.field):
-            model, field_model = (ZeemanModel(m, settings.field) for m in (model, field_model))
+            model = ZeemanModel(model, settings.field)
         follows = settings.spins == "adiabatic"
         self.model = AdiabaticModel(model, magforce_tol=settings.magforce_tol) if follows else model
-        self.field_model, g_factor = field_model, settings.g_factor
+        g_factor = settings.g_factor
         self.g_factor = (
             {atomic_numbers[symbol]: value for symbol, value in g_factor.items()}
             if isinstance(g_factor, Mapping)
@@ -83,7 +80,6 @@ class MolecularDynamics(Workflow[MDSettings]):
             "pressure": settings.pressure / EV_PER_A3_IN_GPA if self.rescales else None,
             "pressure_time": 1000.0 * settings.pressure_time,
             "compressibility": EV_PER_A3_IN_GPA / 100.0,
-            "field_model": field_model,
         }
         if settings.spins == "llg":
             default = DAMPING if self.bath else 0.0
@@ -158,9 +154,9 @@ class MolecularDynamics(Workflow[MDSettings]):
         if self.settings.spins != "llg":
             return None
         noise, _ = normal_numbers(
-            state.seed, state.n_steps, state.n_atoms_per_system, 3, state.positions, stream=MEASUREMENT
+            state.seed, state.n_steps, state.system_idx, 3, state.positions, stream=MEASUREMENT
         )
-        return spin_temperature(state, self.field_model, noise=noise)
+        return spin_temperature(state, self.model, noise=noise)
 
     def seeds(self, images: Sequence[Atoms]) -> list[int]:
         """Seeds of structures: the same in any batch, different for copies.

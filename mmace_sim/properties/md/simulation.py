@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from jaxtyping import Bool
+from torch import Tensor
 
 from mmace_sim.engine.batching import RefillingBatch, failure_message
 from mmace_sim.errors import StructureError
@@ -145,14 +147,7 @@ class Simulation:
             check=lambda state: check_memory(state, bare) if isinstance(bare, MagneticMaceModel) else None,
         )
         while batch.refill():
-            exploded = [
-                wild or gone
-                for wild, gone in zip(
-                    _exploded(batch.state, self.dynamics.settings.timestep),
-                    self.floor.passed(batch.state),
-                    strict=True,
-                )
-            ]
+            exploded, steps = self._looked_at(batch.state)
             for _, index, state in batch.pop([k for k, bad in enumerate(exploded) if bad]):
                 self._finish(
                     index,
@@ -160,21 +155,33 @@ class Simulation:
                     f"energy or atoms ran away at step {int(state.n_steps)}: the time step is too long, or the model "
                     "is outside of what it knows. The frames before are kept.",
                 )
+            steps = [step for step, bad in zip(steps, exploded, strict=True) if not bad]
             if batch.state is None:
                 continue
-            self._record(batch.indices, batch.state)
-            for _, index, state in batch.pop(self._doubtful(batch.indices)):
+            self._record(batch.indices, batch.state, steps)
+            doubtful = self._doubtful(batch.indices)
+            for _, index, state in batch.pop(doubtful):
                 size, limit = self.results[index].frames[-1]["forces_uncertainty"], self.doubt.limit or 0.0
                 self._finish(index, MDStatus.UNCERTAIN, doubt_message(size, limit, int(state.n_steps)))
             if batch.state is None:
                 continue
-            steps = batch.state.n_steps.tolist()
+            steps = [step for k, step in enumerate(steps) if k not in doubtful]
             done = [k for k, step in enumerate(steps) if step >= self.dynamics.settings.n_steps]
             for _, index, state in batch.pop(done):
                 message = _unsettled(state)
                 self._finish(index, MDStatus.UNSETTLED if message else MDStatus.FINISHED, message)
             if not done:
                 batch.advance()
+
+    def _looked_at(self, state: SpinLatticeState) -> tuple[list[bool], list[int]]:
+        """Which systems have exploded, and the steps of each: the host reads once for both."""
+        wild = _exploded(state, self.dynamics.settings.timestep)
+        suspects = self.floor.suspects(state)
+        flags = torch.cat([wild[:, None], suspects, state.n_steps[:, None]], dim=1)
+        *columns, steps = flags.T.tolist()
+        wild, gone, crowded = ([bool(x) for x in column] for column in columns)
+        gone = self.floor.confirmed(state, gone, crowded)
+        return [a or b for a, b in zip(wild, gone, strict=True)], steps
 
     def _start(self, index: int) -> SpinLatticeState:
         if index not in self.ready:
@@ -190,13 +197,9 @@ class Simulation:
         last = [(self.results[index].frames or [{}])[-1].get("forces_uncertainty") for index in indices]
         return [k for k, size in enumerate(last) if size is not None and size > self.doubt.limit]
 
-    def _record(self, indices: list[int], state: SpinLatticeState) -> None:
+    def _record(self, indices: list[int], state: SpinLatticeState, steps: list[int]) -> None:
         """Frames of the systems that are due."""
-        steps, every, last = (
-            state.n_steps.tolist(),
-            self.dynamics.settings.record_every,
-            self.dynamics.settings.n_steps,
-        )
+        every, last = self.dynamics.settings.record_every, self.dynamics.settings.n_steps
         due = [
             k
             for k, (index, step) in enumerate(zip(indices, steps, strict=True))
@@ -233,7 +236,7 @@ class Simulation:
         self.on_finished(index, result)
 
 
-def _exploded(state: SpinLatticeState, timestep: float) -> list[bool]:
+def _exploded(state: SpinLatticeState, timestep: float) -> Bool[Tensor, " n_systems"]:
     """Systems that are not finite, or with an atom that moves too far."""
     speed = torch.linalg.norm(state.velocities, dim=1)
     step = torch.nan_to_num(speed * timestep / FS_PER_TIME, nan=float("inf"))
@@ -241,7 +244,7 @@ def _exploded(state: SpinLatticeState, timestep: float) -> list[bool]:
     finite = torch.isfinite(state.energy) & torch.isfinite(largest)
     moments = torch.linalg.norm(state.magnetic_moments, dim=1)
     finite &= torch.isfinite(moments.new_zeros(state.n_systems).index_add(0, state.system_idx, moments))
-    return (~finite | (largest > LARGEST_STEP)).tolist()
+    return ~finite | (largest > LARGEST_STEP)
 
 
 def _unsettled(state: SpinLatticeState) -> str:
