@@ -18,6 +18,8 @@ from mmace_sim.model.derivatives import evaluate
 from mmace_sim.properties.md.dynamics import MolecularDynamics
 from mmace_sim.properties.relax.relaxation import Relaxation
 from mmace_sim.testing import HostReads
+from mmace_sim.torchsim import adiabatic
+from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.pairs import PairKeeper
 from mmace_sim.torchsim.state import initialize_state
@@ -65,6 +67,32 @@ def test_relaxation_reads_at_most_three_times_a_step(how, stability, monkeypatch
     steps, reads = reads_per_step(lambda: relaxation.run(iron()), monkeypatch)
     assert np.median(steps) <= 2, reads.where
     assert steps.max() <= 3 or (how and steps.max() < 20), reads.where  # a search for pairs now and then
+
+
+@pytest.mark.parametrize("stability", [False, True])
+def test_adiabatic_relaxation_reads_thrice_a_step_and_once_for_each_inner_one(stability, monkeypatch):
+    relaxation = Relaxation(
+        MagneticMaceModel("default", **KEPT), magmoms="adiabatic", stability=stability, force_tol=1e-9
+    )
+    inner, step = [0], adiabatic.moment_lbfgs_step
+
+    def counted(*args, **kwargs):
+        inner[-1] += 1
+        return step(*args, **kwargs)
+
+    def advance(self, state, **kwargs):
+        inner.append(0)
+        return AdiabaticModel.forward(self, state, **kwargs)
+
+    monkeypatch.setattr(adiabatic, "moment_lbfgs_step", counted)
+    monkeypatch.setattr(relaxation.model, "forward", advance.__get__(relaxation.model))
+    with monkeypatch.context() as patch:
+        steps, reads = reads_per_step(lambda: relaxation.run(iron()), patch)
+    assert sum(inner[-len(steps) :]) > 0
+    searches = 12  # reads of a search for pairs, now and then
+    late = steps - np.array(inner[-len(steps) :])
+    assert np.median(late) <= 3, reads.where
+    assert late.max() <= 3 + searches, reads.where
 
 
 @pytest.mark.parametrize(
@@ -207,6 +235,25 @@ def test_moments_alone_give_the_same_magforces():
     assert "stress" not in alone
     torch.testing.assert_close(alone["magforces"], full["magforces"], rtol=0, atol=1e-12)
     assert torch.equal(alone["energy"], full["energy"])
+
+
+@pytest.mark.parametrize("how", [{}, {"skin": 0.4}, KEPT], ids=str)
+@pytest.mark.parametrize("moments_only", [False, True])
+def test_some_systems_of_a_batch_are_evaluated_as_all_are(how, moments_only):
+    model = MagneticMaceModel("default", **how)
+    images = iron(4)
+    images[1].positions[1] = images[1].positions[0] + [1.3, 0.2, 0.0]  # closer than the data
+    state = initialize_state(images, device="cpu", dtype=torch.float64)
+    whole = model(state, moments_only=moments_only)
+    for systems in ([1], [0, 3], [1, 2, 3], [0, 1, 2, 3]):
+        part = model(state, moments_only=moments_only, systems=systems)
+        assert part.keys() == whole.keys()
+        chosen = torch.isin(torch.arange(4), torch.tensor(systems))
+        for name, value in whole.items():
+            rows = chosen[state.system_idx] if len(value) == state.n_atoms else chosen
+            torch.testing.assert_close(part[name][rows], value[rows], rtol=0, atol=1e-9)
+            assert part[name][~rows].isnan().all()
+    torch.testing.assert_close(model(state)["energy"], whole["energy"], rtol=0, atol=0)
 
 
 def test_what_is_kept_belongs_to_its_pairs():

@@ -302,3 +302,23 @@ def test_iron_with_the_default_model():
     np.testing.assert_allclose(np.linalg.norm(fcc.minima[0].magmoms, axis=1), 1.545, atol=0.05)
     assert fcc.minima[0].symmetry.bns_number == "224.113"
     assert fcc.minima[0].is_stable
+
+
+def test_moments_alone_need_no_forces_but_at_the_end():
+    """Half the time of a step; forces and stress of the result are those of its moments."""
+    model, asked = MagneticMaceModel("default"), []
+    evaluate = model._evaluate
+    model._evaluate = lambda graph, whole: asked.append((whole, graph.n_systems)) or evaluate(graph, whole)
+    atoms = bulk("Fe", "bcc", a=2.9, cubic=True)
+    atoms.rattle(0.05, seed=1)
+    set_magmoms(atoms, [[0, 0.3, 1.8], [0, 0, 2.4]])
+    for solver in ("lbfgs", "fire"):
+        asked.clear()
+        (result,) = MomentRelaxation(model, solver=solver).run([atoms])
+        assert result.status == "converged"
+        assert [whole for whole, _ in asked].count(True) <= 2
+        assert len(asked) > 5
+        again = MagneticMaceModel("default")(initialize_state([result.atoms]))
+        np.testing.assert_allclose(result.atoms.get_forces(), again["forces"].numpy(), atol=1e-10)
+        assert abs(result.max_force - again["forces"].norm(dim=1).max()) < 1e-10
+        assert result.max_force > 0.1

@@ -44,7 +44,9 @@ def test_numbers_belong_to_a_system():
 
 
 def test_all_numbers_differ():
-    found = [draw([s], [50], step, stream=k)[0] for s in (0, 1, 2**32) for step in (0, 1) for k in (0, MEASUREMENT)]
+    found = [
+        draw([s], [50], step, stream=k)[0] for s in (0, 1, 2**32) for step in (0, 1) for k in (0, MEASUREMENT)
+    ]
     values = torch.cat([x.flatten() for x in found])
     assert len(values.unique()) == len(values)
 

@@ -1,7 +1,7 @@
 """A batch of structures as one graph."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
 import numpy as np
@@ -100,6 +100,31 @@ class MagneticGraph:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: dict[str, Any] = {k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()}
         return MagneticGraph(**changed)
+
+    def part(self, atoms: Int[np.ndarray, " n_some"], edges: Int[np.ndarray, " n_pairs"]) -> "MagneticGraph":
+        """The graph of some systems; the others are still there, without atoms. The host reads nothing.
+
+        Args:
+            atoms: Numbers of all atoms of these systems, ascending.
+            edges: Numbers of all their pairs, ascending.
+        """
+        device = self.positions.device
+        place = np.zeros(self.n_atoms, dtype=np.int64)
+        place[atoms] = np.arange(len(atoms))
+        rows, columns = torch.as_tensor(atoms, device=device), torch.as_tensor(edges, device=device)
+        of_atoms = {
+            name: getattr(self, name)[rows]
+            for name in ("positions", "magmoms", "atomic_numbers", "system_idx")
+        }
+        return replace(
+            self,
+            **{name: getattr(self, name)[rows] for name in of_atoms},
+            edge_index=torch.as_tensor(place, device=device)[self.edge_index[:, columns]],
+            edge_shifts=self.edge_shifts[columns],
+            reference_lengths=None if self.reference_lengths is None else self.reference_lengths[columns],
+            pair_counts=None,
+            kept=Kept(),
+        )
 
     def edge_vectors(self) -> Float[Tensor, "n_edges 3"]:
         """Vectors from each centre to its neighbour, in Å."""

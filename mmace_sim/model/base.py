@@ -1,5 +1,6 @@
 """What every energy model tells about itself."""
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -135,13 +136,31 @@ class MagneticModel(nn.Module):
         if reach is None or lengths is None or graph.margin is None:
             return None
         margin = graph.margin + 1e-6
-        of = (graph.edge_index, graph.atomic_numbers, reach.onsets)
+        of = (graph.edge_index, graph.atomic_numbers, reach.onsets)  # as in `inherit`
         if graph.shortest is not None and graph.shortest > reach.largest_onset + margin:
             return graph.kept.get("no pairs", (graph.edge_index,), lambda: graph.edge_index.new_empty(0))
         return graph.kept.get(
             "close pairs",
             of,
             lambda: reach.close_pairs(lengths, graph.edge_index, self.species_of(graph), margin),
+        )
+
+    def inherit(self, graph: MagneticGraph, part: MagneticGraph, edges: Int[np.ndarray, " n_pairs"]) -> None:
+        """Let a part of a graph know what is known of the whole, so that the host need not read it again.
+
+        Args:
+            graph: The whole.
+            part: Some of its systems.
+            edges: Numbers of the pairs of the part.
+        """
+        part.kept.get("known elements", (self.species_table, part.atomic_numbers), lambda: True)
+        close = self._close(graph)
+        if close is None or not close.numel() or self.short_range is None:
+            return
+        known = graph.kept.get("close pairs on the host", (close,), lambda: close.cpu().numpy())
+        mine = torch.as_tensor(np.flatnonzero(np.isin(edges, known)), device=close.device)
+        part.kept.get(
+            "close pairs", (part.edge_index, part.atomic_numbers, self.short_range.onsets), lambda: mine
         )
 
     def seen_vectors(

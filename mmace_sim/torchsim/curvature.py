@@ -172,21 +172,20 @@ class _Evaluation(ModelInterface):
         self.magmoms: Float[Tensor, "n_atoms 3"] | None = None
         self.magforces: Float[Tensor, "n_atoms 3"] | None = None
 
-    def forward(self, state: SimState, **_kwargs: Any) -> dict[str, Tensor]:
+    def forward(self, state: SimState, **how: Any) -> dict[str, Tensor]:
         atoms = self.probed[self.state.system_idx, None]
         self.magmoms = torch.where(
             atoms, self.state.moved_moments(self.change), getattr(state, TORCHSIM_MAGMOMS)
         )
         held = {"held": self.probed} if isinstance(self.model, AdiabaticModel) else {}
-        out = dict(self.model(with_moments(state, self.magmoms), **held))
+        out = dict(self.model(with_moments(state, self.magmoms), **held, **how))
         self.magforces = out[TORCHSIM_MAGFORCES]
-        for name in ("energy", "stress"):
+        for name in {"energy", "stress"} & out.keys():
             kept = getattr(self.state, name)
             where = self.probed.view(-1, *[1] * (kept.ndim - 1))
             out[name] = torch.where(where, kept, out[name])
-        for name in ("forces", TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS):
-            if name in out:
-                out[name] = torch.where(atoms, getattr(self.state, name), out[name])
+        for name in {"forces", TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS} & out.keys():
+            out[name] = torch.where(atoms, getattr(self.state, name), out[name])
         return out
 
 

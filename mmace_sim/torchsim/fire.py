@@ -116,6 +116,7 @@ def magnetic_fire_step(
     f_alpha: float = 0.99,
     max_step: float = 0.2,
     active: Tensor | None = None,
+    evaluation: dict[str, Any] | None = None,
     **_kwargs: Any,
 ) -> MagneticFireState:
     """One FIRE step of every system, each with its own time step and mixing.
@@ -126,7 +127,8 @@ def magnetic_fire_step(
 
     Args:
         state: State of the optimiser; changed only after the model has been evaluated.
-        model: Model that gives energy, forces, stress and magforces.
+        model: Model that gives energy, forces, stress and magforces; forces and stress stay what they were if it gives
+            none.
         dt_max: Largest time step.
         n_min: Steps downhill before the time step grows.
         f_inc: Growth of the time step.
@@ -135,6 +137,7 @@ def magnetic_fire_step(
         f_alpha: Shrinkage of the mixing.
         max_step: Largest length of a step over all coordinates of a system, in Å.
         active: Systems that move, all by default; the others stay exactly as they are.
+        evaluation: Keywords of the evaluation.
 
     References:
         Bitzek et al., 10.1103/PhysRevLett.97.170201; the variant of ase.optimize.FIRE.
@@ -167,14 +170,15 @@ def magnetic_fire_step(
     factor = torch.where(moving, factor, 0.0)
     trial = _moved(state, step * factor[idx, None], cell_step * factor[:, None, None] / n_atoms)
 
-    out = model(trial)
+    out = model(trial, **(evaluation or {}))
     state.positions, state.cell = trial.positions, trial.cell
     setattr(state, TORCHSIM_MAGMOMS, getattr(trial, TORCHSIM_MAGMOMS))
     state.velocities, state.cell_velocities, state.dt, state.alpha = v, cv, dt, alpha
     state.n_pos = torch.where(downhill, state.n_pos + 1, 0)
     state.n_steps = state.n_steps + moving.int()
-    state.energy, state.stress = out["energy"], out["stress"]
-    state.set_constrained_forces(out["forces"])
+    state.energy, state.stress = out["energy"], out.get("stress", state.stress)
+    if "forces" in out:
+        state.set_constrained_forces(out["forces"])
     state.store_model_extras(out)
     return state
 

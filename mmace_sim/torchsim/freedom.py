@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch_sim.models.interface import ModelInterface
 from torch_sim.optimizers import OptimState
 from torch_sim.state import SimState
 
@@ -50,7 +51,7 @@ class MagneticOptimState(CountedState, OptimState):
     """What the states of all our optimisers hold.
 
     Attributes:
-        moment_axes: Unit vectors that collinear moments keep, shape (n_atoms, 3).
+        moment_axes: Unit vectors that collinear moments keep, shape (n_atoms, 3); zero if they are not.
         moment_lengths: Lengths that moments of fixed magnitude keep, in μB, shape (n_atoms,).
         n_steps: Steps taken by each system.
         energy_initial: Energy before the first step, in eV.
@@ -167,18 +168,21 @@ def shared_fields(
     Returns:
         Arguments of the state besides those that come from `state`.
     """
-    magmoms = getattr(state, TORCHSIM_MAGMOMS)
+    magmoms, freedom = getattr(state, TORCHSIM_MAGMOMS), freedom or DegreesOfFreedom()
+    n, collinear = len(state.cell), freedom.collinear
     return {
         "forces": out["forces"],
         "energy": out["energy"],
         "stress": out["stress"],
-        "moment_axes": _axes(magmoms, state.system_idx, state.n_systems),
+        "moment_axes": _axes(magmoms, state.system_idx, len(state.cell))
+        if collinear
+        else torch.zeros_like(magmoms),
         "moment_lengths": torch.linalg.norm(magmoms, dim=1),
-        "n_steps": torch.zeros(state.n_systems, dtype=torch.int32, device=state.device),
+        "n_steps": torch.zeros(n, dtype=torch.int32, device=state.device),
         "energy_initial": out["energy"].clone(),
         "reference_volume": torch.linalg.det(state.cell).abs(),
-        "freedom": freedom or DegreesOfFreedom(),
-        "n_pushes": torch.zeros(state.n_systems, dtype=torch.int32, device=state.device),
+        "freedom": freedom,
+        "n_pushes": torch.zeros(n, dtype=torch.int32, device=state.device),
         "saddle_energy": torch.full_like(out["energy"], float("nan")),
         **no_probes(state),
     }
@@ -186,12 +190,12 @@ def shared_fields(
 
 def no_probes(state: SimState) -> dict[str, Tensor]:
     """Fields of a `MagneticOptimState` whose curvature nobody has looked at."""
-    like = state.positions
+    like, n = state.positions, len(state.cell)
     return {
         "probe_basis": like.new_zeros(state.n_atoms, MAX_PROBES + 1, 3),
-        "probe_matrix": like.new_zeros(state.n_systems, MAX_PROBES, MAX_PROBES),
-        "probe_rest": like.new_full((state.n_systems,), float("inf")),
-        "n_probes": torch.zeros(state.n_systems, dtype=torch.int64, device=state.device),
+        "probe_matrix": like.new_zeros(n, MAX_PROBES, MAX_PROBES),
+        "probe_rest": like.new_full((n,), float("inf")),
+        "n_probes": torch.zeros(n, dtype=torch.int64, device=state.device),
     }
 
 
@@ -203,6 +207,21 @@ def with_moments(state: SimState, magmoms: Float[Tensor, "n_atoms 3"]) -> SimSta
         magmoms: In μB.
     """
     return trial_state(state, magmoms)
+
+
+def complete(state: MagneticOptimState, model: ModelInterface, systems: list[int]) -> None:
+    """Forces and stress of systems whose last steps gave magforces alone, in place.
+
+    Args:
+        state: State of an optimiser.
+        model: Model that gives energy, forces, stress and magforces.
+        systems: Numbers of the systems, ascending.
+    """
+    chosen = torch.zeros(len(state.cell), dtype=torch.bool, device=state.device)
+    chosen[torch.as_tensor(systems, device=state.device)] = True
+    out = model(with_moments(state, getattr(state, TORCHSIM_MAGMOMS)), systems=systems)
+    state.set_constrained_forces(torch.where(chosen[state.system_idx, None], out["forces"], state.forces))
+    state.stress = torch.where(chosen[:, None, None], out["stress"], state.stress)
 
 
 def perpendicular(vectors: Tensor, magmoms: Tensor) -> Tensor:

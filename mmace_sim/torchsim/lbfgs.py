@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
@@ -30,6 +30,7 @@ from mmace_sim.torchsim.quasi_newton import (
     newton_step,
     remember,
 )
+from mmace_sim.torchsim.trial import CountedState, solver_state
 
 MAX_CHANGE: float = 0.5
 """Largest change of a moment in one step, in μB."""
@@ -89,67 +90,110 @@ def moment_lbfgs_init(
         freedom: Constraints of the moments; none by default.
     """
     out = model(state)
-    history = state.positions.new_zeros(state.n_atoms, MEMORY, 3)
-    ones = torch.ones(state.n_systems, dtype=state.dtype, device=state.device)
-    fixed = replace(freedom or DegreesOfFreedom(), relax_positions=False, relax_cell=False)
-    lbfgs = MomentLbfgsState.from_state(
-        state,
-        direction=torch.zeros_like(state.positions),
-        changes=history,
-        responses=history.clone(),
-        fraction=ones,
-        stretch=ones.clone(),
-        n_rejected=torch.zeros_like(ones).int(),
-        **shared_fields(state, out, fixed),
-    )
+    lbfgs = MomentLbfgsState.from_state(state, **_fields(state, out, freedom))
     lbfgs.store_model_extras(out)
-    lbfgs.direction = _next_direction(lbfgs)
+    lbfgs.direction = _next_direction(lbfgs, MAX_CHANGE)
     return lbfgs
 
 
-def moment_lbfgs_step(state: MomentLbfgsState, model: ModelInterface, **_kwargs: Any) -> MomentLbfgsState:
+def moment_lbfgs_at(
+    plain: CountedState,
+    out: dict[str, Tensor],
+    *,
+    freedom: DegreesOfFreedom,
+    history: tuple[Float[Tensor, "n_atoms n_memory 3"], Float[Tensor, "n_atoms n_memory 3"]],
+    max_change: float = MAX_CHANGE,
+) -> MomentLbfgsState:
+    """The optimiser where the model has been evaluated already, with what it remembers of earlier steps.
+
+    Args:
+        plain: State with moments.
+        out: Energy, forces, stress and magforces there.
+        freedom: Constraints of the moments.
+        history: Changes of the moments and what they took from the magforces, the latest first; zero where empty.
+        max_change: Largest change of a moment in a step, in μB.
+    """
+    fields = _fields(plain, out, freedom) | {"changes": history[0], "responses": history[1]}
+    lbfgs = solver_state(MomentLbfgsState, plain, **fields)
+    lbfgs.store_model_extras(out)
+    lbfgs.direction = _next_direction(lbfgs, max_change)
+    return lbfgs
+
+
+def _fields(state: SimState, out: dict[str, Tensor], freedom: DegreesOfFreedom | None) -> dict[str, Any]:
+    """Fields of the optimiser before its first step, without a direction."""
+    history = state.positions.new_zeros(state.n_atoms, MEMORY, 3)
+    ones = torch.ones(len(state.cell), dtype=state.dtype, device=state.device)
+    fixed = replace(freedom or DegreesOfFreedom(), relax_positions=False, relax_cell=False)
+    return {
+        "direction": torch.zeros_like(state.positions),
+        "changes": history,
+        "responses": history.clone(),
+        "fraction": ones,
+        "stretch": ones.clone(),
+        "n_rejected": torch.zeros_like(ones).int(),
+        **shared_fields(state, out, fixed),
+    }
+
+
+def moment_lbfgs_step(
+    state: MomentLbfgsState,
+    model: ModelInterface,
+    *,
+    active: Bool[Tensor, " n_systems"] | None = None,
+    max_change: float = MAX_CHANGE,
+    evaluation: dict[str, Any] | None = None,
+    **_kwargs: Any,
+) -> MomentLbfgsState:
     """Try one step of every system: one evaluation of the model.
 
     A trial is accepted if the energy falls enough (Armijo), or if it is the same within rounding and the slope is
     less steep (Hager and Zhang's approximate condition), which is what decides at tight tolerances. Otherwise the
     system stays where it was and a shorter step along the same direction is tried next; after four of them it forgets
     its history. Pairs are remembered only where the energy curves up; where it curves down, steps double up to
-    `MAX_CHANGE`. Moments of fixed length move on their spheres, and the history with them (projected).
+    `max_change`. Moments of fixed length move on their spheres, and the history with them (projected).
 
     Args:
         state: State of the optimiser; changed only after the model has been evaluated.
-        model: Model that gives energy, forces, stress and magforces.
+        model: Model that gives energy and magforces; forces and stress stay what they were if it gives none.
+        active: Systems that move, all by default; the others stay exactly as they are.
+        max_change: Largest change of a moment, in μB.
+        evaluation: Keywords of the evaluation.
 
     References:
         Nocedal, 10.1090/S0025-5718-1980-0572855-7; Hager and Zhang, 10.1137/030601880, eq. 4.1; Huang, Gallivan and
         Absil, 10.1137/140955483 (vector transport).
     """
     before, forces = getattr(state, TORCHSIM_MAGMOMS), state.moment_forces()
+    moving = torch.ones_like(state.n_rejected, dtype=torch.bool) if active is None else active
     slope = state.dot(forces, state.direction)
-    trial = state.moved_moments(state.fraction[state.system_idx, None] * state.direction)
-    out = model(with_moments(state, trial))
-    accepted = _is_accepted(state, trial, out, slope)
-    shorter = _shorter_fraction(state, out["energy"], slope)
+    length = torch.where(moving, state.fraction, 0.0)
+    trial = state.moved_moments(length[state.system_idx, None] * state.direction)
+    out = model(with_moments(state, trial), **(evaluation or {}))
+    accepted = _is_accepted(state, trial, out, slope) & moving
+    shorter = torch.where(moving, _shorter_fraction(state, out["energy"], slope), state.fraction)
 
     chosen = accepted[state.system_idx, None]
     setattr(state, TORCHSIM_MAGMOMS, torch.where(chosen, trial, before))
     state.energy = torch.where(accepted, out["energy"], state.energy)
-    state.stress = torch.where(accepted[:, None, None], out["stress"], state.stress)
-    state.set_constrained_forces(torch.where(chosen, out["forces"], state.forces))
+    if "stress" in out:
+        state.stress = torch.where(accepted[:, None, None], out["stress"], state.stress)
+    if "forces" in out:
+        state.set_constrained_forces(torch.where(chosen, out["forces"], state.forces))
     state.store_model_extras(
         {TORCHSIM_MAGFORCES: torch.where(chosen, out[TORCHSIM_MAGFORCES], getattr(state, TORCHSIM_MAGFORCES))}
     )
     _learn(state, before, forces, accepted)
-    state.n_rejected = torch.where(accepted, 0, state.n_rejected + 1)
-    forgets = state.n_rejected == _MAX_REJECTED
+    state.n_rejected = torch.where(accepted, 0, state.n_rejected + moving.int())
+    forgets = moving & (state.n_rejected == _MAX_REJECTED)
     forgotten = forgets[state.system_idx, None, None]
     state.changes = torch.where(forgotten, 0.0, state.changes)
     state.responses = torch.where(forgotten, 0.0, state.responses)
     state.direction = torch.where(
-        (accepted | forgets)[state.system_idx, None], _next_direction(state), state.direction
+        (accepted | forgets)[state.system_idx, None], _next_direction(state, max_change), state.direction
     )
     state.fraction = torch.where(accepted, 1.0, shorter)
-    state.n_steps = state.n_steps + 1
+    state.n_steps = state.n_steps + moving.int()
     return state
 
 
@@ -194,8 +238,8 @@ def _learn(state: MomentLbfgsState, before: Tensor, forces: Tensor, accepted: Te
     state.stretch = torch.where(upward, 1.0, longer)
 
 
-def _next_direction(state: MomentLbfgsState) -> Float[Tensor, "n_atoms 3"]:
-    """Quasi-Newton step, or down the slope where that is better, no moment further than `MAX_CHANGE`."""
+def _next_direction(state: MomentLbfgsState, max_change: float) -> Float[Tensor, "n_atoms 3"]:
+    """Quasi-Newton step, or down the slope where that is better, no moment further than `max_change`."""
     idx, forces = state.system_idx, state.moment_forces()
     direction = newton_step(forces, state.changes, state.responses, idx, state.n_systems)
     cosine = state.dot(direction, forces)
@@ -204,4 +248,4 @@ def _next_direction(state: MomentLbfgsState) -> Float[Tensor, "n_atoms 3"]:
     direction = torch.where(downhill[idx, None], direction, FIRST_SOFTNESS * forces)
     direction = direction * state.stretch[idx, None]
     longest = largest_per_system(direction, state)
-    return direction * (MAX_CHANGE / longest.clamp(min=MAX_CHANGE))[idx, None]
+    return direction * (max_change / longest.clamp(min=max_change))[idx, None]

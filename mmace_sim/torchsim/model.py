@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from mmace_sim.base.quantities import TORCHSIM_MAGMOMS, UNCERTAINTIES
+from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS, UNCERTAINTIES
 from mmace_sim.errors import MissingMomentsError, PhysicsWarning
 from mmace_sim.graph.batch import MagneticGraph
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import check_graph, evaluate
 from mmace_sim.model.interface import Potential
@@ -87,28 +89,55 @@ class MagneticMaceModel(ModelInterface):
         """Switch stresses on or off."""
         self._compute_stress = value
 
-    def forward(self, state: SimState, *, moments_only: bool = False, **_kwargs: object) -> dict[str, Tensor]:
+    def forward(
+        self,
+        state: SimState,
+        *,
+        moments_only: bool = False,
+        systems: Sequence[int] | None = None,
+        **_kwargs: object,
+    ) -> dict[str, Tensor]:
         """Energy, forces, stress and magforces of a state with moments.
 
         Args:
             state: State whose atom extra "magnetic_moments" has shape (n_atoms, 3), in μB.
             moments_only: Leave out forces and stress, for solvers that move moments alone: half the time.
+            systems: Numbers of the systems to evaluate, ascending; what is given for others is NaN. All by default.
 
         Raises:
             MissingMomentsError: If the state carries no moments.
             UnsupportedElementError: If it holds an element that the model was not made for.
         """
         graph, whole = self.graph(state), not moments_only
-        output = evaluate(
+        beyond = self._beyond
+        few = systems is not None and len(systems) < graph.n_systems and self._uncertainty is None
+        output = self._of_part(graph, systems, whole) if few else self._evaluate(graph, whole)
+        if beyond is not None:
+            output["energy"] = torch.where(beyond, torch.nan, output["energy"])
+        return output | self._estimates(graph, output)
+
+    def _evaluate(self, graph: MagneticGraph, whole: bool) -> dict[str, Tensor]:
+        return evaluate(
             self.model,
             graph,
             compute_forces=(whole and self._compute_forces) or self._uncertainty is not None,
             compute_stress=whole and self._compute_stress,
         )
-        beyond = self._beyond
-        if beyond is not None:
-            output["energy"] = torch.where(beyond, torch.nan, output["energy"])
-        return output | self._estimates(graph, output)
+
+    def _of_part(self, graph: MagneticGraph, systems: Sequence[int], whole: bool) -> dict[str, Tensor]:
+        """Output for some systems of a graph, in arrays for all."""
+        part, atoms, edges = self.pairs.part(graph, systems)
+        if isinstance(self.model, MagneticModel):
+            self.model.inherit(graph, part, edges)
+        rows = torch.as_tensor(atoms, device=graph.positions.device)
+        numbers = torch.as_tensor(systems, device=graph.positions.device)
+        output = {}
+        for name, value in self._evaluate(part, whole).items():
+            of_atoms = name in ("forces", TORCHSIM_MAGFORCES, "node_energy")
+            n, where = (graph.n_atoms, rows) if of_atoms else (graph.n_systems, numbers)
+            found = value if of_atoms else value[numbers]
+            output[name] = value.new_full((n, *value.shape[1:]), float("nan")).index_copy(0, where, found)
+        return output
 
     def _estimates(self, graph: MagneticGraph, output: dict[str, Tensor]) -> dict[str, Tensor]:
         """Uncertainties, all of them for each atom: TorchSim cannot tell values of systems from those of atoms."""

@@ -54,14 +54,20 @@ def normal_numbers(
     first = torch.full_like(seeds, n_atoms).scatter_reduce(0, system_idx, number, "amin")
     blocks = torch.arange(-(-n_columns // 2), device=device).expand(n_atoms, -1)
     atoms = _pairs(
-        seeds[system_idx, None], steps[system_idx, None], (number - first[system_idx])[:, None], blocks, stream
+        seeds[system_idx, None],
+        steps[system_idx, None],
+        (number - first[system_idx])[:, None],
+        blocks,
+        stream,
     )
     whole = torch.full_like(seeds, _OF_SYSTEM)
     systems = _pairs(seeds, steps, whole, torch.zeros_like(seeds), stream)
     return atoms.flatten(1)[:, :n_columns].to(like), systems[:, 0].to(like)
 
 
-def _pairs(seeds: Tensor, steps: Tensor, atoms: Tensor, blocks: Tensor, stream: int) -> Float[Tensor, "... 2"]:
+def _pairs(
+    seeds: Tensor, steps: Tensor, atoms: Tensor, blocks: Tensor, stream: int
+) -> Float[Tensor, "... 2"]:
     """Two independent normal numbers for each counter, in float64."""
     counter = (blocks, atoms, steps, torch.full_like(steps, stream))
     words = philox((seeds & _WORD, (seeds >> 32) & _WORD), counter)

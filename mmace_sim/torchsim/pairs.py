@@ -1,6 +1,6 @@
 """Neighbour pairs that are kept while nothing moves far: the host is asked once for each step, or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -123,6 +123,32 @@ class PairKeeper:
         self._graph = graph
         self._remember(state)
         return graph
+
+    def part(
+        self, graph: MagneticGraph, systems: Sequence[int]
+    ) -> tuple[MagneticGraph, Int[np.ndarray, " n_some"], Int[np.ndarray, " n_pairs"]]:
+        """Some systems of the last graph.
+
+        Args:
+            graph: What `graph` gave last.
+            systems: Numbers of the systems, ascending.
+
+        Returns:
+            Their graph, and the numbers of their atoms and pairs in the whole one.
+        """
+        pairs = graph.pair_counts
+        if pairs is None:  # once for each search
+            receiver, n = graph.edge_index[1], graph.n_atoms
+            pairs = graph.kept.get(
+                "pairs of atoms",
+                (graph.edge_index,),
+                lambda: torch.bincount(receiver, minlength=n).cpu().numpy(),
+            )
+        atom_ends, pair_ends = np.cumsum(self._counts), np.concatenate([[0], np.cumsum(pairs)])
+        atoms = [np.arange(atom_ends[k] - self._counts[k], atom_ends[k]) for k in systems]
+        edges = np.concatenate([np.arange(pair_ends[a[0]], pair_ends[a[-1] + 1]) for a in atoms])
+        rows = np.concatenate(atoms)
+        return replace(graph.part(rows, edges), pair_counts=pairs[rows]), rows, edges
 
     def _skin(self, state: SimState) -> float:
         if self.skin is not None:

@@ -160,9 +160,7 @@ def spin_lattice_step(
     like, idx = state.positions, state.system_idx
     dt = torch.as_tensor(dt, dtype=like.dtype, device=like.device)
     kT = torch.as_tensor(kT, dtype=like.dtype, device=like.device).expand(state.n_systems)
-    noise, volume_noise = normal_numbers(
-        state.seed, state.n_steps, state.system_idx, _NOISE_COLUMNS, like
-    )
+    noise, volume_noise = normal_numbers(state.seed, state.n_steps, state.system_idx, _NOISE_COLUMNS, like)
     momentum_step(state, 0.5 * dt)
     position_step(state, 0.5 * dt)
     if friction > 0:

@@ -113,7 +113,9 @@ class MomentRelaxation(Relaxation):
         return super()._init(state)
 
     def _step(self, state: MagneticOptimState) -> MagneticOptimState:
-        return moment_lbfgs_step(state, self.model) if self.solver == "lbfgs" else super()._step(state)
+        if self.solver == "lbfgs":
+            return moment_lbfgs_step(state, self.model, evaluation=self.evaluation)
+        return super()._step(state)
 
     def _observe(self, indices: list[int], state: MagneticOptimState) -> None:
         steps, energies = state.n_steps.tolist(), state.energy.tolist()

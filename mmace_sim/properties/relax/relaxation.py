@@ -44,7 +44,7 @@ from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.curvature import is_known, lowest_curvature, probing_step
 from mmace_sim.torchsim.doubt import Doubt, doubt_message
 from mmace_sim.torchsim.fire import magnetic_fire_init, magnetic_fire_step
-from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, MagneticOptimState
+from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, MagneticOptimState, complete
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import as_atoms, initialize_state, state_to_atoms
@@ -63,7 +63,9 @@ MIXING: float = 0.2
 """FIRE's mixing parameter: with this and its first time step, tolerances that are right to 0.05 meV/atom and 0.01 μB
 take as many steps as ten times looser ones with ASE's values."""
 
-_fire_step = partial(magnetic_fire_step, alpha_start=MIXING)
+INEXACT: float = 0.05
+"""Å/μB: adiabatic moments follow atoms on their way to this part of the largest force, see `AdiabaticModel`; 0.2 and 0
+take as long, give or take a tenth."""
 
 LOOK_EVERY: int = 10
 """Steps of a batch between two looks at the uncertainties, if there is a limit for them."""
@@ -111,6 +113,7 @@ class Relaxation:
                 magforce_tol=settings.magforce_tol,
                 collinear=settings.collinear,
                 fix_magnitude=settings.fix_magnitude,
+                inexact=INEXACT,
             )
             if settings.magmoms == "adiabatic"
             else model
@@ -128,6 +131,8 @@ class Relaxation:
         self.max_pushes = MAX_PUSHES if settings.perturb else 0
         self.floor = EnergyFloor.of(model)
         self.max_batch_atoms = max_batch_atoms
+        alone = self.freedom.relax_moments and not (relax_positions or settings.relax_cell)
+        self.evaluation = {"moments_only": True} if alone and self.doubt.limit is None else {}
         self._looked: Plan | None = None
 
     def run(
@@ -215,6 +220,8 @@ class Relaxation:
         self._observe(batch.indices, batch.state)
         status = self._doubted(batch.state, self._status(batch.state))
         done = [k for k, s in enumerate(status) if s is not None]
+        if done and self.evaluation:
+            complete(batch.state, self.model, done)
         for k, index, state in batch.pop(done):
             finish(index, self._result(state, images[index], status[k]))
         return len(done)
@@ -249,12 +256,13 @@ class Relaxation:
 
     def _step(self, state: MagneticOptimState) -> MagneticOptimState:
         plan, self._looked = self._looked, None
+        step = partial(magnetic_fire_step, alpha_start=MIXING, evaluation=self.evaluation)
         if plan is None:
-            return _fire_step(state, self.model)
+            return step(state, self.model)
         return probing_step(
             state,
             self.model,
-            _fire_step,
+            step,
             probed=plan.probed,
             pushed=plan.pushed,
             rotates_freely=self.rotates_freely,
