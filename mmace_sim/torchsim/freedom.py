@@ -45,6 +45,13 @@ class DegreesOfFreedom:
     collinear: bool = False
     fix_magnitude: bool = False
 
+    @property
+    def evaluation(self) -> dict[str, bool]:
+        """Keywords that leave out of evaluations what no step needs (see `complete`)."""
+        if not self.relax_moments:
+            return {"fixed_moments": True}
+        return {} if self.relax_positions or self.relax_cell else {"moments_only": True}
+
 
 @dataclass(kw_only=True)
 class MagneticOptimState(CountedState, OptimState):
@@ -210,18 +217,22 @@ def with_moments(state: SimState, magmoms: Float[Tensor, "n_atoms 3"]) -> SimSta
 
 
 def complete(state: MagneticOptimState, model: ModelInterface, systems: list[int]) -> None:
-    """Forces and stress of systems whose last steps gave magforces alone, in place.
+    """Forces, stress and magforces of systems whose last steps gave a part of them alone, in place.
 
     Args:
         state: State of an optimiser.
         model: Model that gives energy, forces, stress and magforces.
         systems: Numbers of the systems, ascending.
     """
+    if not systems:
+        return
     chosen = torch.zeros(len(state.cell), dtype=torch.bool, device=state.device)
     chosen[torch.as_tensor(systems, device=state.device)] = True
     out = model(with_moments(state, getattr(state, TORCHSIM_MAGMOMS)), systems=systems)
-    state.set_constrained_forces(torch.where(chosen[state.system_idx, None], out["forces"], state.forces))
+    rows, magforces = chosen[state.system_idx, None], getattr(state, TORCHSIM_MAGFORCES)
+    state.set_constrained_forces(torch.where(rows, out["forces"], state.forces))
     state.stress = torch.where(chosen[:, None, None], out["stress"], state.stress)
+    state.store_model_extras({TORCHSIM_MAGFORCES: torch.where(rows, out[TORCHSIM_MAGFORCES], magforces)})
 
 
 def perpendicular(vectors: Tensor, magmoms: Tensor) -> Tensor:

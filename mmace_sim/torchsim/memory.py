@@ -4,12 +4,12 @@ import math
 from pathlib import Path
 
 import torch
-from torch_sim.autobatching import calculate_memory_scalers
 from torch_sim.state import SimState
 
 from mmace_sim.errors import StructureError
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.torchsim.model import MagneticMaceModel
+from mmace_sim.torchsim.trial import count_atoms
 
 CPU_EDGES: int = 30_000
 """Pairs per batch on a CPU: enough to hide the cost of each call, few enough for the caches."""
@@ -22,6 +22,9 @@ CUDA_SHARE: float = 0.7
 
 MEASURED_SHARE: float = 0.4
 """What a step really takes of the estimate of `bytes_per_edge`: measured 0.39–0.51 with the default model on a CPU."""
+
+ALWAYS_THERE: float = 1e8
+"""Bytes that nobody asks the system for."""
 
 _PADDING: float = 2.0  # Å, around the atoms where a structure is not periodic
 
@@ -75,10 +78,10 @@ def check_memory(state: SimState, model: MagneticMaceModel) -> None:
     if config is None:
         return
     edges = memory_scaler(state) * sphere(model)
-    needed, free = (
-        MEASURED_SHARE * edges * bytes_per_edge(config, model.dtype),
-        available_memory(model.device),
-    )
+    needed = MEASURED_SHARE * edges * bytes_per_edge(config, model.dtype)
+    if needed <= ALWAYS_THERE:
+        return
+    free = available_memory(model.device)
     if needed <= free:
         return
     ways = ["a smaller cell", *(["--dtype float32 (half of it)"] if model.dtype == torch.float64 else [])]
@@ -166,7 +169,8 @@ def memory_scaler(state: SimState) -> float:
     """
     pbc = torch.as_tensor(state.pbc).expand(3).to(state.positions.device)
     if bool(pbc.all()):
-        return float(sum(calculate_memory_scalers(state, "n_atoms_x_density")))
+        volumes = torch.linalg.det(state.cell).abs().double() / 1000.0
+        return float((count_atoms(state) ** 2 / volumes).sum())
     lengths = torch.linalg.norm(state.row_vector_cell, dim=2)
     total = 0.0
     for system, count in enumerate(state.n_atoms_per_system.tolist()):

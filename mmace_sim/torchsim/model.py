@@ -94,6 +94,7 @@ class MagneticMaceModel(ModelInterface):
         state: SimState,
         *,
         moments_only: bool = False,
+        fixed_moments: bool = False,
         systems: Sequence[int] | None = None,
         **_kwargs: object,
     ) -> dict[str, Tensor]:
@@ -102,29 +103,37 @@ class MagneticMaceModel(ModelInterface):
         Args:
             state: State whose atom extra "magnetic_moments" has shape (n_atoms, 3), in μB.
             moments_only: Leave out forces and stress, for solvers that move moments alone: half the time.
+            fixed_moments: Leave out magforces, for solvers that move atoms and cells alone.
             systems: Numbers of the systems to evaluate, ascending; what is given for others is NaN. All by default.
 
         Raises:
             MissingMomentsError: If the state carries no moments.
             UnsupportedElementError: If it holds an element that the model was not made for.
         """
-        graph, whole = self.graph(state), not moments_only
+        graph = self.graph(state)
         beyond = self._beyond
-        few = systems is not None and len(systems) < graph.n_systems and self._uncertainty is None
-        output = self._of_part(graph, systems, whole) if few else self._evaluate(graph, whole)
+        wanted = {"lattice": not moments_only, "moments": not fixed_moments}
+        if systems is None or len(systems) == graph.n_systems or self._uncertainty is not None:
+            output = self._evaluate(graph, **wanted)
+        else:
+            output = self._of_part(graph, systems, wanted)
         if beyond is not None:
             output["energy"] = torch.where(beyond, torch.nan, output["energy"])
         return output | self._estimates(graph, output)
 
-    def _evaluate(self, graph: MagneticGraph, whole: bool) -> dict[str, Tensor]:
+    def _evaluate(self, graph: MagneticGraph, *, lattice: bool, moments: bool) -> dict[str, Tensor]:
+        doubted = self._uncertainty is not None
         return evaluate(
             self.model,
             graph,
-            compute_forces=(whole and self._compute_forces) or self._uncertainty is not None,
-            compute_stress=whole and self._compute_stress,
+            compute_forces=(lattice and self._compute_forces) or doubted,
+            compute_stress=lattice and self._compute_stress,
+            compute_magforces=moments or doubted,
         )
 
-    def _of_part(self, graph: MagneticGraph, systems: Sequence[int], whole: bool) -> dict[str, Tensor]:
+    def _of_part(
+        self, graph: MagneticGraph, systems: Sequence[int], wanted: dict[str, bool]
+    ) -> dict[str, Tensor]:
         """Output for some systems of a graph, in arrays for all."""
         part, atoms, edges = self.pairs.part(graph, systems)
         if isinstance(self.model, MagneticModel):
@@ -132,7 +141,7 @@ class MagneticMaceModel(ModelInterface):
         rows = torch.as_tensor(atoms, device=graph.positions.device)
         numbers = torch.as_tensor(systems, device=graph.positions.device)
         output = {}
-        for name, value in self._evaluate(part, whole).items():
+        for name, value in self._evaluate(part, **wanted).items():
             of_atoms = name in ("forces", TORCHSIM_MAGFORCES, "node_energy")
             n, where = (graph.n_atoms, rows) if of_atoms else (graph.n_systems, numbers)
             found = value if of_atoms else value[numbers]

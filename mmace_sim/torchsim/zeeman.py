@@ -45,5 +45,6 @@ class ZeemanModel(ModelInterface):
         magmoms = getattr(state, TORCHSIM_MAGMOMS)
         along = magmoms.to(out["energy"].dtype) @ self._field.to(out["energy"].dtype)
         out["energy"] = out["energy"].index_add(0, state.system_idx, -along)
-        out[TORCHSIM_MAGFORCES] = out[TORCHSIM_MAGFORCES] + self._field.to(magmoms.dtype)
+        if TORCHSIM_MAGFORCES in out:
+            out[TORCHSIM_MAGFORCES] = out[TORCHSIM_MAGFORCES] + self._field.to(magmoms.dtype)
         return out

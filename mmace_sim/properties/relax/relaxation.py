@@ -131,8 +131,8 @@ class Relaxation:
         self.max_pushes = MAX_PUSHES if settings.perturb else 0
         self.floor = EnergyFloor.of(model)
         self.max_batch_atoms = max_batch_atoms
-        alone = self.freedom.relax_moments and not (relax_positions or settings.relax_cell)
-        self.evaluation = {"moments_only": True} if alone and self.doubt.limit is None else {}
+        whole = self.doubt.limit is not None or settings.magmoms == "adiabatic"
+        self.evaluation = {} if whole else self.freedom.evaluation
         self._looked: Plan | None = None
 
     def run(
@@ -221,7 +221,7 @@ class Relaxation:
         status = self._doubted(batch.state, self._status(batch.state))
         done = [k for k, s in enumerate(status) if s is not None]
         if done and self.evaluation:
-            complete(batch.state, self.model, done)
+            complete(batch.state, self.model, [k for k in done if batch.state.n_steps[k] > 0])
         for k, index, state in batch.pop(done):
             finish(index, self._result(state, images[index], status[k]))
         return len(done)
