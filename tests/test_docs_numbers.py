@@ -207,3 +207,18 @@ def test_rate_of_the_page_on_workers():
     assert f"{two:.0f} s against {one:.0f} s, {found['ratio']:.1f} times as fast" in " ".join(
         text("docs/parallel.md").split()
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("cell list in torch", "torch_ms"),
+        ("matscipy", "matscipy_ms"),
+        ("TorchSim's default", "torchsim_default_ms"),
+    ],
+)
+def test_neighbour_lists_of_the_page_on_performance(name, key):
+    measured = [
+        str(row.get(key, "–")) for row in json.loads(text("docs/benchmarks/neighbor_lists.json"))["rows"]
+    ]
+    assert rows("docs/performance.md")[f"{name}, ms"] == measured

@@ -25,7 +25,7 @@ from mmace_sim.torchsim.pairs import PairKeeper
 from mmace_sim.torchsim.state import initialize_state
 from mmace_sim.torchsim.trial import small_exponential, trial_state
 
-KEPT = {"skin": 0.5, "backend": "torchsim"}
+KEPT = {"skin": 0.5, "backend": "torch"}
 """What a GPU does, on the CPU."""
 
 
@@ -144,7 +144,7 @@ def test_what_counts_as_a_read():
         assert reads.total == 0, (k, reads.where)
 
 
-@pytest.mark.parametrize("how", [{}, {"skin": 0.4}, KEPT, {"backend": "torchsim"}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"skin": 0.4}, KEPT, {"backend": "torch"}], ids=str)
 def test_relaxations_do_not_depend_on_how_pairs_are_kept(how):
     reference = Relaxation("default", stability=True).run(iron())
     model = MagneticMaceModel("default", **how)

@@ -9,6 +9,7 @@ from cli_tools import bcc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmace_sim.graph import cell_list
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.graph.neighbors import BACKENDS, neighbor_list
@@ -141,3 +142,17 @@ def test_graphs_of_slabs_are_the_same_with_and_without_a_third_vector():
     first, second = (graph_from_atoms(atoms, 5.0) for atoms in (slab, bare))
     assert torch.equal(first.edge_index, second.edge_index)
     torch.testing.assert_close(first.edge_vectors(), second.edge_vectors())
+
+
+def test_boxes_of_large_systems_in_pieces(monkeypatch):
+    """More centres, and more candidates of a box, than are measured at once."""
+    rng = np.random.default_rng(4)
+    atoms = bcc().repeat((6, 5, 4))
+    atoms.rattle(0.1, seed=1)
+    crystal = (atoms.positions, atoms.cell.array, np.array([True, False, True]))
+    dense = (rng.uniform(0, 2.0, size=(60, 3)), np.diag([2.0, 30.0, 9.0]), np.array([True] * 3))
+    whole = pairs_of([crystal, dense], "torch")
+    assert whole == pairs_of([crystal, dense], "matscipy")
+    monkeypatch.setattr(cell_list, "_ROWS", 50)
+    monkeypatch.setattr(cell_list, "CANDIDATES", 100)
+    assert whole == pairs_of([crystal, dense], "torch")

@@ -8,8 +8,10 @@ from jaxtyping import Bool, Float, Int
 from matscipy.neighbours import neighbour_list
 from torch import Tensor
 
-BACKENDS: tuple[str, ...] = ("matscipy", "torchsim")
-"""One call for each structure on the CPU; all structures in one call on any device."""
+from mmace_sim.graph.cell_list import cell_list
+
+BACKENDS: tuple[str, ...] = ("matscipy", "torch")
+"""One call for each structure on the CPU; all structures in one call on any device (`mmace_sim.graph.cell_list`)."""
 
 Pairs = tuple[Int[Tensor, "2 n_edges"], Float[Tensor, "n_edges 3"]]
 
@@ -31,7 +33,7 @@ def neighbor_list(
         pbc: Periodic directions of each structure.
         system_idx: Structure of each atom, ascending.
         r_max: Cutoff radius, in Å.
-        backend: One of `BACKENDS`; by default matscipy on the CPU, TorchSim's list on a GPU.
+        backend: One of `BACKENDS`; by default matscipy on the CPU, torch on a GPU.
 
     Returns:
         The pairs (sender, receiver), sorted by receiver, and the shift of the sender in cell vectors.
@@ -46,13 +48,17 @@ def neighbor_list(
             torch.as_tensor(edges, device=device),
             torch.as_tensor(shifts, dtype=positions.dtype, device=device),
         )
-    if not bool(pbc.all()):
-        positions, cell = _closed_batch(positions, cell, pbc, system_idx, r_max)
-    return _of_batch(positions, cell, pbc, system_idx, r_max)
+    if bool(pbc.all()):
+        edges, shifts = cell_list(positions, cell, pbc, system_idx, r_max)
+    else:
+        edges, shifts = cell_list(
+            *_closed_batch(positions, cell, pbc, system_idx, r_max), pbc, system_idx, r_max
+        )
+    return edges, shifts.to(positions.dtype)
 
 
 def _default(positions: Tensor) -> str:
-    return "torchsim" if positions.device.type == "cuda" else "matscipy"
+    return "matscipy" if positions.device.type == "cpu" else "torch"
 
 
 def _closed_batch(
@@ -141,22 +147,6 @@ def pairs_on_host(
     edges = np.stack([np.concatenate(senders).astype(np.int64), receiver])
     pairs = np.bincount(receiver, minlength=len(positions))
     return edges, np.concatenate(shifts).astype(float), pairs, float(shortest)
-
-
-def _of_batch(positions: Tensor, cell: Tensor, pbc: Tensor, system_idx: Tensor, r_max: float) -> Pairs:
-    """TorchSim's lists, which take cell vectors as rows and give the centre first."""
-    from mmace_sim.base.hosts import ts  # heavy, and only needed on a GPU
-
-    arguments = (positions.contiguous(), cell.contiguous(), pbc.contiguous(), r_max, system_idx)
-    try:
-        (receiver, sender), _, shifts = ts.neighbors.torchsim_nl(*arguments)
-    except Exception as error:
-        if type(error).__name__ != "NeighborOverflowError":
-            raise
-        # the fast list reserves room for the neighbours of an ordinary solid; this one is slower and takes any number
-        (receiver, sender), _, shifts = ts.neighbors.torch_nl_linked_cell(*arguments)
-    order = torch.argsort(receiver, stable=True)
-    return torch.stack([sender[order], receiver[order]]).long(), shifts[order].to(positions.dtype)
 
 
 def _counts(system_idx: Tensor, n_systems: int) -> list[int]:

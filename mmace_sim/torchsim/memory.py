@@ -23,7 +23,7 @@ CUDA_SHARE: float = 0.7
 MEASURED_SHARE: float = 0.4
 """What a step really takes of the estimate of `bytes_per_edge`: measured 0.39–0.51 with the default model on a CPU."""
 
-ALWAYS_THERE: float = 1e8
+ALWAYS_THERE: float = 4e6
 """Bytes that nobody asks the system for."""
 
 _PADDING: float = 2.0  # Å, around the atoms where a structure is not periodic

@@ -221,7 +221,7 @@ class PairKeeper:
         numbers, system_idx, _ = self._atoms
         shortest, counts = None, None
         with torch.inference_mode(mode=False):
-            if (self.backend or ("matscipy" if positions.device.type == "cpu" else "torchsim")) == "matscipy":
+            if (self.backend or ("matscipy" if positions.device.type == "cpu" else "torch")) == "matscipy":
                 flag = self.questions.flag(positions).to(positions)
                 parts = (positions.flatten(), cell.flatten(), flag)
                 read = torch.cat(parts).cpu().numpy()
