@@ -48,13 +48,10 @@ def neighbor_list(
             torch.as_tensor(edges, device=device),
             torch.as_tensor(shifts, dtype=positions.dtype, device=device),
         )
-    if bool(pbc.all()):
-        edges, shifts = cell_list(positions, cell, pbc, system_idx, r_max)
-    else:
-        edges, shifts = cell_list(
-            *_closed_batch(positions, cell, pbc, system_idx, r_max), pbc, system_idx, r_max
-        )
-    return edges, shifts.to(positions.dtype)
+    if not bool(pbc.all()):
+        positions, cell = _closed_batch(positions, cell, pbc, system_idx, r_max)
+    pairs, moved = cell_list(positions, cell, pbc, system_idx, r_max)
+    return pairs, moved.to(positions.dtype)
 
 
 def _default(positions: Tensor) -> str:
