@@ -222,3 +222,22 @@ def test_neighbour_lists_of_the_page_on_performance(name, key):
         str(row.get(key, "–")) for row in json.loads(text("docs/benchmarks/neighbor_lists.json"))["rows"]
     ]
     assert rows("docs/performance.md")[f"{name}, ms"] == measured
+
+
+@pytest.mark.parametrize("code", ["fork of the paper", "merged code"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_parity_with_the_authors_code(code, precision):
+    measured = next(
+        rows
+        for label, rows in json.loads(text("docs/benchmarks/upstream_parity.json")).items()
+        if label.startswith(code)
+    )
+    line = next(
+        line
+        for line in text("docs/paper-model.md").splitlines()
+        if line.startswith(f"| {code}") and f"| {precision} |" in line
+    )
+    said = [cell.strip() for cell in line.strip("|").split("|")][2:]
+    for key, cell in zip(("energy", "forces", "stress", "magforces"), said, strict=True):
+        largest = max(row[key] for row in measured if row["precision"] == precision)
+        assert cell == f"{largest:.0e}"

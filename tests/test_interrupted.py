@@ -50,6 +50,9 @@ def test_a_signal_waits_for_the_end_of_a_step(number):
 
 
 def test_a_second_signal_does_not_wait():
+    # a shell has the jobs that it puts into the background ignore SIGINT
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)}
+
     def step():
         with deferred():
             signal.raise_signal(signal.SIGTERM)  # to this thread: os.kill may reach another one first
@@ -58,6 +61,8 @@ def test_a_second_signal_does_not_wait():
 
     with interruptible(), pytest.raises(Interrupted, match="SIGINT"):
         step()
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_ignored_signals_stay_ignored():

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from scipy.interpolate import CubicSpline
 from typer.testing import CliRunner
 from upstream_pickles import FORK, write_checkpoint
 
+from mmace_sim.architectures.paper_reference import SplineReference
 from mmace_sim.calculator import MMACECalculator
 from mmace_sim.cli.app import app
 from mmace_sim.errors import ModelFileError, PhysicsWarning, StructureError
@@ -196,11 +198,16 @@ class TestConvert:
                     content = content.replace(b"ctorch\nDoubleStorage", b"ctorch.cuda\nDoubleStorage")
                     assert b"cuda:0" in content
                 new.writestr(entry, content)
-        assert_same_results(read_upstream_file(out).model(), cases_of(kind_json("gated_density"), "default"))
+        converted = tmp_path / "m.safetensors"
+        assert CliRunner().invoke(app, ["convert", str(out), str(converted)]).exit_code == 0
+        with pytest.warns(PhysicsWarning):
+            assert_same_results(load_model(converted), cases_of(kind_json("gated_density"), "default"))
 
     def test_attributes_that_change_nothing_are_ignored(self, tmp_path):
         path = write_kind(
-            tmp_path / "up.model", "gated_density", attributes={"use_reduced_cg": True, "new_switch": "on"}
+            tmp_path / "up.model",
+            "gated_density",
+            attributes={"use_reduced_cg": True, "use_so3": True, "apply_cutoff": False, "new_switch": "on"},
         )
         assert read_upstream_file(path).heads == ["default"]
 
@@ -214,7 +221,7 @@ class TestRefusals:
                 r"distance_transform is SoftTransform",
             ),
             ({"readouts.1": "NonLinearBiasReadoutBlock"}, r"readouts\.1 is NonLinearBiasReadoutBlock"),
-            ({"attributes": {"use_so3": True}}, "use_so3 = True"),
+            ({"attributes": {"use_last_readout_only": True}}, "use_last_readout_only = True"),
             ({"attributes": {"pair_repulsion": False}}, r"pair_repulsion_fn"),
             ({"add": {"extra.weight": np.ones(3)}}, r"does not have: extra\.weight"),
         ],
@@ -294,3 +301,46 @@ class TestMoments:
             np.testing.assert_allclose(np.linalg.norm(moments, axis=1), [1.35, 3.6, 0.0])
             assert "Fe 1.35 μB" in note
         assert largest_moments(model) == model.moment_limits
+
+
+class TestKnotsOfASpline:
+    KNOTS = torch.tensor(
+        [[0.0, 0.1, 0.5, 0.6, 2.0, 4.0], [0.02, 0.3, 0.4, 1.1, 1.2, 1.6]], dtype=torch.float64
+    )
+
+    def reference(self):
+        reference = SplineReference([2.0, 1.3], 6, saturated=False, clamped=True)
+        reference.set_knots(self.KNOTS)
+        reference.one_body.data.normal_(generator=torch.Generator().manual_seed(1))
+        return reference
+
+    def test_it_is_the_natural_spline(self):
+        """As scipy's, at, between and outside of the knots; zero without a moment."""
+        reference = self.reference()
+        lengths = torch.linspace(0.0, 2.5, 41, dtype=torch.float64)
+        magmoms = lengths[:, None] * torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64)
+        for species, knots in enumerate(self.KNOTS.numpy()):
+            index = torch.full((len(lengths),), species)
+            found = reference.basis(magmoms, index) @ reference.one_body[species].detach()
+            spline = CubicSpline(knots, reference.one_body[species].detach().numpy(), bc_type="natural")
+            square = np.clip(lengths.numpy() ** 2, knots[0], knots[-1])
+            expected = spline(square) - spline(max(0.0, knots[0]))
+            np.testing.assert_allclose(found, expected, atol=1e-13)
+
+    def test_they_come_back_from_a_file(self):
+        reference, other = self.reference(), SplineReference([2.0, 1.3], 6, saturated=False, clamped=True)
+        other.load_state_dict(reference.state_dict())
+        magmoms, species = torch.rand(7, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 1, 0, 1])
+        assert torch.equal(other.basis(magmoms, species), reference.basis(magmoms, species))
+
+    def test_a_checkpoint_with_its_own(self):
+        """Knots of a checkpoint in single precision are not equidistant to the last digit; trained ones are not at all."""
+        arrays = dict(kind_arrays("one_body_spline"))
+        names = [name for name in arrays if ".u_knots." in name]
+        for name in names:
+            arrays[name] = np.sort(arrays[name] ** 1.1)
+        model = from_upstream({}, arrays)
+        np.testing.assert_allclose(model.reference.knots[0], arrays[names[0]], rtol=1e-14)
+        arrays[names[0]] = arrays[names[0]][::-1]
+        with pytest.raises(ModelFileError, match="do not ascend"):
+            from_upstream({}, arrays)

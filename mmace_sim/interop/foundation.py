@@ -14,7 +14,7 @@ from mmace_sim.interop.foundation_weights import backbone_fields, element_number
 from mmace_sim.interop.from_mace import download_foundation
 from mmace_sim.interop.mace_weights import UpstreamWeights
 from mmace_sim.interop.unpickle import PickledObject, read_pickled_module
-from mmace_sim.interop.upstream_file import activations, check_name, check_options, check_radial
+from mmace_sim.interop.upstream_file import OPTIONS, activations, check_name, check_options, check_radial
 from mmace_sim.model.registry import is_file, split_head
 
 CLASSES: tuple[str, ...] = ("MACE", "ScaleShiftMACE")
@@ -27,6 +27,12 @@ BLOCKS: dict[str, bool] = {
     "RealAgnosticDensityResidualInteractionBlock": True,
 }
 """Supported interaction blocks, and whether they have a residual connection."""
+
+_OPTIONS: dict[str, tuple[Any, ...]] = OPTIONS | {
+    "apply_cutoff": (None, True),
+    "use_so3": (None, False),
+    "use_agnostic_product": (None, False),
+}
 
 _PARTS: dict[str, tuple[str, ...]] = {
     "products": ("EquivariantProductBasisBlock",),
@@ -190,7 +196,7 @@ def _check_class(record: PickledObject) -> None:
             f"holds a {record.module}.{record.name}, which is not supported as a foundation. Supported are "
             f"{', '.join(CLASSES)} of mace.modules.models (published magnetic models: `mmace-sim convert`)."
         )
-    check_options(record)
+    check_options(record, _OPTIONS)
     if "joint_embedding" in record.children:
         raise ModelFileError("embeds charges, spins or fields (joint_embedding), which is not supported.")
 

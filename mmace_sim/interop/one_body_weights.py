@@ -74,10 +74,9 @@ def fill_one_body(
 def _fill_spline(reference: SplineReference, weights: UpstreamWeights, n_species: int) -> Tensor:
     n_knots = reference.num_basis
     knots = torch.stack([weights(KNOTS.format(k), n_knots) for k in range(n_species)])
-    even = torch.linspace(0.0, 1.0, n_knots, dtype=torch.float64) * knots[:, -1:]
-    if not torch.allclose(knots, even, rtol=1e-6, atol=1e-7) or not (knots[:, -1] > 0).all():
-        raise ModelFileError("E_m_spline.u_knots are not equidistant from zero, which is not supported.")
-    reference.last_knot.copy_(knots[:, -1].sqrt())
+    if not (knots.diff(dim=1) > 0).all():
+        raise ModelFileError("the knots E_m_spline.u_knots of the one-body energy do not ascend.")
+    reference.set_knots(knots)
     reference.one_body.copy_(torch.stack([weights(VALUES.format(k), n_knots) for k in range(n_species)]))
     names = ("m_max", "E1", "E2", "prefactor")
     barrier = torch.stack([weights(f"{BARRIER}.{name}", n_species) for name in names], dim=1)
@@ -85,4 +84,5 @@ def _fill_spline(reference: SplineReference, weights: UpstreamWeights, n_species
     present = (barrier[:, 3].abs() > 1e-8).any().double()  # upstream's way to switch it on
     reference.barrier.copy_(barrier)
     reference.barrier_constants.copy_(torch.stack([present, *constants]))
-    return reference.one_body[:, 0] - weights(CONSTANT, n_species, 1)[:, 0]
+    at_zero = (reference.origin * reference.one_body).sum(dim=1)
+    return at_zero - weights(CONSTANT, n_species, 1)[:, 0]

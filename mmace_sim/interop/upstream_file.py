@@ -1,7 +1,7 @@
 """Checkpoints of the published magnetic MACE code: what they hold, and which of them we can run."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,11 @@ RADIAL: dict[str, tuple[str, ...]] = {
 }
 """Parts of the radial embedding, and the classes that we have of each."""
 
-OPTIONS: dict[str, tuple[Any, ...]] = {
-    "apply_cutoff": (None, True),
-    "use_so3": (None, False),
-    "use_agnostic_product": (None, False),
-    "use_last_readout_only": (None, False),
-}
-"""Options of upstream models that change the function without changing a weight, and the values we support."""
+OPTIONS: dict[str, tuple[Any, ...]] = {"use_last_readout_only": (None, False)}
+"""Options of upstream models that change the function without changing a weight, and the values we support.
+
+The magnetic classes take apply_cutoff, use_so3 and use_agnostic_product too, and then use none of them.
+"""
 
 
 @dataclass
@@ -157,16 +155,17 @@ def read_upstream_file(path: str | Path) -> UpstreamFile:
     return UpstreamFile(path, record, [str(head) for head in heads], options | known, wrappers)
 
 
-def check_options(record: PickledObject) -> None:
+def check_options(record: PickledObject, options: Mapping[str, tuple[Any, ...]]) -> None:
     """Refuse options whose function differs although the weights have the same names.
 
     Args:
         record: A model.
+        options: Values that are supported of each option.
 
     Raises:
         ModelFileError: If there is one.
     """
-    for option, supported in OPTIONS.items():
+    for option, supported in options.items():
         if record.get(option) not in supported:
             raise ModelFileError(f"{option} = {record.get(option)} is not supported.")
 
@@ -191,7 +190,7 @@ def is_magnetic(record: PickledObject) -> bool:
 
 def _check_function(record: PickledObject) -> None:
     """Refuse blocks and options whose function differs although the weights have the same names."""
-    check_options(record)
+    check_options(record, OPTIONS)
     if record.get("pair_repulsion") and "pair_repulsion_fn" not in record.children:
         raise ModelFileError("pair_repulsion = True, but the model holds no pair_repulsion_fn.")
     for group, known in PARTS.items():

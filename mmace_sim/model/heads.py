@@ -10,7 +10,7 @@ from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ArchitectureConfig
 
 HEAD_TABLES: tuple[str, ...] = tuple(
-    f"reference.{name}" for name in ("atomic_energies", "one_body", "last_knot", "barrier")
+    f"reference.{name}" for name in ("atomic_energies", "one_body", "knots", "barrier")
 )
 """Tensors of a model with one row for each element of each head."""
 
