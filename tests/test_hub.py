@@ -11,8 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 from cli_tools import mmace_sim, write_tiny_model
+from test_published_checkpoints import SHARED, assert_same_results, cases_of, kind_json, write_kind
 
-from mmace_sim.errors import ModelFileError, OutputError
+from mmace_sim.errors import ModelFileError, OutputError, PhysicsWarning
 from mmace_sim.hub import download as transfer
 from mmace_sim.hub.catalogue import BUILT_IN, RemoteModel, read_catalogue, read_catalogue_file
 from mmace_sim.hub.foundations import fetch_foundation, foundation
@@ -147,6 +148,27 @@ def test_a_model_is_fetched_through_a_redirect_and_used_by_its_name(cache, serve
     assert load_model("tiny").elements == [13, 26]
     assert get_model("tiny") == (path, False)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["zbl_agnesi_mixed_density", "mmace_matpes_like", "mmace_no_one_body"])
+def test_a_pickle_of_the_published_code_is_converted_and_keeps_its_function(
+    name, tmp_path, cache, server, catalogue
+):
+    """From the server to energies, forces, stress and magforces of the authors' code; the pickle does not stay."""
+    if name.startswith("mmace"):
+        if not SHARED.is_dir():
+            pytest.skip("the authors' pickles are not part of the repository")
+        source, told = SHARED / f"{name}.model", json.loads((SHARED / f"{name}.json").read_text())
+    else:
+        source, told = write_kind(tmp_path / "up.model", name), kind_json(name)
+    server.body = source.read_bytes()
+    server.n_drops, server.drop_after = 1, len(server.body) // 2
+    catalogue(size=len(server.body), sha256=hashlib.sha256(server.body).hexdigest())
+    result = mmace_sim("models", "get", "tiny")
+    assert result.exit_code == 0, result.output
+    assert leftovers(cache) == ["tiny.safetensors"]
+    with pytest.warns(PhysicsWarning):
+        assert_same_results(load_model("tiny"), cases_of(told, "default"))
 
 
 @pytest.mark.usefixtures("catalogue")
