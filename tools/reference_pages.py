@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from api_reference import api_pages
 from pydantic import BaseModel
 
 
@@ -255,7 +256,7 @@ FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 
 def all_pages() -> dict[str, str]:
     """Text of each page by its name in `FOLDER`."""
-    return {name: page() for name, page in PAGES.items()} | command_pages()
+    return {name: page() for name, page in PAGES.items()} | command_pages() | api_pages()
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ _WHERE = {
     "MD": ".declaration",
     "MDSettings": ".declaration",
     "Checkpoint": ".frames",
-    "Frame": ".frames",
+    "Snapshot": ".frames",
     "MDResult": ".simulation",
     "MDStatus": ".simulation",
     "MolecularDynamics": ".dynamics",

@@ -14,7 +14,7 @@ from mmace_sim.base.quantities import TORCHSIM_MAGFORCES
 from mmace_sim.engine.journal import fingerprint
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.properties.md.declaration import MDSettings
-from mmace_sim.properties.md.frames import Checkpoint, Frame
+from mmace_sim.properties.md.frames import Checkpoint, Snapshot
 from mmace_sim.properties.md.simulation import MDResult, Simulation
 from mmace_sim.properties.relax.relaxation import ModelLike, as_atoms
 from mmace_sim.properties.workflow import Workflow
@@ -96,7 +96,7 @@ class MolecularDynamics(Workflow[MDSettings]):
         *,
         checkpoints: Sequence[Checkpoint | None] | None = None,
         seeds: Sequence[int] | None = None,
-        on_frame: Callable[[int, Frame], None] | None = None,
+        on_frame: Callable[[int, Snapshot], None] | None = None,
         on_finished: Callable[[int, MDResult], None] | None = None,
     ) -> list[MDResult]:
         """Simulate structures; one that fails does not stop the others.

@@ -15,7 +15,7 @@ from mmace_sim.errors import OutputError
 from mmace_sim.files import Appender, append, cannot_write, replacing
 from mmace_sim.io.extxyz import frame_text
 from mmace_sim.properties.md.declaration import THERMO
-from mmace_sim.properties.md.frames import Checkpoint, Frame
+from mmace_sim.properties.md.frames import Checkpoint, Snapshot
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class SimulationFiles:
             ) from error
         return checkpoint
 
-    def append(self, frame: Frame) -> None:
+    def append(self, frame: Snapshot) -> None:
         """Write a frame, and the checkpoint to go on from it.
 
         Args:

@@ -70,7 +70,7 @@ class Checkpoint:
 
 
 @dataclass
-class Frame:
+class Snapshot:
     """One record of one system.
 
     Attributes:
@@ -112,7 +112,7 @@ def record(
     free_momentum: bool,
     spin: SpinTemperature | None,
     doubt: tuple[float, float] | None = None,
-) -> Frame:
+) -> Snapshot:
     """Record a single system.
 
     Args:
@@ -148,7 +148,7 @@ def record(
         "domain_distance": None if doubt is None else doubt[1],
         "forces_uncertainty": None if doubt is None else doubt[0],
     }
-    return Frame(values, _structure(state, template, values), Checkpoint.of(state))
+    return Snapshot(values, _structure(state, template, values), Checkpoint.of(state))
 
 
 def _structure(state: SpinLatticeState, template: Atoms, values: dict[str, Any]) -> Atoms:

@@ -20,7 +20,7 @@ from mmace_sim.model.uncertainty import Domain
 from mmace_sim.properties.md.averages import averages
 from mmace_sim.properties.md.dynamics import MolecularDynamics
 from mmace_sim.properties.md.files import SimulationFiles
-from mmace_sim.properties.md.frames import Frame
+from mmace_sim.properties.md.frames import Snapshot
 from mmace_sim.properties.md.simulation import MDResult, MDStatus
 from mmace_sim.properties.relax.output import write_doubtful
 from mmace_sim.properties.singlepoint import SinglePoint
@@ -81,7 +81,7 @@ class MDComputation(Computation[Any, MDResult]):
             _log.info("resumed: %d steps of all structures were done before", sum(done))
             advance(sum(done))
 
-        def keep(index: int, frame: Frame) -> None:
+        def keep(index: int, frame: Snapshot) -> None:
             files[index].append(frame)
             step = frame.checkpoint.n_steps
             advance(step - done[index], detail=f"{frame.values['temperature']:.0f} K")

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmace_sim.engine.batching import RefillingBatch, failure_message
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.cells import has_volume
-from mmace_sim.properties.md.frames import Checkpoint, Frame, record
+from mmace_sim.properties.md.frames import Checkpoint, Snapshot, record
 from mmace_sim.properties.relax.runaway import EnergyFloor
 from mmace_sim.structures.checks import check_structure
 from mmace_sim.structures.moment_range import check_moment_range
@@ -90,7 +90,7 @@ class Simulation:
         dynamics: Any,
         images: list[Atoms],
         checkpoints: Sequence[Checkpoint | None] | None,
-        on_frame: Callable[[int, Frame], None] | None,
+        on_frame: Callable[[int, Snapshot], None] | None,
         on_finished: Callable[[int, MDResult], None] | None,
     ) -> None:
         self.dynamics, self.images = dynamics, images
