@@ -1,14 +1,12 @@
 """Pages of the Python reference: one for each public module, written by ``tools/reference_pages.py``.
 
-A page shows what its package names in ``__all__``, but for declarations of properties (those are on the pages of
-the commands), and the other objects listed here: parts of results, functions that no package re-exports. Sphinx
+A page shows the classes and functions that its package names in ``__all__`` and the other objects listed here: parts of
+results, constants, functions that no package re-exports. Sphinx
 fills in signatures and docstrings.
 """
 
 from dataclasses import dataclass
 from importlib import import_module
-
-from mmace_sim.engine.declaration import Property
 
 
 @dataclass(frozen=True)
@@ -70,17 +68,33 @@ PAGES: dict[str, ApiPage] = {
         "mmace_sim.structures.magnetic_states.magnetic_state",
     ),
     "moments": _property("moments", "Minima of the moments", "relax.Descent"),
-    "exchange": _property("exchange", "Exchange constants"),
+    "exchange": _property(
+        "exchange",
+        "Exchange constants",
+        "declaration.CONVENTION",
+        "magnons.MagnonPath",
+        "magnons.Stiffness",
+        "mmace_sim.structures.spin_lattice.SpinLattice",
+        "mmace_sim.structures.spin_lattice.Pairs",
+    ),
     "anisotropy": _property(
         "anisotropy",
         "Magnetic anisotropy",
+        "declaration.CONVENTION",
         "symmetry.DirectionSymmetry",
         "symmetry.crystal_direction",
         "energies.PlaneCurve",
         "fits.Surface",
         "fits.Constants",
     ),
-    "curie": _property("curie", "Curie temperatures", "mmace_sim.sampling.hamiltonian.SpinHamiltonian"),
+    "curie": _property(
+        "curie",
+        "Curie temperatures",
+        "estimators.CurieTemperature",
+        "mmace_sim.sampling.hamiltonian.SpinHamiltonian",
+        "mmace_sim.sampling.statistics.CurieStatus",
+        "mmace_sim.sampling.statistics.Point",
+    ),
     "md": _property("md", "Spin–lattice dynamics"),
     "singlepoint": ApiPage(
         "Energies and their derivatives of many structures",
@@ -99,12 +113,13 @@ PAGES: dict[str, ApiPage] = {
             "mmace_sim.save_model",
             "mmace_sim.model.registry.list_models",
             "mmace_sim.model.base.MagneticModel",
+            "mmace_sim.model.reference.ReferenceEnergy",
             "mmace_sim.MagneticMACE",
             "mmace_sim.ModelConfig",
             "mmace_sim.PaperMMACE",
             "mmace_sim.PaperConfig",
             "mmace_sim.FoundationMMACE",
-            "mmace_sim.from_foundation",
+            "mmace_sim.interop.foundation.from_foundation",
             "mmace_sim.interop.convert.convert",
             "mmace_sim.interop.from_mace.from_upstream",
             "mmace_sim.interop.install.get_model",
@@ -143,6 +158,10 @@ PAGES: dict[str, ApiPage] = {
             "mmace_sim.training.finetune.load_finetune_config",
             "mmace_sim.training.loss.LabelLoss",
             "mmace_sim.training.evaluate.Evaluation",
+            "mmace_sim.training.evaluate_errors.Samples",
+            "mmace_sim.training.evaluate_errors.StructureErrors",
+            "mmace_sim.training.evaluate_timing.Timing",
+            "mmace_sim.training.metrics.LabelError",
             "mmace_sim.training.evaluate.evaluate_files",
             "mmace_sim.training.evaluate.evaluate_frames",
             "mmace_sim.training.metrics.error_line",
@@ -160,6 +179,7 @@ PAGES: dict[str, ApiPage] = {
             "mmace_sim.data.select.score",
             "mmace_sim.data.learn.run.learn",
             "mmace_sim.data.learn.run.LearnOutcome",
+            "mmace_sim.data.learn.rounds.Round",
             "mmace_sim.data.learn.settings.LearnSettings",
         ),
         command="learn",
@@ -167,10 +187,18 @@ PAGES: dict[str, ApiPage] = {
     "quality": ApiPage(
         "Examining models and data",
         ("mmace_sim.quality.check", "mmace_sim.quality.preflight"),
-        ("mmace_sim.quality.check.checks.CheckResult",),
+        (
+            "mmace_sim.quality.check.checks.CheckResult",
+            "mmace_sim.quality.check.checks.CHECKS",
+            "mmace_sim.quality.preflight.work.WorkFit",
+        ),
         command="check",
     ),
-    "testing": ApiPage("Toy models and conformance of other models", ("mmace_sim.testing",)),
+    "testing": ApiPage(
+        "Toy models and conformance of other models",
+        ("mmace_sim.testing",),
+        ("mmace_sim.testing.identities.IDENTITIES",),
+    ),
     "declaring": ApiPage(
         "Declaring a property",
         others=(
@@ -180,6 +208,7 @@ PAGES: dict[str, ApiPage] = {
             "mmace_sim.engine.computation.Computation",
             "mmace_sim.engine.computation.Part",
             "mmace_sim.base.settings.Settings",
+            "mmace_sim.engine.settings.RunSettings",
             "mmace_sim.executors.interface.Executor",
         ),
     ),
@@ -205,7 +234,7 @@ def shown(page: ApiPage) -> list[str]:
         f"{package}.{name}"
         for package in page.packages
         for name in import_module(package).__all__
-        if not isinstance(getattr(import_module(package), name), Property)
+        if callable(getattr(import_module(package), name)) and not name.isupper()
     ]
     return [*named, *page.others]
 

@@ -86,7 +86,7 @@ class FoundationFile:
         Args:
             elements: Elements to keep, as atomic numbers or symbols.
             max_moment: Largest moment of each, in μB.
-            **fields: Those of :data:`~mmace_sim.architectures.foundation_mmace.MAGNETIC_FIELDS`, and "heads".
+            **fields: Those of `mmace_sim.architectures.foundation_mmace.MAGNETIC_FIELDS`, and "heads".
 
         Raises:
             ConfigError: If an element is not in the foundation, or a field is unknown or impossible.
@@ -164,7 +164,7 @@ def from_foundation(
         max_moment: Largest moment of each element that training will see, in μB; 1 where it is not given.
         head: Head of the foundation to keep, if it has several.
         **fields: Hyper-parameters of the magnetic part, see
-            :data:`~mmace_sim.architectures.foundation_mmace.MAGNETIC_FIELDS`.
+            `mmace_sim.architectures.foundation_mmace.MAGNETIC_FIELDS`.
 
     Returns:
         The model in float64.

@@ -41,7 +41,7 @@ class AdiabaticModel(ModelInterface):
 
     A system whose moments are those of its last output continues a trajectory: its moments are extrapolated from the
     last two steps and corrected by what is left of its magforces, with the stiffnesses that earlier steps have
-    measured. Where that does not suffice, quasi-Newton steps follow (:mod:`mmace_sim.torchsim.lbfgs`), in which only
+    measured. Where that does not suffice, quasi-Newton steps follow (`mmace_sim.torchsim.lbfgs`), in which only
     the systems that need them are evaluated: along a trajectory one or two evaluations for each step. Any other system
     starts from its own moments. The result is the same within `magforce_tol`. What a system remembers is an output too
     (`MEMORY_EXTRAS`), so that it moves with the system from batch to batch and can be stored; the model itself has no

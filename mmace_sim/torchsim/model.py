@@ -27,7 +27,7 @@ class MagneticMaceModel(ModelInterface):
 
     Reads the moments from the atom extra "magnetic_moments" and gives, besides TorchSim's "energy" (float64),
     "forces" and "stress", "magforces" = −∂E/∂m in eV/μB. It never changes moments: an optimiser does
-    (:mod:`mmace_sim.torchsim.fire`), or :class:`~mmace_sim.torchsim.adiabatic.AdiabaticModel`.
+    (`mmace_sim.torchsim.fire`), or :class:`~mmace_sim.torchsim.adiabatic.AdiabaticModel`.
 
     Args:
         model: An energy model such as :class:`~mmace_sim.model.magnetic_mace.MagneticMACE` or
