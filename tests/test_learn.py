@@ -322,3 +322,27 @@ def test_warm_start_takes_the_network_and_fits_the_rest(whole):
         "model": {"hidden_irreps": "6x0e", "radial_mlp": [5], "MLP_irreps": "3x0e", "num_interactions": 1}
     }
     assert np.isfinite(float(prepare(load_train_config(None, wide | {"warm_start": str(start)})).model.scale))
+
+
+def test_weights_of_other_elements_are_not_taken(whole, tmp_path, caplog):
+    """They stand by the place of their element: a table of cobalt would begin as that of iron."""
+    from mmace_sim.training.config import load_train_config
+    from mmace_sim.training.trainer import prepare
+
+    text = next(whole.folder.glob("rounds/*/label/labelled.extxyz")).read_text()
+    (data := tmp_path / "cobalt.extxyz").write_text(text.replace("Fe ", "Co "))
+    options = {
+        "data": {"train_file": [str(data)], "valid_fraction": 0},
+        "model": TINY["train"]["model"],
+        "trainer": {"dtype": "float64"},
+    }
+    start = {"warm_start": str(whole.folder / "rounds" / "00" / "train" / "model.safetensors")}
+    cold = prepare(load_train_config(None, options)).model
+    assert cold.elements == [27]
+    for (name, ours), (_, theirs) in zip(
+        prepare(load_train_config(None, options | start)).model.named_parameters(),
+        cold.named_parameters(),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, msg=name)
+    assert "weights start anew" in caplog.text

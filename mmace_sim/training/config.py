@@ -227,8 +227,9 @@ class TrainConfig(Section):
     `freeze_backbone`, and hyper-parameters of the magnetic part."""
 
     warm_start: Path | None = None
-    """Model file whose network weights training starts from, where they fit the hyper-parameters given here; reference
-    energies, limits of moments and repulsion are those of the data (`model.start_from` keeps those of the model)."""
+    """Model file of the same elements whose network weights training starts from, where they fit the hyper-parameters
+    given here; reference energies, limits of moments and repulsion are those of the data (`model.start_from` keeps
+    those of the model)."""
 
     loss: LossConfig = Field(default_factory=LossConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)

@@ -206,8 +206,15 @@ def build_model(
 
 
 def _take_weights(model: MagneticModel, file: Path) -> None:
-    """Start the network from that of a model file, wherever shapes agree."""
+    """Start the network from that of a model file, wherever shapes agree.
+
+    Weights stand by the place of their element: those of a model of other elements are not taken.
+    """
     other = load_all_heads(file)
+    if other.elements != model.elements:
+        theirs, ours = (" ".join(chemical_symbols[z] for z in m.elements) for m in (other, model))
+        logger.warning("warm_start: %s is of %s, the data are of %s; weights start anew", file, theirs, ours)
+        return
     given = dict(other.named_parameters())
     taken = 0
     with torch.no_grad():
