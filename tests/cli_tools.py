@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from mmace_sim.cli.app import app
 from mmace_sim.cli.tables import print_outcome
-from mmace_sim.engine.run import Outcome
+from mmace_sim.engine.results import Outcome
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.model.checkpoint import save_model

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -18,3 +19,16 @@ def square(task):
         raise ValueError(f"{number} is no good")
     time.sleep(0.02)
     return number**2, os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """So many seconds, and how many it may take."""
+
+    seconds: float
+    limit: float
+
+
+def sleep(task):
+    """Do nothing."""
+    time.sleep(task.seconds)

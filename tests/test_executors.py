@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from executor_tasks import square
+from executor_tasks import Sleep, sleep, square
 
 from mmace_sim.errors import ConfigError, UnsupportedOptionError
 from mmace_sim.executors import settings as executor_settings
@@ -85,6 +85,52 @@ def test_workers_end_with_a_killed_driver(tmp_path):
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
         time.sleep(1)
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_task_that_never_ends(tmp_path):
+    pytest.importorskip("parsl")
+    failures, results = [], []
+    with open_executor("local:1", tmp_path / "pool") as executor:
+        assert executor.patience == 20.0
+        executor.map(
+            sleep, [Sleep(0.0, 60.0), Sleep(1000.0, 2.0)], lambda task, _: results.append(task.seconds),
+            lambda task, failure: failures.append((task.seconds, failure.lost)) or [],
+        )  # fmt: skip
+    assert (results, failures) == ([0.0], [(1000.0, "worker")])
+
+
+def test_workers_without_a_sign_of_life(tmp_path, monkeypatch):
+    parsl_pool = pytest.importorskip("mmace_sim.executors.parsl_pool")
+    monkeypatch.setattr(parsl_pool, "LOOK", 0.0)
+    monkeypatch.setattr(parsl_pool, "STALLED", 0.05)
+    signs = parsl_pool.Signs(tmp_path)
+    alive, ended, waits = signs.new(), signs.new(), signs.new()
+    ended.touch()
+    signs.forget(ended)
+    for _ in range(4):
+        alive.touch()
+        signs.look()
+        time.sleep(0.03)
+    assert not waits.exists()
+    time.sleep(0.1)
+    with pytest.raises(ExecutorError, match="no sign of life"):
+        signs.look()
+
+
+def test_claims_of_kubernetes(monkeypatch):
+    providers = pytest.importorskip("parsl.providers")
+    from mmace_sim.executors.parsl_pool import _provider
+
+    monkeypatch.setattr(providers, "KubernetesProvider", dict)
+    made = _provider(
+        PoolSettings(
+            provider="kubernetes", image="x", persistent_volumes=["data:/data", "models:/srv/models"]
+        )
+    )
+    assert made["persistent_volumes"] == [("data", "/data"), ("models", "/srv/models")]
+    with pytest.raises(ValueError, match="pattern"):
+        PoolSettings(provider="kubernetes", image="x", persistent_volumes=["data"])
 
 
 def test_choices(monkeypatch):

@@ -35,6 +35,11 @@ with open_executor("local:1", Path(sys.argv[1]) / "pool"):
     pass
 """,
     "phonons": "from mmace_sim.properties.phonons.finite_displacements import Phonons; Phonons()",
+    "tables": """
+from pathlib import Path
+from mmace_sim.io.parquet import FORMAT
+FORMAT.bounds(Path(sys.argv[1]) / "x.parquet")
+""",
     "train": "import mmace_sim.training.trainer",
 }
 

@@ -1,6 +1,7 @@
 """Runs in pieces: the same results whatever the pieces, whoever dies, in the order of the input."""
 
 import contextlib
+import json
 import logging
 import os
 import pickle
@@ -12,17 +13,22 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 import ase.io
 import numpy as np
 import pytest
+import torch
 from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.engine import shards
 from mmace_sim.engine.checkpoint import kept_checkpoints
-from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, read_journal
+from mmace_sim.engine.journal import CHECKPOINT, FILE_NAME, read_journal
+from mmace_sim.engine.output import check_versions, versions
+from mmace_sim.engine.resume import item_key
 from mmace_sim.engine.run import run_property
-from mmace_sim.errors import OutputError
+from mmace_sim.engine.worker import compute_shard
+from mmace_sim.errors import OutputError, UnsupportedOptionError
 from mmace_sim.executors.interface import Failure
 from mmace_sim.files import manifest
 
@@ -80,7 +86,7 @@ def in_child(function, task):
 class Lossy:
     """Computes pieces in other processes, one after another, some in vain: as if their workers had died before, within or after their work."""
 
-    n_workers = 3
+    n_workers, patience = 3, 20.0
 
     def __init__(self, seed):
         self.random, self.sizes, self.lost = random.Random(seed), [], 0
@@ -168,27 +174,125 @@ def test_a_full_disk_ends_the_run(model, inputs, tmp_path, monkeypatch):
     assert "No space left" in result.output
 
 
-@pytest.mark.usefixtures("lossy")
-def test_a_worker_that_hangs_ends_the_run(model, inputs, tmp_path, monkeypatch):
-    def stuck(_executor, function, tasks, _on_result, _on_failure, watch):
-        task = next(iter(tasks))
-        in_child(function, task)  # whose end nobody is told of
-        (task.own / SIGN_OF_LIFE).write_text('{"pid": 1}')
-        watch()
-        time.sleep(0.05)
-        watch()
-        pytest.fail("the run goes on")
+@pytest.fixture
+def pool(monkeypatch):
+    """Workers that do with each piece what a function of it says, one after another."""
 
-    monkeypatch.setattr(Lossy, "map", stuck)
-    monkeypatch.setattr(shards, "SIGNS", 0.0)
-    monkeypatch.setattr(shards, "STALLED", 0.01)
+    def use(fate):
+        class Pool(Lossy):
+            patience = 20.0
+            seen: ClassVar[list] = []
+
+            def map(self, function, tasks, on_result, on_failure, watch=lambda: None):
+                waiting, source = [], iter(tasks)
+                while (task := waiting.pop(0) if waiting else next(source, None)) is not None:
+                    self.seen.append(task)
+                    end = fate(function, task)
+                    watch()
+                    if isinstance(end, Failure):
+                        waiting += on_failure(task, end)
+                    else:
+                        on_result(task, end)
+
+        @contextlib.contextmanager
+        def opened(choice, folder):
+            del choice, folder
+            yield Pool(0)
+
+        monkeypatch.setattr(shards, "open_executor", opened)
+        return Pool.seen
+
+    return use
+
+
+DEAD = Failure(RuntimeError("gone"), "worker")
+
+
+@pytest.mark.parametrize("left", ["nothing", "died"])
+def test_what_no_worker_survived_is_tried_again(model, inputs, tmp_path, pool, left):
+    pool(lambda _function, _task: shards.ShardEnd(0, 1.0) if left == "nothing" else DEAD)
     start = ("relax", inputs, "-m", model, "-o", tmp_path / "o", *QUICK["relax"])
-    result = mmace_sim(*start, "--executor", "local:1")
-    assert result.exit_code == 2
-    assert "no sign of life" in result.output
-    n_done = len(read_journal(tmp_path / "o" / FILE_NAME)) - 1
-    assert n_done > 0
-    assert f"({n_done} from the earlier run)" in mmace_sim(*start, "--resume").output
+    shards.PATIENCE, before = 0.0, shards.PATIENCE
+    try:
+        assert mmace_sim(*start, "--executor", "local:1").exit_code == 3
+    finally:
+        shards.PATIENCE = before
+    entries = summary_of(tmp_path / "o")["structures"]
+    assert {entry["status"] for entry in entries} == {"failed"}
+    assert (
+        "left no result" in entries[0]["message"] if left == "nothing" else "killed" in entries[0]["message"]
+    )
+    mmace_sim(*start, "--resume")
+    assert "failed" not in {entry["status"] for entry in summary_of(tmp_path / "o")["structures"]}
+
+
+def test_one_deadly_structure_is_found_by_halving(model, tmp_path, pool, monkeypatch):
+    monkeypatch.setattr(shards, "FIRST_SECONDS", 1e9)
+    ase.io.write(tmp_path / "a.extxyz", [bcc(a=2.84 + 0.001 * k) for k in range(64)])
+
+    def fate(function, task):
+        return DEAD if 37 in [item.index for item in task.items] else in_child(function, task)
+
+    seen = pool(fate)
+    options = ("--max-steps", "0", "--no-stability", "--executor", "local:1")
+    assert (
+        mmace_sim("relax", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *options).exit_code == 3
+    )
+    entries = summary_of(tmp_path / "o")["structures"]
+    assert [entry["index"] for entry in entries if entry["status"] == "failed"] == [37]
+    assert len(seen) < 25  # not one for each of the 32 structures of its first piece
+
+
+def test_what_was_under_way_goes_along_with_its_structures(model, inputs, tmp_path, pool):
+    def fate(function, task):
+        if len(task.items) == 1:
+            return in_child(function, task)
+        keys = [f"{item_key(item)} any" for item in task.items[:-1]]
+        head = {"version": 0, "identity": "", "batches": [{"keys": keys}]}
+        np.savez(task.own / CHECKPOINT, head=np.array(json.dumps(head)))
+        return DEAD
+
+    seen = pool(fate)
+    start = ("relax", inputs, "-m", model, "-o", tmp_path / "o", *QUICK["relax"])
+    assert mmace_sim(*start, "--executor", "local:1").exit_code == 3
+    first = next(task for task in seen if len(task.items) > 1)
+    assert first.checkpoints == ()
+    alone = {task.items[0].index: task.checkpoints for task in seen if len(task.items) == 1}
+    with_one = {item.index for task in seen if len(task.items) > 1 for item in task.items[:-1]}
+    assert {index for index, checkpoints in alone.items() if checkpoints} == with_one
+    assert not list((tmp_path / "o").glob("*.npz"))  # the run has ended
+
+
+def twice_with_one_thread(task):
+    torch.set_num_threads(2)
+    compute_shard(shards.replace(task, items=task.items[:1]))
+    torch.set_num_threads(2)  # what a worker begins each task with
+    end = compute_shard(task)
+    assert torch.get_num_threads() == 1
+    return end
+
+
+def test_threads_and_limits_reach_every_piece(model, inputs, tmp_path, pool):
+    seen = pool(lambda _function, task: in_child(twice_with_one_thread, task))
+    start = ("relax", inputs, "-m", model, "-o", tmp_path / "o", *QUICK["relax"], "--threads", "1")
+    assert mmace_sim(*start, "--executor", "local:1").exit_code == 3
+    assert "failed" not in {entry["status"] for entry in summary_of(tmp_path / "o")["structures"]}
+    assert {task.limit for task in seen} == {shards.LEAST_LIMIT}
+
+
+def test_limits_of_pieces():
+    pace = shards._Pace(4, 8000.0)
+    assert pace.limit(1000.0, 20.0) == 10 * 20.0 * 1000.0
+    pace.measured(20.0, 40.0)
+    assert pace.limit(1000.0, 20.0) == pytest.approx(2 * 20.0 * 1000.0)
+    assert pace.limit(1.0, 20.0) == shards.LEAST_LIMIT
+    assert pace.limit(1000.0, 0.0) is None
+
+
+def test_workers_with_other_packages_are_refused():
+    check_versions(versions())
+    with pytest.raises(UnsupportedOptionError, match=r"torch .* \(not 0.1\)"):
+        check_versions(versions() | {"torch": "0.1"})
 
 
 def test_pieces_shrink_and_follow_what_is_measured():

@@ -66,7 +66,7 @@ def test_formats(tmp_path, name):
     assert len(read) == 2
     assert ("initial_magmoms" in read.arrays) == (form in ("json", "traj", "extxyz"))
     assert "spacegroup" not in read.info
-    assert find_structures([tmp_path]) == [tmp_path / name]
+    assert list(find_structures([tmp_path])) == [tmp_path / name]
 
 
 def test_moments_computed_by_dft_are_taken(tmp_path):
@@ -244,8 +244,8 @@ def test_folders_are_searched_and_our_own_are_skipped(tmp_path):
         (folder / "relax" / name).write_text("{}")
     found = [path.relative_to(folder) for path in find_structures([folder])]
     assert found == [Path("a.extxyz"), Path("b.extxyz"), Path("sub/c.extxyz")]
-    assert find_structures([folder / "relax"]) == [folder / "relax" / "relaxed.extxyz"]
-    assert len(find_structures([folder, folder / "a.extxyz"])) == 3
+    assert list(find_structures([folder / "relax"])) == [folder / "relax" / "relaxed.extxyz"]
+    assert len(list(find_structures([folder, folder / "a.extxyz"]))) == 3
 
 
 def test_equal_file_names_get_their_folders(tmp_path):

@@ -11,6 +11,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "databases": ("lmdb", "orjson"),
     "parallel": ("parsl",),
     "phonons": ("seekpath",),
+    "tables": ("pyarrow",),
     "train": ("lightning",),
 }
 """Libraries of each extra, by the names under which they are imported; ``mmace-sim[all]`` joins them."""

@@ -42,12 +42,12 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def json_text(value: Any, *, indent: int = 1) -> str:
+def json_text(value: Any, *, indent: int | None = 1) -> str:
     """A value as strict JSON, as `plain` makes it.
 
     Args:
         value: Anything.
-        indent: Spaces of each level.
+        indent: Spaces of each level; None: all on one line.
 
     Returns:
         Text that ends with a line break.

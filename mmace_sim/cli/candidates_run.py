@@ -15,7 +15,7 @@ from mmace_sim.cli.tables import console_for, tell_left_out
 from mmace_sim.data.settings import ProposeSettings, SelectSettings
 from mmace_sim.engine.folder import open_file
 from mmace_sim.engine.machine import pick_device, quiet_imports
-from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
+from mmace_sim.engine.results import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.errors import DataError
 
 if TYPE_CHECKING:

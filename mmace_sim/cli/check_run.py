@@ -18,8 +18,8 @@ from mmace_sim.engine.machine import pick_device, quiet_imports
 from mmace_sim.engine.output import versions
 from mmace_sim.engine.progress import progress, says_what_is_finished
 from mmace_sim.engine.records import decode, encode
+from mmace_sim.engine.results import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.engine.resume import Task, kept, open_resumable
-from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.errors import ConfigError, StructureError
 from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import has_magmoms, set_magmoms

@@ -16,7 +16,7 @@ from mmace_sim.cli.tables import tell_left_out
 from mmace_sim.engine.folder import log_to, now, open_file, open_folder
 from mmace_sim.engine.machine import quiet_imports
 from mmace_sim.engine.output import versions
-from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
+from mmace_sim.engine.results import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
 

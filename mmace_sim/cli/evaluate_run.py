@@ -18,8 +18,8 @@ from mmace_sim.engine.journal import decode_array, encode_array
 from mmace_sim.engine.machine import quiet_imports
 from mmace_sim.engine.output import versions, write_csv
 from mmace_sim.engine.progress import progress, says_what_is_finished
+from mmace_sim.engine.results import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.engine.resume import Task, kept, open_resumable
-from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.executors.interface import open_executor
 from mmace_sim.files import scratch, write_text
 from mmace_sim.report import write_report

@@ -12,7 +12,7 @@ from mmace_sim.data.label.engine import k_points
 from mmace_sim.data.label.outcome import LabelOutcome
 from mmace_sim.data.label.run import label, preview
 from mmace_sim.data.label.settings import LabelSettings
-from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
+from mmace_sim.engine.results import EXIT_INCOMPLETE, EXIT_OK
 
 MAX_ROWS = 40
 """Structures that are shown; with more, only those that did not finish."""

@@ -14,7 +14,7 @@ from mmace_sim.base.text import json_text
 from mmace_sim.cli.tables import console_for, tell_left_out
 from mmace_sim.data.learn.run import LearnOutcome, learn
 from mmace_sim.data.learn.settings import LearnSettings
-from mmace_sim.engine.run import EXIT_INCOMPLETE, EXIT_OK
+from mmace_sim.engine.results import EXIT_INCOMPLETE, EXIT_OK
 
 _COLUMNS: dict[str, Callable[[Any], str]] = {
     "round": lambda r: str(r.index),

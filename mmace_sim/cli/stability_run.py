@@ -60,7 +60,7 @@ def report_and_exit(result: "TrainResult") -> None:
     Raises:
         typer.Exit: If it cannot.
     """
-    from mmace_sim.engine.run import EXIT_INCOMPLETE
+    from mmace_sim.engine.results import EXIT_INCOMPLETE
 
     problems = result.model.metadata.get(STABILITY_KEY, {}).get("problems", [])
     if not problems:

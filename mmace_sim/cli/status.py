@@ -8,6 +8,9 @@ import typer
 if TYPE_CHECKING:
     from mmace_sim.engine.status import RunStatus
 
+MAX_VOLUMES = 16
+"""Volumes under way that are shown."""
+
 MAX_FAILURES = 5
 """Failures that are shown; all are in ``--json``."""
 
@@ -57,6 +60,11 @@ def lines(found: "RunStatus") -> list[str]:
         f"Worker {w.pid} on {w.host}{'' if w.gpu is None else f', GPU {w.gpu}'}: {w.done} of {w.of} of its piece."
         for w in found.workers
     ]
+    told += [
+        f"Volume {name}: {done} of {of}." for name, (done, of) in list(found.volumes.items())[:MAX_VOLUMES]
+    ]
+    if len(found.volumes) > MAX_VOLUMES:
+        told.append(f"... and {len(found.volumes) - MAX_VOLUMES} more volumes under way")
     shown = list(found.failures.items())[:MAX_FAILURES]
     told += [f"{name}: {message}" for name, message in shown]
     if len(found.failures) > MAX_FAILURES:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rich.text import Text
 from mmace_sim.base.text import printable
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import HEAD
-from mmace_sim.engine.run import Outcome
+from mmace_sim.engine.results import Outcome
 
 MAX_ROWS = 100
 """Longer tables show the first rows; all are in ``summary.csv``."""
@@ -28,8 +28,11 @@ def print_outcome(outcome: Outcome, computation: Computation) -> None:
         outcome: The end of the run.
         computation: What was computed.
     """
+    entries, counts = outcome.summary["structures"], outcome.summary.get("statuses")
+    if counts is not None:  # of a large run, whose entries are a sample
+        _print_end(Console(markup=False), counts, outcome.folder, outcome.written, outcome.n_resumed)
+        return
     table = rows_table(outcome.rows[:MAX_ROWS], computation)
-    entries = outcome.summary["structures"]
     print_run(table, entries, outcome.folder, outcome.written, n_resumed=outcome.n_resumed)
 
 
@@ -124,12 +127,20 @@ def print_run(
         text = f"Note: {note}{f' ({count} structures)' if count > 1 else ''}"
         console.print(Text(printable(text)), soft_wrap=True)
     counts = Counter(entry["status"] for entry in entries)
+    _print_end(console, counts, folder, ["summary.csv", *files], n_resumed)
+
+
+def _print_end(
+    console: Console, counts: Mapping[str, int], folder: Path, files: Sequence[str], n_resumed: int
+) -> None:
+    """How many structures ended how, and where the outputs are."""
+    n = sum(counts.values())
     text = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
     resumed = f" ({n_resumed} from the earlier run)" if n_resumed else ""
-    console.print(f"\n{len(entries)} structure{'s' * (len(entries) != 1)}: {text}{resumed}.", highlight=False)
+    console.print(f"\n{n} structure{'s' * (n != 1)}: {text}{resumed}.", highlight=False)
     report = ["report.html"] if (folder / "report.html").is_file() else []
-    names = ", ".join((*report, "summary.json", "summary.csv", *files, "log.txt"))
-    console.print(Text(f"Results: {where}/{names}"), soft_wrap=True)
+    names = ", ".join((*report, "summary.json", *files, "log.txt"))
+    console.print(Text(f"Results: {printable(str(folder))}/{names}"), soft_wrap=True)
 
 
 def _by_model(entries: list[dict[str, Any]]) -> dict[str, list[str]]:

@@ -41,6 +41,23 @@ def kept_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
+def checkpoint_keys(path: Path) -> list[str]:
+    """What structures a file holds, as the journal calls them.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Nothing for a damaged one.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            batches = json.loads(str(file["head"]))["batches"]  # the numbers are not read
+        return [key.rpartition(" ")[0] for batch in batches for key in batch["keys"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        return []
+
+
 class BatchCheckpoint:
     """Keeps what a batch has under way.
 

@@ -21,6 +21,10 @@ class Part(Protocol):
     scratch: Path | None
 
     @property
+    def checkpoints(self) -> Sequence[Path]:
+        """What an earlier run, or a worker, had under way, the newest last."""
+
+    @property
     def structures(self) -> list[LoadedStructure]:
         """All structures."""
 
@@ -65,6 +69,11 @@ class Computation[S: RunSettings, R]:
         Raises:
             UnsupportedOptionError: If it lacks something.
         """
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether its structures are those of files, read in the way of all commands."""
+        return bool(self.settings.paths) and type(self).read is Computation.read
 
     def read(self) -> tuple[dict[str, Any], list[LoadedStructure | FailedStructure]] | None:
         """Read models and structures in a way of its own.

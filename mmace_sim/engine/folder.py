@@ -20,7 +20,7 @@ from mmace_sim.files import Manifest, append
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
 from mmace_sim.files.manifest import HOLDER, active_for
 from mmace_sim.files.workers import take_over
-from mmace_sim.io.collection import FailedStructure, LoadedStructure, is_run_folder
+from mmace_sim.io.collection import VOLUMES, FailedStructure, LoadedStructure, is_run_folder
 
 NO_CONTENT = re.compile(rf"\.probe-\w+|\.lock|\.mmace-sim[\w-]*\.jsonl|{HOLDER.pattern}")
 """Lists of files, and what killed processes leave: a folder with nothing else is empty."""
@@ -81,6 +81,7 @@ def open_folder(
                 manifest.plan_removal()
             elif not resume:
                 _plan_removal(folder, manifest, command, can_resume=resume is not None, force=force)
+                manifest.on_begin(lambda: _discard_volumes(folder))
             elif manifest.problem:
                 _log.warning("%s: %s; files of the earlier part are not listed", folder, manifest.problem)
             yield manifest, bool(earlier and resume)
@@ -204,6 +205,16 @@ def _plan_removal(folder: Path, manifest: Manifest, command: str, *, can_resume:
     manifest.plan_removal()
     for name in manifest.kept:
         say(f"{folder / name}: changed since the earlier run wrote it, and is kept.")
+
+
+def _discard_volumes(folder: Path) -> None:
+    """Remove what the volumes of a large run wrote."""
+    for volume in sorted((folder / VOLUMES).glob("*/")):
+        Manifest(volume, "").discard()
+        with suppress(OSError):  # somebody else's files are in it
+            volume.rmdir()
+    with suppress(OSError):
+        (folder / VOLUMES).rmdir()
 
 
 def _no_run(folder: Path) -> OutputError:
@@ -337,6 +348,13 @@ def log_to(path: Path) -> Iterator[None]:
             for logger in (ours, python):
                 logger.removeHandler(handler)
             handler.close()
+
+
+def only_warnings() -> None:
+    """From now on take only warnings into the logs that are open: what follows has logs of its own."""
+    for handler in logging.getLogger("mmace_sim").handlers:
+        if isinstance(handler, _LogFile):
+            handler.setLevel(logging.WARNING)
 
 
 def log_start(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.cells import free_strains, parse_cell_mask
 from mmace_sim.io.collection import FailedStructure, LoadedStructure, load_structures
+from mmace_sim.io.spans import Span, read_spans
 from mmace_sim.model.registry import fetch_command
 from mmace_sim.structures.checks import check_geometry, check_moments
 from mmace_sim.structures.initial_moments import initial_magmoms
@@ -55,12 +57,19 @@ def load_run_model(config: ModelSettings, name: str | None = None) -> Any:
     return model
 
 
+@lru_cache(maxsize=8)
+def _kept_model(name: str, settings: str, kind: type[ModelSettings]) -> Any:
+    """A model for one volume after another."""
+    return load_run_model(kind.model_validate_json(settings), name)
+
+
 def prepare_run(
     config: RunSettings,
     *,
     build: Callable[[Any], list[LoadedStructure]] | None = None,
     admit: Callable[[Any], object] = lambda _: None,
     skipped: list[FailedStructure] | None = None,
+    spans: Sequence[Span] | None = None,
 ) -> tuple[dict[str, Any], list[LoadedStructure | FailedStructure]]:
     """The models of a run, and its structures: read, given a model and moments, and checked.
 
@@ -69,6 +78,7 @@ def prepare_run(
         build: Makes the structures from the model, where no files are named.
         admit: Raises `UnsupportedOptionError` for a model that the command cannot use.
         skipped: Files of folders that hold no structure are added to it.
+        spans: Where the structures of a volume are, in place of all those that the configuration names.
 
     Returns:
         The models by name, at least one, and structures that can be computed and those that cannot, in the order of the
@@ -79,9 +89,16 @@ def prepare_run(
         ModelFileError: If a model cannot be loaded.
         UnsupportedOptionError: If the models or the machine lack what an option asks for.
     """
-    items = read_items(config, skipped) if config.paths or build is None else []
+    skipped = [] if skipped is None else skipped
+    load = load_run_model
+    if spans is not None:
+        items = read_spans(spans, skipped.append)
+        kind, alike = type(config), config.model_dump_json(exclude={"output", "paths", "executor"})
+        load = lambda _, name: _kept_model(name, alike, kind)  # noqa: E731
+    else:
+        items = read_items(config, skipped) if config.paths or build is None else []
     names = name_models(items, config)
-    models = {name: load_run_model(config, name) for name in names or [first_model(config)]}
+    models = {name: load(config, name) for name in names or [first_model(config)]}
     for model in models.values():
         admit(model)
     if build is not None and not config.paths:
@@ -95,16 +112,17 @@ def prepare_run(
 
 
 def read_inputs(
-    computation: Any, skipped: list[FailedStructure]
+    computation: Any, skipped: list[FailedStructure], spans: Sequence[Span] | None = None
 ) -> tuple[dict[str, Any], list[LoadedStructure | FailedStructure]]:
     """Models and structures of a run, as its computation reads them, or else by `prepare_run`.
 
     Args:
         computation: What will be computed.
         skipped: Files of folders that hold no structure are added to it.
+        spans: Where the structures of a volume are.
     """
     return computation.read() or prepare_run(
-        computation.settings, build=computation.build, admit=computation.admit, skipped=skipped
+        computation.settings, build=computation.build, admit=computation.admit, skipped=skipped, spans=spans
     )
 
 

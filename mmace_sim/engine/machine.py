@@ -46,6 +46,18 @@ def _no_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+def use_threads(threads: int | None) -> None:
+    """Set the number of CPU threads.
+
+    Args:
+        threads: How many; None leaves it as it is.
+    """
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+
+
 def pick_device(name: str | None, threads: int | None) -> "torch.device":
     """Choose the device and set the number of threads.
 
@@ -61,8 +73,7 @@ def pick_device(name: str | None, threads: int | None) -> "torch.device":
     """
     import torch
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     if name in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

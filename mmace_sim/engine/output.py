@@ -3,7 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+import socket
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -14,8 +15,12 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.base.text import json_text, printable
+from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.files import write_text
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
+
+_DECISIVE = ("mmace-sim", "torch", "torch-sim-atomistic")
+"""Packages that must be the same everywhere."""
 
 
 def entry_head(
@@ -89,6 +94,26 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def check_versions(started: Mapping[str, str]) -> None:
+    """Make sure that a worker has the packages with which the run was started.
+
+    Args:
+        started: From `versions`, there.
+
+    Raises:
+        UnsupportedOptionError: If results might differ.
+    """
+    here = versions()
+    other = [
+        f"{name} {here[name]} (not {started[name]})" for name in _DECISIVE if here[name] != started[name]
+    ]
+    if other:
+        raise UnsupportedOptionError(
+            f"a worker on {socket.gethostname()} has {', '.join(other)} than the command that was started. Give "
+            "workers the same environment (worker_init of the executor)."
+        )
 
 
 def write_summary(

@@ -1,6 +1,8 @@
-"""What becomes of a result: files of its structure, and a line of the journal, in plain JSON."""
+"""What becomes of a result: files of its structure, and a line of the journal, in plain JSON; and how a run ends."""
 
 import logging
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mmace_sim.base.text import plain
@@ -13,7 +15,35 @@ from mmace_sim.errors import OutputError
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.structures.domain import domain_entry
 
+EXIT_OK = 0
+EXIT_INCOMPLETE = 3
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        code: 0, or 3 if a structure failed or did not converge.
+        summary: Content of ``summary.json``.
+        rows: Lines of the table.
+        written: What was written beside the summary.
+        folder: Folder of the run.
+        n_resumed: How many structures an earlier run had finished.
+        n_lost: How many no worker survived, or left no result of: they are tried again with ``--resume``.
+        weights: Hash of the weights of each model.
+    """
+
+    code: int
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
+    written: list[str]
+    folder: Path
+    n_resumed: int = 0
+    n_lost: int = 0
+    weights: dict[str, str] = field(default_factory=dict)
 
 
 def record_of(computation: Computation, part: Part, item: LoadedStructure, result: Any) -> dict[str, Any]:
@@ -48,16 +78,20 @@ def record_of(computation: Computation, part: Part, item: LoadedStructure, resul
     except Exception as error:  # must not stop the others
         _log.exception("%s: the result cannot be written", item.name)
         message = f"computed, but the result cannot be written: {type(error).__name__}: {error}"
-        return failed_record(computation, item, message)
+        return _failed_record(computation, item, message)
 
 
-def failed_record(computation: Computation, item: LoadedStructure, message: str) -> dict[str, Any]:
-    """The line of the journal of a structure without a result.
+def lost_record(computation: Computation, item: LoadedStructure, message: str) -> dict[str, Any]:
+    """The line of the journal of a structure that no worker brought a result of; ``--resume`` tries it again.
 
     Args:
         computation: What was to be computed.
         item: The structure.
         message: What is wrong.
     """
+    return _failed_record(computation, item, message) | {"lost": True}
+
+
+def _failed_record(computation: Computation, item: LoadedStructure, message: str) -> dict[str, Any]:
     entry = computation.failed(item, message) | domain_entry(None, None)
     return {"key": item_key(item), "entry": plain(entry), "atoms": None}

@@ -28,45 +28,24 @@ from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import GOOD, Property, told_domain
 from mmace_sim.engine.folder import log_start, now
 from mmace_sim.engine.inputs import described, read_inputs, run_inputs
-from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record
+from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record, weights_hash
 from mmace_sim.engine.output import entry_head, versions, write_summary
 from mmace_sim.engine.progress import progress, says_what_is_finished
 from mmace_sim.engine.records import decode
-from mmace_sim.engine.results import record_of
+from mmace_sim.engine.results import EXIT_INCOMPLETE, EXIT_OK, Outcome, record_of
 from mmace_sim.engine.resume import identities_of, item_key, kept, open_resumable
 from mmace_sim.engine.settings import RunSettings
 from mmace_sim.engine.shards import compute_shards
+from mmace_sim.engine.table import FILE_NAME as TABLE
+from mmace_sim.engine.table import can_write, write_table
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, remove
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
+from mmace_sim.io.spans import Span, is_large
 from mmace_sim.io.writing import file_names
 from mmace_sim.structures.domain import domain_entry
 
-EXIT_OK = 0
-EXIT_INCOMPLETE = 3
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        code: 0, or 3 if a structure failed or did not converge.
-        summary: Content of ``summary.json``.
-        rows: Lines of the table.
-        written: What was written beside the summary.
-        folder: Folder of the run.
-        n_resumed: How many structures an earlier run had finished.
-    """
-
-    code: int
-    summary: dict[str, Any]
-    rows: list[dict[str, Any]]
-    written: list[str]
-    folder: Path
-    n_resumed: int = 0
 
 
 @dataclass
@@ -90,6 +69,8 @@ class Run:
         whole: The run that this one is a part of, see `parts`.
         scratch: Where what is under way is kept; None: in the folder.
         places: Folder of each structure, by its name; None: by its name in the folder.
+        is_volume: Whether it is a part of a large run.
+        left: What others had under way; None: what lies in the folder.
     """
 
     declared: Property
@@ -108,13 +89,16 @@ class Run:
     whole: "Run | None" = None
     scratch: Path | None = None
     places: dict[str, Path] | None = None
+    is_volume: bool = False
+    left: Sequence[Path] | None = None
 
     @classmethod
-    def read(cls, computation: Computation) -> "Run":
+    def read(cls, computation: Computation, spans: Sequence[Span] | None = None) -> "Run":
         """Load the models and read the structures.
 
         Args:
             computation: What will be computed.
+            spans: Where the structures are, of a volume.
 
         Raises:
             ConfigError: If there are no structures.
@@ -122,8 +106,11 @@ class Run:
             UnsupportedOptionError: If the model or the machine lacks what an option asks for.
         """
         settings, skipped = computation.settings, []
-        models, items = read_inputs(computation, skipped)
-        return cls(computation.declared, settings, Path(settings.output), models, items, skipped=skipped)
+        models, items = read_inputs(computation, skipped, spans)
+        folder, is_volume = Path(settings.output), spans is not None
+        return cls(
+            computation.declared, settings, folder, models, items, skipped=skipped, is_volume=is_volume
+        )
 
     @property
     def command(self) -> str:
@@ -143,6 +130,11 @@ class Run:
     def announce(self) -> None:
         """Write to the log what begins."""
         log_start(self.command, self.settings, self.items, self.skipped)
+
+    @property
+    def checkpoints(self) -> Sequence[Path]:
+        """What an earlier run, or a worker, had under way, the newest last."""
+        return kept_checkpoints(self.folder) if self.left is None else self.left
 
     @property
     def model(self) -> Any:
@@ -280,8 +272,9 @@ def run_property(
     force: bool = False,
     quiet: bool = False,
     report: Callable[[Path], object] | None = None,
+    spans: Sequence[Span] | None = None,
 ) -> Outcome:
-    """Compute a property of everything that settings name.
+    """Compute a property of everything that settings name; a large run in volumes.
 
     Args:
         declared: The property.
@@ -290,6 +283,7 @@ def run_property(
         force: Overwrite an earlier run.
         quiet: Show no progress.
         report: Writes a page about the folder of a finished run.
+        spans: The structures of a volume.
 
     Raises:
         ConfigError: If there are no structures.
@@ -300,7 +294,11 @@ def run_property(
     """
     declared = declared.chosen(settings)
     computation = declared.load()(declared, settings)
-    with open_run(computation, resume=resume, force=force) as run:
+    if spans is None and computation.reads_files and is_large(settings.paths):
+        from mmace_sim.engine.volumes import run_large
+
+        return run_large(computation, resume=resume, force=force, quiet=quiet, report=report)
+    with open_run(computation, resume=resume, force=force, spans=spans) as run:
         if settings.executor is None:
             _compute_here(run, computation, quiet=quiet)
         else:
@@ -346,6 +344,8 @@ def _conclude(run: Run, computation: Computation, report: Callable[[Path], objec
     columns = (*run.declared.csv_columns, *(column.key for column in told_domain(rows)))
     summary = run.summary(entries) | {"finished": now()}
     write_summary(run.folder, summary, columns, rows)
+    if run.is_volume and can_write():
+        run.attempt(f"{TABLE} was not written", lambda: write_table(run.folder / TABLE, rows))
 
     def write() -> list[str]:
         computed = [] if computation.result is None else run.stored_results(computation.result)
@@ -359,17 +359,22 @@ def _conclude(run: Run, computation: Computation, report: Callable[[Path], objec
     if report is not None:
         run.attempt("report.html was not written", lambda: report(run.folder))
     code = EXIT_OK if good == len(entries) else EXIT_INCOMPLETE
-    return Outcome(code, summary, rows, written, run.folder, run.n_resumed)
+    lost = sum(bool(record.get("lost")) for record in run.records.values())
+    weights = {name: weights_hash(model) for name, model in run.models.items()}
+    return Outcome(code, summary, rows, written, run.folder, run.n_resumed, lost, weights)
 
 
 @contextmanager
-def open_run(computation: Computation, *, resume: bool, force: bool) -> Iterator[Run]:
+def open_run(
+    computation: Computation, *, resume: bool, force: bool, spans: Sequence[Span] | None = None
+) -> Iterator[Run]:
     """Load the models, read the structures, prepare the folder and log to it.
 
     Args:
         computation: What will be computed.
         resume: Go on with an earlier run in the same folder.
         force: Overwrite an earlier run in the same folder.
+        spans: The structures of a volume.
 
     Yields:
         The run.
@@ -380,14 +385,14 @@ def open_run(computation: Computation, *, resume: bool, force: bool) -> Iterator
         ModelFileError: If a model cannot be loaded.
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
     """
-    run = Run.read(computation)
+    run = Run.read(computation, spans)
     for part in run.parts():
         computation.prepare(part)
     with open_resumable(
         run, resume=resume, force=force, may_differ=computation.declared.may_differ
     ) as run.manifest:
-        earlier = run.records.items()
-        run.records = {key: record for key, record in earlier if computation.is_finished(record["entry"])}
+        done = [x for x in run.records.values() if computation.is_finished(x["entry"]) and "lost" not in x]
+        run.records = {record["key"]: record for record in done}
         run.n_resumed = len(run.records)
         if run.n_resumed:
             _log.info("resumed: %d structures were finished before", run.n_resumed)

@@ -2,7 +2,7 @@
 
 A piece is some minutes of work, cut when a worker is free, smaller towards the end. Its worker keeps a journal in a
 folder of its own; what appears there is taken over at once, so that whoever dies, only what was under way is lost. A
-piece whose worker died is computed once more, then each of its structures alone; one that kills its worker again fails.
+piece whose worker died is computed once more, then its halves, and so on; one structure that kills its worker fails.
 """
 
 import logging
@@ -16,13 +16,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mmace_sim.engine.checkpoint import checkpoint_keys, kept_checkpoints
 from mmace_sim.engine.computation import Computation
-from mmace_sim.engine.journal import CHECKPOINT, FILE_NAME, SIGN_OF_LIFE, JournalTail, weights_hash
+from mmace_sim.engine.journal import CHECKPOINT, FILE_NAME, JournalTail, weights_hash
+from mmace_sim.engine.output import versions
 from mmace_sim.engine.progress import progress
-from mmace_sim.engine.results import failed_record
+from mmace_sim.engine.results import lost_record
 from mmace_sim.engine.resume import item_key
 from mmace_sim.errors import MmaceError, StructureError
-from mmace_sim.executors.interface import ExecutorError, Failure, open_executor
+from mmace_sim.executors.interface import Executor, ExecutorError, Failure, open_executor
 from mmace_sim.files import append, private_folder, scratch
 from mmace_sim.files.workers import known_by_folder, take_over
 from mmace_sim.io.collection import LoadedStructure
@@ -42,14 +44,14 @@ SECONDS_PER_ATOM: float = 1e-3
 MOVES: int = 5
 """So often a piece may lose its node without any result, before its structures are held to be the reason."""
 
+_UNMEASURED: float = 10.0
+"""So many times slower than estimated a machine may be before anything was measured."""
+
 PATIENCE: float = 30.0
 """Seconds until a result that a worker has written must be seen here: network file systems take their time."""
 
-STALLED: float = 900.0
-"""Seconds after which a worker without a sign of life, whose loss nobody reports, ends the run."""
-
-SIGNS: float = 30.0
-"""Seconds between two looks at the signs of life."""
+LEAST_LIMIT: float = 3600.0
+"""Seconds that every piece may take."""
 
 _FOREIGN = frozenset({"DeserializationError", "SerializationError"})
 """Errors of Parsl (which may be missing here) about what a worker cannot read."""
@@ -74,6 +76,9 @@ class Shard:
         own: The worker's own folder in it.
         known: States of files that the run has written before.
         directory: Where relative paths start.
+        versions: Of packages, where the run was started.
+        checkpoints: Files of what is under way that hold some of the structures.
+        limit: Seconds after which its worker is ended; None: never.
         tries: How often a worker died on it, or went away.
     """
 
@@ -89,6 +94,9 @@ class Shard:
     own: Path
     known: dict[str, Any]
     directory: Path
+    versions: dict[str, str]
+    checkpoints: tuple[Path, ...] = ()
+    limit: float | None = None
     tries: int = 0
 
 
@@ -132,6 +140,11 @@ class _Pace:
         self._estimated += estimated
         self._measured += seconds
 
+    def limit(self, estimated: float, patience: float) -> float | None:
+        """Seconds that a piece may take: so many times as many as it should."""
+        slowness = max(1.0, self._measured / self._estimated) if self._measured else _UNMEASURED
+        return max(LEAST_LIMIT, patience * slowness * estimated) if patience else None
+
 
 def compute_shards(run: Any, computation: Computation, choice: str, *, quiet: bool) -> None:
     """Compute what is pending of a run by the workers of an executor.
@@ -149,16 +162,36 @@ def compute_shards(run: Any, computation: Computation, choice: str, *, quiet: bo
     with progress(computation.verb, n, "structures", quiet=quiet) as advance:
         if n:
             with scratch(run.folder.absolute()) as folder, open_executor(choice, folder) as executor:
-                _Shards(run, computation, executor.n_workers, advance).compute(executor)
+                _Shards(run, computation, executor, advance).compute()
+
+
+def check_failure(failure: Failure) -> None:
+    """End the run for what no other worker can do better: a full disk, a missing model, another environment.
+
+    Args:
+        failure: Why a task has no result.
+
+    Raises:
+        Exception: What a worker raised.
+        ExecutorError: If workers cannot do what they are given.
+    """
+    error = failure.error
+    if isinstance(error, MmaceError | OSError) and not isinstance(error, StructureError):
+        raise error
+    if isinstance(error, ImportError) or type(error).__name__ in _FOREIGN:
+        raise ExecutorError(
+            f"workers cannot do what they are given: {failure.reason}. Their environment must be that of this "
+            "command (worker_init of the executor)."
+        ) from error
 
 
 class _Shards:
     """The pieces of a run."""
 
     def __init__(
-        self, run: Any, computation: Computation, n_workers: int, advance: Callable[..., None]
+        self, run: Any, computation: Computation, executor: Executor, advance: Callable[..., None]
     ) -> None:
-        self.run, self.computation, self.advance = run, computation, advance
+        self.run, self.computation, self.executor, self.advance = run, computation, executor, advance
         settings = computation.settings.model_dump(mode="json") | {"executor": None}
         self._alike: dict[str, Any] = {
             "property": computation.declared.reference,
@@ -167,22 +200,22 @@ class _Shards:
             "context": computation.context,
             "folder": Path(os.path.abspath(run.folder)),
             "directory": Path.cwd(),
+            "versions": versions(),
         }
         self._weights = {name: weights_hash(model) for name, model in run.models.items()}
         self._costs: dict[str, float] = {}
         self._waiting = [deque(sorted(part.pending, key=self._cost, reverse=True)) for part in run.parts()]
-        self._pace = _Pace(n_workers, sum(self._costs.values()))
+        self._pace = _Pace(executor.n_workers, sum(self._costs.values()))
         self._known = known_by_folder(run.manifest)
         self._tails: dict[Path, JournalTail] = {}
-        self._signs: dict[Path, tuple[str, float]] = {}
-        self._looked = 0.0
+        self._kept = {key: path for path in kept_checkpoints(run.folder) for key in checkpoint_keys(path)}
 
-    def compute(self, executor: Any) -> None:
+    def compute(self) -> None:
         """Compute all of them."""
         from mmace_sim.engine.worker import compute_shard
 
         try:
-            executor.map(compute_shard, self._cut(), self._finished, self._failed, self._look)
+            self.executor.map(compute_shard, self._cut(), self._finished, self._failed, self._look)
         finally:
             self._look()
 
@@ -214,31 +247,16 @@ class _Shards:
             known |= self._known.get(place.name, {})
         model = items[0].model
         more = {"model": model, "weights": self._weights[model], "items": items, "places": places}
-        return Shard(**self._alike, **more, own=own, known=known)
+        kept = [self._kept[key] for item in items if (key := item_key(item)) in self._kept]
+        limit = self._pace.limit(sum(map(self._cost, items)), self.executor.patience)
+        return Shard(
+            **self._alike, **more, own=own, known=known, checkpoints=tuple(dict.fromkeys(kept)), limit=limit
+        )
 
     def _look(self) -> None:
         """Take over what workers have finished."""
         for own in list(self._tails):
             self._take(own)
-        if time.monotonic() - self._looked >= SIGNS:
-            self._looked = time.monotonic()
-            self._look_for_signs()
-
-    def _look_for_signs(self) -> None:
-        """End the run if a worker hangs: what it has finished is taken over already."""
-        for own in self._tails:
-            try:
-                sign = (own / SIGN_OF_LIFE).read_text(encoding="utf-8")
-            except OSError:  # not begun yet
-                continue
-            before, since = self._signs.get(own, ("", 0.0))
-            if sign != before:
-                self._signs[own] = (sign, time.monotonic())
-            elif time.monotonic() - since > STALLED:
-                raise ExecutorError(
-                    f"a worker has shown no sign of life for {STALLED:.0f} s ({sign[:200]}), but is not reported lost. "
-                    "What is finished is kept: run the same command with --resume."
-                )
 
     def _take(self, own: Path) -> None:
         for record in self._tails[own].new():
@@ -275,13 +293,7 @@ class _Shards:
 
     def _failed(self, shard: Shard, failure: Failure) -> list[Shard]:
         """What to compute in place of a piece that has no end."""
-        if isinstance(failure.error, MmaceError | OSError) and not isinstance(failure.error, StructureError):
-            raise failure.error
-        if isinstance(failure.error, ImportError) or type(failure.error).__name__ in _FOREIGN:
-            raise ExecutorError(
-                f"workers cannot do what they are given: {failure.reason}. Their environment must be that of this "
-                "command (worker_init of the executor)."
-            ) from failure.error
+        check_failure(failure)
         self._take(shard.own)
         pending = self._pending(shard)
         progressed = len(pending) < len(shard.items)
@@ -289,21 +301,28 @@ class _Shards:
             _log.warning("%d structures are left of a piece: %s", len(pending), failure.reason)
         tries = 0 if progressed and failure.lost == "block" else shard.tries + 1
         allowed = {"worker": 1, "block": MOVES}.get(failure.lost or "", 0)
+        self._keep_checkpoint(shard)
         self._close(shard)
         self._known = known_by_folder(self.run.manifest)
         again: list[Shard] = []
         if pending and tries <= allowed:
             again = [replace(self._shard(pending), tries=tries)]
-            with suppress(OSError):  # there may be none
-                (shard.own / CHECKPOINT).replace(again[0].own / CHECKPOINT)
-        elif len(pending) > 1:
-            again = [self._shard([item]) for item in pending]
+        elif len(pending) > 1:  # the half with what killed its worker dies once more, the other does not
+            half = len(pending) // 2
+            again = [replace(self._shard(part), tries=allowed) for part in (pending[:half], pending[half:])]
         else:
             for item in pending:
                 self._give_up(item, failure.reason)
         shutil.rmtree(shard.own, ignore_errors=True)
         return again
 
+    def _keep_checkpoint(self, shard: Shard) -> None:
+        """Move what a worker had under way to the folder of the run, for whoever goes on with it."""
+        kept = self._alike["folder"] / f"{shard.own.name[1:]}-{CHECKPOINT}"
+        with suppress(OSError):  # there may be none
+            self.run.manifest.place(shard.own / CHECKPOINT, kept)
+            self._kept |= dict.fromkeys(checkpoint_keys(kept), kept)
+
     def _give_up(self, item: LoadedStructure, reason: str) -> None:
-        self.run.keep(failed_record(self.computation, item, f"not computed: {reason}."))
+        self.run.keep(lost_record(self.computation, item, f"not computed: {reason}."))
         self.advance(1)

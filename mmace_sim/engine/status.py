@@ -16,6 +16,7 @@ from mmace_sim.errors import OutputError
 from mmace_sim.files.content import is_locked
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
 from mmace_sim.files.manifest import HOLDER
+from mmace_sim.io.collection import VOLUMES
 
 RECENT: int = 200
 """Results that the rate is taken from."""
@@ -59,6 +60,7 @@ class RunStatus:
         failures: Messages of what failed, by the name of the structure.
         rate: Results per second, of the last ones; None if there are too few.
         workers: Other processes that compute for it.
+        volumes: Of a large run: results of each volume under way, and how many it is expected to have.
         written: Whether the run has ended and its summary is written.
     """
 
@@ -71,6 +73,7 @@ class RunStatus:
     failures: dict[str, str]
     rate: float | None
     workers: list[Worker] = field(default_factory=list)
+    volumes: dict[str, tuple[int, int]] = field(default_factory=dict)
     written: bool = False
 
     @property
@@ -99,6 +102,8 @@ def run_status(folder: Path) -> RunStatus:
         raise OutputError(f"{folder}: the run has just begun. Ask again.")
     head, results = records[0], {str(record["key"]): record for record in records[1:]}
     running = is_locked(folder / LIST_NAME)
+    if (folder / VOLUMES).is_dir():
+        return _large(folder, head, results, running=running)
     workers, more = _workers(folder, results) if running else ([], [])
     results |= {record["key"]: record for record in more}
     entries = {key: record.get("entry", {}) for key, record in results.items()}
@@ -115,6 +120,38 @@ def run_status(folder: Path) -> RunStatus:
         failures={str(e.get("name", k)): f"{e['status']}: {e.get('message', '')}" for k, e in failed.items()},
         rate=_rate(folder, [record["at"] for record in results.values() if "at" in record]),
         workers=workers,
+        written=not running and (folder / "summary.json").is_file(),
+    )
+
+
+def _large(
+    folder: Path, head: dict[str, Any], records: dict[str, dict[str, Any]], *, running: bool
+) -> RunStatus:
+    """How far a run of volumes is: each of its records counts those of a volume."""
+    sizes = {name: int(identity.split()[0]) for name, identity in head["inputs"].items()}
+    under_way: dict[str, tuple[int, int]] = {}
+    for name in set(sizes) - set(records):
+        journal = folder / VOLUMES / name / FILE_NAME
+        if journal.is_file():
+            with journal.open("rb") as lines:
+                under_way[name] = (max(0, sum(line.endswith(b"\n") for line in lines) - 1), sizes[name])
+    statuses: Counter[str] = Counter()
+    for record in records.values():
+        statuses.update(record["counts"])
+    done = sum(statuses.values()) + sum(n for n, _ in under_way.values())
+    since = _last_start(folder)
+    before = sum(sum(r["counts"].values()) for r in records.values() if r["at"] < since)
+    seconds = time.time() - since
+    return RunStatus(
+        folder=str(folder),
+        command=str(head.get("command", "")),
+        running=running,
+        total=sum(sizes.values()),
+        done=done,
+        statuses=dict(statuses),
+        failures={},
+        rate=(done - before) / seconds if running and done > before and math.isfinite(seconds) else None,
+        volumes=dict(sorted(under_way.items())),
         written=not running and (folder / "summary.json").is_file(),
     )
 

@@ -15,7 +15,8 @@ from mmace_sim.engine.declaration import imported
 from mmace_sim.engine.folder import log_to
 from mmace_sim.engine.inputs import load_run_model
 from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, Journal, weights_hash
-from mmace_sim.engine.machine import quiet_imports
+from mmace_sim.engine.machine import quiet_imports, use_threads
+from mmace_sim.engine.output import check_versions
 from mmace_sim.engine.run import Run, compute_part
 from mmace_sim.engine.shards import Shard, ShardEnd
 from mmace_sim.errors import ModelFileError
@@ -36,8 +37,10 @@ def compute_shard(shard: Shard) -> ShardEnd:
         OutputError: If the disk is full.
     """
     os.chdir(shard.directory)
+    check_versions(shard.versions)
     with quiet_imports():
         computation, model = _loaded(shard.property, json.dumps(shard.settings), shard.model, shard.weights)
+    use_threads(computation.settings.threads)
     computation.context = shard.context
     run = Run(
         computation.declared,
@@ -48,6 +51,7 @@ def compute_shard(shard: Shard) -> ShardEnd:
         identity=shard.identity,
         scratch=shard.own,
         places=shard.places,
+        left=shard.checkpoints,
     )
     start = time.monotonic()
     files = WorkerList(shard.folder, run.command, shard.own, shard.known)

@@ -61,9 +61,11 @@ class Executor(Protocol):
 
     Attributes:
         n_workers: How many tasks may be computed at once.
+        patience: How many times as long as expected a task may take, for those who set its `limit`; 0: any time.
     """
 
     n_workers: int
+    patience: float
 
     def map[Task, Result](
         self,
@@ -77,7 +79,8 @@ class Executor(Protocol):
 
         Args:
             function: A function of a module, that other processes can import.
-            tasks: Taken one by one, as workers become free.
+            tasks: Taken one by one, as workers become free. The worker of a task with an attribute `limit` is ended
+                after so many seconds, as if it had died.
             on_result: Told a task and its result, in any order.
             on_failure: Told a task that has none, and why; returns what to compute in its place: the task again, parts
                 of it, or nothing. A task is never repeated otherwise.
@@ -92,6 +95,7 @@ class ThisProcess:
     """Computes one task after the other, here."""
 
     n_workers = 1
+    patience = 0.0
 
     def map[Task, Result](
         self,

@@ -6,6 +6,7 @@ import shlex
 import socket
 import sys
 import sysconfig
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,13 @@ HEARTBEAT: int = 5
 TRIES: int = 3
 """So many jobs in a row that fail at once end the run."""
 
+STALLED: float = 900.0
+"""Seconds after which a worker without a sign of life, whose loss Parsl does not report, ends the run: a worker that is
+killed while it hands out a result can take a lock of Parsl's with it."""
+
+LOOK: float = 30.0
+"""Seconds between two looks at the signs of life."""
+
 _END = object()
 
 
@@ -37,13 +45,15 @@ class ParslPool:
 
     Args:
         kernel: Parsl's ``DataFlowKernel``.
+        folder: Where workers leave signs of life.
         n_workers: How many tasks may be computed at once.
+        patience: See `mmace_sim.executors.interface.Executor`.
     """
 
-    def __init__(self, kernel: Any, n_workers: int) -> None:
+    def __init__(self, kernel: Any, folder: Path, n_workers: int, patience: float) -> None:
         from parsl.app.python import PythonApp
 
-        self.n_workers = n_workers
+        self.n_workers, self.patience, self._signs = n_workers, patience, Signs(folder)
         self._submit: Callable[..., Future] = PythonApp(call, data_flow_kernel=kernel)
 
     def map[Task, Result](
@@ -64,17 +74,67 @@ class ParslPool:
                 task = waiting.popleft() if waiting else next(source, _END)
                 if task is _END:
                     break
-                running[self._submit(function, task)] = task
+                sign = self._signs.new()
+                running[self._submit(function, task, str(sign))] = (task, sign)
             if not running:
                 return
             done, _ = wait(running, timeout=POLL, return_when=FIRST_COMPLETED)
             for future in done:
-                task, error = running.pop(future), future.exception()
+                (task, sign), error = running.pop(future), future.exception()
+                self._signs.forget(sign)
                 if error is None:
                     on_result(task, future.result())
                 else:
                     waiting.extend(on_failure(task, _failure(error)))
             watch()
+            self._signs.look()
+
+
+class Signs:
+    """Signs of life: files that workers touch as long as they compute.
+
+    Args:
+        folder: Where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._n, self._looked = folder, 0, 0.0
+        self._seen: dict[Path, tuple[float, float]] = {}
+
+    def new(self) -> Path:
+        """A file for the worker of a task."""
+        self._n += 1
+        path = self._folder / f"task-{self._n}.sign"
+        self._seen[path] = (0.0, 0.0)
+        return path
+
+    def forget(self, path: Path) -> None:
+        """A task has ended."""
+        del self._seen[path]
+        path.unlink(missing_ok=True)
+
+    def look(self) -> None:
+        """See whether all workers live.
+
+        Raises:
+            ExecutorError: If one has been silent for `STALLED`.
+        """
+        now = time.monotonic()
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        for path, (before, since) in self._seen.items():
+            try:
+                touched = path.stat().st_mtime
+            except OSError:  # not begun yet
+                continue
+            if touched != before:
+                self._seen[path] = (touched, now)
+            elif now - since > STALLED:
+                raise ExecutorError(
+                    f"a worker has shown no sign of life for {STALLED:.0f} s, but is not reported lost. What is "
+                    "finished is kept: run the same command with --resume."
+                )
 
 
 def _failure(error: BaseException) -> Failure:
@@ -137,7 +197,7 @@ def open_pool(settings: PoolSettings, folder: Path) -> Iterator[ParslPool]:
         )
         kernel = DataFlowKernel(config)
     try:
-        yield ParslPool(kernel, settings.most_workers)
+        yield ParslPool(kernel, folder, settings.most_workers, settings.patience)
     finally:
         with suppress(Exception):
             kernel.cleanup()
@@ -261,6 +321,7 @@ def _kubernetes(settings: PoolSettings, shared: dict[str, Any]) -> Any:
             max_cpu=cores,
             init_mem=memory,
             max_mem=memory,
+            persistent_volumes=[tuple(claim.split(":", 1)) for claim in settings.persistent_volumes],
             extra_requests=more,
             extra_limits=more,
             **shared,

@@ -66,6 +66,14 @@ class PoolSettings(Settings):
     """Container image (Kubernetes)."""
     namespace: Word = "default"
     """Namespace (Kubernetes)."""
+    persistent_volumes: list[Annotated[Word, StringConstraints(pattern=r"^[^:]+:/.+$")]] = Field(
+        default_factory=list
+    )
+    """Claims that hold the folder of the run, the models and the environment, and where they are mounted, such as
+    `data:/data` (Kubernetes)."""
+    patience: float = Field(default=20.0, ge=0)
+    """A piece of work may take so many times as long as it should, and at least an hour; then its worker is ended, as
+    if it had died. 0: any time."""
     lost_after: int = Field(default=60, ge=10, le=3600)
     """Seconds without a sign of life after which a node is given up."""
 

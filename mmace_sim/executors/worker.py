@@ -3,6 +3,7 @@
 Nothing heavy is imported here: a worker imports this file first.
 """
 
+import faulthandler
 import os
 import runpy
 import signal
@@ -10,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from mmace_sim.base.allocator import keep_freed_memory
@@ -17,6 +20,9 @@ from mmace_sim.base.signals import interruptible
 
 GPUS: str = "MMACE_SIM_GPUS"
 """Environment variable with the number of GPUs that the workers of a node share."""
+
+SIGN_INTERVAL: float = 10.0
+"""Seconds between two signs of life."""
 
 _pinned: list[str] = []
 
@@ -36,12 +42,13 @@ def pin_gpu() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = _pinned[0]
 
 
-def call(function: Callable[[Any], Any], task: Any) -> Any:
+def call(function: Callable[[Any], Any], task: Any, sign: str) -> Any:
     """Apply a function to a task with this worker's share of the cores; a signal is an exception within.
 
     Args:
         function: The function.
-        task: Its argument.
+        task: Its argument. After its `limit`, if it has one, this process ends.
+        sign: A file to touch as long as this process lives and computes.
     """
     pin_gpu()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -50,8 +57,25 @@ def call(function: Callable[[Any], Any], task: Any) -> Any:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     keep_freed_memory()
-    with interruptible():
-        return function(task)
+    limit = getattr(task, "limit", None)
+    if limit:
+        faulthandler.dump_traceback_later(limit, exit=True)  # whatever the main thread does
+    over = threading.Event()
+    threading.Thread(target=_live, args=(Path(sign), over), daemon=True).start()
+    try:
+        with interruptible():
+            return function(task)
+    finally:
+        over.set()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _live(sign: Path, over: threading.Event) -> None:
+    """Touch a file until something is over."""
+    while not over.is_set():
+        with suppress(OSError):
+            sign.touch()
+        over.wait(SIGN_INTERVAL)
 
 
 def _interchange(script: str) -> None:

@@ -22,6 +22,10 @@ NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | ge
 _log = logging.getLogger(__name__)
 
 
+class FolderInUseError(OutputError):
+    """Another process is writing a folder."""
+
+
 def state_of(path: Path) -> State:
     """Size and SHA-256 of a file.
 
@@ -47,7 +51,7 @@ def lock(fd: int, folder: Path) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise OutputError(
+        raise FolderInUseError(
             f"{folder}: another process is writing this folder. Wait for it, or choose another --output."
         ) from error
     except OSError:  # file systems without locks

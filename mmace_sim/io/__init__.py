@@ -17,7 +17,7 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.base.labels import LabelKeys
-from mmace_sim.errors import DataError, MissingExtraError, NotAStructureError, StructureError
+from mmace_sim.errors import DataError, MissingExtraError, MmaceError, NotAStructureError, StructureError
 from mmace_sim.graph.atoms import MAGMOM_ARRAYS, check_atomic_numbers, file_magmoms, has_magmoms, set_magmoms
 from mmace_sim.io import (
     abacus,
@@ -30,6 +30,7 @@ from mmace_sim.io import (
     deepmd,
     espresso,
     mlip,
+    parquet,
     ulm,
     vasp,
     xyz,
@@ -48,6 +49,7 @@ from mmace_sim.io.opening import check_regular
 FORMATS: tuple[Format, ...] = (
     deepmd.FORMAT,
     database.FORMAT,
+    parquet.FORMAT,
     mlip.FORMAT,
     vasp.FORMAT,
     abinit.FORMAT,
@@ -118,11 +120,28 @@ def read_labelled(path: Path, keys: LabelKeys) -> Iterator[Item]:
         raise DataError(f"{path}: holds no structure")
 
 
-def read_atoms(path: Path) -> Iterator[tuple[Atoms, list[str]] | StructureError]:
+def find_bounds(path: Path) -> Iterator[tuple[int, int]] | None:
+    """Where the structures of a file begin and end, without reading them.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Bounds, one more than there are structures, and how many atoms lie between each and the one before (0: nobody
+        knows); None in place of them for a file that must be read to know how many structures it holds.
+    """
+    try:
+        return format_of(path).bounds(path)
+    except (MmaceError, OSError):  # reading it tells what is wrong
+        return None
+
+
+def read_atoms(path: Path, bounds: Sequence[int] = ()) -> Iterator[tuple[Atoms, list[str]] | StructureError]:
     """Read the structures of a file one after the other, with their moments.
 
     Args:
         path: The file.
+        bounds: Read only the structures between these, of `find_bounds`.
 
     Yields:
         Structures without calculator and notes for the user, and a `StructureError` in place of each unusable one.
@@ -135,7 +154,7 @@ def read_atoms(path: Path) -> Iterator[tuple[Atoms, list[str]] | StructureError]
     """
     keys = LabelKeys()
     try:
-        for item in _read(format_of(path), path, keys):
+        for item in _read(format_of(path), path, keys, bounds):
             yield item if isinstance(item, StructureError) else _settled(item, keys)
     except StructureError:
         raise
@@ -149,11 +168,12 @@ def read_atoms(path: Path) -> Iterator[tuple[Atoms, list[str]] | StructureError]
         ) from error
 
 
-def _read(known: Format, path: Path, keys: LabelKeys) -> Iterator[Item]:
+def _read(known: Format, path: Path, keys: LabelKeys, bounds: Sequence[int] = ()) -> Iterator[Item]:
     """The structures of a file, each of them checked for what no reader of another package checks."""
     if path.is_file() and path.stat().st_size == 0:
         raise NotAStructureError("the file is empty. Write it again, or remove it.")
-    items = known.read(path, keys)
+    between = known.read_between
+    items = known.read(path, keys) if between is None or not bounds else between(path, bounds, keys)
     while True:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other packages, about their own formats

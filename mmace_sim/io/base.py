@@ -1,6 +1,6 @@
 """What the readers of all formats share: labels under the names that the configuration gives them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ class Format:
         results_are_labels: Whether computed results are the labels of training. In extended XYZ labels have names of
             their own, and a result is a label only if the configuration asks for it by its name.
         without_moments: What to do if a structure of this format has no moments, for training.
+        bounds: See `mmace_sim.io.find_bounds`.
+        read_between: Reads the structures between some of these bounds: one item for each, whatever is wrong with
+            others.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Format:
     read: Callable[[Path, LabelKeys], Iterator[Item]]
     results_are_labels: bool = True
     without_moments: str = ""
+    bounds: Callable[[Path], Iterator[tuple[int, int]] | None] = lambda _: None
+    read_between: Callable[[Path, Sequence[int], LabelKeys], Iterator[Item]] | None = None
 
 
 def add_note(atoms: Atoms, note: str) -> None:

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 SUFFIXES: frozenset[str] = frozenset(
     {".cif", ".mcif", ".vasp", ".poscar", ".contcar", ".xyz", ".extxyz", ".json", ".traj", ".db", ".xsf", ".cell",
-     ".res", ".gen", ".pdb", ".xml"}
+     ".res", ".gen", ".pdb", ".xml", ".parquet"}
 )  # fmt: skip
 """Endings that are taken from a folder; a file named explicitly may have any that ASE can read."""
 
@@ -30,6 +30,13 @@ CERTAIN: frozenset[str] = frozenset({".cif", ".mcif", ".vasp", ".poscar", ".cont
 
 RESULTS: tuple[str, ...] = ("OUTCAR", "XDATCAR", "vasprun")
 """Beginnings of names of what VASP writes beside the structure that it ends with."""
+
+
+VOLUMES: str = "volumes"
+"""Folder of the parts of a large run, each a run of its own."""
+
+RELAXED: str = "relaxed.extxyz"
+"""File of a run that holds what structures have become."""
 
 
 @dataclass
@@ -85,27 +92,34 @@ def is_run_folder(folder: Path) -> bool:
     return journal or ((folder / "summary.json").is_file() and (folder / "config.yaml").is_file())
 
 
-def find_structures(paths: Iterable[str | Path]) -> list[Path]:
-    """List the structure files behind files and folders, in the order of the arguments, each once.
+def find_structures(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """The structure files behind files and folders, in the order of the arguments, each once.
 
     Folders are searched to any depth, in alphabetical order. Hidden files and folders are skipped, and so are folders
-    that our own commands wrote; naming such a folder itself gives its ``relaxed.extxyz``.
+    that our own commands wrote; naming such a folder itself gives its ``relaxed.extxyz``, or those of its volumes.
 
     Args:
         paths: Files and folders.
 
-    Returns:
+    Yields:
         The files. A file that was named but does not exist is included: reading it reports the error.
     """
-    found: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found[path] = None
-        elif is_run_folder(path):
-            found[path / "relaxed.extxyz"] = None
-        else:
-            found.update(dict.fromkeys(_walk(path)))
-    return list(found)
+    paths = [Path(path) for path in paths]
+    known: set[Path] = set()
+    for path in paths:
+        for file in _files_behind(path):
+            if file not in known:
+                yield file
+            if len(paths) > 1:  # one folder alone holds nothing twice
+                known.add(file)
+
+
+def _files_behind(path: Path) -> Iterable[Path]:
+    if not path.is_dir():
+        return [path]
+    if not is_run_folder(path):
+        return _walk(path)
+    return sorted(path.glob(f"{VOLUMES}/*/{RELAXED}")) or [path / RELAXED]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -164,21 +178,43 @@ def load_structures(
     named = {path for path in paths if not path.is_dir()}
     items: list[LoadedStructure | FailedStructure] = []
     for path in find_structures(paths):
-        try:
-            if path not in named and _is_beside_its_structure(path):
-                raise NotAStructureError(f"{path}: output of a run whose structure is in CONTCAR beside it.")
-            items += _read(path)
-        except NotAStructureError as error:
-            skipped = FailedStructure(str(path), str(error), name=path.name)
-            is_broken = bare_suffix(path) in CERTAIN and path.stat().st_size > 0
-            if path in named or is_broken or is_run_folder(path.parent):
-                items.append(skipped)
-            elif on_skipped is not None:
-                on_skipped(skipped)
-        except StructureError as error:
-            items.append(FailedStructure(str(path), str(error), name=path.name))
+        items += load_file(path, named=path in named, on_skipped=on_skipped)
     _make_names_unique(items)
     return items
+
+
+def load_file(
+    path: Path,
+    *,
+    named: bool,
+    on_skipped: Callable[[FailedStructure], None] | None = None,
+    bounds: Sequence[int] = (),
+) -> list[LoadedStructure | FailedStructure]:
+    """Read the structures of one file, see `load_structures`.
+
+    Args:
+        path: The file.
+        named: Whether it was named itself.
+        on_skipped: Called if it is passed over.
+        bounds: Read only the structures between these, of `mmace_sim.io.find_bounds`.
+
+    Returns:
+        Structures and failures.
+    """
+    try:
+        if not named and _is_beside_its_structure(path):
+            raise NotAStructureError(f"{path}: output of a run whose structure is in CONTCAR beside it.")
+        return _read(path, bounds)
+    except NotAStructureError as error:
+        skipped = FailedStructure(str(path), str(error), name=path.name)
+        is_broken = bare_suffix(path) in CERTAIN and path.stat().st_size > 0
+        if named or is_broken or is_run_folder(path.parent):
+            return [skipped]
+        if on_skipped is not None:
+            on_skipped(skipped)
+        return []
+    except StructureError as error:
+        return [FailedStructure(str(path), str(error), name=path.name)]
 
 
 def read_files(paths: Iterable[str | Path]) -> list[Atoms]:
@@ -242,12 +278,12 @@ def read_structures(path: str | Path) -> list[LoadedStructure]:
     return [item for item in items if isinstance(item, LoadedStructure)]
 
 
-def _read(path: Path) -> list[LoadedStructure | FailedStructure]:
+def _read(path: Path, bounds: Sequence[int] = ()) -> list[LoadedStructure | FailedStructure]:
     """Structures of a file, and those in it that cannot be used."""
     _check_file(path)
     found: list[tuple[Atoms, list[str]] | StructureError] = []
     try:
-        found.extend(read_atoms(path))  # keeps what came before an error
+        found.extend(read_atoms(path, bounds))  # keeps what came before an error
     except StructureError as error:
         if not found:
             raise type(error)(f"{path}: {error}") from error

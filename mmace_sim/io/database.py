@@ -7,7 +7,7 @@ unpickled, SQLite files are opened for reading only, and rows are plain data (`m
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -20,7 +20,7 @@ from mmace_sim.base.extras import require
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, MissingExtraError, StructureError
 from mmace_sim.io.base import PER_ATOM, PER_STRUCTURE, Format, Item
-from mmace_sim.io.opening import ALWAYS_ALLOWED, MAX_RATIO, bare_suffix, check_regular, plain_file
+from mmace_sim.io.opening import ALWAYS_ALLOWED, MAX_RATIO, OPENERS, bare_suffix, check_regular, plain_file
 from mmace_sim.io.plain_json import plain_values
 from mmace_sim.io.rows import atoms_of_row, set_results
 from mmace_sim.io.sqlite import SqliteRows
@@ -164,13 +164,29 @@ def row_to_atoms(row: dict[str, Any], keys: LabelKeys) -> Atoms:
 
 def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
     with plain_file(path) as plain:
-        is_lmdb = bare_suffix(path) in LMDB_ENDINGS
-        rows = LmdbRows(plain) if is_lmdb else SqliteRows(plain)
-        for position in range(len(rows)):
-            try:
-                yield row_to_atoms(rows[position], keys)
-            except StructureError as error:
-                yield error
+        rows = _rows(plain)
+        yield from _read_rows(rows, range(len(rows)), keys)
+
+
+def _rows(path: Path) -> Rows:
+    return LmdbRows(path) if path.suffix.lower() in LMDB_ENDINGS else SqliteRows(path)
+
+
+def _read_rows(rows: Rows, positions: Iterable[int], keys: LabelKeys) -> Iterator[Item]:
+    for position in positions:
+        try:
+            yield row_to_atoms(rows[position], keys)
+        except StructureError as error:
+            yield error
+
+
+def _bounds(path: Path) -> Iterator[tuple[int, int]] | None:
+    """Numbers of rows."""
+    return None if path.suffix in OPENERS else ((k, 0) for k in range(len(_rows(path)) + 1))
+
+
+def _read_between(path: Path, bounds: Sequence[int], keys: LabelKeys) -> Iterator[Item]:
+    return _read_rows(_rows(path), bounds[:-1], keys)
 
 
 class LmdbWriter:
@@ -309,4 +325,4 @@ def _matches(path: Path) -> bool:
     return path.is_file() and bare_suffix(path) in (*LMDB_ENDINGS, ".db")
 
 
-FORMAT = Format("an ASE database", _matches, _read)
+FORMAT = Format("an ASE database", _matches, _read, bounds=_bounds, read_between=_read_between)

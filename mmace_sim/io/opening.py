@@ -148,13 +148,18 @@ def open_text(path: Path) -> io.TextIOWrapper:
     """
     content = open_bytes(path)
     try:
-        return _Text(content, encoding=_encoding(content.peek(_BUFFER)), errors="replace")
+        return _Text(content, encoding=encoding_of(content.peek(_BUFFER)), errors="replace")
     except BaseException:
         content.close()
         raise
 
 
-def _encoding(start: bytes) -> str:
+def encoding_of(start: bytes) -> str:
+    """The encoding of a text: UTF-8, UTF-16 (with byte order mark) or Latin-1.
+
+    Args:
+        start: Its first bytes.
+    """
     for mark, name in _BYTE_ORDER_MARKS.items():
         if start.startswith(mark):
             return name

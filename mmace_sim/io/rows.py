@@ -24,6 +24,12 @@ CONSTRAINTS: frozenset[str] = frozenset(
 )  # fmt: skip
 """Constraints that a file may name; all of them are made from numbers only."""
 
+NAMES: frozenset[str] = frozenset(
+    {"numbers", "positions", "cell", "pbc", "tags", "masses", "initial_charges", "momenta", "initial_magmoms",
+     "constraints", "magforces", *all_properties}
+)  # fmt: skip
+"""What a row may say of a structure."""
+
 _PER_ATOM = ("forces", "magmoms", "magforces", "charges", "energies")
 
 

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator
-from io import StringIO, TextIOWrapper
+from collections.abc import Iterator, Sequence
+from io import StringIO, TextIOBase
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from ase.io.extxyz import key_val_str_to_dict, read_xyz
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.io.base import Format, Item, add_unusable
-from mmace_sim.io.opening import bare_name, open_text
+from mmace_sim.io.opening import OPENERS, bare_name, encoding_of, open_text
 
 _NAME = re.compile(r"\.(ext)?xyz$", re.IGNORECASE)
+
+_HEAD = 2**16
 
 _PAIR = re.compile(r"(?<!\S)([A-Za-z_][\w-]*)=(?:\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|(\S+))")
 
@@ -116,19 +119,61 @@ def _is_overflow(value: Any, text: str) -> bool:
 def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
     with open_text(path) as file:
         for number, block in enumerate(_blocks(file)):
+            yield _named_structure(block, f"frame {number}")
+
+
+def _named_structure(block: list[str], name: str) -> Atoms:
+    """The structure of a frame; the error of one that cannot be read names it."""
+    try:
+        return _structure(block)
+    except StructureError:
+        raise
+    except KeyError as error:
+        raise StructureError(f"{name} cannot be read: {error} is no element.") from error
+    except Exception as error:
+        raise StructureError(f"{name} cannot be read: {error or type(error).__name__}") from error
+
+
+def _bounds(path: Path) -> Iterator[tuple[int, int]] | None:
+    """Where each frame begins, in bytes; None for a compressed file, and one whose lines are no lines of bytes."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    odd_ends = b"\r" in head and b"\r\n" not in head
+    return None if path.suffix in OPENERS or odd_ends or b"\0" in head else _frames(path)
+
+
+def _frames(path: Path) -> Iterator[tuple[int, int]]:
+    """Bounds of frames; one that is damaged ends with the file."""
+    end, n_atoms, begun = 0, 0, False
+    with path.open("rb") as file:
+        while line := file.readline(_HEAD):
+            word = line.split()[:1]
+            if word:
+                yield end, n_atoms
+                begun = True
+                if not word[0].isdigit() or len(word[0]) > 18 or not line.endswith(b"\n"):
+                    break
+                n_atoms = int(word[0])
+                end += sum(map(len, islice(file, n_atoms + 1)))
+            end += len(line)
+    if begun:
+        yield path.stat().st_size, n_atoms
+
+
+def _read_between(path: Path, bounds: Sequence[int], _keys: LabelKeys) -> Iterator[Item]:
+    with path.open("rb") as file:
+        encoding = encoding_of(file.read(_HEAD))
+        file.seek(bounds[0])
+        for start, end in pairwise(bounds):
+            text = file.read(end - start).decode(encoding, "replace")
+            lines = StringIO(text.replace("\r\n", "\n").replace("\r", "\n"))
             try:
-                yield _structure(block)
-            except StructureError:
-                raise
-            except KeyError as error:
-                raise StructureError(f"frame {number} cannot be read: {error} is no element.") from error
-            except Exception as error:
-                raise StructureError(
-                    f"frame {number} cannot be read: {error or type(error).__name__}"
-                ) from error
+                yield _named_structure(next(_blocks(lines)), "the frame")
+            except StructureError as error:
+                yield error
 
 
-def _blocks(file: TextIOWrapper) -> Iterator[list[str]]:
+def _blocks(file: TextIOBase) -> Iterator[list[str]]:
     """Lines of each frame."""
     for first in file:
         word = first.split()[:1]
@@ -172,4 +217,6 @@ def is_extxyz(path: Path) -> bool:
     return _NAME.search(bare_name(path)) is not None
 
 
-FORMAT = Format("extended XYZ", is_extxyz, _read, results_are_labels=False)
+FORMAT = Format(
+    "extended XYZ", is_extxyz, _read, results_are_labels=False, bounds=_bounds, read_between=_read_between
+)

@@ -161,7 +161,7 @@ def _find_structures(folder: Path) -> dict[str, list[tuple[str, Atoms]]]:
     from ase.io import read
 
     found: dict[str, list[tuple[str, Atoms]]] = {}
-    for file in ("relaxed.extxyz", "points.extxyz"):
+    for file in ("relaxed.extxyz", "points.extxyz", "sample.extxyz"):
         path = folder / file
         if not path.is_file() or not path.stat().st_size:
             continue

@@ -148,7 +148,7 @@ def render(folder: Path, summary: dict[str, Any], max_bytes: int = MAX_BYTES) ->
     images = collect_images(folder, entries, max_bytes - text)
     cards = [_card(k, entry, units, images) for k, entry in enumerate(entries)]
     results, status_column = _results(folder, entries, units)
-    counts = Counter(_status(entry) for entry in entries)
+    counts = Counter(summary.get("statuses") or (_status(entry) for entry in entries))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(TEMPLATE).render(
         counts=counts.most_common(),
@@ -164,7 +164,7 @@ def render(folder: Path, summary: dict[str, Any], max_bytes: int = MAX_BYTES) ->
         common=images.common,
         structures=cards,
         omitted=images.omitted,
-        **page_frame(folder, summary, _title(entries)),
+        **page_frame(folder, summary, _title(entries, summary.get("n_structures"))),
     )
 
 
@@ -177,14 +177,17 @@ def _status(entry: Mapping[str, Any]) -> str:
     return "unstable" if unstable and entry["status"] in GOOD else entry["status"]
 
 
-def _title(entries: list[dict[str, Any]]) -> str:
+def _title(entries: list[dict[str, Any]], total: int | None) -> str:
+    if total is not None:
+        return f"{total} structures, a sample of {len(entries)}"
     return str(entries[0]["name"]) if len(entries) == 1 else f"{len(entries)} structures"
 
 
 def _results(folder: Path, entries: list[dict[str, Any]], units: Mapping[str, str]) -> tuple[Table, int]:
     """The lines of ``summary.csv``, without columns that are empty or belong to the structures; where the status is."""
     try:
-        with (folder / "summary.csv").open(newline="", encoding="utf-8") as file:
+        name = "sample.csv" if (folder / "sample.csv").is_file() else "summary.csv"  # of a large run
+        with (folder / name).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError:
         rows = [

@@ -155,7 +155,14 @@ class Batch:
                 return [job(one.calculation, one.tries + 1)]
             if failure.lost is None:
                 _log.error("%s", one.calculation.config_id, exc_info=failure.error)
-            finished(one, Result(reason=f"{failure.reason}."))
+                finished(one, Result(reason=f"{failure.reason}."))
+                return []
+            under_way.pop(one.calculation.config_id).close()  # not in the journal: --resume tries it again
+            self._fail(
+                one.calculation,
+                f"{failure.reason}, {one.tries + 1} times. Go on with --resume and longer jobs.",
+            )
+            advance(detail=one.calculation.config_id)
             return []
 
         try:

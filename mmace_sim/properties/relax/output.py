@@ -6,7 +6,7 @@ from typing import Any, override
 import numpy as np
 from ase import Atoms
 
-from mmace_sim.engine.checkpoint import BatchCheckpoint, kept_checkpoints
+from mmace_sim.engine.checkpoint import BatchCheckpoint
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.journal import CHECKPOINT, fingerprint
 from mmace_sim.engine.outcomes import Status
@@ -44,7 +44,7 @@ class RelaxComputation(Computation[Any, Any]):
             (part.scratch or part.folder) / CHECKPOINT,
             part.identity,
             keys,
-            further=kept_checkpoints(part.folder),
+            further=part.checkpoints,
         )
         relaxation = Relaxation(part.model, self.settings, max_batch_atoms=limit)
         images = [item.atoms for item in pending]
