@@ -1,5 +1,6 @@
 """Labels of candidates: what is held, what is checked, what is kept; with models and with a toy in place of DFT."""
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from ase.io import read, write
 from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
 
 from mmace_sim import load_model
-from mmace_sim.data.label import LabelSettings, label
+from mmace_sim.data.label import LabelSettings, batch, label
 from mmace_sim.data.label.calculation import Mode, make_calculations
 from mmace_sim.data.label.checks import check_labels, energy_range, state_note, uneven_mesh
 from mmace_sim.data.label.compute import Job, compute
@@ -29,6 +30,7 @@ from mmace_sim.data.label.engine import (
     load_engine,
 )
 from mmace_sim.errors import ConfigError, DataError, OutputError
+from mmace_sim.executors.interface import Failure as ExecutorFailure
 from mmace_sim.io.frames import Frame, read_frames
 from mmace_sim.properties.singlepoint import SinglePoint
 
@@ -445,6 +447,30 @@ def test_the_result_of_one_calculation_says_what_it_cost(toy):
     assert result.labels is not None
     assert result.attempts == 1
     assert 0 < result.cpu_s < 60
+
+
+class Short:
+    """Workers whose jobs are always too short."""
+
+    n_workers, patience = 1, 20.0
+
+    def map(self, function, tasks, on_result, on_failure, watch=lambda: None):
+        del function, on_result, watch
+        waiting = list(tasks)
+        while waiting:
+            waiting += on_failure(waiting.pop(0), ExecutorFailure(RuntimeError("gone"), "block"))
+
+
+def test_jobs_that_are_too_short_are_no_failure_of_a_calculation(toy, monkeypatch):
+    assert toy.is_dir()
+    images = candidates(2)
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "open_executor", lambda *_: contextlib.nullcontext(Short()))
+        outcome = label(settings(engine="toy", executor="local:1"), images)
+    assert [failure.config_id for failure in outcome.failures] == ["iron-0", "iron-1"]
+    assert "longer jobs" in outcome.failures[0].reason
+    outcome = label(settings(engine="toy"), images, resume=True)
+    assert [frame.info["config_id"] for frame in outcome.frames] == ["iron-0", "iron-1"]
 
 
 METADATA = "Metadata-Version: 2.1\nName: toys\nVersion: 1\n"

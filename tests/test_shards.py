@@ -181,6 +181,7 @@ def pool(monkeypatch):
     def use(fate):
         class Pool(Lossy):
             patience = 20.0
+            n_workers = 1
             seen: ClassVar[list] = []
 
             def map(self, function, tasks, on_result, on_failure, watch=lambda: None):

@@ -166,6 +166,16 @@ def test_volumes_that_lose_their_workers(model, inputs, tmp_path, monkeypatch, s
     assert sorted(keys) == ["00000", "00001", "00002", "00003"]
 
 
+@pytest.mark.usefixtures("small_volumes")
+def test_a_dry_run_reads_one_volume(model, inputs, tmp_path):
+    result = mmace_sim("relax", *inputs, "-m", model, "-o", tmp_path / "o", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "16 structures in 4 volumes. Of the first:" in result.output
+    assert "a.extxyz#3" in result.output
+    assert "a.extxyz#4" not in result.output
+    assert not (tmp_path / "o").exists()
+
+
 def test_tables_of_parts_with_other_columns(tmp_path):
     pq = pytest.importorskip("pyarrow.parquet")
     write_table(tmp_path / "0.parquet", [{"a": 1, "b": None, "c": [1, 2], "d": {"Fe": 2.0}, "e": [{"x": 1}]}])
@@ -260,6 +270,6 @@ def workers_of(driver):
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == driver and b"process_worker_pool" in (entry / "cmdline").read_bytes():
+            if int(fields[3]) == driver and b"spawn_main" in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
     return found

@@ -8,7 +8,9 @@ from mmace_sim.base.text import spelled_seconds
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import Property
 from mmace_sim.engine.run import Run
-from mmace_sim.io.collection import FailedStructure, LoadedStructure
+from mmace_sim.engine.table import FILE_NAME as SUMMARY_TABLE
+from mmace_sim.io.collection import VOLUMES, FailedStructure, LoadedStructure
+from mmace_sim.io.spans import cut, is_large
 from mmace_sim.torchsim.memory import (
     MEASURED_SHARE,
     bytes_per_edge,
@@ -39,19 +41,30 @@ def plan_run(declared: Property, settings: Any) -> str:
     """
     declared = declared.chosen(settings)
     computation: Computation = declared.load()(declared, settings)
-    run = Run.read(computation)
+    first, large, share = None, "", 1.0
+    if computation.reads_files and is_large(settings.paths):
+        sizes = []
+        for volume in cut(settings.paths):
+            first = first or volume
+            sizes.append(sum(span.n_structures for span in volume))
+        share = sizes[0] / sum(sizes)
+        large = f"{sum(sizes)} structures in {len(sizes)} volumes. Of the first:"
+    run = Run.read(computation, first)
     for part in run.parts():
         computation.preview(part)
-    lines = [_listed(run.items), *(f"skipped: {item.message}" for item in run.skipped)]
+    lines = [
+        *filter(None, [large]),
+        _listed(run.items),
+        *(f"skipped: {item.message}" for item in run.skipped),
+    ]
     total = 0.0
     for part in run.parts():
         seconds, text = _estimate(computation, part)
         total += seconds
         lines.append(text)
-    lines.append(
-        f"Would write to {run.folder}/: {', '.join(('summary.json', 'summary.csv', *_names(declared)))}."
-    )
-    lines.append(f"In all about {spelled_seconds(total)}. Nothing was computed or written.")
+    table = (SUMMARY_TABLE, f"{VOLUMES}/") if large else ("summary.csv", *_names(declared))
+    lines.append(f"Would write to {run.folder}/: {', '.join(('summary.json', *table))}.")
+    lines.append(f"In all about {spelled_seconds(total / share)}. Nothing was computed or written.")
     return "\n".join(lines)
 
 

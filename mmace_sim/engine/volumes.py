@@ -15,6 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,7 @@ class LargeRun:
     hard: list[Volume] = field(default_factory=list)
     _lines: dict[str, tuple[int, int]] = field(default_factory=dict)
     _begun: dict[str, int] = field(default_factory=dict)
+    _slowest: float = 0.0
     _told: Callable[..., None] = lambda *_, **__: None
 
     @classmethod
@@ -227,7 +229,7 @@ class LargeRun:
         """How many there are, as far as files tell."""
         return sum(self.sizes)
 
-    @property
+    @cached_property
     def more(self) -> dict[str, Any]:
         """Settings with which a volume that is finished may be gone on with."""
         names = self.computation.declared.may_differ - NOT_PHYSICS
@@ -254,8 +256,7 @@ class LargeRun:
                 yield volume
 
     def _limit(self, patience: float) -> float | None:
-        slowest = max((record["seconds"] for record in self.task.records.values()), default=0.0)
-        return max(LEAST_LIMIT, patience * slowest or FIRST_LIMIT) if patience else None
+        return max(LEAST_LIMIT, patience * self._slowest or FIRST_LIMIT) if patience else None
 
     def is_finished(self, name: str) -> bool:
         """Whether nothing is left to do in a volume."""
@@ -282,6 +283,7 @@ class LargeRun:
                     f"{name}: is not the same model on all nodes (volume {volume.name} was computed with another one). "
                     "Put the same file everywhere, and start over with --force."
                 )
+        self._slowest = max(self._slowest, end.seconds)
         self._told(volume.n_structures - self._results(self._lines.pop(volume.name)))
         self.task.store(volume.name, asdict(end) | {"more": self.more})
 

@@ -321,7 +321,10 @@ def _kubernetes(settings: PoolSettings, shared: dict[str, Any]) -> Any:
             max_cpu=cores,
             init_mem=memory,
             max_mem=memory,
-            persistent_volumes=[tuple(claim.split(":", 1)) for claim in settings.persistent_volumes],
+            persistent_volumes=[
+                (name, place)
+                for name, _, place in (claim.partition(":") for claim in settings.persistent_volumes)
+            ],
             extra_requests=more,
             extra_limits=more,
             **shared,

@@ -1,6 +1,7 @@
 """Large runs: rates of one and two workers, memory of every process, kills, and a driver of a million structures.
 
     python tests/benchmarks/million.py rates --structures 100000 --max-steps 3 --model tiny
+    python tests/benchmarks/million.py real --structures 600
     python tests/benchmarks/million.py kills --structures 20000
     python tests/benchmarks/million.py driver --structures 1000000
     python tests/benchmarks/million.py files --structures 1000000
@@ -14,6 +15,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -109,7 +111,7 @@ def kinds(session: int) -> dict[int, str]:
         with contextlib.suppress(OSError, ValueError, IndexError):
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
             if int(fields[3]) == session:
-                worker = b"process_worker_pool" in (entry / "cmdline").read_bytes()
+                worker = b"spawn_main" in (entry / "cmdline").read_bytes()
                 found[int(entry.name)] = (
                     "driver" if int(entry.name) == session else "largest worker" if worker else "other"
                 )
@@ -304,6 +306,30 @@ def files(options: argparse.Namespace, folder: Path) -> None:
     write("million_files", {"files": options.structures} | json.loads(done.stdout))
 
 
+def real(options: argparse.Namespace, folder: Path) -> None:
+    """The default model to the end, in this process: time of the processor for each structure, whatever else runs."""
+    import torch
+
+    from mmace_sim.engine.run import run_property
+    from mmace_sim.properties.relax import RELAX
+
+    torch.set_num_threads(1)
+    settings = RELAX.settings(
+        paths=[str(cells(folder / "a.extxyz", options.structures))], output=str(folder / "o"), threads=1,
+        max_batch_atoms=options.batch,
+    )  # fmt: skip
+    begun = time.process_time()
+    outcome = run_property(RELAX, settings, quiet=True)
+    seconds = time.process_time() - begun
+    entries = outcome.summary["structures"]
+    write("million_real", {
+        "structures": len(entries), "statuses": dict(Counter(entry["status"] for entry in entries)),
+        "steps": round(float(np.mean([entry["steps"] for entry in entries])), 1), "cpu_seconds": round(seconds, 1),
+        "cpu_ms_per_structure": round(1000 * seconds / len(entries), 1),
+        "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    })  # fmt: skip
+
+
 def figure(options: argparse.Namespace, folder: Path) -> None:
     """Memory curves of `rates` and `driver`, over the share of the run that is done."""
     del options, folder
@@ -329,7 +355,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["rates", "kills", "driver", "files", "figure"])
+    parser.add_argument("what", choices=["rates", "real", "kills", "driver", "files", "figure"])
     parser.add_argument("--structures", type=int, default=20_000)
     parser.add_argument("--alone", type=int, default=0, help="structures for one worker, if not as many")
     parser.add_argument("--model", default="tiny")
