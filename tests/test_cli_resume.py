@@ -1,6 +1,9 @@
 """Commands that compute one structure after another lose nothing when they are interrupted."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import ase.io
 import pytest
@@ -194,4 +197,59 @@ def test_what_was_kept_for_other_settings_or_is_damaged_is_not_used(model, input
     monkeypatch.setattr(Kept, "keep", lambda self, *given: relaxed.append(given[0]) or keep(self, *given))
     result = mmace_sim(*arguments, "--resume")
     assert result.exit_code == 3, result.output
-    assert relaxed == [0, 1, 2]
+    assert len(set(relaxed)) == 3
+
+
+STARTS = {
+    "moments": ("--starts", "4", "--max-steps", "3", "--magforce-tol", "1", "--no-figures"),
+    "order": ("--magmoms", "fixed", "--fixed-cell", "--fixed-positions", "--no-figures"),
+}
+
+
+KILLED_AFTER_TWO = """
+import os, signal
+from mmace_sim.cli.app import app
+from mmace_sim.engine.kept import Kept
+
+keep, counted = Kept.keep, []
+
+def killed(self, *given):
+    keep(self, *given)
+    counted.append(given[0])
+    if len(counted) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Kept.keep = killed
+app({arguments})
+"""
+
+
+@pytest.mark.parametrize("command", STARTS)
+def test_finished_starts_are_kept_when_their_structure_is_not_finished(command, model, tmp_path, monkeypatch):
+    ase.io.write(tmp_path / "one.extxyz", bcc(a=2.83))
+
+    def arguments(folder):
+        return (command, tmp_path / "one.extxyz", "-m", model, "-o", tmp_path / folder, *STARTS[command])
+
+    counted = []
+    keep = Kept.keep
+    with monkeypatch.context() as patched:
+        patched.setattr(Kept, "keep", lambda self, *given: counted.append(given[0]) or keep(self, *given))
+        whole = mmace_sim(*arguments("whole"))
+    n_starts = len(counted)
+    assert n_starts > 2
+    counted.clear()
+    code = KILLED_AFTER_TWO.format(arguments=[str(argument) for argument in arguments("parts")])
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    kept = tmp_path / "parts" / "starts.jsonl"
+    assert len(kept.read_text().splitlines()) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(Kept, "keep", lambda self, *given: counted.append(given[0]) or keep(self, *given))
+        result = mmace_sim(*arguments("parts"), "--resume")
+    assert result.exit_code == whole.exit_code, result.output
+    assert len(counted) == len(set(counted)) == n_starts - 2
+    assert not kept.exists()
+    structures = [summary_of(tmp_path / name)["structures"] for name in ("whole", "parts")]
+    assert structures[0] == structures[1]
+    starts = [(tmp_path / name / "starts.csv") for name in ("whole", "parts")]
+    assert not starts[0].exists() or starts[0].read_text() == starts[1].read_text()

@@ -7,10 +7,10 @@ from typing import Any
 
 from ase import Atoms
 
+from mmace_sim.engine.batching import Solver
 from mmace_sim.engine.computation import Part
 from mmace_sim.engine.journal import Journal, fingerprint, read_journal
 from mmace_sim.engine.records import decode, encode
-from mmace_sim.engine.resume import item_key
 from mmace_sim.errors import OutputError
 from mmace_sim.files import remove
 
@@ -18,43 +18,49 @@ _log = logging.getLogger(__name__)
 
 
 class Kept[R]:
-    """Results by index, in memory, and in a file if there is one.
+    """Results by what was computed, in a file that outlives the process, if there is one.
 
     Args:
-        path: The file, a journal of its own; None keeps nothing on disk. One that cannot be read is started anew.
-        keys: What each result belongs to, by index.
+        path: The file, a journal of its own; None keeps nothing. One that cannot be read is started anew.
+        identity: What else the results depend on, beside the structure: model and settings.
         kind: Class of the results.
     """
 
-    def __init__(
-        self, path: Path | None = None, keys: Sequence[str] = (), kind: type[R] | None = None
-    ) -> None:
-        self.path, self._keys, self._journal = path, keys, None
-        self.known: dict[int, R] = {}
+    def __init__(self, path: Path | None = None, identity: str = "", kind: type[R] | None = None) -> None:
+        self.path, self._identity, self._journal = path, identity, None
+        self._known: dict[str, R] = {}
         if path is None or kind is None or not path.is_file():
             return
         try:
             records = {record["key"]: record["result"] for record in read_journal(path)}
-            found = {key: decode(kind, records[key]) for key in keys if key in records}
-        except (OutputError, KeyError) as error:
+            self._known = {
+                key: decode(kind, record) for key, record in records.items() if key.startswith(f"{identity} ")
+            }
+        except (OutputError, KeyError, AttributeError) as error:
             _log.warning("%s is not used: %s", path.name, error)
             remove(path)
             return
-        self.known = {index: found[key] for index, key in enumerate(keys) if key in found}
-        if self.known:
-            _log.info("%d results of %s are taken from the earlier run", len(self.known), path.stem)
+        if self._known:
+            _log.info("%d results of %s are taken from the earlier run", len(self._known), path.stem)
 
     @classmethod
     def of(cls, part: Part, name: str, kind: type[R]) -> "Kept[R]":
-        """Results of the structures that are pending.
+        """Results for the structures of a part of a run.
 
         Args:
             part: Structures and model.
             name: Name of the file, without its ending.
             kind: Class of the results.
         """
-        keys = [f"{part.identity} {item_key(item)} {fingerprint(item.atoms)}" for item in part.pending]
-        return cls((part.scratch or part.folder) / f"{name}.jsonl", keys, kind)
+        return cls((part.scratch or part.folder) / f"{name}.jsonl", part.identity, kind)
+
+    def around(self, solver: Solver[R]) -> Solver[R]:
+        """The same solver, but what is known is not computed again, and what is computed is kept.
+
+        Args:
+            solver: What computes structures.
+        """
+        return _Remembering(solver, self)
 
     def completed(self, images: Mapping[int, Atoms], run: Callable[..., Any]) -> dict[int, R]:
         """The results of some structures; those that are not known are computed and kept.
@@ -63,30 +69,53 @@ class Kept[R]:
             images: Structures by index.
             run: Computes a list of structures; tells `on_finished` the place in the list and the result of each.
         """
-        missing = [index for index in images if index not in self.known]
-        if missing:
-            run(
-                [images[k] for k in missing],
-                on_finished=lambda place, result: self.keep(missing[place], result),
-            )
-        return {index: self.known[index] for index in images}
+        places, found = list(images), {}
+        self.run(run, list(images.values()), lambda place, result: found.update({places[place]: result}))
+        return {index: found[index] for index in places}
 
-    def keep(self, index: int, result: R) -> None:
+    def run(
+        self, run: Callable[..., Any], images: Sequence[Atoms], on_finished: Callable[[int, R], None]
+    ) -> None:
+        """Tell the results of structures, the known ones first; the others are computed and kept.
+
+        Args:
+            run: Computes a list of structures; tells `on_finished` the place in the list and the result of each.
+            images: Structures.
+            on_finished: Called with the index and the result of each.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        if self.path is None:
+            run(images, on_finished=on_finished)
+            return
+        keys = [f"{self._identity} {fingerprint(atoms)}" for atoms in images]
+        missing = [index for index, key in enumerate(keys) if key not in self._known]
+
+        def keep(place: int, result: R) -> None:
+            self.keep(keys[missing[place]], result)
+            on_finished(missing[place], result)
+
+        for index in sorted(set(range(len(keys))) - set(missing)):
+            on_finished(index, self._known[keys[index]])
+        if missing:
+            run([images[index] for index in missing], on_finished=keep)
+
+    def keep(self, key: str, result: R) -> None:
         """Keep a result.
 
         Args:
-            index: Of its structure.
+            key: What it belongs to.
             result: What is kept.
 
         Raises:
             OutputError: If the disk is full.
         """
-        self.known[index] = result
         if self.path is None:
             return
         if self._journal is None:
             self._journal = Journal(self.path)
-        self._journal.append({"key": self._keys[index], "result": encode(result)})
+        self._journal.append({"key": key, "result": encode(result)})
 
     def remove(self) -> None:
         """Remove the file: everything that needs it is finished."""
@@ -105,3 +134,14 @@ class Kept[R]:
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self.close() if kind else self.remove()
+
+
+class _Remembering[R]:
+    """A solver that knows what an earlier process computed."""
+
+    def __init__(self, solver: Solver[R], kept: Kept[R]) -> None:
+        self._solver, self._kept = solver, kept
+
+    def run(self, structures: Any, *, on_finished: Callable[[int, R], None] | None = None) -> None:
+        """As the solver's own."""
+        self._kept.run(self._solver.run, structures, on_finished or (lambda *_: None))

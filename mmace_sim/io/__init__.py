@@ -10,15 +10,24 @@ size of the file explains. Formats that are scripts or pickles are not read (`mm
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, MissingExtraError, MmaceError, NotAStructureError, StructureError
-from mmace_sim.graph.atoms import MAGMOM_ARRAYS, check_atomic_numbers, file_magmoms, has_magmoms, set_magmoms
+from mmace_sim.graph.atoms import (
+    INITIAL_MAGMOMS,
+    MAGMOM_ARRAYS,
+    check_atomic_numbers,
+    file_magmoms,
+    has_magmoms,
+    set_magmoms,
+    widen_collinear,
+)
 from mmace_sim.io import (
     abacus,
     abinit,
@@ -31,6 +40,7 @@ from mmace_sim.io import (
     espresso,
     mlip,
     parquet,
+    res,
     ulm,
     vasp,
     xyz,
@@ -60,6 +70,7 @@ FORMATS: tuple[Format, ...] = (
     ulm.FORMAT,
     cif.FORMAT,
     castep.FORMAT,
+    res.FORMAT,
     ase_files.FORMAT,
 )
 """Formats in the order in which they are tried; the last takes everything."""
@@ -229,8 +240,10 @@ def _settled(atoms: Atoms, keys: LabelKeys) -> tuple[Atoms, list[str]] | Structu
         magmoms, note = file_magmoms(atoms, keys.magmoms)
         if magmoms is not None:
             set_magmoms(atoms, magmoms)
+            read = {keys.magmoms, INITIAL_MAGMOMS}
+            note = note or _unread_moments({k: v for k, v in atoms.arrays.items() if k not in read}, magmoms)
         else:
-            note = _unread_moments(atoms)
+            note = _unread_moments(atoms.info | atoms.arrays)
     except StructureError as error:
         return error
     for name in set(MAGMOM_ARRAYS) - {keys.magmoms}:
@@ -239,19 +252,30 @@ def _settled(atoms: Atoms, keys: LabelKeys) -> tuple[Atoms, list[str]] | Structu
     return atoms, notes + ([note] if note else [])
 
 
-def _unread_moments(atoms: Atoms) -> str:
-    """A sentence on what looks like moments under a name that is not read, "" if there is nothing."""
-    n = len(atoms)
-    values = {str(key): np.asarray(value) for key, value in (atoms.info | atoms.arrays).items()}
-    found = [
-        key
-        for key, value in values.items()
-        if _MOMENTS.search(key) and value.dtype.kind in "iuf" and value.shape in ((n,), (n, 3), (3 * n,))
-    ]
-    if not found:
+def _unread_moments(found: Mapping[str, Any], taken: np.ndarray | None = None) -> str:
+    """A sentence on what looks like moments under a name that is not read, "" if there is nothing.
+
+    Args:
+        found: Info and columns of a structure.
+        taken: Moments of the structure, shape (n_atoms, 3); what says the same is no matter.
+    """
+    values = {str(key): np.asarray(value) for key, value in found.items()}
+    named = {k: v for k, v in values.items() if _MOMENTS.search(k) and v.dtype.kind in "iuf"}
+    if taken is not None:
+        n = len(taken)
+        vectors = {k: widen_collinear(v) for k, v in named.items() if v.shape in ((n,), (n, 3))}
+        others = [k for k, v in vectors.items() if not np.allclose(v, taken, atol=1e-6)]
+        return (
+            f"{', '.join(others)} in the file says something else than the moments that were read"
+            if others
+            else ""
+        )
+    n = len(found["numbers"])
+    names = [key for key, value in named.items() if value.shape in ((n,), (n, 3), (3 * n,))]
+    if not names:
         return ""
     return (
-        f"{', '.join(found)} in the file is not read as moments: name the column initial_magmoms (a guess) or magmoms "
+        f"{', '.join(names)} in the file is not read as moments: name the column initial_magmoms (a guess) or magmoms "
         "(computed), one number or three for each atom"
     )
 

@@ -4,7 +4,6 @@ Scripts, pickles, bundles and addresses of servers are not in it. Counts in a he
 file before ASE's reader believes them.
 """
 
-import glob
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ FORMATS: frozenset[str] = frozenset(
      "elk", "elk-in", "eon", "espresso-in", "espresso-out", "exciting", "extxyz", "findsym", "gaussian-in",
      "gaussian-out", "gen", "gpaw-out", "gromacs", "gromos", "jsv", "lammps-data", "lammps-dump-text", "magres", "mol",
      "mustem", "nwchem-in", "nwchem-out", "octopus-in", "onetep-in", "onetep-out", "orca-output", "prismatic",
-     "proteindatabank", "qbox", "res", "rmc6f", "runnerdata", "sdf", "siesta-xv", "struct", "struct_out", "sys",
+     "proteindatabank", "qbox", "rmc6f", "runnerdata", "sdf", "siesta-xv", "struct", "struct_out", "sys",
      "turbomole", "turbomole-gradient", "v-sim", "vasp", "vasp-out", "vasp-xdatcar", "vasp-xml", "vti", "vtu", "wout",
      "xsd", "xsf", "xtd", "xyz"}
 )  # fmt: skip
@@ -35,7 +34,6 @@ _ENDINGS = {".vasp": "vasp", ".poscar": "vasp", ".contcar": "vasp"}
 
 _SIGNS: dict[str, str] = {
     "xsf": r"(?i)PRIMVEC|PRIMCOORD|ATOMS|CRYSTAL",
-    "res": r"(?im)^\s*(TITL|CELL|SFAC)",
     "proteindatabank": r"(?m)^(ATOM|HETATM|CRYST1)",
 }
 """What a file of a format holds; ASE reads a file without it as a structure without atoms, or not at all."""
@@ -62,7 +60,6 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
     else:
         with plain_file(path) as plain:
             whole = str(plain.resolve())
-            whole = glob.escape(whole) if name == "res" else whole  # which ASE takes for a pattern
             frames = read(whole, index=slice(None), format=name, do_not_split_by_at_sign=True)
     yield from [frames] if isinstance(frames, Atoms) else frames
 

@@ -111,7 +111,8 @@ def read_constraints(value: Any, n_atoms: int) -> list[ase.constraints.FixConstr
         arguments.pop("name", None)
         try:
             constraint = getattr(ase.constraints, name)(**arguments)
-            indices = np.asarray(getattr(constraint, "index", ()), dtype=int)
+            index = getattr(constraint, "index", ())
+            indices = np.asarray(() if isinstance(index, slice) else index, dtype=int)  # FixCom holds all
         except (AssertionError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise StructureError(f"the constraint {name} in the file is mutilated ({error}).") from error
         if indices.size and (indices.max() >= n_atoms or indices.min() < -n_atoms):

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO, TextIOBase
 from itertools import islice, pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ from ase.io.extxyz import key_val_str_to_dict, read_xyz
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
-from mmace_sim.io.base import Format, Item, add_unusable
+from mmace_sim.io.base import Format, Item, add_note, add_unusable
 from mmace_sim.io.opening import OPENERS, bare_name, encoding_of, open_text
 
 _NAME = re.compile(r"\.(ext)?xyz$", re.IGNORECASE)
@@ -27,6 +28,8 @@ _SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "energy": ((),), "free_energy": ((),), "stress": ((6,), (3, 3)), "dipole": ((3,),), "magmom": ((), (3,)),
 }  # fmt: skip
 """Results of a structure, and the shapes that they may have."""
+
+CUT = "the file does not end with the end of a line: if it was cut, its last number is too short"
 
 _UNUSABLE = "mmace_sim_unusable_"
 """Before the name of a result that is none."""
@@ -203,13 +206,25 @@ def _structure(block: list[str]) -> Atoms:
         raise StructureError(
             f"cannot be read: Properties announce {announced} columns, but the rows have {present}."
         )
+    if columns and (twice := _twice(re.findall(r"(?:^|:)([^:]+):[RISL]:\d+", columns[1]))):
+        raise StructureError(f"cannot be read: it has two columns {twice}.")
+    given = {(match[0], next(filter(None, match[1:]), "")) for match in _PAIR.findall(block[1])}
+    if twice := _twice([key for key, _ in given]):
+        raise StructureError(f"cannot be read: {twice} is given twice, with different values.")
     truth = _TRUTH.search(columns[1]) if columns else None
     if truth:
         raise StructureError(f"cannot be read: the column {truth[1]} holds T and F, not numbers.")
     (atoms,) = read_xyz(StringIO("".join(block)), index=slice(None), properties_parser=parse_comment)
     for key in [key for key in atoms.info if key.startswith(_UNUSABLE)]:
         add_unusable(atoms, key.removeprefix(_UNUSABLE), atoms.info.pop(key))
+    if not block[-1].endswith("\n"):
+        add_note(atoms, CUT)
     return atoms
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """A name that is there more than once."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def is_extxyz(path: Path) -> bool:

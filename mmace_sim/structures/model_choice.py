@@ -34,7 +34,8 @@ def choose_model(numbers: Iterable[int]) -> str:
     fitting = [(len(known), name) for name, known in models_at_hand() if wanted <= known]
     if not fitting:
         symbols = ", ".join(chemical_symbols[z] for z in sorted(wanted))
-        raise UnsupportedElementError(f"no model at hand knows {symbols} together. {which_model(wanted)}")
+        together = " together" if len(wanted) > 1 else ""
+        raise UnsupportedElementError(f"no model at hand knows {symbols}{together}. {which_model(wanted)}")
     names = [name for _, name in fitting]
     return DEFAULT_MODEL if DEFAULT_MODEL in names else min(fitting)[1]
 

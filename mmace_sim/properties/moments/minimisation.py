@@ -1,6 +1,5 @@
 """Minima of the energy over the moments at fixed atoms: many structures, many random starts, one batch."""
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -12,16 +11,17 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.engine.batching import Outcomes, run_groups
+from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import Curvature
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.properties.moments.declaration import MomentSearchSettings
-from mmace_sim.properties.moments.relax import Descent, MomentRelaxation
+from mmace_sim.properties.moments.relax import Descent, DescentResult, MomentRelaxation
 from mmace_sim.properties.moments.starts import free_moments, random_starts
 from mmace_sim.properties.order import OrderStatus
 from mmace_sim.properties.order.axes import symmetry_of_moments
 from mmace_sim.properties.order.states import cluster_states, state_fingerprint
-from mmace_sim.properties.relax.relaxation import ModelLike, Status, StructureResult, as_atoms
+from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
 from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.magnetic_order import (
     MagneticOrder,
@@ -165,6 +165,7 @@ class MomentSearch(Workflow[MomentSearchSettings]):
         self,
         structures: Any,
         *,
+        kept: Kept[DescentResult] | None = None,
         on_finished: Callable[[int, MomentResult], None] | None = None,
         on_point: Callable[[int], None] | None = None,
     ) -> list[MomentResult]:
@@ -172,6 +173,7 @@ class MomentSearch(Workflow[MomentSearchSettings]):
 
         Args:
             structures: ASE, pymatgen or phonopy structures, one or many, with the moments that are turned and scaled.
+            kept: Starts that are relaxed already; takes those that follow.
             on_finished: Called with the index and the result of each structure soon after it is finished: what ends
                 within `LOOK_AROUND_EVERY` seconds is looked at in one batch.
             on_point: Called with 1 after each start.
@@ -188,7 +190,6 @@ class MomentSearch(Workflow[MomentSearchSettings]):
                 result.message = str(error)
             results.append(result)
             starts.append(own)
-        first = [0, *itertools.accumulate(map(len, starts))]
         finish, waiting, last = Outcomes(len(results), on_finished), [], time.monotonic()
 
         def look_around() -> None:
@@ -200,15 +201,15 @@ class MomentSearch(Workflow[MomentSearchSettings]):
             waiting.clear()
             last = time.monotonic()
 
-        def analyse(index: int, outcomes: list[StructureResult]) -> None:
+        def analyse(index: int, outcomes: list[DescentResult]) -> None:
             own = enumerate(outcomes)
-            results[index].starts = [self._start(k, first[index] + k, outcome) for k, outcome in own]
+            results[index].starts = [self._start(k, outcome) for k, outcome in own]
             self._find_minima(results[index])
             waiting.append(index)
             if time.monotonic() - last >= LOOK_AROUND_EVERY:
                 look_around()
 
-        run_groups(self.relaxation, starts, analyse, on_point)
+        run_groups((kept or Kept()).around(self.relaxation), starts, analyse, on_point)
         look_around()
         return results
 
@@ -227,7 +228,7 @@ class MomentSearch(Workflow[MomentSearchSettings]):
             return starts
         return [shorten_moments(start, limits) for start in starts]
 
-    def _start(self, number: int, index: int, outcome: StructureResult) -> MomentStart:
+    def _start(self, number: int, outcome: DescentResult) -> MomentStart:
         return MomentStart(
             number=number,
             status=outcome.status,
@@ -237,7 +238,7 @@ class MomentSearch(Workflow[MomentSearchSettings]):
             energy=outcome.energy / len(outcome.atoms),
             max_magforce=outcome.max_magforce,
             steps=outcome.steps,
-            descent=self.relaxation.descent(index),
+            descent=outcome.descent,
         )
 
     def _find_minima(self, result: MomentResult) -> None:

@@ -8,10 +8,12 @@ from typing import Any, override
 import numpy as np
 
 from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments, write_csv
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
 from mmace_sim.properties.moments.minimisation import MomentMinimum, MomentResult, MomentSearch
+from mmace_sim.properties.moments.relax import DescentResult
 from mmace_sim.properties.written import draw_each
 
 START_COLUMNS: tuple[str, ...] = (
@@ -42,7 +44,8 @@ class MomentsComputation(Computation[Any, MomentResult]):
         self, part: Part, store: Callable[[int, MomentResult], None], advance: Callable[..., None]
     ) -> None:
         search = MomentSearch(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-        search.run([item.atoms for item in part.pending], on_finished=store, on_point=advance)
+        with Kept.of(part, "starts", DescentResult) as kept:
+            search.run([item.atoms for item in part.pending], kept=kept, on_finished=store, on_point=advance)
 
     @override
     def entry(self, item: LoadedStructure, result: MomentResult) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Relaxation of moments alone, by FIRE or L-BFGS, with masks, a field, and a record of every step."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.base.hosts import ts
+from mmace_sim.engine.batching import Outcomes
+from mmace_sim.engine.outcomes import RelaxResult, StructureResult
 from mmace_sim.errors import UnsupportedOptionError
-from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, as_atoms
 from mmace_sim.torchsim.freedom import FREE_MOMENTS, MagneticOptimState
 from mmace_sim.torchsim.lbfgs import moment_lbfgs_init, moment_lbfgs_step
 from mmace_sim.torchsim.zeeman import ZeemanModel
@@ -34,8 +36,19 @@ class Descent:
     magforces: Float[np.ndarray, " n_steps"]
 
 
+@dataclass
+class DescentResult(StructureResult):
+    """Outcome for one start, and its way there.
+
+    Attributes:
+        descent: What it did.
+    """
+
+    descent: Descent = field(default_factory=lambda: Descent(np.empty(0), np.empty(0)))
+
+
 class MomentRelaxation(Relaxation):
-    """Relaxes moments at fixed atoms: settings here, structures in :meth:`run`, steps in :meth:`descent`.
+    """Relaxes moments at fixed atoms: settings here, structures in :meth:`run`, whose results are `DescentResult`.
 
     Moments where the boolean array "free_moments" of a structure is False stay exactly as they are.
 
@@ -87,19 +100,24 @@ class MomentRelaxation(Relaxation):
         """Whether the energy is the same after any common rotation of all moments: a field has a direction."""
         return super().rotates_freely and not self.has_field
 
-    def descent(self, index: int) -> Descent:
-        """What the start of this index did in the last run.
-
-        Args:
-            index: Position among the structures of the run.
-        """
-        rows = np.array(self._records.get(index, []), dtype=float).reshape(-1, 2)
-        return Descent(rows[:, 0], rows[:, 1])
-
-    def run(self, structures: Any, **callbacks: Any) -> Any:
-        """As in `Relaxation.run`; the record of the run before is dropped."""
+    def run(
+        self,
+        structures: Any,
+        *,
+        on_finished: Callable[[int, DescentResult], None] | None = None,
+        **callbacks: Any,
+    ) -> RelaxResult:
+        """As in `Relaxation.run`, with the descent of each start in its result."""
         self._records = {}
-        return super().run(structures, **callbacks)
+        images = as_atoms(structures)
+        finish = Outcomes(len(images), on_finished)
+
+        def described(index: int, outcome: StructureResult) -> None:
+            rows = np.array(self._records.pop(index, []), dtype=float).reshape(-1, 2)
+            finish(index, DescentResult(**vars(outcome), descent=Descent(rows[:, 0], rows[:, 1])))
+
+        super().run(images, on_finished=described, **callbacks)
+        return RelaxResult(finish.in_order())
 
     def _start(self, atoms: Atoms) -> ts.SimState:
         state = super()._start(atoms)

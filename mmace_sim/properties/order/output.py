@@ -8,6 +8,8 @@ import numpy as np
 
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.declaration import Column
+from mmace_sim.engine.kept import Kept
+from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
 from mmace_sim.errors import StructureError
 from mmace_sim.io.collection import LoadedStructure
@@ -53,7 +55,8 @@ class OrderComputation(Computation[Any, OrderResult]):
             advance(n, total=self._n_starts)
 
         search = OrderSearch(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-        search.run([item.atoms for item in part.pending], on_finished=store, on_point=count)
+        with Kept.of(part, "starts", StructureResult) as kept:
+            search.run([item.atoms for item in part.pending], kept=kept, on_finished=store, on_point=count)
 
     @override
     def entry(self, item: LoadedStructure, result: OrderResult) -> dict[str, Any]:

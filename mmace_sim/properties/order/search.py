@@ -12,6 +12,7 @@ from ase.formula import Formula
 from jaxtyping import Float
 
 from mmace_sim.engine.batching import Outcomes, run_groups
+from mmace_sim.engine.kept import Kept
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.properties.order.axes import symmetry_of_moments
@@ -160,6 +161,7 @@ class OrderSearch(Workflow[OrderSettings]):
         self,
         structures: Any,
         *,
+        kept: Kept[StructureResult] | None = None,
         on_finished: Callable[[int, OrderResult], None] | None = None,
         on_point: Callable[[int, int], None] | None = None,
     ) -> list[OrderResult]:
@@ -167,6 +169,7 @@ class OrderSearch(Workflow[OrderSettings]):
 
         Args:
             structures: Structures with moments, whose lengths the starts take over.
+            kept: Starts that are relaxed already; takes those that follow.
             on_finished: Called with the index and the result of each structure as soon as it is finished; energies
                 relative to other structures are known only at the end.
             on_point: Called after each start with 1 and with the number of all.
@@ -207,7 +210,7 @@ class OrderSearch(Workflow[OrderSettings]):
             finish(index, result)
 
         groups = [[start.atoms for start in own] for own in starts]
-        run_groups(self.relaxation, groups, analyse, on_each=tell)
+        run_groups((kept or Kept()).around(self.relaxation), groups, analyse, on_each=tell)
         _compare_compositions(results)
         return results
 

@@ -1,0 +1,100 @@
+"""What looked right and was not: files that are cut, that say things twice, or that hold more than ASE reads of them."""
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.constraints import FixCom
+
+from mmace_sim.graph.atoms import get_magmoms, has_magmoms
+from mmace_sim.io.collection import load_structures
+
+FRAME = """2
+Lattice="2.8 0 0 0 2.8 0 0 0 2.8" Properties=species:S:1:pos:R:3:magmoms:R:1{more} pbc="T T T"{info}
+Fe 0 0 0 2.25{values}
+Fe 1.4 1.4 1.4 2.25{values}
+"""
+AIRSS = """TITL Fe-1 0.1 22.0 -6.5 0.0 4.4 2 (Im-3m) n - 3
+CELL 1.5418 2.8 2.8 2.8 90 90 90
+LATT -1
+SFAC Fe
+Fe 1 0 0 0 1.0 2.2
+Fe 1 0.5 0.5 0.5 1.0 -2.2
+END
+"""
+
+
+def frame(more="", values="", info=""):
+    return FRAME.format(more=more, values=values, info=info)
+
+
+def read(path, text):
+    path.write_text(text)
+    (item,) = load_structures([path])
+    return item
+
+
+def test_a_last_number_without_the_end_of_its_line_is_told(tmp_path):
+    whole = read(tmp_path / "a.extxyz", frame())
+    assert whole.notes == []
+    for cut in (1, 2, 3):
+        found = read(tmp_path / "b.extxyz", frame()[:-cut])
+        assert get_magmoms(found.atoms)[1, 2] == float("2.25"[: len("2.25") + 1 - cut])
+        assert any("if it was cut, its last number is too short" in note for note in found.notes)
+
+
+def test_what_is_given_twice_is_refused_unless_it_is_the_same(tmp_path):
+    assert "pbc is given twice" in read(tmp_path / "a.extxyz", frame(info=' pbc="F F F"')).message
+    assert "energy is given twice" in read(tmp_path / "a.extxyz", frame(info=" energy=-1 energy=-2")).message
+    assert read(tmp_path / "a.extxyz", frame(info=' pbc="T T T" a=1 a=1')).atoms.pbc.all()
+    columns = read(tmp_path / "a.extxyz", frame(more=":magmoms:R:1", values=" -2.25"))
+    assert "two columns magmoms" in columns.message
+
+
+def test_columns_that_contradict_the_moments_are_told(tmp_path):
+    other = read(tmp_path / "a.extxyz", frame(more=":spin:R:3", values=" 0 0 -2.25"))
+    assert get_magmoms(other.atoms)[:, 2].tolist() == [2.25, 2.25]
+    assert other.notes == ["spin in the file says something else than the moments that were read"]
+    assert read(tmp_path / "a.extxyz", frame(more=":spin:R:3", values=" 0 0 2.25")).notes == []
+
+
+def test_files_of_airss_have_their_spins(tmp_path):
+    found = read(tmp_path / "a.res", AIRSS)
+    np.testing.assert_allclose(get_magmoms(found.atoms), [[0, 0, 2.2], [0, 0, -2.2]])
+    assert found.atoms.info == {
+        "name": "Fe-1", "pressure": 0.1, "energy": -6.5, "spacegroup": "Im-3m", "times_found": 3,
+    }  # fmt: skip
+    plain = read(tmp_path / "b.res", AIRSS.replace(" 1.0 2.2", " 1.0").replace(" 1.0 -2.2", " 1.0"))
+    assert not has_magmoms(plain.atoms)
+    shelx = read(
+        tmp_path / "c.res", AIRSS.replace("Fe-1 0.1 22.0 -6.5 0.0 4.4 2 (Im-3m) n - 3", "of a crystal")
+    )
+    assert not has_magmoms(shelx.atoms)  # the last number is a displacement there
+    atoms = bulk("Fe", cubic=True)
+    ase.io.write(tmp_path / "d.res", atoms)
+    (ours,) = load_structures([tmp_path / "d.res"])
+    np.testing.assert_allclose(ours.atoms.cell.lengths(), atoms.cell.lengths(), atol=1e-5)
+    np.testing.assert_allclose(ours.atoms.get_scaled_positions(), atoms.get_scaled_positions(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [("0.5 0.5 0.5 1.0 -2.2\nEND\n", "0.5 0.5", "no atom with a position"),
+     ("Fe 1 0.5 0.5 0.5 1.0 -2.2\nEND\n", "", "title says 2 atoms"),
+     ("LATT -1", "LATT 2", "by symmetry"), ("LATT -1", "LATT -1\nSYMM -X,-Y,-Z", "by symmetry"),
+     ("0.5 1.0 -2.2", "0.5 0.5 -2.2", "fully occupied"), ("0.5 1.0 -2.2", "nan 1.0 -2.2", "not finite"),
+     ("Fe 1 0.5", "Xx 1 0.5", "no element"), ("90 90 90", "90 90", "CELL needs"), ("90 90 90", "10 10 170", "no cell"),
+     ("0.5 1.0 -2.2", "O.5 1.0 -2.2", "no number")],
+)  # fmt: skip
+def test_res_files_that_are_cut_or_hold_more_are_refused(tmp_path, old, new, said):
+    assert said in read(tmp_path / "a.res", AIRSS.replace(old, new)).message
+
+
+def test_a_fixed_centre_of_mass_is_read(tmp_path):
+    atoms = Atoms("Fe2", positions=[[0, 0, 0], [1.4, 1.4, 1.4]], cell=[2.8] * 3, pbc=True)
+    atoms.set_constraint(FixCom())
+    for ending in ("json", "traj", "db"):
+        ase.io.write(tmp_path / f"a.{ending}", atoms)
+        (item,) = load_structures([tmp_path / f"a.{ending}"])
+        assert [type(c).__name__ for c in item.atoms.constraints] == ["FixCom"]
