@@ -119,25 +119,84 @@ def test_random_cells_of_the_page_on_limits():
     assert found["lowest_above_bcc"] > -1e-5
 
 
-@pytest.mark.parametrize(
-    ("sampler", "first", "keys", "said"),
-    [("heat bath", 20, "means", "means 95–98 % with the heat bath from 20 correlation times on"),
-     ("metropolis", 50, "means", "93–97 % with small moves from 50 on"),
-     ("heat bath", 50, "fluctuations", "94–99 % with the heat bath from 50 on"),
-     ("metropolis", 50, "fluctuations", "91–100 % with small moves from 50 on")],
-)  # fmt: skip
-def test_coverage_of_errors_of_the_page_on_limits(sampler, first, keys, said):
-    rows = [
-        row
-        for row in benchmark("curie_errors_pair")["rows"]
-        if row["sampler"] == sampler and row["length_in_times"] >= first
+PAIRS = benchmark("curie_errors_pair")["rows"]
+AR1 = benchmark("curie_errors_ar1")["rows"]
+SPAN = (20, 50, 100, 300, 1000)
+MOSTLY = 0.5
+"""Fewer series than this with a bar: those that have one are chosen by chance."""
+
+
+def coverage_lines():
+    """Lines of the table of coverages in docs/curie.md."""
+    series = {}
+    for row in AR1:
+        name = f"AR(1), τ = {row['time']:.0f}, {row['replicas']} chain{'s' if row['replicas'] > 1 else ''}"
+        for what, covered, given in (
+            ("mean", row["covered"], 1),
+            ("variance", row["variance_covered"], row["variance_given"]),
+        ):
+            series.setdefault((name, what), {})[row["length_in_times"]] = covered, given
+    for row in PAIRS:
+        name = f"pair, {row['sampler']}, J'/kT = {row['J_over_kT']:g}, τ = {row['time']:.0f}"
+        for what, covered in row["covered"].items():
+            series.setdefault((name, what), {})[row["length_in_times"]] = covered, row["given"][what]
+    for (name, what), found in series.items():
+        cells = []
+        for length in SPAN:
+            covered, given = found.get(length, (None, 0))
+            if length not in found:
+                cells.append("not run")
+            elif given < MOSTLY:
+                cells.append(f"no bar ({1 - given:.0%})")
+            else:
+                cells.append(f"{100 * covered:.1f}" + ("" if given > 0.995 else f" ({given:.0%})"))
+        yield f"| {name}: {what.replace('_', ' ')} | {' | '.join(cells)} |"
+
+
+def test_coverage_of_errors_of_the_page_on_curie():
+    written = text("docs/curie.md")
+    missing = [line for line in coverage_lines() if line not in written]
+    assert not missing, missing
+
+
+def test_coverage_of_errors_of_the_page_on_limits():
+    means = [
+        100 * row["covered"][key]
+        for row in PAIRS
+        for key in ("energy", "order")
+        if row["sampler"] != "walk" and row["length_in_times"] >= 20
     ]
-    names = ("energy", "order") if keys == "means" else ("susceptibility", "heat_capacity", "binder")
-    covered = [100 * row["covered"][name] for row in rows for name in names]
-    assert all(row["trials"] >= 1000 for row in rows)
-    low, high = re.search(r"(\d+)–(\d+) %", said).groups()
-    assert (round(min(covered)), round(max(covered))) == (int(low), int(high))
-    assert said in " ".join(text("docs/limits.md").split())
+    fluctuations = [
+        100 * row["covered"][key]
+        for row in PAIRS
+        for key in ("susceptibility", "heat_capacity", "binder")
+        if row["sampler"] != "walk" and row["length_in_times"] >= 20 and row["given"][key] >= MOSTLY
+    ]
+    ar1 = [100 * row["covered"] for row in AR1 if row["length_in_times"] >= 20 and row["trials"] >= 600]
+    for what, found in (("means", means), ("fluctuations", fluctuations), ("AR(1) series", ar1)):
+        assert f"{what} {min(found):.0f}–{max(found):.0f} %" in LIMITS, (what, min(found), max(found))
+    assert all(row["trials"] >= 1000 for row in PAIRS)
+
+
+LIMITS = " ".join(text("docs/limits.md").split())
+
+
+def test_wells_of_the_page_on_limits():
+    found = benchmark("limits_langevin")
+    assert all(row["unsolved"] == 0 for row in found["rows"])
+    worst = [max(abs(row[f"{key}_over_exact"] - 1) for row in found["rows"]) for key in ("mean", "width")]
+    assert f"means within {100 * worst[0]:.1f} %, widths within {100 * worst[1]:.1f} %" in LIMITS
+    low = [f"{100 * (1 - row['cosine_over_exact']):.1f}" for row in found["pairs"]]
+    assert f"{low[0]}, {low[1]} and {low[2]} % low at 1, 2 and 4 fs" in LIMITS
+
+
+def test_ordering_temperatures_of_the_page_on_limits():
+    found = benchmark("limits_curie_grids")
+    assert f"Heisenberg lattice ({found['exact']:.1f} K)" in LIMITS
+    said = [(row["curie_temperature"], row["curie_temperature_error"]) for row in found["rows"]]
+    assert f"{said[0][0]:.1f} ± {said[0][1]:.1f} and {said[1][0]:.1f} ± {said[1][1]:.1f} K" in LIMITS
+    assert ", ".join(f"{value:.0f} ± {error:.0f}" for value, error in said[2:]) + " K" in LIMITS
+    assert all(abs(value - found["exact"]) < 2 * error for value, error in said)
 
 
 LEARN = " ".join(text("docs/learn.md").split())

@@ -1,9 +1,10 @@
-"""Errors of averages of correlated samples."""
+"""Errors of averages and of variances of correlated samples."""
+
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
-from scipy.special import chdtr, chdtrc
 from scipy.stats import t as student
 
 _DECAY = 2.0
@@ -11,12 +12,43 @@ _DECAY = 2.0
 _LEAST_FREEDOM = 1.5
 _TWO_SIGMA = 0.97725
 """Probability that a normal variable is below two standard deviations."""
-_RARE = 4.0
-"""How much τ is underestimated by series that rare, long excursions make skewed (times skewness² / n_independent)."""
-_UNSEEN = 4.0
-"""Skewness that few samples do not show, relative to what they show (over the root of their number)."""
+_SKEWED = (2**4 + 2 * 2**2 - 3) / 18
+"""Hall's factor of skewness² / n in the width of a symmetric interval of two standard errors."""
+_LOST = 2 * 2 * _SKEWED * float(np.exp(-2) / np.sqrt(2 * np.pi))
+"""The same of what such an interval loses of its coverage where it is not widened."""
+_MOST_LOST = 1 / 16
+"""Where more than this would be lost, what a series shows does not suffice to widen the interval."""
+_LEAST_TIMES = 30.0
+"""τ that a series must have for an error of its variance."""
+_N_DRAWS = 999
+_MOST_BLOCKS = 320
 _WIDEST = 10.0
 """Largest error of a variance, in units of it: it says that nothing is known."""
+
+
+@dataclass(frozen=True)
+class Fluctuation:
+    """The variance of a series.
+
+    Attributes:
+        value: The variance, without the part that the mean of a short series takes.
+        error: One standard error.
+        is_known: Whether the series is long enough for it, for the skewness that it has.
+    """
+
+    value: float
+    error: float
+    is_known: bool
+
+
+@dataclass(frozen=True)
+class _Analysed:
+    """Variance without bias, autocorrelation time τ, lags that it was summed over, and skewness."""
+
+    variance: float = 0.0
+    time: float = 1.0
+    window: int = 1
+    skewness: float = 0.0
 
 
 def autocorrelation_time(series: Float[np.ndarray, " n"] | Float[np.ndarray, "n n_replicas"]) -> float:
@@ -32,111 +64,156 @@ def autocorrelation_time(series: Float[np.ndarray, " n"] | Float[np.ndarray, "n 
         U. Wolff, Comput. Phys. Commun. 156, 143 (2004), doi:10.1016/S0010-4655(03)00467-3, section 3.3 for the
         window and equation 49 for the bias of a subtracted mean.
     """
-    return _analysed(series.reshape(len(series), -1))[1]
+    return _analysed(series.reshape(len(series), -1)).time
 
 
-def standard_error(influence: Float[np.ndarray, "n n_replicas"]) -> float:
-    """Error of a function of averages, such that twice the error covers 95 % also for short series.
+def standard_error(series: Float[np.ndarray, "n n_replicas"]) -> float:
+    """Error of a mean, such that twice the error covers 95 % also for short series.
 
-    It is sqrt(τ · variance / n), never less, with corrections that vanish as 1/n: for the mean that was
-    subtracted, for the few independent samples that τ and variance come from (Student's t), and for skewed
-    distributions, whose extreme samples a short series lacks (Johnson's t, and a longer τ).
+    It is sqrt(τ · variance / n), never less, with corrections that vanish as 1/n: for the mean that was subtracted, for
+    the few independent samples that τ and variance come from (Student's t), and for skewness (Hall's expansion). The
+    skewness is that of means of independent blocks, but at least that of the samples: few blocks show little.
 
     Args:
-        influence: What each sample adds to the function, to first order: the samples themselves for their mean.
+        series: Samples; several replicas as columns.
 
     Returns:
         One standard error; 0 for a constant series.
 
     References:
-        U. Wolff, as in `autocorrelation_time`; N. J. Johnson, J. Am. Stat. Assoc. 73, 536 (1978), doi:10.2307/2286597.
+        U. Wolff, as in `autocorrelation_time`; P. Hall, The Bootstrap and Edgeworth Expansion (Springer, 1992),
+        section 2.6, the even polynomial of a studentised mean.
     """
-    variance, time, window, skewness = _analysed(influence)
-    n = influence.size
-    few = _few(n, window, time)
-    n_independent = n / time
-    skewed = max(skewness**2 - 6 / n_independent, 0.0) / n_independent
-    n_independent = n / _with_excursions(time, skewed)
-    return float(np.sqrt(variance / n_independent) * few * (1 + 2 * np.sqrt(skewed) / 3))
+    found, n = _analysed(series), series.size
+    if not found.variance > 0:
+        return float(found.variance)
+    means = _block_means(series, _block_length(series, found))
+    skewed = max(_skewed(_skewness(means), len(means)), _skewed(found.skewness, n / found.time))
+    freedom = max(n / (2 * found.window + 1 - 2 / found.time), _LEAST_FREEDOM)
+    few = student.ppf(_TWO_SIGMA, freedom) / 2
+    return float(np.sqrt(found.variance * found.time / n) * few * (1 + _SKEWED * skewed))
 
 
-def variance_error(
-    series: Float[np.ndarray, "n n_replicas"], influence: Float[np.ndarray, "n n_replicas"], value: float
-) -> float:
-    """Error of a multiple of the variance of a series, such that twice the error covers 95 % also for short series.
+def fluctuation(series: Float[np.ndarray, "n n_replicas"], *, relative: bool = False) -> Fluctuation:
+    """Variance of a series, with an error such that value ± 2 errors covers 95 % also for short series.
 
-    Variances of few samples are not normally distributed: mostly too small, and with them the errors that follow from
-    the same samples. Box's approximation is taken in place of it: value / exact is distributed as χ² / ν, with the ν
-    that the variance of the value says, and the error is such that value ± 2 errors covers 95.45 % of it. ν follows
-    from the kurtosis that the series shows, or from that of a truncated exponential distribution of the same skewness
-    if it is larger (1.8 (1 + skewness²), exact for uniform and exponential): few samples seldom show their tail.
+    The error of its logarithm is sqrt(τ · variance / n) of what each sample adds to it. How far the logarithm is off
+    in units of this error is not normally distributed: its distribution comes from drawing blocks of the series again
+    (bootstrap-t), each draw with an error of its own, and the error is such that value (1 ± 2 errors / value) holds
+    95.45 % of it. What a series does not show can be in no draw: rare excursions make squares so skewed that few
+    independent samples do not suffice. How many are needed follows from the skewness of the series, and from what that
+    means for its squares where the distribution is that of Pearson's type III (exponential, normal and between).
 
     Args:
-        series: Samples.
-        influence: What each sample adds to the value, to first order and up to a constant: (x − x̄)² for the variance.
-        value: The multiple of the variance, in the unit of `influence`.
+        series: Samples; several replicas as columns.
+        relative: Divide by the square of the mean.
 
     Returns:
-        One standard error, at most `_WIDEST` times the value; 0 for a constant series.
+        Variance and error, at most `_WIDEST` times the variance; 0 for a constant series.
 
     References:
-        G. E. P. Box, Biometrika 40, 318 (1953), doi:10.2307/2333350. The constants were chosen on independent samples
-        of normal, uniform and exponential distributions, see tests/benchmarks/test_curie_errors.py.
+        P. Hall, Ann. Statist. 16, 927 (1988), doi:10.1214/aos/1176350933 (symmetric bootstrap-t); A. C. Davison and
+        P. Hall, Aust. J. Stat. 35, 215 (1993), doi:10.1111/j.1467-842X.1993.tb01327.x (blocks); W. G. Cochran, Sampling
+        Techniques (Wiley, 1977), section 2.15 (n > c γ²).
     """
-    spread, time, window, _ = _analysed(influence)
-    variance, series_time, _, skewness = _analysed(series)
-    if not (spread > 0 and variance > 0 and value > 0):
-        return float(spread * 0)
-    n = series.size
-    few = _few(n, window, time)
-    shown = spread / value**2
-    skewed = max(skewness**2 - 6 * series_time / n, 0.0) * series_time / n
-    # squares forget in half of the time; those of a skewed series follow it (skewness² / shown is their squared
-    # correlation with it, 1/2 for an exponential distribution) and forget as slowly
-    follows = min(2 * skewness**2 / shown, 1.0)
-    time = max(time, _with_excursions(series_time, skewed) * (1 + follows) / 2)
-    n_independent = max(n / time, 3.0)
-    certain = skewness**2 / (skewness**2 + 12 / n_independent)
-    tailed = 0.8 + 1.8 * (skewness * (1 + _UNSEEN / np.sqrt(n_independent))) ** 2
-    relative = (shown + certain * max(tailed - shown, 0.0)) / (n_independent - 1) * few**2
-    return float(value * max(np.sqrt(shown / n_independent), _half_width(2 / relative)))
+    own, mean = _analysed(series), float(series.mean())
+    centred = series - mean
+    squares, scale = centred**2, mean**2 if relative else 1.0
+    value = float(squares.mean()) / scale
+    if not (own.variance > 0 and value > 0):
+        return Fluctuation(value, 0.0 * value, is_known=bool(np.isfinite(value)))
+    added = squares / scale - (2 * value / mean * centred if relative else 0.0)
+    found = _analysed(added)
+    if not found.variance > 0:
+        return Fluctuation(value, 0.0, is_known=True)
+    n_independent = series.size / found.time
+    error = float(np.sqrt(found.variance / n_independent)) / value
+    length = _block_length(series, found)
+    width = _symmetric(_draws(centred, mean if relative else None, length), error)
+    whole = 1 - min(own.time / series.size, 0.5)
+    lost = _LOST * _skewness_of_squares(own.skewness) ** 2 / n_independent
+    is_known = lost <= _MOST_LOST and series.size >= _LEAST_TIMES * own.time
+    return Fluctuation(value / whole, value / whole * max(width / 2, error), is_known=bool(is_known))
 
 
-def _half_width(freedom: float) -> float:
-    """Half of the h for which q < 1 / (1 + h) or q > 1 / (1 − h) has a probability of 4.55 %, with q from χ² / ν."""
-
-    def excess(logarithm: float) -> float:
-        h = np.exp(logarithm)
-        above = chdtrc(freedom, freedom / (1 - h)) if h < 1 else 0.0
-        return float(chdtr(freedom, freedom / (1 + h)) + above - 2 * (1 - _TWO_SIGMA))
-
-    widest = np.log(2 * _WIDEST)
-    if excess(widest) > 0:
-        return _WIDEST
-    return float(np.exp(brentq(excess, -20.0, widest)) / 2)
+def _symmetric(draws: Float[np.ndarray, " n_draws"], error: float) -> float:
+    """The w for which 1 ± w holds 95.45 % of what the exact value may be, in units of the measured one."""
+    off = np.clip(draws * error, -np.log1p(2 * _WIDEST), None)
+    return float(np.quantile(np.where(off < 0, np.expm1(-off), -np.expm1(-off)), 2 * _TWO_SIGMA - 1))
 
 
-def _few(n: int, window: int, time: float) -> float:
-    """Student's factor for the independent samples that a variance and its τ come from."""
-    freedom = max(n / (2 * window + 1 - 2 / time), _LEAST_FREEDOM)
-    return float(student.ppf(_TWO_SIGMA, freedom) / 2)
+def _draws(
+    centred: Float[np.ndarray, "n n_replicas"], mean: float | None, length: int
+) -> Float[np.ndarray, " n_draws"]:
+    """ln(variance of a draw / variance) in errors of the draw, for draws of blocks; with a mean, of the relative."""
+    first, second = _block_means(centred, length), _block_means(centred**2, length)
+    n = _round(len(first))
+    first, second = first[:n], second[:n]
+    weights = _weights(n)
+    columns = np.column_stack([first, second, first**2, second**2, first * second])
+    m, s, mm, ss, ms = (weights @ columns).T
+    m0, s0 = first.mean(), second.mean()
+    variance, variance0 = s - m**2, s0 - m0**2
+    slope, offset = 2 * m, np.zeros(1)
+    if mean is not None:  # ln(variance / mean²) has the derivative −2 / mean more
+        slope, offset = 2 * m + 2 * variance / (mean + m), np.log((mean + m0) ** 2 / (mean + m) ** 2)
+    spread = (ss - s**2) - 2 * slope * (ms - m * s) + slope**2 * (mm - m**2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = (np.log(variance / variance0) + offset) * variance * np.sqrt(n / spread)
+    return np.nan_to_num(off, nan=0.0, posinf=1e3, neginf=-1e3)  # a draw of one block only tells nothing
 
 
-def _with_excursions(time: float, skewed: float) -> float:
-    """τ with rare and long excursions that most short series lack; independent samples stay independent."""
-    return 1 + (time - 1) * (1 + _RARE * skewed)
+def _round(n: int) -> int:
+    """A number of blocks with few other numbers near it, so that draws can be shared."""
+    step = 1 << max(n.bit_length() - 4, 0)
+    return n - n % step
 
 
-def _analysed(series: Float[np.ndarray, "n n_replicas"]) -> tuple[float, float, int, float]:
-    """Variance without bias, autocorrelation time, number of lags that it was summed over, and skewness."""
+@lru_cache(maxsize=32)
+def _weights(n: int) -> Float[np.ndarray, "n_draws n"]:
+    """How often each of n blocks is in each draw, over n."""
+    return np.random.default_rng(n).multinomial(n, np.full(n, 1 / n), size=_N_DRAWS) / n
+
+
+def _block_length(series: Float[np.ndarray, "n n_replicas"], found: _Analysed) -> int:
+    """Samples of a block: as many as one independent sample of the variance takes."""
+    n, n_replicas = series.shape
+    length = max(int(2 * found.window + 1 - 2 / found.time), -(-series.size // _MOST_BLOCKS))
+    return min(length, max(n * min(n_replicas, 4) // 4, 1))  # four blocks at least
+
+
+def _block_means(series: Float[np.ndarray, "n n_replicas"], length: int) -> Float[np.ndarray, " n_blocks"]:
+    n = len(series) // length
+    return series[: n * length].reshape(n, length, -1).mean(axis=1).ravel()
+
+
+def _skewness(values: Float[np.ndarray, " n"]) -> float:
+    centred = values - values.mean()
+    variance = float((centred**2).mean())
+    return float((centred**3).mean() / variance**1.5) if variance > 0 else 0.0
+
+
+def _skewed(skewness: float, n: float) -> float:
+    """Skewness² / n without what chance alone makes of it, 6 / n."""
+    return max(skewness**2 - 6 / n, 0.0) / n
+
+
+def _skewness_of_squares(skewness: float) -> float:
+    """Skewness of the squared deviations of a distribution of Pearson's type III (a gamma distribution)."""
+    square = skewness**2
+    return (7.5 * square**2 + 28 * square + 8) / (2 + 1.5 * square) ** 1.5
+
+
+def _analysed(series: Float[np.ndarray, "n n_replicas"]) -> _Analysed:
     n, total = len(series), series.size
     centred = series - series.mean()
     largest = max(float(np.abs(series).max()), 1e-300)
     if not np.isfinite(centred).all():
-        return np.nan, 1.0, 1, 0.0
+        return _Analysed(variance=np.nan)
     if n < 2 or not np.any(np.abs(centred) > 1e-12 * largest):
-        return 0.0, 1.0, 1, 0.0
-    centred = centred / np.abs(centred).max()
+        return _Analysed()
+    scale = np.abs(centred).max()
+    centred = centred / scale
     n_lags = max(n // 2, 1) + 1
     lags = np.arange(n_lags)
     spectrum = np.abs(np.fft.rfft(centred, 2 * n, axis=0)) ** 2
@@ -148,8 +225,7 @@ def _analysed(series: Float[np.ndarray, "n n_replicas"]) -> tuple[float, float, 
     plain = correlation[0]
     variance = plain * (1 + max(2 * halves[window] / lost, 0.0) / total)
     time = max(2 * halves[window] * plain / (lost * variance), 1.0)
-    scale = np.abs(series - series.mean()).max() ** 2
-    return variance * scale, time, window, float((centred**3).mean() / plain**1.5)
+    return _Analysed(variance * scale**2, time, window, float((centred**3).mean() / plain**1.5))
 
 
 def _window(halves: Float[np.ndarray, " n_lags"], lags: np.ndarray, total: int) -> int:

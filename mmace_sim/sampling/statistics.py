@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmace_sim.sampling.chains import Chain, Series
-from mmace_sim.sampling.correlation import autocorrelation_time, standard_error, variance_error
+from mmace_sim.sampling.correlation import Fluctuation, autocorrelation_time, fluctuation, standard_error
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
 MIN_TIMES = 20.0
@@ -26,10 +26,17 @@ class CurieStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Value:
-    """A mean and its standard error."""
+    """A mean and its standard error.
+
+    Attributes:
+        mean: The mean.
+        error: One standard error.
+        is_known: Whether the error is; where a series is too short for one, `error` is the least that it may be.
+    """
 
     mean: float
     error: float
+    is_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,51 +94,26 @@ def _point(values: dict[str, Float[np.ndarray, "n_sweeps n_replicas"]], temperat
     moved = bool((np.ptp(values["energy"], axis=0) > 0).all())
     settled = moved and drift <= MAX_DRIFT and n_sweeps >= MIN_TIMES * time
     kept = {key: Value(float(series.mean()), standard_error(series)) for key, series in values.items()}
-    kept |= _derived(values, times, temperature, n)
+    kept |= _derived(values, temperature, n)
     status = CurieStatus.CONVERGED if settled else CurieStatus.NOT_EQUILIBRATED
     return Point(temperature, n, values["order"].size, kept, time, drift, status)
 
 
 def _derived(
-    values: dict[str, Float[np.ndarray, "n_sweeps n_replicas"]],
-    times: dict[str, float],
-    temperature: float,
-    n: int,
+    values: dict[str, Float[np.ndarray, "n_sweeps n_replicas"]], temperature: float, n: int
 ) -> dict[str, Value]:
     """Fluctuations, and the cumulant, which is 2/3 without a third of the relative variance of the squared order."""
     kt = BOLTZMANN_EV_PER_K * temperature
-    squares = values["order"] ** 2
-    mean = squares.mean()
-    relative = (squares - mean) ** 2 / (3 * mean**2)
-    slope = 2 * relative.mean() / mean
-    width = _variance(squares, relative - slope * (squares - mean), times["order"])
+    width = fluctuation(values["order"] ** 2, relative=True)
     return {
-        "susceptibility": _fluctuation(values["order"], times["order"], n / kt),
-        "heat_capacity": _fluctuation(values["energy"], times["energy"], n / kt**2),
-        "binder": Value(2 / 3 - width.mean, width.error),
+        "susceptibility": _times(fluctuation(values["order"]), n / kt),
+        "heat_capacity": _times(fluctuation(values["energy"]), n / kt**2),
+        "binder": Value(2 / 3 - width.value / 3, width.error / 3, width.is_known),
     }
 
 
-def _fluctuation(series: Float[np.ndarray, "n_sweeps n_replicas"], time: float, factor: float) -> Value:
-    """A multiple of the variance."""
-    return _variance(series, factor * (series - series.mean()) ** 2, time)
-
-
-def _variance(
-    series: Float[np.ndarray, "n_sweeps n_replicas"],
-    influence: Float[np.ndarray, "n_sweeps n_replicas"],
-    time: float,
-) -> Value:
-    """A multiple of the variance, without the part that the mean of a short series takes.
-
-    Args:
-        series: Samples.
-        influence: What each sample adds to the value; its mean is the value.
-        time: Autocorrelation time of the series.
-    """
-    value = float(influence.mean())
-    whole = 1 - min(time / series.size, 0.5)
-    return Value(value / whole, variance_error(series, influence, value) / whole)
+def _times(found: Fluctuation, factor: float) -> Value:
+    return Value(factor * found.value, factor * found.error, found.is_known)
 
 
 def _drift(series: Float[np.ndarray, "n_sweeps n_replicas"], time: float) -> float:

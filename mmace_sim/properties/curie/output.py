@@ -185,14 +185,16 @@ def point_row(point: Point) -> dict[str, Any]:
         point: Its observables.
 
     Returns:
-        Values and errors in the units of `CURIE`.
+        Values and errors in the units of `CURIE`; an error that is not known is None.
     """
     row: dict[str, Any] = {"temperature": point.temperature, "n_spins": point.n_spins}
     for key in _KEYS:
         if key in point.values:
             row |= {
                 key: finite_or_none(point.values[key].mean),
-                f"{key}_error": finite_or_none(point.values[key].error),
+                f"{key}_error": finite_or_none(point.values[key].error)
+                if point.values[key].is_known
+                else None,
             }
     tail = {"autocorrelation": point.autocorrelation, "drift": finite_or_none(point.drift)}
     return row | tail | {"n_samples": point.n_samples, "status": str(point.status)}

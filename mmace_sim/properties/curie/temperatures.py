@@ -236,6 +236,7 @@ class Curie:
             more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
             notes.append(f"not in equilibrium, or too short: {where}{more}; raise --sweeps.")
         status = CurieStatus.NOT_EQUILIBRATED if bad else CurieStatus.CONVERGED
+        notes += too_short(rows)
         factor = quantum_factor if self.settings.quantum else None
         message = " ".join(notes)
         return CurieResult(
@@ -249,3 +250,26 @@ class Curie:
             self.settings.n_sweeps,
             factor,
         )
+
+
+def too_short(rows: list[list[Point]]) -> list[str]:
+    """Which errors are not given, and why.
+
+    Args:
+        rows: For each size, points at ascending temperatures.
+
+    Returns:
+        One sentence, or none.
+    """
+    short = [(key, p) for row in rows for p in row for key, value in p.values.items() if not value.is_known]
+    if not short:
+        return []
+    named = ", ".join(sorted({key.replace("_", " ") for key, _ in short}))
+    where = ", ".join(sorted({f"{p.temperature:.0f} K" for _, p in short}, key=len)[:4])
+    n_points = len({(p.temperature, p.n_spins) for _, p in short})
+    points = "point" if n_points == 1 else "points"
+    more = ", …" if n_points > 4 else ""
+    return [
+        f"no error of {named} at {n_points} {points} ({where}{more}): the series are too short for an error bar; "
+        "T_C counts it as small as it may be. Raise --sweeps or --replicas."
+    ]
