@@ -300,3 +300,29 @@ def test_parity_with_the_authors_code(code, precision):
     for key, cell in zip(("energy", "forces", "stress", "magforces"), said, strict=True):
         largest = max(row[key] for row in measured if row["precision"] == precision)
         assert cell == f"{largest:.0e}"
+
+
+def test_numbers_of_the_page_on_large_runs():
+    page = " ".join(text("docs/large-runs.md").split())
+    driver, real, rates, files = (
+        benchmark(f"million_{name}") for name in ("driver", "real", "rates", "files")
+    )
+    one, two = rates["workers"]["1"], rates["workers"]["2"]
+    for said in (
+        f"in a file of {driver['input_mb']} MB, whose {driver['volumes']} volumes",
+        f"{driver['seconds']:.0f} s from the start to the end, all in all {driver['memory_mb']} MB",
+        f"`summary.parquet` has {driver['table_mb']:.0f} MB",
+        f"{real['steps']} steps on average",
+        f"{real['cpu_ms_per_structure']} ms of one core",
+        f"{two['structures']:,} two-atom cells",
+        f"{two['cpu_ms_per_structure']} ms of the processor",
+        f"{one['cpu_ms_per_structure']} ms with one",
+        f"{rates['cpu_ratio']:.2f} times twice",
+        f"By the clock it was {rates['ratio']:.2f} times",
+        f"computing {100 * two['busy_share']:.0f} % of the time",
+        f"{two['volumes']} volumes, {two['seconds']:.0f} s",
+        f"{two['memory_mb']['driver']} MB for the process that was started, {two['memory_mb']['largest worker']} MB",
+        f"{files['files']:,} files of two atoms each: {round(files['cpu_seconds'] + 0.01)} s of the processor",
+        f"{files['memory_mb'] - files['before_mb']} MB of memory on top",
+    ):
+        assert said in page, said

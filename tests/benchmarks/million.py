@@ -154,6 +154,7 @@ def rates(options: argparse.Namespace, folder: Path) -> None:
             "per_second": round(summary["n_structures"] / seconds, 2),
             "per_second_of_computing": round(summary["n_structures"] / sum(computing) * workers, 2),
             "cpu_seconds": round(sum(memory.cpu.values())),
+            "cpu_ms_per_structure": round(1000 * sum(memory.cpu.values()) / summary["n_structures"], 1),
             "busy_share": round(sum(computing) / (workers * seconds), 3),
             "volumes": len(computing),
             "memory_mb": memory.largest,
@@ -169,8 +170,9 @@ def rates(options: argparse.Namespace, folder: Path) -> None:
         "workers": found,
     }
     if len(found) == 2:
-        few, many = (found[str(n)]["per_second"] for n in sorted(options.workers))
-        results["ratio"] = round(many / few, 3)
+        few, many = (found[str(n)] for n in sorted(options.workers))
+        results["ratio"] = round(many["per_second"] / few["per_second"], 3)
+        results["cpu_ratio"] = round(few["cpu_ms_per_structure"] / many["cpu_ms_per_structure"], 3)
     write(f"million_{options.name or 'rates'}", results)
 
 
@@ -290,9 +292,10 @@ def files(options: argparse.Namespace, folder: Path) -> None:
     """Volumes of a folder of so many files: time and memory to find them."""
     script = (
         "import sys, time, resource, json\nfrom mmace_sim.io import spans\nfrom mmace_sim.engine.volumes import packed\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\nstart = time.monotonic()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "start, cpu = time.monotonic(), time.process_time()\n"
         "held = [packed(volume) for volume in spans.cut([sys.argv[1]])]\n"
-        "print(json.dumps({'seconds': time.monotonic() - start, 'volumes': len(held), 'before_mb': before,\n"
+        "print(json.dumps({'seconds': time.monotonic() - start, 'cpu_seconds': time.process_time() - cpu, 'volumes': len(held), 'before_mb': before,\n"
         "    'packed_mb': sum(map(len, held)) / 1e6, 'memory_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))\n"
     )
     text = "Fe2\n1.0\n2.83 0 0\n0 2.83 0\n0 0 2.83\nFe\n2\nDirect\n0 0 0\n0.5 0.5 0.5\n"
