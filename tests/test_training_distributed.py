@@ -14,7 +14,7 @@ from mmace_sim.io.frames import read_frames
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.training.config import load_train_config
 from mmace_sim.training.dataset import GraphDataset
-from mmace_sim.training.sampling import ShareSampler, count_labelled, share_loader
+from mmace_sim.training.sampling import ShareSampler, share_loader
 from mmace_sim.training.trainer import train
 
 
@@ -105,7 +105,7 @@ def test_a_process_without_a_share_gets_a_structure_that_does_not_count(tmp_path
     samples = GraphDataset(read_frames([tmp_path / "toys.extxyz"]).frames, 3.0)
     processes(monkeypatch, 1, 2)
     batches = list(share_loader(samples, ShareSampler(3, 2)))
-    assert [count_labelled(batch) for batch in batches] == [1, 0]
+    assert [batch.n_labelled for batch in batches] == [1, 0]
     assert batches[1].graph.n_systems == 1
 
 

@@ -130,11 +130,23 @@ class MagneticModel(nn.Module):
             ("layout", dtype), (edges,), lambda: NeighborLayout.build(edges[1], n_atoms, dtype)
         )
 
-    def _close(self, graph: MagneticGraph) -> Int[Tensor, " n_close"] | None:
-        """Pairs that may be short, found once for a graph that says how far its pairs move."""
+    def _close(self, graph: MagneticGraph, vectors: Tensor | None = None) -> Int[Tensor, " n_close"] | None:
+        """Pairs that may be short, found once for a graph that says how far its pairs move, else once for vectors."""
         reach, lengths = self.short_range, graph.reference_lengths
-        if reach is None or lengths is None or graph.margin is None:
+        if reach is None:
             return None
+        if lengths is None or graph.margin is None:
+            return (
+                vectors
+                if vectors is None
+                else graph.kept.get(
+                    "close pairs of vectors",
+                    (vectors, graph.edge_index, reach.onsets),
+                    lambda: reach.close_pairs(
+                        vectors.detach().norm(dim=1), graph.edge_index, self.species_of(graph)
+                    ),
+                )
+            )
         margin = graph.margin + 1e-6
         of = (graph.edge_index, graph.atomic_numbers, reach.onsets)  # as in `inherit`
         if graph.shortest is not None and graph.shortest > reach.largest_onset + margin:
@@ -174,7 +186,7 @@ class MagneticModel(nn.Module):
         """
         if self.short_range is None:
             return vectors
-        close = self._close(graph)
+        close = self._close(graph, vectors)
         return self.short_range.seen(vectors, graph.edge_index, self.species_of(graph), close)
 
     def close_pairs(
@@ -188,7 +200,7 @@ class MagneticModel(nn.Module):
         """
         if self.short_range is None:
             return 0.0
-        close = self._close(graph)
+        close = self._close(graph, vectors)
         return self.short_range.energies(vectors, graph.edge_index, self.species_of(graph), close)
 
     def network(

@@ -7,7 +7,7 @@ selects the entries that exist, and a NaN that slipped through would show at onc
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mmace_sim.graph.batch import MagneticGraph, build_graph
-from mmace_sim.io.frames import Frame
+from mmace_sim.graph.batch import Kept, MagneticGraph, build_graph
+from mmace_sim.io.frames import LABELS, Frame
 from mmace_sim.training.stream import StoredFrames
 from mmace_sim.training.stream_summary import sample, summarize
 
@@ -40,6 +40,23 @@ class Errors:
 
     value: Float[Tensor, " n_entries"]
     system_idx: Int[Tensor, " n_entries"]
+
+
+@dataclass
+class Known:
+    """Entries of a label that exist.
+
+    Attributes:
+        entries: Their numbers in the flat array of the label.
+        system_idx: Structure of each.
+    """
+
+    entries: Int[Tensor, " n_entries"]
+    system_idx: Int[Tensor, " n_entries"]
+
+    def to(self, device: torch.device | str) -> "Known":
+        """The same on another device."""
+        return Known(self.entries.to(device), self.system_idx.to(device))
 
 
 @dataclass
@@ -65,16 +82,53 @@ class LabelledBatch:
     structure_weight: Float[Tensor, " n_systems"]
     n_atoms: Int[Tensor, " n_systems"]
     config_idx: Int[Tensor, " n_systems"]
+    kept: Kept = field(init=False, default_factory=Kept, repr=False, compare=False)
 
     def to(self, device: torch.device | str) -> "LabelledBatch":
-        """The batch on another device."""
+        """The batch on another device, with what is known of its labels, so that no step has to ask there."""
         graph = self.graph.map(lambda tensor: tensor.to(device))
-        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "graph"}
-        return LabelledBatch(graph=graph, **tensors)
+        tensors = {
+            f.name: getattr(self, f.name).to(device) for f in fields(self) if f.init and f.name != "graph"
+        }
+        moved = LabelledBatch(graph=graph, **tensors)
+        for label in LABELS:
+            known = self.known(label).to(device)
+            moved.kept.get(label, (getattr(moved, label),), lambda known=known: known)
+        number = self.n_labelled
+        moved.kept.get("number", moved._labels, lambda: number)
+        return moved
+
+    @property
+    def _labels(self) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, label) for label in LABELS)
+
+    @property
+    def n_labelled(self) -> int:
+        """Number of structures that have any label."""
+        return self.kept.get(
+            "number",
+            self._labels,
+            lambda: len(torch.cat([self.known(label).system_idx for label in LABELS]).unique()),
+        )
+
+    def known(self, label: str) -> Known:
+        """Entries of a label that exist; looked for once.
+
+        Args:
+            label: `energy`, `forces`, `stress` or `magforces`.
+        """
+        reference = getattr(self, label)
+
+        def find() -> Known:
+            entries = torch.nonzero(~torch.isnan(reference.flatten()))[:, 0]
+            rows = entries // max(reference[:1].numel(), 1)
+            return Known(entries, self.graph.system_idx[rows] if label in ("forces", "magforces") else rows)
+
+        return self.kept.get(label, (reference,), find)
 
     def has(self, label: str) -> bool:
         """Whether any structure has the label."""
-        return not bool(torch.isnan(getattr(self, label)).all())
+        return len(self.known(label).entries) > 0
 
     def errors(self, prediction: dict[str, Tensor], label: str) -> Errors:
         """Errors of a prediction where a reference exists; the difference of energies is taken in float64.
@@ -83,15 +137,12 @@ class LabelledBatch:
             prediction: Output of `evaluate`, with the label.
             label: `energy` (compared per atom), `forces`, `stress` or `magforces`.
         """
-        reference = getattr(self, label)
-        known = ~torch.isnan(reference)
-        owner = torch.arange(len(self.n_atoms), device=reference.device)
-        if label in ("forces", "magforces"):
-            owner = self.graph.system_idx
-        owner = owner.reshape(-1, *([1] * (reference.ndim - 1))).expand_as(reference)[known]
+        known = self.known(label)
+        owner = known.system_idx
         if not len(owner):
             return Errors(self.structure_weight.new_zeros(0), owner)
-        error = prediction[label][known] - reference[known]
+        reference = getattr(self, label).flatten()[known.entries]
+        error = prediction[label].flatten()[known.entries] - reference
         if label == "energy":
             error = (error / self.n_atoms[owner]).to(self.structure_weight.dtype)
         return Errors(error, owner)
@@ -241,6 +292,7 @@ def collate(samples: Sequence[LabelledBatch]) -> LabelledBatch:
         edge_shifts=joined_graph("edge_shifts"),
         head_idx=None if samples[0].graph.head_idx is None else joined_graph("head_idx"),
     )
+    graph.pair_counts = np.bincount(graph.edge_index[1].numpy(), minlength=graph.n_atoms)
     names = ("energy", "forces", "stress", "magforces", "structure_weight", "config_idx")
     return LabelledBatch(graph=graph, n_atoms=n_atoms, **{name: joined(name) for name in names})
 

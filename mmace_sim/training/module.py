@@ -26,7 +26,7 @@ from mmace_sim.training.optim import (
     stage_two_lr,
     update_average,
 )
-from mmace_sim.training.sampling import ShareSampler, count_labelled, share_loader
+from mmace_sim.training.sampling import ShareSampler, share_loader
 
 with extra("train", "Training"):
     from lightning.pytorch import LightningModule
@@ -142,10 +142,10 @@ class MagneticTraining(LightningModule):
         """Loss of one batch: the sum of the processes' parts, each divided by the labels of all of them."""
         prediction = predict(self.model, batch, {t.label for t in self.loss.terms}, training=True)
         sums = self.loss.sums(prediction, batch)
-        counts = torch.cat([sums[:, 1].detach(), sums.new_tensor([count_labelled(batch)])])
+        counts = torch.cat([sums[:, 1].detach(), sums.new_tensor([batch.n_labelled])])
         everywhere = sum_over_processes(counts)
         loss = self.loss.total(sums[:, 0], everywhere[:-1])
-        self._sums += torch.stack([loss.detach() * everywhere[-1], counts[-1]]).double().cpu()
+        self._sums = self._sums.to(loss.device) + torch.stack([loss.detach() * everywhere[-1], counts[-1]])
         # the mean over processes that follows is to be their sum; without labels, there are still gradients, of zero
         return loss * world_size() + 0.0 * prediction["energy"].sum()
 

@@ -117,14 +117,5 @@ def without_labels(batch: LabelledBatch) -> LabelledBatch:
     return replace(batch, **unknown)
 
 
-def count_labelled(batch: LabelledBatch) -> int:
-    """Number of structures of a batch that have any label."""
-    known = ~torch.isnan(batch.energy) | ~torch.isnan(batch.stress).flatten(1).all(dim=1)
-    for label in ("forces", "magforces"):
-        has = ~torch.isnan(getattr(batch, label)).all(dim=1)
-        known = known.index_fill(0, batch.graph.system_idx[has], value=True)
-    return int(known.sum())
-
-
 def _unchanged(batch: LabelledBatch) -> LabelledBatch:
     return batch
