@@ -4,7 +4,7 @@ import datetime
 import json
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -31,11 +31,18 @@ def environment() -> dict:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit.stdout.strip(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
         "cpu": cpu,
         "gpu": gpu,
         "threads": torch.get_num_threads(),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a checkout beside the packages of another machine
+        return None
 
 
 def write(name: str, results: dict) -> Path:
