@@ -1,10 +1,8 @@
 """Hybrid Monte Carlo on the energy of a model: all moments (and atoms) move at once, by its gradients, exactly."""
 
-from typing import Any
-
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmace_sim.errors import UnsupportedOptionError
@@ -16,6 +14,9 @@ LATTICES: tuple[str, ...] = ("fixed", "moving", "free")
 
 POSITION_SCALE: float = 0.2
 """Å that an atom moves while a moment turns by 1 rad or changes by 1 μB: about the ratio of their thermal widths."""
+Point = tuple[Float[Tensor, " n_systems"], Tensor, Tensor]
+"""Energies, magforces and forces."""
+
 _TARGET = 0.75
 _GAIN = 0.5
 
@@ -87,55 +88,56 @@ class HybridMonteCarlo:
             self.n_done += 1
         return by_record(self.records, np.array(observed))
 
-    def _evaluate(self, moments: list[Tensor], positions: list[Tensor]) -> tuple[Tensor, list, list]:
-        return self.cells.evaluate(moments, positions if self.moving else None, self.cells.cells)
+    def _evaluate(self, moments: Tensor, positions: Tensor) -> Point:
+        return self.cells.evaluate(
+            moments, positions if self.moving else None, self.cells.cells if self.free else None
+        )
 
-    def _trajectory(
-        self, current: tuple[Tensor, list, list], generators: list[torch.Generator]
-    ) -> tuple[tuple[Tensor, list, list], Tensor]:
+    def _trajectory(self, current: Point, generators: list[torch.Generator]) -> tuple[Point, Tensor]:
         cells, beta = self.cells, self.cells.beta
-        steps = [
-            float(torch.exp(log) * (0.8 + 0.4 * torch.rand((), generator=g)))
-            for log, g in zip(self.log_step, generators, strict=True)
-        ]
-        moments, positions = list(cells.moments), list(cells.positions)
-        kicks = [self._normal(m, g) for m, g in zip(moments, generators, strict=True)]
-        pushes = [
-            self._normal(r, g) if self.moving else None for r, g in zip(positions, generators, strict=True)
-        ]
-        kicks = [self._tangent(p, m) for p, m in zip(kicks, moments, strict=True)]
+        spread = torch.stack([torch.rand((), generator=g) for g in generators])
+        steps = self._of_atoms(torch.exp(self.log_step) * (0.8 + 0.4 * spread))
+        moments, positions = cells.moments, cells.positions
+        kicks = self._tangent(self._normal(generators), moments)
+        pushes = self._normal(generators) if self.moving else None
         before = self._kinetic(kicks, pushes) + beta * current[0]
         point = current
         for _ in range(self.n_steps):
-            self._push(kicks, pushes, moments, point, steps)
-            for k, step in enumerate(steps):
-                moments[k], kicks[k] = self._drift(moments[k], kicks[k], step)
-                if self.moving:
-                    positions[k] = positions[k] + POSITION_SCALE * step * pushes[k]
+            kicks, pushes = self._push(kicks, pushes, moments, point, steps)
+            moments, kicks = self._drift(moments, kicks, steps)
+            if pushes is not None:
+                positions = positions + POSITION_SCALE * steps * pushes
             point = self._evaluate(moments, positions)
-            self._push(kicks, pushes, moments, point, steps)
+            kicks, pushes = self._push(kicks, pushes, moments, point, steps)
         change = self._kinetic(kicks, pushes) + beta * point[0] - before
-        probability = torch.exp(-change.nan_to_num(nan=torch.inf)).clamp(max=1.0).cpu()
-        accepted = torch.tensor([float(torch.rand((), generator=g)) for g in generators]) < probability
-        for k in torch.nonzero(accepted).flatten().tolist():
-            cells.moments[k], cells.positions[k] = moments[k], positions[k]
+        accepted, probability = _decided(change, generators)
+        atoms = accepted[cells.system_idx, None]
+        cells.moments = torch.where(atoms, moments, cells.moments)
+        if self.moving:
+            cells.positions = torch.where(atoms, positions, cells.positions)
         if self.n_done < self.n_adapt:
             self.log_step += _GAIN * (self.n_done + 1) ** -0.5 * (probability - _TARGET)
         return self._merged(current, point, accepted), accepted.double()
 
-    def _merged(
-        self, old: tuple[Tensor, list, list], new: tuple[Tensor, list, list], accepted: Tensor
-    ) -> tuple[Tensor, list, list]:
-        """New energies and gradients where a move was accepted."""
-        flags = accepted.tolist()
-        energy = torch.where(accepted.to(old[0].device), new[0], old[0])
-        merged = [
-            [b if flag else a for a, b, flag in zip(old[i], new[i], flags, strict=False)] for i in (1, 2)
-        ]
-        return energy, merged[0], merged[1]
+    def _of_atoms(self, values: Tensor) -> Tensor:
+        """Values of systems at their atoms, as the model takes them."""
+        return values.to(self.cells.moments)[self.cells.system_idx, None]
 
-    def _normal(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+    def _merged(self, old: Point, new: Point, accepted: Tensor) -> Point:
+        """New energies and gradients where a move was accepted."""
+        atoms = accepted[self.cells.system_idx, None]
+        energy = torch.where(accepted, new[0], old[0])
+        magforces, forces = (
+            torch.where(atoms, b, a) if len(a) == len(b) == len(atoms) else a
+            for a, b in zip(old[1:], new[1:], strict=True)
+        )
+        return energy, magforces, forces
+
+    def _normal(self, generators: list[torch.Generator]) -> Float[Tensor, "n_atoms 3"]:
+        """Random numbers of each supercell, which do not depend on the others."""
+        sizes = zip(self.cells.sizes, generators, strict=True)
+        parts = [torch.randn((n, 3), generator=g, dtype=torch.float64) for n, g in sizes]
+        return torch.cat(parts).to(self.cells.moments)
 
     def _tangent(self, vectors: Tensor, moments: Tensor) -> Tensor:
         """On spheres, the part perpendicular to the moments; nothing where there is no moment to turn."""
@@ -146,50 +148,43 @@ class HybridMonteCarlo:
         return torch.where(square > 0, vectors - moments * (along / square.clamp(min=1e-30)), 0.0)
 
     def _push(
-        self, kicks: list, pushes: list, moments: list, point: tuple[Tensor, list, list], steps: list[float]
-    ) -> None:
-        """Half a step of the momenta, in place. On spheres coordinates are angles: ∂/∂e = |m| ∂/∂m."""
-        for k, step in enumerate(steps):
-            half = 0.5 * step * float(self.cells.beta[k])
-            scale = torch.linalg.norm(moments[k], dim=1, keepdim=True) if self.on_sphere else 1.0
-            kicks[k] = kicks[k] + half * scale * self._tangent(point[1][k], moments[k])
-            if self.moving:
-                pushes[k] = pushes[k] + half * POSITION_SCALE * point[2][k]
+        self, kicks: Tensor, pushes: Tensor | None, moments: Tensor, point: Point, steps: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Momenta after half a step. On spheres coordinates are angles: ∂/∂e = |m| ∂/∂m."""
+        half = 0.5 * steps * self._of_atoms(self.cells.beta)
+        scale = torch.linalg.norm(moments, dim=1, keepdim=True) if self.on_sphere else 1.0
+        kicks = kicks + half * scale * self._tangent(point[1], moments)
+        return kicks, None if pushes is None else pushes + half * POSITION_SCALE * point[2]
 
-    def _drift(self, moments: Tensor, kicks: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    def _drift(self, moments: Tensor, kicks: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the coordinates: along great circles or straight."""
         if not self.on_sphere:
-            return moments + step * kicks, kicks
+            return moments + steps * kicks, kicks
         lengths = torch.linalg.norm(moments, dim=1, keepdim=True)
         unit = moments / lengths.clamp(min=1e-30)
         speed = torch.linalg.norm(kicks, dim=1, keepdim=True).clamp(min=1e-30)
-        cosine, sine = torch.cos(speed * step), torch.sin(speed * step)
+        cosine, sine = torch.cos(speed * steps), torch.sin(speed * steps)
         new = unit * cosine + kicks / speed * sine
         return lengths * new, kicks * cosine - unit * speed * sine
 
-    def _kinetic(self, kicks: list, pushes: list) -> Float[Tensor, " n_systems"]:
-        parts = [0.5 * (p.double() ** 2).sum() for p in kicks]
-        if self.moving:
-            parts = [a + 0.5 * (p.double() ** 2).sum() for a, p in zip(parts, pushes, strict=True)]
-        return torch.stack(parts)
+    def _kinetic(self, kicks: Tensor, pushes: Tensor | None) -> Float[Tensor, " n_systems"]:
+        parts = 0.5 * kicks.double().square().sum(dim=1)
+        if pushes is not None:
+            parts = parts + 0.5 * pushes.double().square().sum(dim=1)
+        return torch.zeros_like(self.cells.beta).index_add(0, self.cells.system_idx, parts)
 
-    def _strain(self, current: tuple[Tensor, list, list], generators: list[torch.Generator]) -> Any:
+    def _strain(self, current: Point, generators: list[torch.Generator]) -> Point:
         """One move of ln V at zero pressure: accept with exp(−βΔE + (N + 1) Δ ln V); fractional coordinates stay."""
         cells = self.cells
-        shifts = [
-            float(torch.exp(log) * torch.randn((), generator=g))
-            for log, g in zip(self.log_strain, generators, strict=True)
-        ]
-        factors = [float(np.exp(shift / 3)) for shift in shifts]
-        positions = [f * r for f, r in zip(factors, cells.positions, strict=True)]
-        boxes = [f * c for f, c in zip(factors, cells.cells, strict=True)]
+        shifts = torch.exp(self.log_strain) * torch.stack([torch.randn((), generator=g) for g in generators])
+        factors = torch.exp(shifts / 3)
+        positions = self._of_atoms(factors) * cells.positions
+        boxes = factors.to(cells.cells)[:, None, None] * cells.cells
         point = cells.evaluate(cells.moments, positions, boxes)
-        gains = torch.tensor([(n + 1) * s for n, s in zip(cells.sizes, shifts, strict=True)]).to(cells.beta)
-        change = cells.beta * (point[0] - current[0]) - gains
-        probability = torch.exp(-change.nan_to_num(nan=torch.inf)).clamp(max=1.0).cpu()
-        accepted = torch.tensor([float(torch.rand((), generator=g)) for g in generators]) < probability
-        for k in torch.nonzero(accepted).flatten().tolist():
-            cells.positions[k], cells.cells[k] = positions[k], boxes[k]
+        gains = ((torch.tensor(cells.sizes) + 1) * shifts).to(cells.beta)
+        accepted, probability = _decided(cells.beta * (point[0] - current[0]) - gains, generators)
+        cells.positions = torch.where(accepted[cells.system_idx, None], positions, cells.positions)
+        cells.cells = torch.where(accepted[:, None, None], boxes, cells.cells)
         if self.n_done < self.n_adapt:
             self.log_strain += _GAIN * (self.n_done + 1) ** -0.5 * (probability - 0.45)
         return self._merged(current, point, accepted)
@@ -209,3 +204,12 @@ class HybridMonteCarlo:
         self.log_step = torch.as_tensor(state["log_step"])
         self.log_strain = torch.as_tensor(state["log_strain"])
         self.n_done = int(state["n_done"])
+
+
+def _decided(
+    change: Float[Tensor, " n_systems"], generators: list[torch.Generator]
+) -> tuple[Bool[Tensor, " n_systems"], Float[Tensor, " n_systems"]]:
+    """Which moves are accepted, where the change is; and their probabilities, on the CPU."""
+    probability = torch.exp(-change.nan_to_num(nan=torch.inf)).clamp(max=1.0).cpu()
+    uniform = torch.stack([torch.rand((), generator=g) for g in generators])
+    return (uniform < probability).to(change.device), probability

@@ -75,7 +75,7 @@ class LocalMoves:
             if self.n_done < self.n_adapt:
                 self.log_step += _GAIN * (rates - _TARGET)
             sizes = self.cells.sizes
-            self.cells.moments = list(torch.cat([part.graph.magmoms for part in self.local]).split(sizes))
+            self.cells.moments = torch.cat([part.graph.magmoms for part in self.local])
             node_energies = torch.cat([part.node_energy for part in self.local]).double().split(sizes)
             energies = torch.stack([values.sum() for values in node_energies])
             observed.append(self.cells.observe(energies, rates))

@@ -1,13 +1,14 @@
 """The energy of a model as what Monte Carlo samples: many supercells, each at its own temperature."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch_sim.state import SimState
 
 from mmace_sim.errors import StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import get_magmoms
@@ -15,6 +16,10 @@ from mmace_sim.graph.batch import MagneticGraph, build_graph
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.sampling.chains import Chain, block_generator
 from mmace_sim.structures.magnetic_order import INDUCED_TOL, MOMENT_TOL, MagneticOrder, classify_order
+from mmace_sim.torchsim.memory import estimate_max_memory_scaler
+from mmace_sim.torchsim.model import MagneticMaceModel
+from mmace_sim.torchsim.pairs import PairKeeper
+from mmace_sim.torchsim.trial import trial_state
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
 RECORDS: tuple[str, ...] = ("energy", "order", "magnetization", "length", "acceptance", "volume")
@@ -22,10 +27,10 @@ RECORDS: tuple[str, ...] = ("energy", "order", "magnetization", "length", "accep
 
 
 class Supercells:
-    """Supercells of one crystal, one for each size and chain, and their energies.
+    """Supercells of one crystal, one for each size and chain, and their energies: one state of all, as in TorchSim.
 
     On the CPU every supercell is evaluated alone, so that its result does not depend on the others to the last bit;
-    on a GPU all are one batch.
+    on a GPU as many together as its memory takes.
 
     Args:
         model: An energy model.
@@ -35,6 +40,12 @@ class Supercells:
     Attributes:
         n_atoms: Atoms of each size.
         n_spins: Those of them that have a moment in the reference order.
+        sizes: Atoms of each supercell.
+        system_idx: Supercell of each atom.
+        moments: Of all atoms, in μB.
+        positions: Of all atoms, in Å.
+        cells: Cell vectors of each supercell as rows, in Å.
+        beta: 1/kT of each supercell, in 1/eV.
 
     Raises:
         StructureError: If the order is not collinear.
@@ -46,19 +57,21 @@ class Supercells:
         self.n_atoms = [len(atoms) for atoms in supercells]
         images = [atoms for atoms in supercells for _ in chains]
         self.sizes = [len(atoms) for atoms in images]
-        self.pbc = torch.as_tensor(np.stack([atoms.pbc for atoms in images]))
-        self.numbers = [torch.as_tensor(atoms.numbers, device=model.device) for atoms in images]
-        for numbers in self.numbers:
-            if (model.species_table[numbers] < 0).any():
-                raise UnsupportedElementError(f"the model knows the elements {model.elements} only.")
-        self.positions = [self._tensor(atoms.positions) for atoms in images]
-        self.cells = [self._tensor(atoms.cell.array) for atoms in images]
-        self.moments = [self._tensor(get_magmoms(atoms)) for atoms in images]
+        numbers = torch.as_tensor(np.concatenate([atoms.numbers for atoms in images]), device=model.device)
+        if (model.species_table[numbers] < 0).any():
+            raise UnsupportedElementError(f"the model knows the elements {model.elements} only.")
+        counts = torch.tensor(self.sizes)
+        self.system_idx = torch.arange(len(images)).repeat_interleave(counts).to(model.device)
+        self.positions = self._tensor(np.concatenate([atoms.positions for atoms in images]))
+        self.cells = self._tensor(np.stack([atoms.cell.array for atoms in images]))
+        self.moments = self._tensor(np.concatenate([get_magmoms(atoms) for atoms in images]))
+        self._numbers, self._pbc = numbers, torch.as_tensor(images[0].pbc, device=model.device)
         self._signs = [reference_signs(atoms) for atoms in supercells for _ in chains]
         self.n_spins = [int(np.count_nonzero(reference_signs(atoms))) for atoms in supercells]
         temperatures = torch.tensor([chain.temperature for chain in chains], dtype=torch.float64)
         self.beta = (1 / (BOLTZMANN_EV_PER_K * temperatures)).repeat(len(supercells)).to(model.device)
-        self._graphs: dict[tuple[int, ...], MagneticGraph] = {}
+        self._scalers = [len(atoms) ** 2 / (atoms.cell.volume / 1000.0) for atoms in images]
+        self._parts: list[_Part] = []
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -66,82 +79,93 @@ class Supercells:
     def _tensor(self, values: np.ndarray) -> Float[Tensor, "..."]:
         return torch.as_tensor(values, dtype=self.model.dtype, device=self.model.device)
 
-    def batches(self) -> list[tuple[int, ...]]:
+    def batches(self) -> list[range]:
         """Supercells that are evaluated together."""
         if self.model.device.type == "cpu":
-            return [(k,) for k in range(len(self))]
-        return [tuple(range(len(self)))]
+            return [range(k, k + 1) for k in range(len(self))]
+        limit = estimate_max_memory_scaler(MagneticMaceModel(self.model))
+        found, start, total = [], 0, 0.0
+        for k, scaler in enumerate(self._scalers):
+            if k > start and total + scaler > limit:
+                found.append(range(start, k))
+                start, total = k, 0.0
+            total += scaler
+        return [*found, range(start, len(self))]
 
     def evaluate(
         self,
-        moments: Sequence[Float[Tensor, "_n 3"]],
-        positions: Sequence[Float[Tensor, "_n 3"]] | None = None,
-        cells: Sequence[Float[Tensor, "3 3"]] | None = None,
+        moments: Float[Tensor, "n_atoms 3"],
+        positions: Float[Tensor, "n_atoms 3"] | None = None,
+        cells: Float[Tensor, "n_systems 3 3"] | None = None,
         *,
         gradients: bool = True,
-    ) -> tuple[Float[Tensor, " n_systems"], list[Tensor], list[Tensor]]:
+    ) -> tuple[Float[Tensor, " n_systems"], Tensor, Tensor]:
         """Energies and their negative gradients.
 
         Args:
-            moments: Of each supercell, in μB.
+            moments: Of all atoms, in μB.
             positions: In Å, with forces; None: the atoms are where they were, and no forces.
             cells: In Å; None: unchanged.
             gradients: Whether gradients are needed.
 
         Returns:
-            Energies in eV, magforces in eV/μB, forces in eV/Å; empty lists of what was not asked for.
+            Energies in eV, magforces in eV/μB, forces in eV/Å; empty tensors of what was not asked for.
         """
-        energies, magforces, forces = [], [], []
+        self._parts = self._parts or [self._part(batch) for batch in self.batches()]
         moving = positions is not None
-        for batch in self.batches():
-            graph = self._graph(batch, moments, positions, cells)
-            with torch.set_grad_enabled(gradients):
-                out = evaluate(
+        outs = []
+        for part in self._parts:
+            where = None if positions is None else positions[part.atoms]
+            boxes = None if cells is None else cells[part.systems].mT
+            state = trial_state(part.state, moments[part.atoms], positions=where, cell=boxes)
+            outs.append(
+                evaluate(
                     self.model,
-                    graph,
+                    part.pairs.graph(state, moments[part.atoms]),
                     compute_forces=moving and gradients,
                     compute_stress=False,
                     compute_magforces=gradients,
                 )
-            sizes = [self.sizes[k] for k in batch]
-            energies.append(out["energy"])
-            magforces += out["magforces"].split(sizes) if gradients else ()
-            forces += out["forces"].split(sizes) if moving and gradients else ()
-        return torch.cat(energies), magforces, forces
+            )
+        nothing = moments.new_zeros(0, 3)
+        return (
+            torch.cat([out["energy"] for out in outs]),
+            torch.cat([out.get("magforces", nothing) for out in outs]),
+            torch.cat([out.get("forces", nothing) for out in outs]),
+        )
 
-    def batch_graph(self, members: tuple[int, ...]) -> MagneticGraph:
+    def _part(self, batch: range) -> "_Part":
+        """Supercells that are evaluated together, with pairs of their own."""
+        first = sum(self.sizes[: batch.start])
+        atoms = slice(first, first + sum(self.sizes[k] for k in batch))
+        systems = slice(batch.start, batch.stop)
+        state = SimState(
+            positions=self.positions[atoms],
+            masses=torch.ones_like(self.positions[atoms, 0]),
+            cell=self.cells[systems].mT.contiguous(),
+            pbc=self._pbc,
+            atomic_numbers=self._numbers[atoms],
+            system_idx=self.system_idx[atoms] - batch.start,
+        )
+        return _Part(atoms, systems, state, PairKeeper(self.model.r_max))
+
+    def batch_graph(self, members: Sequence[int]) -> MagneticGraph:
         """Some supercells as one graph.
 
         Args:
-            members: Their numbers.
+            members: Their numbers, ascending.
         """
-        return self._graph(members, self.moments, None, None)
-
-    def _graph(
-        self,
-        batch: tuple[int, ...],
-        moments: Sequence[Tensor],
-        positions: Sequence[Tensor] | None,
-        cells: Sequence[Tensor] | None,
-    ) -> MagneticGraph:
-        """The graph; kept while atoms do not move."""
-        spins = torch.cat([moments[k] for k in batch])
-        if positions is None and batch in self._graphs:
-            return replace(self._graphs[batch], magmoms=spins)
-        where, boxes = positions or self.positions, cells or self.cells
-        index = torch.arange(len(batch)).repeat_interleave(torch.tensor([self.sizes[k] for k in batch]))
-        graph = build_graph(
-            torch.cat([where[k] for k in batch]),
-            torch.stack([boxes[k] for k in batch]),
-            self.pbc[list(batch)].to(spins.device),
-            torch.cat([self.numbers[k] for k in batch]),
-            spins,
-            index.to(spins.device),
+        rows = torch.isin(self.system_idx, torch.tensor(list(members), device=self.system_idx.device))
+        counts = torch.tensor([self.sizes[k] for k in members])
+        return build_graph(
+            self.positions[rows],
+            self.cells[list(members)],
+            self._pbc.expand(len(members), 3),
+            self._numbers[rows],
+            self.moments[rows],
+            torch.arange(len(members)).repeat_interleave(counts).to(self.system_idx.device),
             self.model.r_max,
         )
-        if positions is None:
-            self._graphs[batch] = graph
-        return graph
 
     def generators(self, block: int) -> list[torch.Generator]:
         """Random numbers of each supercell in one block.
@@ -168,26 +192,26 @@ class Supercells:
             Of the n atoms with a moment in the reference order: "order" |Σ s_i m̂_i|/n, "length" mean |m| in μB; the
             whole divided by n: "energy" in eV, "magnetization" |Σ m_i| in μB. "volume" in Å³ per atom, "acceptance".
         """
-        rows = []
-        for k, (moments, signs, n) in enumerate(zip(self.moments, self._signs, self.sizes, strict=True)):
-            m = moments.double().cpu().numpy()
+        rows, moments = [], np.split(self.moments.double().cpu().numpy(), np.cumsum(self.sizes)[:-1])
+        volumes = torch.linalg.det(self.cells.double()).abs().tolist()
+        energies, acceptance = energies.tolist(), acceptance.tolist()
+        for k, (m, signs, n) in enumerate(zip(moments, self._signs, self.sizes, strict=True)):
             lengths = np.linalg.norm(m, axis=1)
             magnetic = signs != 0
             n_spins = magnetic.sum()
             unit = m[magnetic] / lengths[magnetic, None].clip(min=1e-12)
             order = np.linalg.norm((signs[magnetic, None] * unit).sum(axis=0)) / n_spins
             total = np.linalg.norm(m.sum(axis=0)) / n_spins
-            volume = float(torch.linalg.det(self.cells[k].double()).abs()) / n
             mean = lengths[magnetic].mean()
-            rows.append([float(energies[k]) / n_spins, order, total, mean, float(acceptance[k]), volume])
+            rows.append([energies[k] / n_spins, order, total, mean, acceptance[k], volumes[k] / n])
         return np.array(rows).T.reshape(len(RECORDS), len(self.n_atoms), len(self.chains))
 
     def state(self) -> dict[str, np.ndarray]:
         """Moments, positions and cells of all supercells."""
         return {
-            "moments": torch.cat(self.moments).cpu().numpy(),
-            "positions": torch.cat(self.positions).cpu().numpy(),
-            "cells": torch.stack(self.cells).cpu().numpy(),
+            "moments": self.moments.cpu().numpy(),
+            "positions": self.positions.cpu().numpy(),
+            "cells": self.cells.cpu().numpy(),
         }
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
@@ -196,10 +220,27 @@ class Supercells:
         Args:
             state: Moments, positions and cells.
         """
-        self.moments = list(self._tensor(state["moments"]).split(self.sizes))
-        self.positions = list(self._tensor(state["positions"]).split(self.sizes))
-        self.cells = list(self._tensor(state["cells"]))
-        self._graphs = {}
+        self.moments = self._tensor(state["moments"])
+        self.positions = self._tensor(state["positions"])
+        self.cells = self._tensor(state["cells"])
+        self._parts = []
+
+
+@dataclass
+class _Part:
+    """Supercells that are evaluated together.
+
+    Attributes:
+        atoms: Their atoms among all.
+        systems: Their numbers.
+        state: As they were at the start.
+        pairs: Their pairs, kept while nothing moves.
+    """
+
+    atoms: slice
+    systems: slice
+    state: SimState
+    pairs: PairKeeper
 
 
 def reference_signs(atoms: Atoms) -> Float[np.ndarray, " n_atoms"]:

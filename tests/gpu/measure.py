@@ -131,16 +131,14 @@ def _against_mace(machine, size, n_atoms, dtype):
         other = sizes.yardstick(size, dtype).to(machine.device)
         batch = sizes.yardstick_batch([sizes.iron(n_atoms)], sizes.SIZES[size]["r_max"], dtype)
         batch = {k: v.to(machine.device) if torch.is_tensor(v) else v for k, v in batch.items()}
-        found = {"mace_ms": 1e3 * machine.seconds(lambda: sizes.yardstick_inference(other, batch))[0]}
+        found = {"mace_ms": 1e3 * machine.seconds(sizes.yardstick_inference(other, batch))[0]}
     except Exception as error:
         return {"mace": f"{type(error).__name__}: {error}"[:200]}
     try:
         from mace.cli.convert_e3nn_cueq import run as to_cueq
 
         fast = to_cueq(other, device=str(machine.device))
-        found["mace_cuequivariance_ms"] = (
-            1e3 * machine.seconds(lambda: sizes.yardstick_inference(fast, batch))[0]
-        )
+        found["mace_cuequivariance_ms"] = 1e3 * machine.seconds(sizes.yardstick_inference(fast, batch))[0]
     except Exception as error:
         found["cuequivariance"] = f"{type(error).__name__}: {error}"[:200]
     return found
