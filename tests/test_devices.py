@@ -56,9 +56,9 @@ def test_energies_and_their_derivatives(model, pbc):
         torch.testing.assert_close(there[key], value, rtol=0, atol=1e-10, equal_nan=True)
 
 
-@pytest.mark.parametrize("magmoms", ["joint", "adiabatic", "fixed"])
+@pytest.mark.parametrize("magmoms", ["joint", "adiabatic"])
 def test_relaxations(model, magmoms):
-    here, there = both(model, lambda tsm: Relaxation(tsm, magmoms=magmoms, max_steps=5).run(iron(2)))
+    here, there = both(model, lambda tsm: Relaxation(tsm, magmoms=magmoms, max_steps=2).run(iron(2)))
     for a, b in zip(here, there, strict=True):
         assert (a.status, a.steps) == (b.status, b.steps)
         assert abs(a.energy - b.energy) < 1e-9
@@ -66,7 +66,7 @@ def test_relaxations(model, magmoms):
 
 
 def test_moments(model):
-    here, there = both(model, lambda tsm: MomentRelaxation(tsm, max_steps=4).run(iron(2)))
+    here, there = both(model, lambda tsm: MomentRelaxation(tsm, max_steps=2).run(iron(2)))
     for a, b in zip(here, there, strict=True):
         assert (a.status, a.steps) == (b.status, b.steps)
         np.testing.assert_allclose(b.magforces, a.magforces, atol=1e-9)
@@ -74,12 +74,12 @@ def test_moments(model):
 
 @pytest.mark.parametrize(
     "how",
-    [{"spins": "frozen"}, {"spins": "adiabatic"}, {"spins": "llg", "lengths": "langevin", "ensemble": "npt"}],
+    [{"spins": "frozen"}, {"spins": "llg", "lengths": "langevin", "ensemble": "npt"}],
     ids=str,
 )
 def test_dynamics(model, how):
     here, there = both(
-        model, lambda tsm: MolecularDynamics(tsm, n_steps=2, record_every=2, **how).run(iron(2))
+        model, lambda tsm: MolecularDynamics(tsm, n_steps=1, record_every=1, **how).run(iron(2))
     )
     for a, b in zip(here, there, strict=True):
         assert a.status == b.status
@@ -87,15 +87,14 @@ def test_dynamics(model, how):
         np.testing.assert_allclose(b.column("energy_total"), a.column("energy_total"), atol=1e-8)
 
 
-@pytest.mark.parametrize("lattice", ["fixed", "free"])
-def test_hybrid_monte_carlo(model, lattice):
+def test_hybrid_monte_carlo(model):
     crystal = iron(2)[1]
     crystal.arrays["initial_magmoms"][:] = [0.0, 0.0, 2.2]
 
     def compute(tsm):
         cells = Supercells(tsm.model, [crystal], [Chain(300.0), Chain(500.0)])
-        sampler = HybridMonteCarlo(cells, lattice=lattice, n_steps=2, step=0.05)
-        return sampler.advance(0, 2)
+        sampler = HybridMonteCarlo(cells, lattice="free", n_steps=1, step=0.05)
+        return sampler.advance(0, 1)
 
     here, there = both(model, compute)
     for key, value in here.items():

@@ -8,8 +8,8 @@ import torch
 from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch_sim.state import SimState
 
+from mmace_sim.base.hosts import ts
 from mmace_sim.errors import StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.batch import MagneticGraph, build_graph
@@ -139,7 +139,7 @@ class Supercells:
         first = sum(self.sizes[: batch.start])
         atoms = slice(first, first + sum(self.sizes[k] for k in batch))
         systems = slice(batch.start, batch.stop)
-        state = SimState(
+        state = ts.SimState(
             positions=self.positions[atoms],
             masses=torch.ones_like(self.positions[atoms, 0]),
             cell=self.cells[systems].mT.contiguous(),
@@ -239,7 +239,7 @@ class _Part:
 
     atoms: slice
     systems: slice
-    state: SimState
+    state: ts.SimState
     pairs: PairKeeper
 
 

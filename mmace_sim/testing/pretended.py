@@ -99,6 +99,8 @@ class PretendedGpu(TorchFunctionMode):
             return made if device is None else made.to(device)
         if func is Tensor.new_tensor and isinstance(args[0], PretendedTensor):
             return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(args[0].device)
+        if func is Tensor.__getitem__ and isinstance(args[1], list):
+            args = (args[0], torch.tensor(args[1]))
         return func(*args, **kwargs)
 
 
