@@ -326,3 +326,17 @@ def test_numbers_of_the_page_on_large_runs():
         f"{files['memory_mb'] - files['before_mb']} MB of memory on top",
     ):
         assert said in page, said
+
+
+def test_relaxations_of_the_page_on_performance():
+    measured, table = json.loads(text("docs/benchmarks/batched_relaxation.json")), rows("docs/performance.md")
+    names = {
+        "64 one after another, ASE FIRE, moments fixed": "one_by_one_fixed",
+        "64 in one run, moments fixed": "batch_fixed",
+        "1,000 in one run, moments fixed": "batch_of_1000_fixed",
+        "64 in one run, moments adiabatic": "batch_adiabatic",
+    }
+    for name, key in names.items():
+        assert first_number(table[name][0]) == measured["seconds_median"][key]
+    for name, key in (list(names.items()))[1:3]:
+        assert first_number(table[name][2]) == measured["speedup"][key]
