@@ -12,7 +12,7 @@ from ase.build import bulk
 from cli_tools import mmace_sim, summary_of, write_tiny_model
 
 import mmace_sim as package
-from mmace_sim.errors import UnsupportedElementError
+from mmace_sim.errors import ModelFileError, UnsupportedElementError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.hub.store import model_folder
 from mmace_sim.interop import install
@@ -146,6 +146,37 @@ def test_missing_models_are_fetched_if_that_is_allowed(way, cache, folder, tmp_p
     assert [entry["model"] for entry in summary_of(out)["structures"]] == [
         "mmace-fe-pbe", "mmace-matpes-pbe", "mmace-matpes-pbe", "mmace-fe-pbe",
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("fe_al")
+def test_what_needs_no_download_is_computed_without_a_connection(folder, tmp_path, monkeypatch):
+    asked = []
+
+    def get(name, **_):
+        asked.append(name)
+        raise ModelFileError(f"{name} could not be fetched (no connection).")
+
+    monkeypatch.setattr(install, "get_model", get)
+    bulk("CoO", "rocksalt", a=4.2).write(folder / "e_coo.cif")
+    out = tmp_path / "out"
+    result = mmace_sim(
+        "relax", folder, "-o", out, "--yes", "--fixed-cell", "--max-steps", "1", "--device", "cpu"
+    )
+    assert result.exit_code == 3
+    assert asked == ["mmace-matpes-pbe"]
+    assert "could not be fetched" in result.output
+    statuses = [entry["status"] for entry in summary_of(out)["structures"]]
+    assert [status == "failed" for status in statuses] == [False, False, True, False, True]
+
+
+@pytest.mark.usefixtures("cache")
+def test_one_element_and_a_broken_catalogue_in_words(tmp_path, monkeypatch):
+    with pytest.raises(UnsupportedElementError, match=r"no model at hand knows Og\. No model .* has it"):
+        choose_model([118, 118])
+    (tmp_path / "mine.yaml").write_text("nonsense")
+    monkeypatch.setenv("MMACE_SIM_MODELS", str(tmp_path / "mine.yaml"))
+    with pytest.raises(UnsupportedElementError, match=r"can be fetched is not known: .*mine\.yaml"):
+        choose_model([8, 28])
 
 
 @pytest.mark.usefixtures("fe_al")

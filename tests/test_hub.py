@@ -295,6 +295,31 @@ def test_add_list_info_and_remove(tmp_path):
 
 
 @pytest.mark.usefixtures("catalogue")
+def test_other_bytes_are_not_installed_as_a_model_of_the_catalogue(tmp_path):
+    file = write_tiny_model(tmp_path / "mine.safetensors", seed=5)
+    by_hand = write_tiny_model(tmp_path / "mace_matpes_pbe_baseline_run-3.model", seed=5)
+    for arguments in ((by_hand,), (file, "--name", "mmace-matpes-pbe"), (file, "--name", "tiny", "--force")):
+        result = mmace_sim("models", "add", *arguments)
+        assert result.exit_code == 2
+        assert "not the file that the catalogue calls" in result.output
+    assert installed_models() == {}
+    assert mmace_sim("models", "add", by_hand, "--name", "another").exit_code == 0
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_checkpoint_with_several_heads_is_added_by_one(tmp_path):
+    name = "magmom_density_heads"
+    file, heads = write_kind(tmp_path / "up.model", name), kind_json(name)["heads"]
+    asked = mmace_sim("models", "add", file)
+    assert asked.exit_code == 2
+    assert "--head NAME" in asked.output
+    assert mmace_sim("models", "add", file, "--head", heads[1]).exit_code == 0
+    with pytest.warns(PhysicsWarning):
+        model = load_model("up")
+    assert_same_results(model, cases_of(kind_json(name), heads[1]))
+
+
+@pytest.mark.usefixtures("catalogue")
 def test_the_table_fits_into_80_columns(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     lines = mmace_sim("models").output.splitlines()

@@ -344,3 +344,39 @@ class TestKnotsOfASpline:
         arrays[names[0]] = arrays[names[0]][::-1]
         with pytest.raises(ModelFileError, match="do not ascend"):
             from_upstream({}, arrays)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_elements_in_any_order(name):
+    arrays, told = reversed_elements(kind_arrays(name)), kind_json(name)
+    for number, head in enumerate(told["heads"]):
+        model = from_upstream({"pair_repulsion": "pair_repulsion_fn.c" in arrays}, arrays, head=number)
+        assert model.elements == sorted(arrays["atomic_numbers"])
+        assert_same_results(model, cases_of(told, head))
+
+
+def reversed_elements(arrays):
+    """The same model with its elements the other way round, by the layout of upstream's arrays."""
+    n = len(arrays["atomic_numbers"])
+    assert n > 1
+    channels = arrays["node_embedding.linear.weight"].size // n
+    found = {}
+    for name, array in arrays.items():
+        if name.endswith("skip_tp.weight"):  # (degree, in, element, out)
+            array = array.reshape(-1, channels, n, channels)[:, :, ::-1]
+        elif name == "node_embedding.linear.weight":
+            array = array.reshape(n, channels)[::-1]
+        elif name == "atomic_energies_fn.atomic_energies":
+            array = array[..., ::-1]
+        elif name.startswith("E_m_spline."):
+            *rest, k = name.split(".")
+            name = ".".join([*rest, str(n - 1 - int(k))])
+        elif array.shape[:1] == (n,) and (
+            (".contractions." in name and ".weights" in name)
+            or name
+            in ("atomic_numbers", "m_max", "one_body_magmom_const_correction", "onebody_magmombasis_coeffs")
+            or name.startswith("saturation.")
+        ):
+            array = array[::-1]
+        found[name] = np.ascontiguousarray(array).reshape(arrays.get(name, array).shape)
+    return found

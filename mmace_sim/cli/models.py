@@ -108,6 +108,9 @@ def add(
             help="Name of the model.", show_default="by its hash in the catalogue, else of the file"
         ),
     ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Head to keep of a model with several.")
+    ] = None,
     force: _Force = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -118,7 +121,7 @@ def add(
     with options.quiet_imports():
         from mmace_sim.interop.install import add_model
 
-        path = add_model(file, name=name, force=force)
+        path = add_model(file, name=name, head=head, force=force)
     if not quiet:
         typer.echo(f"Installed: {path}. Use it with --model {path.stem}.")
 

@@ -12,7 +12,13 @@ from pydantic import BaseModel
 from mmace_sim.base.text import say
 from mmace_sim.engine.machine import pick_device
 from mmace_sim.engine.settings import ModelSettings, RunSettings
-from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
+from mmace_sim.errors import (
+    ConfigError,
+    ModelFileError,
+    OutputError,
+    StructureError,
+    UnsupportedOptionError,
+)
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.cells import free_strains, parse_cell_mask
 from mmace_sim.io.collection import FailedStructure, LoadedStructure, load_structures
@@ -210,16 +216,25 @@ def fetch_missing(compositions: set[frozenset[int]], config: RunSettings) -> Non
     """
     if not (config.fetch_models or os.environ.get(AUTO_GET, "0") not in ("", "0")):
         return
+    refused = set()
     for numbers in sorted(compositions, key=sorted):
         try:
             choose_model(numbers)
         except StructureError:
-            name = fetchable(numbers)
-            if name is not None:
-                from mmace_sim.interop.install import get_model
+            try:
+                name = fetchable(numbers)
+                if name is not None and name not in refused:
+                    refused.add(name)  # once only: without a connection the others would wait for it too
+                    _fetch(name, numbers)
+            except (ModelFileError, OutputError) as error:  # what needs no further model is computed
+                say(str(error))
 
-                say(f"Fetching {fetch_command(name)} for {_symbols(numbers)}.")
-                get_model(name)
+
+def _fetch(name: str, numbers: frozenset[int]) -> None:
+    from mmace_sim.interop.install import get_model
+
+    say(f"Fetching {fetch_command(name)} for {_symbols(numbers)}.")
+    get_model(name)
 
 
 def failed(item: LoadedStructure, error: Exception) -> FailedStructure:

@@ -67,6 +67,8 @@ class RemoteModel(RemoteFile):
     """Its hash."""
     citation: str
     """What users should cite."""
+    head: str | None = None
+    """Head to keep of a checkpoint with several."""
     elements: tuple[str, ...] = ()
     """Symbols of the elements that it knows."""
     description: str = ""

@@ -44,7 +44,7 @@ def model_path(name: str) -> Path:
     try:
         return model_folder() / f"{check_name(name)}.safetensors"
     except ValueError as error:
-        raise ModelFileError(f"a model cannot be called {error}.") from error
+        raise ModelFileError(f"no name of a model: {error}.") from error
 
 
 def make_folder(folder: Path) -> Path:

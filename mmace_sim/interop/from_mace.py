@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,12 @@ def from_upstream(
     if not 0 <= head < n_heads:
         raise ModelFileError(f"the upstream model has {n_heads} head(s); there is no head number {head}.")
     model = PaperMMACE(read_config(weights, config))
+    numbers = _element_numbers(weights)
+    rows = [numbers.index(z) for z in model.elements]
     with torch.no_grad():
-        _fill_atoms(model, weights, head)
+        _fill_atoms(model, weights, head, rows)
         for k, layer in enumerate(model.layers):
-            _fill_layer(layer, weights, k, model.config)
+            _fill_layer(layer, weights, k, model.config, rows)
             fill_readout(model.readouts[k], weights, f"readouts.{k}", head, n_heads)
     unknown = weights.leftover()
     if unknown:
@@ -85,13 +87,11 @@ def read_config(weights: UpstreamWeights, config: Mapping[str, Any]) -> PaperCon
     Raises:
         ModelFileError: If the weights are of another architecture or contradict `config`.
     """
-    numbers = [int(z) for z in weights("atomic_numbers")]
-    if numbers != sorted(numbers):
-        raise ModelFileError(f"atomic_numbers {numbers} of the upstream model are not ascending.")
+    numbers = _element_numbers(weights)
     fields = common_fields(weights, len(numbers))
     n_features = layer_shapes(weights, "interactions.0.conv_tp_weights")[0][0]
     values = fields | {
-        "atomic_numbers": numbers,
+        "atomic_numbers": sorted(numbers),
         "max_m_ell": _max_m_ell(weights, fields["max_ell"], int(fields["hidden_irreps"].split("x")[0])),
         "max_moment": dict(zip(numbers, weights("m_max").flatten().tolist(), strict=True)),
         "num_moment_basis": n_features - fields["num_bessel"],
@@ -107,7 +107,9 @@ def read_config(weights: UpstreamWeights, config: Mapping[str, Any]) -> PaperCon
         "smooth_cutoff": bool(config.get("smooth_cutoff", False)),
     }
     for ours, theirs in _SAME.items():
-        if theirs in config and not _equal(config[theirs], values[ours]):
+        if theirs in config and not _equal(
+            config[theirs], numbers if ours == "atomic_numbers" else values[ours]
+        ):
             raise ModelFileError(
                 f"the upstream configuration says {theirs} = {config[theirs]}, but the weights say {values[ours]}."
             )
@@ -128,6 +130,14 @@ _SAME = {
     "num_moment_basis": "num_mag_radial_basis",
 }
 """Our hyper-parameters whose upstream counterparts have the same value."""
+
+
+def _element_numbers(weights: UpstreamWeights) -> list[int]:
+    """Atomic numbers in upstream's order, which need not be ascending."""
+    numbers = [int(z) for z in weights("atomic_numbers")]
+    if len(set(numbers)) < len(numbers):
+        raise ModelFileError(f"atomic_numbers {numbers} of the upstream model name an element twice.")
+    return numbers
 
 
 def _equal(theirs: Any, ours: Any) -> bool:
@@ -175,11 +185,12 @@ def _later_density(weights: UpstreamWeights, fields: Mapping[str, Any]) -> Densi
     return kinds.pop() if kinds else "distance"
 
 
-def _fill_atoms(model: PaperMMACE, weights: UpstreamWeights, head: int) -> None:
+def _fill_atoms(model: PaperMMACE, weights: UpstreamWeights, head: int, rows: Sequence[int]) -> None:
     """Embedding, radial basis, repulsion, reference energies and scale."""
     config = model.config
     n_species, K = len(config.atomic_numbers), config.num_channels
-    model.embedding.copy_(weights("node_embedding.linear.weight", n_species, K) / math.sqrt(n_species))
+    embedding = weights("node_embedding.linear.weight", n_species, K)
+    model.embedding.copy_(embedding[rows] / math.sqrt(n_species))
     if config.stored_bessel:
         fill_bessel(model.radial_basis, weights)
     if model.radial_basis.transform is not None:
@@ -190,11 +201,14 @@ def _fill_atoms(model: PaperMMACE, weights: UpstreamWeights, head: int) -> None:
     shift = weights("scale_shift.shift").flatten()
     scale, shift = scale[head if len(scale) > 1 else 0], shift[head if len(shift) > 1 else 0]
     model.scale.copy_(scale)
-    energies = torch.atleast_2d(weights("atomic_energies_fn.atomic_energies"))[head] + shift
-    model.reference.atomic_energies.copy_(energies + fill_one_body(model.reference, weights, head, scale))
+    energies = torch.atleast_2d(weights("atomic_energies_fn.atomic_energies"))[head][rows] + shift
+    energies = energies + fill_one_body(model.reference, weights, head, scale, rows)
+    model.reference.atomic_energies.copy_(energies)
 
 
-def _fill_layer(layer: PaperLayer, weights: UpstreamWeights, k: int, config: PaperConfig) -> None:
+def _fill_layer(
+    layer: PaperLayer, weights: UpstreamWeights, k: int, config: PaperConfig, rows: Sequence[int]
+) -> None:
     n_species = len(config.atomic_numbers)
     block, interaction = f"interactions.{k}", layer.interaction
     fill_linears(interaction.linears_up, weights, f"{block}.linear_up.weight")
@@ -208,13 +222,13 @@ def _fill_layer(layer: PaperLayer, weights: UpstreamWeights, k: int, config: Pap
         fill_mlp(interaction.density_gate.weights, weights, f"{block}.density_gate")
     fill_linears(interaction.mix, weights, f"{block}.magmom_linear.weight")
     if interaction.species_mix is not None:
-        fill_species(interaction.species_mix, weights, f"{block}.magmom_skip_tp.weight", n_species)
+        fill_species(interaction.species_mix, weights, f"{block}.magmom_skip_tp.weight", n_species, rows)
     if layer.skip is not None:
-        fill_species(layer.skip, weights, f"{block}.skip_tp.weight", n_species)
+        fill_species(layer.skip, weights, f"{block}.skip_tp.weight", n_species, rows)
     block, product = f"products.{k}", layer.product
     for ell, contraction in enumerate(product.contractions):
         fill_contraction(
-            contraction, weights, f"{block}.symmetric_contractions.contractions.{ell}", config, ell
+            contraction, weights, f"{block}.symmetric_contractions.contractions.{ell}", config, ell, rows
         )
     if [shape[1] for shape in layer_shapes(weights, f"{block}.conv_tp_weights")[:-1]] != list(SELF_MLP):
         raise ModelFileError(f"{block}.conv_tp_weights has other widths than the published {list(SELF_MLP)}.")

@@ -140,8 +140,8 @@ def read_pickled_module(path: str | Path) -> PickledObject:
             content = _Unpickler(io.BytesIO(archive.read(pickles[0])), archive, root).load()
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelFileError(
-            f"{path}: not a readable torch file ({error}). Files written by torch older than 1.6 must be saved again "
-            "by a newer one."
+            f"{path}: not a readable torch file ({error}): incomplete, damaged, or written by torch older than 1.6 "
+            "(save it again by a newer one)."
         ) from error
     except ModelFileError as error:
         raise ModelFileError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
@@ -150,8 +150,15 @@ def read_pickled_module(path: str | Path) -> PickledObject:
             f"{path}: the pickle inside is damaged ({type(error).__name__}: {error})."
         ) from error
     if not isinstance(content, PickledObject):
+        held = "weights without their model" if isinstance(content, dict) else type(content).__name__
         raise ModelFileError(
-            f"{path}: holds {type(content).__name__}, expected a whole module, as torch.save(model, path) writes it."
+            f"{path}: holds {held}, expected a whole module, as torch.save(model, path) writes it (in the code that "
+            "made it, load the weights into the model first)."
+        )
+    if content.module.partition(".")[0] == "__torch__":
+        raise ModelFileError(
+            f"{path}: holds a model compiled to TorchScript ({content.name}), expected what it was compiled from, as "
+            "torch.save(model, path) writes it."
         )
     return content
 
@@ -188,8 +195,8 @@ class _Unpickler(pickle.Unpickler):
         if module_name == "torch" and isinstance(getattr(torch, global_name, None), torch.dtype):
             return getattr(torch, global_name)
         if module_name.split(".", 1)[0] not in _RECORDABLE:
-            raise pickle.UnpicklingError(
-                f"it names {module_name}.{global_name}, which a model has no use for"
+            raise ModelFileError(
+                f"refused: it names {module_name}.{global_name}, which a model has no use for. Nothing of it was run."
             )
         key = (module_name, global_name)
         if key not in self.classes:

@@ -115,7 +115,9 @@ class UpstreamFile:
     def _head(self, head: str | None) -> str:
         names = ", ".join(self.heads)
         if head is None and len(self.heads) > 1:
-            raise ModelFileError(f"{self.path}: the model has the heads {names}; choose one with --head.")
+            raise ModelFileError(
+                f"{self.path}: the model has the heads {names}; choose one with --head NAME."
+            )
         if head is not None and head not in self.heads:
             raise ModelFileError(f"{self.path}: there is no head '{head}'; the model has {names}.")
         return head or self.heads[0]

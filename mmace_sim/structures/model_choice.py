@@ -82,11 +82,15 @@ def which_model(numbers: Iterable[int]) -> str:
     fitting = [name for name, known in models_at_hand() if wanted <= known]
     if fitting:
         return f"Models that know them all: {', '.join(fitting)} (--model NAME)."
-    remote = fetchable(wanted)
+    them = "them all" if len(wanted) > 1 else "it"
+    try:
+        remote = fetchable(wanted)
+    except ModelFileError as error:  # a broken catalogue must not hide what is wrong here
+        return f"What can be fetched is not known: {error}"
     if remote is not None:
-        return f"Get one that knows them all: {fetch_command(remote)}, then run the same command again."
+        return f"Get one that knows {them}: {fetch_command(remote)}, then run the same command again."
     return (
-        "No model that is known here has them all (`mmace-sim models`): train one with `mmace-sim train`, or add a "
+        f"No model that is known here has {them} (`mmace-sim models`): train one with `mmace-sim train`, or add a "
         "file that you have with `mmace-sim models add FILE`."
     )
 
@@ -96,12 +100,13 @@ def fetchable(numbers: Iterable[int]) -> str | None:
 
     Args:
         numbers: Atomic numbers.
+
+    Raises:
+        ModelFileError: If a catalogue cannot be read.
     """
     wanted = {chemical_symbols[int(z)] for z in numbers}
-    fitting = []
-    with suppress(ModelFileError):  # a broken catalogue must not hide what is wrong here
-        catalogue = read_catalogue().items()
-        fitting = [(len(model.elements), name) for name, model in catalogue if wanted <= set(model.elements)]
+    catalogue = read_catalogue().items()
+    fitting = [(len(model.elements), name) for name, model in catalogue if wanted <= set(model.elements)]
     return min(fitting)[1] if fitting else None
 
 
