@@ -21,9 +21,9 @@ from mmace_sim.nn.mace_blocks import (
     MagneticBranch,
     PairRepulsion,
 )
-from mmace_sim.nn.ops import SpeciesLinear
+from mmace_sim.nn.ops import Modules, SpeciesLinear
 from mmace_sim.nn.product import ProductBasis
-from mmace_sim.nn.readout import mace_readouts
+from mmace_sim.nn.readout import Readout, mace_readouts
 from mmace_sim.nn.spin_orbit import FIELD_MAX_ELL
 
 MAGNETIC_FIELDS: tuple[str, ...] = (
@@ -113,7 +113,7 @@ class FoundationLayer(nn.Module):
         )
         self.product = ProductBasis(config.max_ell, self.out_ell, config.correlation, n_species, K)
         n_skips = (1 if config.residual_first else 0) if first else self.out_ell + 1
-        self.skip = nn.ModuleList(SpeciesLinear(n_species, K, K) for _ in range(n_skips))
+        self.skip = Modules(SpeciesLinear(n_species, K, K) for _ in range(n_skips))
         self.magnetic = MagneticBranch(
             n_species=n_species,
             n_channels=K,
@@ -165,6 +165,11 @@ class FoundationMMACE(SpinSpaceModel):
         Batatia et al., arXiv 2206.07697 (MACE) and 2401.00096 (MACE-MP-0).
     """
 
+    config: FoundationConfig
+    reference: FoundationReference
+    layers: Modules[FoundationLayer]
+    readouts: Modules[Readout]
+
     def __init__(self, config: FoundationConfig) -> None:
         super().__init__(config)
         n_species, K, n_layers = len(config.atomic_numbers), config.num_channels, config.num_interactions
@@ -179,7 +184,7 @@ class FoundationMMACE(SpinSpaceModel):
         self.repulsion = (
             PairRepulsion(n_species, config.num_polynomial_cutoff) if config.pair_repulsion else None
         )
-        self.layers = nn.ModuleList(FoundationLayer(config, k) for k in range(n_layers))
+        self.layers = Modules(FoundationLayer(config, k) for k in range(n_layers))
         self.readouts = mace_readouts(K, config.readout_channels, n_layers)
         self.spin_orbit_term = make_spin_orbit_term(config)
         if self.spin_orbit_term is not None:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmace_sim.nn.angular import clebsch_gordan, degree_slice
-from mmace_sim.nn.ops import SILU_NORM, ChannelLinear, Mlp, NeighborLayout, SpeciesLinear
+from mmace_sim.nn.ops import SILU_NORM, ChannelLinear, Mlp, Modules, NeighborLayout, SpeciesLinear
 
 DensityKind = Literal["distance", "moment", "gated"]
 """What a message is divided by: 1 + Σ_j ρ(r_ij), 1 + Σ_j ρ(r_ij, |m_j|), or it is multiplied by a gate of the sums of
@@ -212,7 +212,7 @@ class PaperInteraction(nn.Module):
     ) -> None:
         super().__init__()
         K, n_features = n_channels, n_radial + num_moment_basis
-        self.linears_up = nn.ModuleList(ChannelLinear(K, K) for _ in range(hidden_ell + 1))
+        self.linears_up = Modules(ChannelLinear(K, K) for _ in range(hidden_ell + 1))
         self.convolution = PaperConvolution(hidden_ell, max_ell, max_m_ell, K)
         self.radial = Mlp([n_features, *radial_mlp])
         self.first_weights = PathLinear(radial_mlp[-1], len(self.convolution.first), K)
@@ -221,11 +221,9 @@ class PaperInteraction(nn.Module):
         gated = density == "gated"
         self.moment_density = Mlp([num_moment_basis, 1]) if gated else None
         self.density_gate = Mlp([2, 1]) if gated else None
-        self.mix = nn.ModuleList(ChannelLinear(n * K, K) for n in self.convolution.n_paths)
+        self.mix = Modules(ChannelLinear(n * K, K) for n in self.convolution.n_paths)
         self.species_mix = (
-            None
-            if n_species is None
-            else nn.ModuleList(SpeciesLinear(n_species, K, K) for _ in range(max_ell + 1))
+            None if n_species is None else Modules(SpeciesLinear(n_species, K, K) for _ in range(max_ell + 1))
         )
 
     def forward(

@@ -23,7 +23,7 @@ from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ArchitectureConfig, Basis, Width
 from mmace_sim.nn.angular import spherical_harmonics, split_degrees
 from mmace_sim.nn.mace_blocks import AgnesiTransform, FoundationRadialBasis, PairRepulsion
-from mmace_sim.nn.ops import SpeciesLinear
+from mmace_sim.nn.ops import Modules, SpeciesLinear
 from mmace_sim.nn.radial import polynomial_cutoff
 from mmace_sim.nn.readout import mace_readouts
 
@@ -117,9 +117,7 @@ class PaperLayer(nn.Module):
             n_channels=K,
             num_moment_basis=config.num_moment_basis,
         )
-        self.skip = (
-            nn.ModuleList(SpeciesLinear(n_species, K, K) for _ in range(out_ell + 1)) if index else None
-        )
+        self.skip = Modules(SpeciesLinear(n_species, K, K) for _ in range(out_ell + 1)) if index else None
 
     def forward(
         self,
@@ -152,6 +150,9 @@ class PaperMMACE(MagneticModel):
         arXiv 2604.08143; weights and conventions of github.com/CheukHinHoJerry/mace, commit 2fc7d9b.
     """
 
+    config: PaperConfig
+    reference: PaperReference
+
     def __init__(self, config: PaperConfig) -> None:
         super().__init__(config)
         n_species, K, n_layers = len(config.atomic_numbers), config.num_channels, config.num_interactions
@@ -171,7 +172,7 @@ class PaperMMACE(MagneticModel):
         self.repulsion = (
             PairRepulsion(n_species, config.num_polynomial_cutoff) if config.pair_repulsion else None
         )
-        self.layers = nn.ModuleList(PaperLayer(config, k) for k in range(n_layers))
+        self.layers = Modules(PaperLayer(config, k) for k in range(n_layers))
         self.readouts = mace_readouts(K, config.readout_channels, n_layers)
         self.double()
 
@@ -202,7 +203,7 @@ class PaperMMACE(MagneticModel):
         if config.time_reversal:
             species, basis = species.repeat(2), basis.repeat(2, 1)
             harmonics = torch.cat([harmonics, moment_harmonics(-moments, config.max_m_ell)])
-        energies = 0.0
+        energies = self.embedding.new_zeros(len(species))
         for layer, readout in zip(self.layers, self.readouts, strict=True):
             hidden = layer(hidden, basis, harmonics, species, edges)
             energies = energies + readout(hidden[0][:, :, 0])

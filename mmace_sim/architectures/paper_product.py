@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmace_sim.architectures.paper_interaction import coupling_paths
 from mmace_sim.nn.angular import clebsch_gordan, degree_slice
-from mmace_sim.nn.ops import ChannelLinear, Mlp
+from mmace_sim.nn.ops import ChannelLinear, Mlp, Modules
 from mmace_sim.nn.product import SymmetricContraction
 
 SELF_MLP: tuple[int, ...] = (64, 64, 64)
@@ -39,7 +39,7 @@ class PaperProduct(nn.Module):
     ) -> None:
         super().__init__()
         K = n_channels
-        self.contractions = nn.ModuleList(
+        self.contractions = Modules(
             SymmetricContraction(max_ell, ell, correlation, n_species, K) for ell in range(out_ell + 1)
         )
         self.paths = coupling_paths(range(out_ell + 1), max_m_ell, out_ell)
@@ -48,8 +48,8 @@ class PaperProduct(nn.Module):
             self.register_buffer(f"coupling_{k}", coupling, persistent=False)
         self.moment_network = Mlp([num_moment_basis, *SELF_MLP, len(self.paths) * K])
         n_paths = [sum(path.out == ell for path in self.paths) for ell in range(out_ell + 1)]
-        self.linears_moment = nn.ModuleList(ChannelLinear(n * K, K) for n in n_paths)
-        self.linears = nn.ModuleList(ChannelLinear(K, K) for _ in n_paths)
+        self.linears_moment = Modules(ChannelLinear(n * K, K) for n in n_paths)
+        self.linears = Modules(ChannelLinear(K, K) for _ in n_paths)
 
     def forward(
         self,

@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from mmace_sim.nn.angular import symmetric_couplings
 from mmace_sim.nn.mace_blocks import ElementTable, FoundationRadialBasis, PairRepulsion
 from mmace_sim.nn.ops import SILU_NORM, ChannelLinear, Mlp, SpeciesLinear
 from mmace_sim.nn.product import SymmetricContraction
+from mmace_sim.nn.readout import Readout
 
 E3NN_SILU_NORM: float = 1.6791767923989418
 """Factor that e3nn puts behind silu (a Monte Carlo estimate with a fixed seed)."""
@@ -90,7 +92,8 @@ def layer_shapes(weights: UpstreamWeights, name: str) -> list[tuple[int, int]]:
     n_layers = weights.count(name + ".layer{}.")
     if n_layers == 0:
         weights(f"{name}.layer0.weight")  # raises
-    return [tuple(weights(f"{name}.layer{k}.weight").shape) for k in range(n_layers)]
+    shapes = [weights(f"{name}.layer{k}.weight").shape for k in range(n_layers)]
+    return [(shape[0], shape[1]) for shape in shapes]
 
 
 def number_of_heads(weights: UpstreamWeights) -> int:
@@ -131,7 +134,7 @@ def common_fields(weights: UpstreamWeights, n_species: int) -> dict[str, Any]:
     }
 
 
-def fill_readout(readout: nn.Module, weights: UpstreamWeights, name: str, head: int, n_heads: int) -> None:
+def fill_readout(readout: Readout, weights: UpstreamWeights, name: str, head: int, n_heads: int) -> None:
     """A readout, of which one head is kept."""
     if isinstance(readout, Mlp):
         first, second = readout.weights
@@ -231,7 +234,7 @@ def _upstream_couplings(weights: UpstreamWeights, name: str, max_ell: int, nu: i
     tensor = weights(name)
     tensor = tensor.reshape(2 * ell + 1, *[n] * nu, tensor.shape[-1]).movedim(-1, 0)
     reordered = [tensor.permute(0, 1, *order) for order in itertools.permutations(range(2, nu + 2))]
-    return sum(reordered) / len(reordered)
+    return reduce(torch.add, reordered) / len(reordered)
 
 
 def fill_bessel(basis: FoundationRadialBasis, weights: UpstreamWeights) -> None:

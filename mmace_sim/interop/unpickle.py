@@ -67,6 +67,8 @@ class PickledObject:
 
     module: ClassVar[str] = ""
     name: ClassVar[str] = ""
+    args: tuple[object, ...]
+    state: object
 
     def __new__(cls, *args: Any) -> "PickledObject":
         """Keep the arguments."""
@@ -254,6 +256,7 @@ class _Rebuild:
     """A function that a pickle may call but not change."""
 
     __slots__ = ("_function",)
+    _function: Callable
 
     def __init__(self, function: Callable) -> None:
         object.__setattr__(self, "_function", function)

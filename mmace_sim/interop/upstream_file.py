@@ -28,7 +28,7 @@ The published weights (MATPES-PBE) are of the first, without a one-body energy; 
 keeps Chebyshev functions constant above the largest moment; the fork of the paper does not.
 """
 
-WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
+WRAPPERS: dict[str, tuple[str, dict[str, bool]]] = {
     "MagneticSCFMACE": ("magmom_mace", {}),
     "TimeReversalSymmetrizedMACE": ("model", {"time_reversal": True}),
 }
@@ -133,7 +133,9 @@ def read_upstream_file(path: str | Path) -> UpstreamFile:
         ModelFileError: If the file cannot be read, or its model is not of the published architecture.
     """
     path = Path(path)
-    record, options, wrappers = read_pickled_module(path), {}, []
+    record = read_pickled_module(path)
+    options: dict[str, bool] = {}
+    wrappers: list[str] = []
     while record.name in WRAPPERS:
         child, changes = WRAPPERS[record.name]
         if child not in record.children:

@@ -12,10 +12,10 @@ from mmace_sim.model.spin_space import SpinSpaceModel, make_spin_orbit_term
 from mmace_sim.nn.angular import spherical_harmonics
 from mmace_sim.nn.interaction import Edges, Hidden, SpinSpaceInteraction
 from mmace_sim.nn.moments import MomentGate
-from mmace_sim.nn.ops import ChannelLinear, NeighborLayout, PairScatter, SpeciesLinear
+from mmace_sim.nn.ops import ChannelLinear, Modules, NeighborLayout, PairScatter, SpeciesLinear
 from mmace_sim.nn.product import ProductBasis
 from mmace_sim.nn.radial import RadialBasis
-from mmace_sim.nn.readout import LinearReadout, NonLinearReadout
+from mmace_sim.nn.readout import LinearReadout, NonLinearReadout, Readout
 from mmace_sim.nn.spin_orbit import FIELD_MAX_ELL
 
 
@@ -44,9 +44,7 @@ class MagneticLayer(nn.Module):
         self.gate = MomentGate(n_species, config.num_moment_basis, K)
         self.product = ProductBasis(config.max_ell, config.hidden_ell, config.correlation, n_species, K)
         self.skip = (
-            None
-            if first
-            else nn.ModuleList(SpeciesLinear(n_species, K, K) for _ in range(config.hidden_ell + 1))
+            None if first else Modules(SpeciesLinear(n_species, K, K) for _ in range(config.hidden_ell + 1))
         )
         self.spin_neighbors = ChannelLinear(config.spin_channels, config.spin_channels)
         self.spin_centre = ChannelLinear(K, config.spin_channels)
@@ -90,6 +88,9 @@ class MagneticMACE(SpinSpaceModel):
         arXiv 2604.08143 (magnetic MACE); Batatia et al., arXiv 2206.07697 (MACE).
     """
 
+    layers: Modules[MagneticLayer]
+    readouts: Modules[Readout]
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         n_species, K = len(config.atomic_numbers), config.num_channels
@@ -98,8 +99,8 @@ class MagneticMACE(SpinSpaceModel):
         self.embedding_gate = MomentGate(n_species, config.num_moment_basis, K)
         self.radial_basis = RadialBasis(config.r_max, config.num_bessel, config.num_polynomial_cutoff)
         n_layers = config.num_interactions
-        self.layers = nn.ModuleList(MagneticLayer(config, first=k == 0) for k in range(n_layers))
-        self.readouts = nn.ModuleList(
+        self.layers = Modules(MagneticLayer(config, first=k == 0) for k in range(n_layers))
+        self.readouts = Modules(
             LinearReadout(K) if k < n_layers - 1 else NonLinearReadout(K, config.readout_channels)
             for k in range(n_layers)
         )

@@ -38,9 +38,10 @@ from mmace_sim.nn.surroundings import N_SURROUNDINGS, surroundings
 UNCERTAINTY_KEY: str = "uncertainty"
 """Where the header of a model file keeps the facts; the same with a dot before the names of the tensors."""
 
-ATOM_TARGETS: tuple[str, ...] = ("forces", "magforces_length", "magforces_transverse")
-STRUCTURE_TARGETS: tuple[str, ...] = ("energy", "stress")
-TARGETS: tuple[str, ...] = STRUCTURE_TARGETS + ATOM_TARGETS
+Target = Literal["energy", "stress", "forces", "magforces_length", "magforces_transverse"]
+ATOM_TARGETS: tuple[Target, ...] = ("forces", "magforces_length", "magforces_transverse")
+STRUCTURE_TARGETS: tuple[Target, ...] = ("energy", "stress")
+TARGETS: tuple[Target, ...] = STRUCTURE_TARGETS + ATOM_TARGETS
 """What has an uncertainty, each of one component: of the energy per atom, of a component of a force, and so on."""
 
 UNITS: dict[str, str] = {
@@ -51,8 +52,6 @@ UNITS: dict[str, str] = {
     "magforces_transverse": "meV/μB",
 }
 """Units in which uncertainties are told."""
-
-Target = Literal["energy", "stress", "forces", "magforces_length", "magforces_transverse"]
 
 EDGE: float = 1.0
 OUTSIDE: float = 2.0

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmace_sim.nn.angular import clebsch_gordan, split_degrees
-from mmace_sim.nn.ops import ChannelLinear, NeighborLayout, PairScatter
+from mmace_sim.nn.ops import ChannelLinear, Modules, NeighborLayout, PairScatter
 from mmace_sim.nn.radial import RadialNetwork
 
 
@@ -70,7 +70,7 @@ class SpaceConvolution(nn.Module):
         self.max_ell = max_ell
         self.paths = natural_paths(hidden_ell, max_ell)
         self.n_weights = len(self.paths) * n_channels
-        self.linears_up = nn.ModuleList(ChannelLinear(n_channels, n_channels) for _ in range(hidden_ell + 1))
+        self.linears_up = Modules(ChannelLinear(n_channels, n_channels) for _ in range(hidden_ell + 1))
         for k, (l1, l2, l3) in enumerate(self.paths):
             if l1:
                 self.register_buffer(f"coupling_{k}", clebsch_gordan(l1, l2, l3), persistent=False)
@@ -193,7 +193,7 @@ class SpinSpaceInteraction(nn.Module):
         self.spin = SpinConvolution(spin_max_ell, n_channels, n_spin_channels, has_spins=has_spins)
         self.radial = RadialNetwork(n_radial, radial_mlp, self.space.n_weights + self.spin.n_weights)
         self.partner = ChannelLinear(n_spin_channels, n_spin_channels)
-        self.mix = nn.ModuleList(
+        self.mix = Modules(
             ChannelLinear(
                 self.space.n_paths(ell) * n_channels + (2 * n_spin_channels if ell <= spin_max_ell else 0),
                 n_channels,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from mmace_sim.nn.angular import split_degrees
 from mmace_sim.nn.interaction import Edges, Hidden, SpaceConvolution, SpinConvolution, spin_products
 from mmace_sim.nn.moments import MomentGate
-from mmace_sim.nn.ops import SILU_NORM, ChannelLinear, Mlp, NeighborLayout, SpeciesLinear
-from mmace_sim.nn.radial import RadialBasis, polynomial_cutoff
+from mmace_sim.nn.ops import SILU_NORM, ChannelLinear, Mlp, Modules, NeighborLayout, SpeciesLinear
+from mmace_sim.nn.radial import bessel_frequencies, polynomial_cutoff
 from mmace_sim.nn.repulsion import SCREENING_FACTORS, zbl_energy
 
 
@@ -42,6 +42,10 @@ class AgnesiTransform(ElementTable):
         Witt et al., J. Chem. Phys. 159, 164101 (2023), doi:10.1063/5.0158783.
     """
 
+    a: Tensor
+    q: Tensor
+    p: Tensor
+
     def __init__(self, n_species: int) -> None:
         super().__init__(n_species, a=1.0805, q=0.9183, p=4.5791)
 
@@ -69,6 +73,8 @@ class PairRepulsion(ElementTable):
         Ziegler, Biersack and Littmark, The Stopping and Range of Ions in Matter (1985); constants as in MACE.
     """
 
+    a_exp: Tensor
+    a_prefactor: Tensor
     c: Tensor
     charges: Tensor
 
@@ -98,7 +104,7 @@ class PairRepulsion(ElementTable):
         return layout.sum_neighbors(energies, layout.mask)[:, 0, 0]
 
 
-class FoundationRadialBasis(RadialBasis):
+class FoundationRadialBasis(nn.Module):
     """Bessel functions of a possibly transformed distance, with the frequencies of the checkpoint.
 
     Args:
@@ -122,9 +128,11 @@ class FoundationRadialBasis(RadialBasis):
         *,
         stored: bool = True,
     ) -> None:
-        super().__init__(r_max, num_bessel, num_polynomial_cutoff)
+        super().__init__()
+        self.r_max = r_max
+        self.p = num_polynomial_cutoff
         prefactor = torch.tensor(math.sqrt(2.0 / r_max), dtype=torch.float64)
-        self.register_buffer("frequencies", self.frequencies, persistent=stored)
+        self.register_buffer("frequencies", bessel_frequencies(r_max, num_bessel), persistent=stored)
         self.register_buffer("prefactor", prefactor, persistent=stored)
         self.transform = transform
 
@@ -169,12 +177,10 @@ class FoundationInteraction(nn.Module):
         self.space = SpaceConvolution(hidden_ell, max_ell, K)
         self.radial = Mlp([n_radial, *radial_mlp])
         self.radial_out = Mlp([radial_mlp[-1], self.space.n_weights])
-        self.mix = nn.ModuleList(ChannelLinear(self.space.n_paths(ell) * K, K) for ell in range(max_ell + 1))
+        self.mix = Modules(ChannelLinear(self.space.n_paths(ell) * K, K) for ell in range(max_ell + 1))
         self.density = Mlp([n_radial, 1]) if density else None
         self.species_mix = (
-            None
-            if n_species is None
-            else nn.ModuleList(SpeciesLinear(n_species, K, K) for _ in range(max_ell + 1))
+            None if n_species is None else Modules(SpeciesLinear(n_species, K, K) for _ in range(max_ell + 1))
         )
 
     def forward(
@@ -198,7 +204,9 @@ class FoundationInteraction(nn.Module):
         message = torch.cat(features, dim=2)
         if self.density is not None:
             density = torch.tanh(self.density(edges.radial) ** 2)
-            message = message / (1.0 + edges.layout.sum_neighbors(density, edges.layout.mask))
+            message = message / (
+                1.0 + edges.layout.sum_neighbors(density, torch.ones_like(density) * edges.layout.mask)
+            )
         return message, hidden
 
 
@@ -235,7 +243,7 @@ class MagneticBranch(nn.Module):
         self.spin = SpinConvolution(spin_max_ell, K, Q, has_spins=has_spins)
         self.radial = Mlp([n_radial, self.spin.n_weights])
         self.partner = ChannelLinear(Q, Q)
-        self.mix = nn.ModuleList(ChannelLinear(2 * Q, K) for _ in range(spin_max_ell + 1))
+        self.mix = Modules(ChannelLinear(2 * Q, K) for _ in range(spin_max_ell + 1))
         self.sender_gate = MomentGate(n_species, num_moment_basis, K)
         self.gate = MomentGate(n_species, num_moment_basis, K)
         self.spin_neighbors = ChannelLinear(Q, Q)

@@ -1,9 +1,10 @@
 """Operations shared by the blocks: linear maps, a bias-free network, and the sum over neighbours."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -50,6 +51,18 @@ def element_groups(species: Int[Tensor, " n_atoms"]) -> list[tuple[int, Int[Tens
             ]
         _groups[species] = found
     return found
+
+
+class Modules[M: nn.Module](nn.ModuleList):
+    """`torch.nn.ModuleList` whose items are of one known class."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, modules: Iterable[M]) -> None: ...
+
+        def __iter__(self) -> Iterator[M]: ...
+
+        def __getitem__(self, idx: int) -> M: ...  # type: ignore[override]  # no slices
 
 
 class ChannelLinear(nn.Module):

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmace_sim.nn.angular import symmetric_couplings
-from mmace_sim.nn.ops import ChannelLinear, element_groups
+from mmace_sim.nn.ops import ChannelLinear, Modules, element_groups
 
 
 class SymmetricContraction(nn.Module):
@@ -29,6 +29,9 @@ class SymmetricContraction(nn.Module):
 
     pair_a: Tensor
     pair_b: Tensor
+    coupling_1: Tensor
+    coupling_2: Tensor
+    coupling_3: Tensor
 
     def __init__(self, max_ell: int, ell: int, correlation: int, n_species: int, n_channels: int) -> None:
         super().__init__()
@@ -94,11 +97,11 @@ class ProductBasis(nn.Module):
         self, max_ell: int, hidden_ell: int, correlation: int, n_species: int, n_channels: int
     ) -> None:
         super().__init__()
-        self.contractions = nn.ModuleList(
+        self.contractions = Modules(
             SymmetricContraction(max_ell, ell, correlation, n_species, n_channels)
             for ell in range(hidden_ell + 1)
         )
-        self.linears = nn.ModuleList(ChannelLinear(n_channels, n_channels) for _ in range(hidden_ell + 1))
+        self.linears = Modules(ChannelLinear(n_channels, n_channels) for _ in range(hidden_ell + 1))
 
     def forward(
         self, x: Float[Tensor, "n_atoms n_channels n_in"], species: Int[Tensor, " n_atoms"]

@@ -30,6 +30,11 @@ def polynomial_cutoff(
     return torch.where(x < 1.0, envelope, torch.zeros_like(envelope))
 
 
+def bessel_frequencies(r_max: float, num_bessel: int) -> Float[Tensor, " n_radial"]:
+    """N π / r_max for n = 1 … `num_bessel`, in 1/Å and float64."""
+    return torch.arange(1, num_bessel + 1, dtype=torch.float64) * math.pi / r_max
+
+
 class RadialBasis(nn.Module):
     """Spherical Bessel functions times the polynomial cutoff.
 
@@ -48,8 +53,7 @@ class RadialBasis(nn.Module):
         super().__init__()
         self.r_max = r_max
         self.p = num_polynomial_cutoff
-        frequencies = torch.arange(1, num_bessel + 1, dtype=torch.float64) * math.pi / r_max
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("frequencies", bessel_frequencies(r_max, num_bessel), persistent=False)
 
     def forward(self, lengths: Float[Tensor, "n_edges 1"]) -> Float[Tensor, "n_edges n_radial"]:
         """Values of the basis at distances in Å."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmace_sim.nn.ops import Mlp
+from mmace_sim.nn.ops import Mlp, Modules
 
 
 class LinearReadout(nn.Module):
@@ -42,7 +42,10 @@ class NonLinearReadout(Mlp):
         return super().forward(scalars)[:, 0]
 
 
-def mace_readouts(n_channels: int, n_hidden: int, n_layers: int) -> nn.ModuleList:
+type Readout = LinearReadout | NonLinearReadout
+
+
+def mace_readouts(n_channels: int, n_hidden: int, n_layers: int) -> Modules[Readout]:
     """Readouts as MACE has them: linear, the last one of several a small network.
 
     Args:
@@ -50,7 +53,7 @@ def mace_readouts(n_channels: int, n_hidden: int, n_layers: int) -> nn.ModuleLis
         n_hidden: Width of the network.
         n_layers: Number of layers.
     """
-    return nn.ModuleList(
+    return Modules(
         NonLinearReadout(n_channels, n_hidden) if 0 < k == n_layers - 1 else LinearReadout(n_channels)
         for k in range(n_layers)
     )
