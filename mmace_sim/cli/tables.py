@@ -74,7 +74,7 @@ def rows_table(rows: Sequence[dict[str, Any]], computation: Computation) -> Tabl
         columns.append(replace(HEAD["model"], heading="model", left=True, wraps=8))
     for column in columns:
         table.add_column(
-            column.heading,
+            column.heading or "",
             justify="left" if column.left else "right",
             no_wrap=column.wraps is None,
             overflow="fold",

@@ -1,9 +1,9 @@
 """What the commands that train have in common: their folder, their log, their progress bars, and how they end."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import typer
 from rich.console import Console, RenderableType
@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     from mmace_sim.files import Manifest
     from mmace_sim.training.callbacks import StepReport
     from mmace_sim.training.config import DataConfig
-    from mmace_sim.training.trainer import TrainResult
+    from mmace_sim.training.trainer import OnEpoch, OnStep, TrainResult
 
 LOG_FILE = "log.txt"
 BEGUN_FILE = "metrics.csv"
 """Written just before the first step: a folder without it holds no training."""
 
 RESUME_FILE = Path("checkpoints", "last.ckpt")
+
+
+class Displays(TypedDict, total=False):
+    """What `mmace_sim.training.trainer.train` tells of its progress to; empty in all processes but the first."""
+
+    on_epoch: "OnEpoch"
+    on_step: "OnStep"
 
 
 @contextmanager
@@ -37,7 +44,7 @@ def open_training(
     force: bool,
     quiet: bool,
     inputs: Sequence[Path] = (),
-) -> Iterator[dict[str, Callable[..., None]]]:
+) -> Iterator[Displays]:
     """Prepare the folder of a run, log to it and show its progress; of several processes, the first does.
 
     Args:

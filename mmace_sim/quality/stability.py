@@ -196,7 +196,8 @@ def _relax(
 
 def _affordable(model: MagneticModel, structures: Sequence[Atoms], seconds: float) -> tuple[list[Atoms], int]:
     """Structures, the smallest first, and steps that fit into the time."""
-    chosen, spent = [], 0.0
+    chosen: list[Atoms] = []
+    spent = 0.0
     for atoms in sorted(structures, key=len):
         graph = graph_from_atoms(atoms, model.r_max, device=model.device, dtype=model.dtype)
         if not chosen:

@@ -178,7 +178,7 @@ def _worst(folder: Path) -> list[Table]:
     for label, (column, unit) in _WORST.items():
         chosen = column if any(row[column] for row in rows) else "energy_error" if label == "energy" else None
         known = [row for row in rows if chosen and row[chosen]]
-        if known:
+        if chosen and known:
             known.sort(key=lambda row: -abs(float(row[chosen])))
             cells = [
                 [row["source"], row["config_type"], row["order"], digits(float(row[chosen]))]

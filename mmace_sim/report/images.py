@@ -149,7 +149,7 @@ def _embedded(path: Path, folder: Path, what: str) -> Figure:
 def _is_broad(content: bytes) -> bool:
     """Whether an image is much wider than high."""
     if content.startswith(b"\x89PNG"):
-        width, height = (int.from_bytes(content[k : k + 4], "big") for k in (16, 20))
+        width, height = (float(int.from_bytes(content[k : k + 4], "big")) for k in (16, 20))
     else:
         box = re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', content)
         width, height = (float(size) for size in box.groups()) if box else (1.0, 1.0)

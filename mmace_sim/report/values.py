@@ -1,7 +1,7 @@
 """Values of a summary as text and tables: headings, units, digits."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,7 +164,7 @@ def is_number(text: str) -> bool:
 
 
 def make_table(
-    caption: str, keys: list[str], rows: list[Mapping[str, Any]], units: Mapping[str, str]
+    caption: str, keys: list[str], rows: Sequence[Mapping[str, Any]], units: Mapping[str, str]
 ) -> Table:
     """A table of the values under some keys.
 

@@ -64,19 +64,21 @@ def magnetic_symmetry(
     import spglib
 
     moments = get_magmoms(atoms) if magmoms is None else np.asarray(magmoms, dtype=float)
-    *cell, moments = _smallest_cell(atoms, moments, symprec)
+    lattice, positions, numbers, spins = (part.tolist() for part in _smallest_cell(atoms, moments, symprec))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             dataset = spglib.get_magnetic_symmetry_dataset(
-                (*cell, moments), symprec=symprec, mag_symprec=10 * symprec
+                (lattice, positions, numbers, spins), symprec=symprec, mag_symprec=10 * symprec
             )
-            plain = spglib.get_symmetry_dataset(tuple(cell), symprec=symprec)
+            plain = spglib.get_symmetry_dataset((lattice, positions, numbers), symprec=symprec)
         except Exception:
             return None
         if dataset is None or plain is None:
             return None
         group = spglib.get_magnetic_spacegroup_type(dataset.uni_number)
+    if group is None:
+        return None
     return MagneticSymmetry(
         bns_number=group.bns_number,
         uni_number=int(dataset.uni_number),
@@ -105,7 +107,9 @@ def _smallest_cell(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = spglib.get_symmetry_dataset((cell, positions, kinds.ravel() + 1), symprec=symprec)
+            found = spglib.get_symmetry_dataset(
+                (cell, positions, (kinds.ravel() + 1).tolist()), symprec=symprec
+            )
         except Exception:
             return whole
     if found is None:

@@ -282,7 +282,9 @@ def _primitive(atoms: Atoms, along: Float[np.ndarray, " n"], axis: np.ndarray, s
     first = [kinds.index(kind - 1) for kind in found[2]]
     vectors, _ = minkowski_reduce(found[0])
     vectors *= np.sign(np.linalg.det(vectors))
-    primitive = Atoms(numbers=atoms.numbers[first], positions=found[1] @ found[0], cell=vectors, pbc=True)
+    primitive = Atoms(
+        numbers=atoms.numbers[first], positions=np.matmul(found[1], found[0]), cell=vectors, pbc=True
+    )
     primitive.wrap(eps=1e-6)
     set_magmoms(primitive, along[first][:, None] * axis)
     return primitive

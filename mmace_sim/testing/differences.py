@@ -1,7 +1,7 @@
 """Derivatives against differences, each as a function (probe, atoms, rng) → violation."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -99,11 +99,15 @@ def smooth_rotation(probe: Probe, atoms: Atoms, rng: np.random.Generator) -> Vio
     violations = [predictions[0].error("energy", between)]
     if "magforces" in probe.provides:
         slopes = -length * np.array(
-            [p.magforces[turned] @ t for p, t in zip(predictions, tangents, strict=True)]
+            [p.given("magforces")[turned] @ t for p, t in zip(predictions, tangents, strict=True)]
         )
         error = np.abs(_derivative_of_series(energies) - slopes).max() / max(length, 1e-12)
         violations.append(predictions[0].error("magforces", error))
     return worst(*violations)
+
+
+def _sum_of_squares(tensors: Iterable[Tensor]) -> Tensor:
+    return sum((tensor.square().sum() for tensor in tensors), start=torch.zeros((), dtype=torch.float64))
 
 
 def training_gradient(probe: ModelProbe, atoms: Atoms, rng: np.random.Generator) -> Violation:
@@ -111,17 +115,17 @@ def training_gradient(probe: ModelProbe, atoms: Atoms, rng: np.random.Generator)
     model = copy.deepcopy(probe.model).double().train()
     parameters = list(model.parameters())
     for parameter in parameters:
-        parameter.requires_grad_(requires_grad=True)
+        parameter.requires_grad_()
     graph = ModelProbe(model).graph([atoms])
 
     def loss() -> Tensor:
         output = evaluate(model, graph, training=True)
-        return sum(output[name].square().sum() for name in ("forces", "magforces", "stress"))
+        return _sum_of_squares(output[name] for name in ("forces", "magforces", "stress"))
 
     gradients = torch.autograd.grad(loss(), parameters, allow_unused=True, materialize_grads=True)
-    norm = float(torch.sqrt(sum(g.square().sum() for g in gradients)))
+    norm = float(torch.sqrt(_sum_of_squares(gradients)))
     noise = [torch.as_tensor(rng.normal(size=tuple(p.shape))).to(p) for p in parameters]
-    noise_norm = float(torch.sqrt(sum(n.square().sum() for n in noise)))
+    noise_norm = float(torch.sqrt(_sum_of_squares(noise)))
     direction = [g / (norm or 1.0) + n / noise_norm for g, n in zip(gradients, noise, strict=True)]
     step, values, position = 1e-4, [], 0.0
     for t in FIVE_POINTS:

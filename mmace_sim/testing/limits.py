@@ -16,6 +16,8 @@ _OVERSHOOT = (1.05, 1.5, 2.0, 5.0)
 
 def no_jump_at_cutoff(probe: Probe, atoms: Atoms, rng: np.random.Generator) -> Violation:
     """Compare just before and just after one more atom leaves the range of a cluster."""
+    if probe.r_max is None:
+        raise ValueError("the cutoff radius of the potential is not known.")
     cluster = atoms.copy()
     cluster.pbc = False
     direction = random_vectors(rng, 1)[0]

@@ -54,6 +54,20 @@ class Prediction:
     energy_scale: float
     volume: float = 1.0
 
+    def given(self, name: str) -> np.ndarray:
+        """A quantity that an identity cannot do without.
+
+        Args:
+            name: "forces", "magforces" or "stress".
+
+        Raises:
+            ValueError: If the potential does not give it.
+        """
+        values = getattr(self, name)
+        if values is None:
+            raise ValueError(f"the potential gives no {name}; an identity that needs them is to be skipped.")
+        return values
+
     @property
     def scales(self) -> dict[str, float]:
         """Scale of each quantity: its largest component, or the energy scale per Å, μB or volume if larger."""

@@ -119,6 +119,7 @@ class ModelProbe(Probe):
     """
 
     modes = (False, True)
+    r_max: float
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -210,7 +211,7 @@ class ModelProbe(Probe):
             change: Change of the moments, in μB.
         """
         graph = self.graph([atoms])
-        graph.magmoms = graph.magmoms.detach().requires_grad_(requires_grad=True)
+        graph.magmoms = graph.magmoms.detach().requires_grad_()
         energy = self.model(graph)["energy"].sum()
         (gradient,) = torch.autograd.grad(energy, graph.magmoms, create_graph=True)
         direction = torch.as_tensor(change, dtype=gradient.dtype, device=gradient.device)
@@ -225,7 +226,7 @@ def difference(values: Sequence[Any] | np.ndarray, step: float) -> Any:
         values: Numbers or arrays at `FIVE_POINTS`.
         step: Step.
     """
-    return np.tensordot([1.0, -8.0, 8.0, -1.0], np.stack(values), axes=1) / (12.0 * step)
+    return np.tensordot([1.0, -8.0, 8.0, -1.0], np.asarray(values), axes=1) / (12.0 * step)
 
 
 def single_atom(atomic_number: int, magmom: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0)) -> Atoms:

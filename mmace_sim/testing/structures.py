@@ -101,14 +101,15 @@ def standard_structures(
         Structures by name.
     """
     rng, numbers = np.random.default_rng(seed), cycle(elements)
-    fcc = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    bcc = [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]
+    fcc = [[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
     hcp = [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]]
     hexagonal = np.array([[1, 0, 0], [-0.5, 0.75**0.5, 0], [0, 0, (8 / 3) ** 0.5]])
-    structures = {
-        "bcc": _crystal(numbers, 2 / 3**0.5 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]]),
+    structures: dict[str, Atoms] = {
+        "bcc": _crystal(numbers, 2 / 3**0.5 * np.eye(3), bcc),
         "fcc": _crystal(numbers, 2**0.5 * np.eye(3), fcc),
         "hcp": _crystal(numbers, hexagonal, hcp),
-        "rattled": _crystal(numbers, 2 / 3**0.5 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]]).repeat((2, 1, 1)),
+        "rattled": _crystal(numbers, 2 / 3**0.5 * np.eye(3), bcc).repeat((2, 1, 1)),
     }
     rattled = structures["rattled"]
     rattled.numbers = list(islice(numbers, len(rattled)))

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -209,16 +209,10 @@ def _check(
     identity: Identity, probe: Probe, structures: Mapping[str, Atoms], tolerance: float, seed: int
 ) -> CheckResult:
     limit = tolerance * (identity.tolerance_single if probe.single_precision else identity.tolerance)
-    head = {"name": identity.name, "statement": identity.statement, "tolerance": limit}
+    unmeasured = CheckResult(identity.name, identity.statement, CheckStatus.SKIPPED, None, None, limit)
     usable = [name for name, atoms in structures.items() if identity.applies_to(probe, atoms)]
     if not usable:
-        return CheckResult(
-            **head,
-            status=CheckStatus.SKIPPED,
-            relative=None,
-            energy=None,
-            reason=_why_skipped(identity, probe),
-        )
+        return replace(unmeasured, reason=_why_skipped(identity, probe))
     rng, violations = np.random.default_rng(seed), {}
     for name in usable:
         try:
@@ -226,24 +220,22 @@ def _check(
                 violations[name] = identity.measure(probe, structures[name], rng)
         except Exception as error:
             _log.exception("%s, %s", identity.name, name)
-            return CheckResult(
-                **head,
+            return replace(
+                unmeasured,
                 status=CheckStatus.FAILED,
-                relative=None,
-                energy=None,
                 structure=name,
                 reason=f"raised {type(error).__name__}: {' '.join(str(error).split())}",
             )
-    return _judge(head, violations, limit)
+    return _judge(unmeasured, violations)
 
 
-def _judge(head: dict[str, Any], violations: dict[str, Violation], limit: float) -> CheckResult:
+def _judge(unmeasured: CheckResult, violations: dict[str, Violation]) -> CheckResult:
     where = max(violations, key=lambda name: violations[name].relative)
     energies = [v.energy for v in violations.values() if v.energy is not None]
     relative = violations[where].relative
-    return CheckResult(
-        **head,
-        status=CheckStatus.PASSED if relative <= limit else CheckStatus.FAILED,
+    return replace(
+        unmeasured,
+        status=CheckStatus.PASSED if relative <= unmeasured.tolerance else CheckStatus.FAILED,
         relative=relative,
         energy=max(energies, default=None),
         structure=where,

@@ -110,14 +110,13 @@ def make_probe(
         UnsupportedElementError: If the model does not know an element.
     """
     found = sorted({int(z) for atoms in (structures or {}).values() for z in atoms.numbers})
-    about = {"r_max": r_max, "spin_orbit": spin_orbit, "max_moment": max_moment}
-    given = {name: value for name, value in about.items() if value is not None}
     if _is_model(target):
-        for name in given:
-            option = "--" + name.replace("_", "-")
-            raise UnsupportedOptionError(
-                f"{option} is for calculators: a model says it by itself. Leave it out."
-            )
+        about = {"--r-max": r_max, "--spin-orbit": spin_orbit, "--max-moment": max_moment}
+        for option, value in about.items():
+            if value is not None:
+                raise UnsupportedOptionError(
+                    f"{option} is for calculators: a model says it by itself. Leave it out."
+                )
         probe = ModelProbe(target)
         _check_elements([*(elements or ()), *found], probe.elements)
         probe.elements = sorted(elements or probe.elements, key=lambda z: -probe.max_moment(z))
@@ -135,7 +134,15 @@ def make_probe(
     examples = list((structures or standard_structures(chosen, lambda _: max_moment or 3.0)).values())
     example = next((atoms for atoms in examples if atoms.pbc.all()), examples[0])
     try:
-        return CalculatorProbe(target, example, elements=chosen, single_precision=single_precision, **given)
+        return CalculatorProbe(
+            target,
+            example,
+            elements=chosen,
+            r_max=r_max,
+            spin_orbit=spin_orbit,
+            max_moment=3.0 if max_moment is None else max_moment,
+            single_precision=single_precision,
+        )
     except MmaceError:
         raise
     except Exception as error:

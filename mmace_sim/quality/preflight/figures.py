@@ -55,7 +55,7 @@ def _work_test(fit: WorkFit, folder: Path) -> list[Path]:
 def _moments(frames: Sequence[Frame], folder: Path) -> list[Path]:
     figure, axes = new_figure()
     elements = element_moments(frames)
-    bins = np.linspace(0.0, max([0.1, *(e.lengths.max() for e in elements)]), 60)
+    bins = np.linspace(0.0, max([0.1, *(e.lengths.max() for e in elements)]), 60).tolist()
     for k, element in enumerate(elements):
         color = COLORS[k % len(COLORS)]
         axes.hist(element.lengths, bins=bins, histtype="step", color=color, label=element.symbol)
@@ -71,7 +71,7 @@ def _energies(frames_by_role: Mapping[str, Sequence[Frame]], folder: Path) -> li
     values = {role: per_atom(members) for role, members in frames_by_role.items()}
     known = {role: x[np.isfinite(x)] for role, x in values.items()}
     lowest = min(x.min() for x in known.values() if len(x))
-    bins = np.linspace(0.0, max([1e-6, *(x.max() - lowest for x in known.values() if len(x))]), 50)
+    bins = np.linspace(0.0, max([1e-6, *(x.max() - lowest for x in known.values() if len(x))]), 50).tolist()
     for k, (role, energies) in enumerate(known.items()):
         axes.hist(energies - lowest, bins=bins, histtype="step", color=COLORS[k % len(COLORS)], label=role)
     axes.set_yscale("log")

@@ -104,8 +104,11 @@ class _Separation:
     @property
     def squared(self) -> np.ndarray:
         strain = np.abs(self.strain).max(axis=(1, 2))
-        parts = ((self.position, "position"), (self.moment, "moment"), (strain, "strain"))
-        return sum((value / SCALES[name]) ** 2 for value, name in parts)
+        return (
+            (self.position / SCALES["position"]) ** 2
+            + (self.moment / SCALES["moment"]) ** 2
+            + (strain / SCALES["strain"]) ** 2
+        )
 
     @property
     def close(self) -> np.ndarray:

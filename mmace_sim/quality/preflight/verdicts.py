@@ -82,7 +82,7 @@ def _overall(frames: Sequence[Frame], fit: WorkFit) -> list[Finding]:
     for label in ("forces", "stress", "magforces"):
         if label in tested:
             continue
-        if any((f.labels.get(label, 0.0) != 0).any() for f in frames if label in f.labels):
+        if any((f.labels[label] != 0).any() for f in frames if label in f.labels):
             findings.append(
                 Finding(
                     f"work_{label}",
