@@ -26,6 +26,7 @@ from mmace_sim.model.uncertainty import (
     FAR,
     STRUCTURE_TARGETS,
     TARGETS,
+    Target,
     Uncertainty,
     UncertaintyFacts,
 )
@@ -210,7 +211,7 @@ def _validated(
     rows: Float[Tensor, "n p"], y: Float[Tensor, " n"], fold: Int[Tensor, " n"]
 ) -> tuple[Float[Tensor, " n"], float]:
     """Sizes from regressions that had not seen them, and the best penalty by these."""
-    best: tuple[float, float, Tensor] | None = None
+    tried: list[tuple[float, float, Tensor]] = []
     for ridge in RIDGES:
         weights, limits = _ridge(rows, y, ridge)
         sizes = regress(rows, weights[:, None], limits[:, None])[:, 0]
@@ -220,9 +221,9 @@ def _validated(
                 weights, limits = _ridge(rows[seen], y[seen], ridge)
                 sizes[unseen] = regress(rows[unseen], weights[:, None], limits[:, None])[:, 0]
         wrong = float((_softened(y) - sizes.log()).square().mean())
-        if best is None or wrong < best[0]:
-            best = (wrong, ridge, sizes)
-    return best[2], best[1]
+        tried.append((wrong, ridge, sizes))
+    _, ridge, sizes = min(tried, key=lambda trial: trial[0])
+    return sizes, ridge
 
 
 def _softened(y: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -259,10 +260,10 @@ def rank_correlation(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) ->
         first: Values.
         second: Values.
     """
-    ranks = [_ranks(values.numpy()) for values in (first, second)]
-    if min(np.ptp(r) for r in ranks) == 0.0:
+    one, other = _ranks(first.numpy()), _ranks(second.numpy())
+    if min(np.ptp(one), np.ptp(other)) == 0.0:
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(one, other)[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -301,7 +302,7 @@ def _folds(n_systems: int) -> Int[Tensor, " n_systems"]:
 
 
 def _stacked(
-    name: str, targets: Sequence[str], fits: dict[str, _Fit | None], n_rows: int
+    name: str, targets: Sequence[Target], fits: dict[Target, _Fit | None], n_rows: int
 ) -> dict[str, Tensor]:
     """Tensors of several targets; zeros where nothing is known."""
     found = [fits[target] for target in targets]

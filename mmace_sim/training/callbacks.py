@@ -7,19 +7,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmace_sim.base.extras import extra
 from mmace_sim.files import append, write_text
 from mmace_sim.io.frames import LABELS
+from mmace_sim.training.dataset import LabelledBatch
 from mmace_sim.training.distributed import is_main
 from mmace_sim.training.loggers import list_logger_files
 from mmace_sim.training.metrics import error_line
-from mmace_sim.training.module import MagneticTraining
+from mmace_sim.training.module import MagneticTraining, training_of
 
 with extra("train", "Training"):
-    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
+    from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class EpochLog(Callback):
         self._started = 0.0
 
     @rank_zero_only
-    def on_train_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the rows of the epochs before this run starts, drop the others."""
         rows = []
         if self.path.exists():
@@ -62,31 +63,32 @@ class EpochLog(Callback):
         write_text(self.path, text.getvalue())
         self._started = time.perf_counter()
         for log in trainer.loggers:
-            log.log_hyperparams(pl_module.config.model_dump(mode="json"))
+            log.log_hyperparams(training_of(pl_module).config.model_dump(mode="json"))
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Start the clock."""
         self._started = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch down."""
+        module = training_of(pl_module)
         row: dict[str, float] = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "train_loss": pl_module.train_loss(),
+            "train_loss": module.train_loss(),
             "seconds": round(time.perf_counter() - self._started, 3),
         }
-        if pl_module.valid_errors:
-            row["valid_loss"] = pl_module.valid_loss
-        for label, error in pl_module.valid_errors.items():
+        if module.valid_errors:
+            row["valid_loss"] = module.valid_loss
+        for label, error in module.valid_errors.items():
             row[f"valid_{label}_mae"] = error.mae
             row[f"valid_{label}_rmse"] = error.rmse
         if is_main():
-            self._write(trainer, row, pl_module)
+            self._write(trainer, row, module)
 
     @rank_zero_only
-    def teardown(self, trainer: Trainer, pl_module: MagneticTraining, stage: str) -> None:  # noqa: ARG002
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Know the files of the loggers as they were left."""
         for log in trainer.loggers:
             log.save()
@@ -140,16 +142,27 @@ class StepProgress(Callback):
         self.on_step = on_step
         self._started, self._first = 0.0, 0
 
-    def on_train_batch_start(self, *hook: Any) -> None:
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,  # noqa: ARG002
+        batch: LabelledBatch,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
         """Start the clock with the first step, which need not be the first of its epoch."""
-        batch_idx = hook[-1]
         if not self._started or batch_idx == 0:
             self._started, self._first = time.perf_counter(), batch_idx
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: MagneticTraining, *hook: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,  # noqa: ARG002
+        batch: LabelledBatch,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
         """Report the step."""
-        batch_idx = hook[-1]
         seconds = max(time.perf_counter() - self._started, 1e-9)
-        rate = (batch_idx + 1 - self._first) * pl_module.config.trainer.batch_size / seconds
+        rate = (batch_idx + 1 - self._first) * training_of(pl_module).config.trainer.batch_size / seconds
         n_steps = int(trainer.num_training_batches)
         self.on_step(StepReport(trainer.current_epoch, batch_idx + 1, n_steps, rate))

@@ -16,12 +16,14 @@ from mmace_sim.base.signals import handled
 from mmace_sim.errors import ModelFileError
 from mmace_sim.files import replacing
 from mmace_sim.training.config import TrainConfig
+from mmace_sim.training.dataset import LabelledBatch
 from mmace_sim.training.distributed import is_main, max_over_processes
-from mmace_sim.training.module import MagneticTraining
+from mmace_sim.training.module import MagneticTraining, training_of
 
 with extra("train", "Training"):
-    from lightning.pytorch import Callback, Trainer
+    from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.callbacks import Checkpoint
+    from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 logger = logging.getLogger(__name__)
 
@@ -159,21 +161,22 @@ class Checkpoints(Checkpoint):
         """Go on from an earlier state."""
         vars(self).update(state_dict)
 
-    def on_train_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Do not go on with a run that stopped early."""
         self._stop_early(trainer, trainer.current_epoch - 1)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Forget what was best when the second stage begins."""
         if self.config.stage_two is not None and trainer.current_epoch == self.config.stage_two.start_epoch:
             self.best_loss, self.best_epoch, self.stale = math.inf, -1, 0
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what is worth keeping."""
-        if pl_module.valid_errors:
+        module = training_of(pl_module)
+        if module.valid_errors:
             self.stale += 1
-            if pl_module.valid_loss < self.best_loss:
-                self.best_loss, self.best_epoch, self.stale = pl_module.valid_loss, trainer.current_epoch, 0
+            if module.valid_loss < self.best_loss:
+                self.best_loss, self.best_epoch, self.stale = module.valid_loss, trainer.current_epoch, 0
                 if self.config.trainer.keep == "best":
                     self._save(trainer, BEST_FILE)
         self.save_last(trainer)
@@ -238,31 +241,38 @@ class GracefulStop(Callback):
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Take over all signals that end a run (Lightning's own handlers are set by now)."""
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._on_signal) for number in handled()}
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: MagneticTraining) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between epochs; but for the very first, the state is saved already."""
         self._saved = time.monotonic()
         if trainer.global_step:
-            self._stop_if(self._urgency(pl_module))
+            self._stop_if(self._urgency(training_of(pl_module)))
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: MagneticTraining, *hook: Any) -> None:  # noqa: ARG002
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,  # noqa: ARG002
+        batch: LabelledBatch,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
         """Save and stop within an epoch."""
-        urgency = self._urgency(pl_module)
+        urgency = self._urgency(training_of(pl_module))
         if urgency == Urgency.NONE or trainer.is_last_batch:
             return
         self.checkpoints.save_last(trainer)
         self._saved = time.monotonic()
         self._stop_if(urgency)
 
-    def on_train_end(self, trainer: Trainer, pl_module: MagneticTraining) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Give the signals back."""
         self._restore_handlers()
 
-    def on_exception(self, trainer: Trainer, pl_module: MagneticTraining, exception: BaseException) -> None:  # noqa: ARG002
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
         """Give the signals back."""
         self._restore_handlers()
 

@@ -45,11 +45,11 @@ class DataSource(Section):
     test_file: Annotated[list[Path], Flag(DATA, metavar="FILE", repeated=True)] = Field(default_factory=list)
     """Files to report errors on after training; never looked at before."""
 
-    valid_fraction: Annotated[float, Flag(DATA)] = Field(0.1, ge=0.0, lt=1.0)
+    valid_fraction: Annotated[float, Flag(DATA)] = Field(default=0.1, ge=0.0, lt=1.0)
     """Part of the data for validation, chosen by a hash of each structure's identity, if there is no validation
     file."""
 
-    test_fraction: float = Field(0.0, ge=0.0, lt=1.0)
+    test_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Part of `train_file` kept for the final test if no `test_file` is given."""
 
     max_force: PositiveFloat | None = None
@@ -133,19 +133,19 @@ class OptimizerConfig(Section):
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     """`cosine` falls to `lr · lr_final` at the last epoch; `plateau` multiplies by `plateau_factor` when stalled."""
 
-    lr_final: float = Field(0.01, ge=0.0, le=1.0)
+    lr_final: float = Field(default=0.01, ge=0.0, le=1.0)
     """Learning rate at the end of a cosine schedule, and the smallest one of a plateau schedule, as a part of `lr`."""
 
     warmup_epochs: NonNegativeFloat = 1.0
     """Epochs over which the learning rate rises from a tenth of `lr`."""
 
-    plateau_factor: float = Field(0.6, gt=0.0, lt=1.0)
+    plateau_factor: float = Field(default=0.6, gt=0.0, lt=1.0)
     """Factor of the plateau schedule."""
 
     plateau_patience: PositiveInt = 20
     """Validations without improvement before the plateau schedule acts."""
 
-    ema_decay: float = Field(0.99, ge=0.0, lt=1.0)
+    ema_decay: float = Field(default=0.99, ge=0.0, lt=1.0)
     """Decay per step of the averaged weights that are validated and saved; 0 switches the average off."""
 
     gradient_clip: NonNegativeFloat = 10.0

@@ -90,6 +90,13 @@ def check_symbols(symbols: Sequence[str]) -> list[str]:
     return list(symbols)
 
 
+Label = Literal["energy", "forces", "stress", "magforces"]
+
+
+def _energy_first() -> dict[Label, float]:
+    return {"energy": 10.0}
+
+
 class StageTwoConfig(Section):
     """The last part of a run, with other weights of the labels and a smaller learning rate."""
 
@@ -99,9 +106,7 @@ class StageTwoConfig(Section):
     lr: PositiveFloat | None = None
     """Largest learning rate of the stage; default: a tenth of `optimizer.lr`. The schedule starts anew from it."""
 
-    weights: dict[Literal["energy", "forces", "stress", "magforces"], NonNegativeFloat] = Field(
-        default_factory=lambda: {"energy": 10.0}
-    )
+    weights: dict[Label, NonNegativeFloat] = Field(default_factory=_energy_first)
     """Weights of the labels that change; the others, and all scales, stay as in `loss`."""
 
 

@@ -81,8 +81,10 @@ def labelled_atoms(frame: Frame) -> Atoms:
     atoms.info.update(_names(frame))
     atoms.arrays[OUR_KEYS.magmoms] = frame.magmoms
     for label, value in frame.labels.items():
-        target = atoms.arrays if label in PER_ATOM else atoms.info
-        target[getattr(OUR_KEYS, label)] = float(value) if label == "energy" else value
+        if label in PER_ATOM:
+            atoms.arrays[getattr(OUR_KEYS, label)] = value
+        else:
+            atoms.info[getattr(OUR_KEYS, label)] = float(value) if label == "energy" else value
     return atoms
 
 

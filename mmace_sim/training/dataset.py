@@ -181,7 +181,9 @@ class GraphDataset(Dataset[LabelledBatch]):
         known = config_types or np.unique(summarize(frames).config_types).tolist()
         self.config_types: list[str] = list(known)
         self._weights = config_type_weights or {}
-        self._constrained = magforce_elements and [number_of_symbol[s] for s in magforce_elements]
+        self._constrained = (
+            None if magforce_elements is None else [number_of_symbol[s] for s in magforce_elements]
+        )
         self.is_kept = not isinstance(frames, StoredFrames) if keep is None else keep
         self.samples = [self._build(frame) for frame in frames] if self.is_kept else []
 

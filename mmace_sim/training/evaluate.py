@@ -12,7 +12,7 @@ from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError
 from mmace_sim.graph.magnetic_order import classify_order
 from mmace_sim.io.frames import LABELS, Frame, read_frames
-from mmace_sim.model.derivatives import EnergyModel
+from mmace_sim.model.interface import Potential
 from mmace_sim.training.dataset import LabelledBatch
 from mmace_sim.training.evaluate_errors import Compared, ErrorSums, Samples, StructureErrors, magforce_errors
 from mmace_sim.training.evaluate_timing import Clock, Timing
@@ -82,7 +82,7 @@ Prediction = dict[str, np.ndarray]
 
 
 def evaluate_frames(
-    model: EnergyModel,
+    model: Potential,
     frames: Sequence[Frame],
     *,
     batch_size: int = 16,
@@ -136,7 +136,7 @@ def evaluate_frames(
 
 
 def evaluate_files(
-    model: EnergyModel, paths: Sequence[Path], *, keys: LabelKeys | None = None, batch_size: int = 16
+    model: Potential, paths: Sequence[Path], *, keys: LabelKeys | None = None, batch_size: int = 16
 ) -> Evaluation:
     """Errors of a model on labelled files.
 
@@ -173,7 +173,7 @@ def require_result(result: Evaluation) -> None:
 
 
 def _supported(
-    model: EnergyModel, frames: Sequence[tuple[int, Frame]]
+    model: Potential, frames: Sequence[tuple[int, Frame]]
 ) -> tuple[list[tuple[int, Frame]], list[str]]:
     known = {int(z) for z in model.elements}
     usable, problems = [], []

@@ -30,6 +30,9 @@ UNITS: dict[str, str] = LABEL_UNITS | DERIVED_UNITS
 MAX_POINTS: int = 100_000
 """Values of one label kept for figures; beyond, a random part of them."""
 
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""References, predictions (or errors) and config_types of some components."""
+
 Compared = tuple[np.ndarray, np.ndarray]
 """Errors of some components, and the references."""
 
@@ -145,7 +148,7 @@ class Samples:
     y: np.ndarray = field(default_factory=lambda: np.zeros(0))
     kind: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
     count: int = 0
-    _parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    _parts: list[Columns] = field(default_factory=list)
     _kept: float = 1.0
     _random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
@@ -170,11 +173,12 @@ class Samples:
                 np.concatenate(columns) for columns in zip(*self._parts, strict=True)
             )
 
-    def _thinned(self, columns: tuple[np.ndarray, ...], fraction: float) -> tuple[np.ndarray, ...]:
+    def _thinned(self, columns: Columns, fraction: float) -> Columns:
         if fraction == 1.0:
             return columns
-        chosen = self._random.random(len(columns[0])) < fraction
-        return tuple(column[chosen] for column in columns)
+        x, y, kind = columns
+        chosen = self._random.random(len(x)) < fraction
+        return x[chosen], y[chosen], kind[chosen]
 
 
 @dataclass

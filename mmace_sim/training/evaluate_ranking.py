@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from jaxtyping import Float
 from scipy.stats import spearmanr
 
@@ -202,7 +203,7 @@ def _primitive(atoms: Atoms, tolerance: float) -> Any:
             return None
     if found is None or len(found[2]) > MAX_PRIMITIVE:
         return None
-    return Structure(found[0], found[2], found[1])
+    return Structure(found[0], [chemical_symbols[z] for z in found[2]], found[1])
 
 
 def _distinct(members: list[_Member]) -> list[_Member]:

@@ -22,23 +22,31 @@ SAME_ORDER: float = 0.9
 
 
 class RelaxedPoint(Protocol):
-    """A structure at its relaxed moments, such as a ``PointResult`` of `mmace_sim.properties.singlepoint`.
+    """A structure at its relaxed moments, such as a ``PointResult`` of `mmace_sim.properties.singlepoint`."""
 
-    Attributes:
-        status: "converged" if the moments are at rest.
-        message: What is wrong otherwise.
-        energy: In eV.
-        forces: In eV/Å.
-        stress: In eV/Å³.
-        magmoms: In μB.
-    """
+    @property
+    def status(self) -> str:
+        """`converged` if the moments are at rest."""
 
-    status: str
-    message: str
-    energy: float
-    forces: np.ndarray | None
-    stress: np.ndarray | None
-    magmoms: np.ndarray | None
+    @property
+    def message(self) -> str:
+        """What is wrong otherwise."""
+
+    @property
+    def energy(self) -> float:
+        """In eV."""
+
+    @property
+    def forces(self) -> np.ndarray | None:
+        """In eV/Å."""
+
+    @property
+    def stress(self) -> np.ndarray | None:
+        """In eV/Å³."""
+
+    @property
+    def magmoms(self) -> np.ndarray | None:
+        """In μB."""
 
 
 @dataclass
@@ -91,7 +99,7 @@ def compare_relaxed(frames: Sequence[Frame], points: Sequence[RelaxedPoint]) -> 
         if str(point.status) != "converged" or point.magmoms is None:
             problems.append(f"{frame.source}: {point.status}: {point.message}")
             continue
-        for quantity, wrong in _errors(frame, point).items():
+        for quantity, wrong in _errors(frame, point, point.magmoms).items():
             everything.add("all", quantity, wrong)
             types.add(frame.config_type, quantity, wrong)
         kept[frame.source] = same_order(frame.magmoms, point.magmoms)
@@ -118,7 +126,7 @@ def same_order(before: Float[np.ndarray, "n_atoms 3"], after: Float[np.ndarray, 
     return bool(overlap >= SAME_ORDER)
 
 
-def _errors(frame: Frame, point: RelaxedPoint) -> dict[str, np.ndarray]:
+def _errors(frame: Frame, point: RelaxedPoint, relaxed: np.ndarray) -> dict[str, np.ndarray]:
     """Predicted minus reference, without components that have no label."""
     predicted = {"energy": point.energy, "forces": point.forces, "stress": point.stress}
     errors = {
@@ -128,6 +136,5 @@ def _errors(frame: Frame, point: RelaxedPoint) -> dict[str, np.ndarray]:
     }
     if "energy" in errors:
         errors["energy"] = errors["energy"] / len(frame.atoms)
-    lengths = (np.linalg.norm(moments, axis=1) for moments in (point.magmoms, frame.magmoms))
-    errors["moment_length"] = np.subtract(*lengths)
+    errors["moment_length"] = np.linalg.norm(relaxed, axis=1) - np.linalg.norm(frame.magmoms, axis=1)
     return {label: values[~np.isnan(values)] for label, values in errors.items()}

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mmace_sim.io.frames import LABELS, Frame
-from mmace_sim.model.derivatives import EnergyModel, evaluate
+from mmace_sim.model.derivatives import evaluate
+from mmace_sim.model.interface import Potential
 from mmace_sim.training.dataset import GraphDataset, LabelledBatch, collate
 
 
@@ -55,15 +56,14 @@ class Clock:
         batch_size: Structures per batch, for the record.
     """
 
-    def __init__(self, model: EnergyModel, batch_size: int) -> None:
-        parameter = next(p for p in model.parameters() if p.is_floating_point())
-        self.device, self.dtype = parameter.device, parameter.dtype
+    def __init__(self, model: Potential, batch_size: int) -> None:
+        self.device, self.dtype = model.device, model.dtype
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
         dtype = str(self.dtype).removeprefix("torch.")
         self.timing = Timing(0.0, 0.0, 0, 0, [], name, torch.get_num_threads(), dtype, batch_size)
 
     def graphs(
-        self, model: EnergyModel, frames: list[Frame], magforce_elements: Sequence[str] | None
+        self, model: Potential, frames: list[Frame], magforce_elements: Sequence[str] | None
     ) -> LabelledBatch:
         """A batch on the device of the model.
 
@@ -82,7 +82,7 @@ class Clock:
             _derivatives(model, collate(dataset.samples[:1]).to(self.device))
         return batch
 
-    def predict(self, model: EnergyModel, batch: LabelledBatch) -> dict[str, Tensor]:
+    def predict(self, model: Potential, batch: LabelledBatch) -> dict[str, Tensor]:
         """Energy and those derivatives that the batch has labels of.
 
         Args:
@@ -104,6 +104,6 @@ class Clock:
         return time.perf_counter()
 
 
-def _derivatives(model: EnergyModel, batch: LabelledBatch) -> dict[str, Tensor]:
+def _derivatives(model: Potential, batch: LabelledBatch) -> dict[str, Tensor]:
     """Energy and those derivatives of which the batch has a label."""
     return evaluate(model, batch.graph, **{f"compute_{label}": batch.has(label) for label in LABELS[1:]})

@@ -122,11 +122,11 @@ def _errors(batch: LabelledBatch, output: dict[str, Tensor]) -> dict[str, Tensor
         torch.where(told[:, None], torch.einsum("nij,nj->ni", axes, value.double()), torch.nan)
         for value in (batch.magforces, output["magforces"])
     )
-    stress = [value.double()[:, *_UPPER] for value in (batch.stress, output["stress"])]
+    stress, found_stress = (value.double()[:, *_UPPER] for value in (batch.stress, output["stress"]))
     turned = _difference(label, found, "magforces")
     return {
         "energy": ((output["energy"] - batch.energy) / batch.n_atoms)[:, None],
-        "stress": _difference(*stress, "stress"),
+        "stress": _difference(stress, found_stress, "stress"),
         "forces": _difference(batch.forces.double(), output["forces"].double(), "forces"),
         "magforces_length": turned[:, :1],
         "magforces_transverse": turned[:, 1:],

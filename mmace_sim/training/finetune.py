@@ -164,6 +164,7 @@ def write_start(config: FinetuneConfig, output: Path) -> None:
         config: What to do.
         output: Folder of the run.
     """
+    assert config.model is not None  # a foundation is built around by the training itself
     base = load_model(config.model)
     new = read_split(config.data)
     _require_known_elements(base, new, config.model)
@@ -181,11 +182,11 @@ def write_start(config: FinetuneConfig, output: Path) -> None:
     for head, name in enumerate(config.data.sources()):
         summary = summarize(new.train)
         known = select(new.train, (summary.heads == name) & summary.has("energy"))
-        frames = sample(known, ZERO_SAMPLE)
+        some = sample(known, ZERO_SAMPLE)
         if e0 == "one-body":
-            refit_one_body(start, head, base, frames, config.loss.magforce_elements)
+            refit_one_body(start, head, base, some, config.loss.magforce_elements)
         else:
-            set_zero(start, head, base, frames, e0)
+            set_zero(start, head, base, some, e0)
     for name, frames in replayed.items():  # all that can be refused was looked at
         write_frames(output / name, frames)
     save_model(start, output / START_FILE, base.metadata)

@@ -52,7 +52,7 @@ class ReplayConfig(Section):
     weight: PositiveFloat = 1.0
     """Weight of their labels in the loss."""
 
-    valid_fraction: float = Field(0.1, gt=0.0, lt=1.0)
+    valid_fraction: float = Field(default=0.1, gt=0.0, lt=1.0)
     """Part of them that is used for validation."""
 
     rattle: NonNegativeFloat = 0.05

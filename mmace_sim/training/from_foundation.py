@@ -69,7 +69,7 @@ def foundation_model(section: Mapping[str, Any], config: FoundationConfig) -> Fo
     model = foundation_file(section["foundation"]).model(config, head).train()
     if section.get("freeze_backbone"):
         for parameter in model.backbone_parameters():
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad_(False)
     return model
 
 

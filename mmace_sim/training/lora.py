@@ -52,7 +52,7 @@ def freeze_parts(model: nn.Module, names: Sequence[str]) -> None:
                 f"the model has no part {name!r} to freeze; parts: {', '.join(part_names(model))}"
             )
         for parameter in frozen:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad_(False)
     if not any(p.requires_grad for p in parameters.values()):
         raise ConfigError(f"freezing {', '.join(names)} leaves no weight to train")
 

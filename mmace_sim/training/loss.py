@@ -1,5 +1,6 @@
 """Losses as small objects: one per label, each knowing which label it needs, summed by `TotalLoss`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmace_sim.io.frames import LABELS
-from mmace_sim.training.config_loss import LossConfig, LossTerm
+from mmace_sim.training.config_loss import Label, LossConfig, LossTerm
 from mmace_sim.training.dataset import LabelledBatch
 
 Predictions = dict[str, Tensor]
@@ -122,7 +123,7 @@ class TotalLoss:
         return any(term.label == label for term in self.terms)
 
 
-def build_loss(config: LossConfig, weights: dict[str, float] | None = None) -> TotalLoss:
+def build_loss(config: LossConfig, weights: Mapping[Label, float] | None = None) -> TotalLoss:
     """The loss that a configuration describes.
 
     Args:
@@ -130,10 +131,11 @@ def build_loss(config: LossConfig, weights: dict[str, float] | None = None) -> T
         weights: Weights of labels that differ from those of `config`.
     """
     kind = LOSSES[config.kind]
+    changed = {str(label): weight for label, weight in (weights or {}).items()}
     terms: list[LabelLoss] = []
     for label in LABELS:
         term: LossTerm = getattr(config, label)
-        weight = (weights or {}).get(label, term.weight)
+        weight = changed.get(label, term.weight)
         if weight > 0.0:
             terms.append(kind(label, weight, term.scale))
     return TotalLoss(tuple(terms))

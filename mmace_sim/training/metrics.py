@@ -74,6 +74,7 @@ class MetricAccumulator:
             errors = batch.errors(prediction, label)
             value = errors.value.detach().double().cpu()
             groups = batch.graph.head_idx if self.by_head else batch.config_idx
+            assert groups is not None  # graphs of a model with several heads say which is whose
             kind = groups[errors.system_idx].cpu()
             for row, weight in enumerate((torch.ones_like(value), value.abs(), value * value)):
                 self._sums[label][row].index_add_(0, kind, weight)

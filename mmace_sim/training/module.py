@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from mmace_sim.base.extras import extra
 from mmace_sim.errors import ConfigError
@@ -15,7 +15,7 @@ from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.training.augment import Augment
 from mmace_sim.training.config import TrainConfig
-from mmace_sim.training.dataset import LabelledBatch
+from mmace_sim.training.dataset import GraphDataset, LabelledBatch
 from mmace_sim.training.distributed import is_main, sum_over_processes, world_size
 from mmace_sim.training.loss import TotalLoss, build_loss
 from mmace_sim.training.metrics import ErrorTable, LabelError, MetricAccumulator
@@ -30,6 +30,8 @@ from mmace_sim.training.sampling import ShareSampler, share_loader
 
 with extra("train", "Training"):
     from lightning.pytorch import LightningModule
+    from lightning.pytorch.loops.progress import _Progress
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 
 def predict(
@@ -55,6 +57,10 @@ def predict(
         )
 
 
+def _processed(progress: _Progress) -> int:
+    return progress.current.processed  # type: ignore[attr-defined]  # Lightning declares a base class of what it has
+
+
 class MagneticTraining(LightningModule):
     """A model, the moving average of its weights, and the loss.
 
@@ -69,7 +75,7 @@ class MagneticTraining(LightningModule):
         self,
         model: MagneticModel,
         config: TrainConfig,
-        train_set: Dataset[LabelledBatch],
+        train_set: GraphDataset,
         config_types: list[str],
     ) -> None:
         super().__init__()
@@ -103,7 +109,7 @@ class MagneticTraining(LightningModule):
         """Steps of an epoch."""
         return len(self._sampler())
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and schedule (called by Lightning)."""
         optimizer = build_optimizer(self.model, self.config.optimizer)
         return {"optimizer": optimizer, "lr_scheduler": build_scheduler(optimizer, self.config, self.n_steps)}
@@ -116,8 +122,8 @@ class MagneticTraining(LightningModule):
     def train_dataloader(self) -> DataLoader:
         """Batches of this process, from where a resumed run stopped within an epoch."""
         loop = self.trainer.fit_loop
-        done = loop.epoch_loop.batch_progress.current.processed if loop.restarting else 0
-        sampler = self._sampler(epoch=loop.epoch_progress.current.processed, start=done)
+        done = _processed(loop.epoch_loop.batch_progress) if loop.restarting else 0
+        sampler = self._sampler(epoch=_processed(loop.epoch_progress), start=done)
         augment = Augment(self.config.augment, self.config.trainer.seed)
         return share_loader(self.train_set, sampler, augment if augment.acts else None)
 
@@ -208,3 +214,17 @@ class MagneticTraining(LightningModule):
         """Go on with the sums of an unfinished epoch."""
         sums = torch.tensor(checkpoint["epoch_sums"], dtype=torch.float64)
         self._sums = sums if is_main() else torch.zeros_like(sums)
+
+
+def training_of(pl_module: LightningModule) -> MagneticTraining:
+    """The training that Lightning hands to a callback, which is always ours.
+
+    Args:
+        pl_module: What a hook was called with.
+
+    Raises:
+        TypeError: If it is another module.
+    """
+    if not isinstance(pl_module, MagneticTraining):
+        raise TypeError(f"the callback is for MagneticTraining, not for {type(pl_module).__name__}")
+    return pl_module

@@ -27,7 +27,8 @@ def check_moments(base: MagneticModel, sets: Sequence[Sequence[Frame]]) -> None:
     """
     limit = np.zeros(120)
     limit[base.elements] = base.reference.max_moment.cpu().numpy()
-    n_above, found = 0, {}
+    n_above = 0
+    found: dict[int, float] = {}
     for frames in sets:
         summary = summarize(frames)
         owner = np.repeat(np.arange(len(summary)), np.diff(summary.first))

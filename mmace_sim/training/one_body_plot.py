@@ -66,7 +66,7 @@ def longitudinal_forces(
     Returns:
         For each atomic number |m| in μB and T·m̂ in eV/μB, one row per atom.
     """
-    constrained = magforce_elements and [atomic_numbers[s] for s in magforce_elements]
+    constrained = None if magforce_elements is None else [atomic_numbers[s] for s in magforce_elements]
     found: dict[int, list[np.ndarray]] = {}
     for frame in frames:
         lengths = np.linalg.norm(frame.magmoms, axis=1)
@@ -117,7 +117,7 @@ def binned(pairs: np.ndarray) -> np.ndarray:
 
 def _draw(model: MagneticModel, head: int, pairs: dict[int, np.ndarray], path: Path) -> list[Path]:
     figure, axes = new_figure("page", aspect=0.4)
-    size = axes.xaxis.label.get_size()
+    size = float(axes.xaxis.label.get_fontsize())
     axes.remove()
     force, energy = figure.subplots(1, 2)
     largest = model.reference.max_moment.tolist()[head * len(model.elements) :]

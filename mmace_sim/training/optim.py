@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from mmace_sim.base.extras import extra
 from mmace_sim.training.config import OptimizerConfig, StageTwoConfig, TrainConfig
+
+with extra("train", "Training"):
+    from lightning.pytorch.utilities.types import LRSchedulerConfigType
 
 MONITOR = "valid_loss"
 """Quantity that decides on the best weights, the plateau and early stopping."""
@@ -32,7 +35,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 def build_scheduler(
     optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int
-) -> dict[str, Any]:
+) -> LRSchedulerConfigType:
     """The schedule in the form that Lightning expects.
 
     Args:

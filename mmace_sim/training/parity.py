@@ -107,8 +107,17 @@ def _scatter(axes: "Axes", x: np.ndarray, y: np.ndarray, kind: np.ndarray, names
     step = -(-len(x) // MAX_DRAWN)
     x, y, kind = x[::step], y[::step], kind[::step]
     for name, members, color, marker in _groups(kind, names):
-        style = {"s": 9, "alpha": 0.6, "linewidths": 0, "rasterized": True, "label": name}
-        axes.scatter(x[members], y[members], color=color, marker=marker, **style)
+        axes.scatter(
+            x[members],
+            y[members],
+            s=9,
+            color=color,
+            marker=marker,
+            alpha=0.6,
+            linewidths=0,
+            rasterized=True,
+            label=name,
+        )
     if axes.get_legend_handles_labels()[1]:
         add_legend(axes)
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mmace_sim.io.frames import LABELS
 from mmace_sim.training.augment import Augment
 from mmace_sim.training.dataset import EpochShuffle, GraphDataset, LabelledBatch, collate
 from mmace_sim.training.distributed import rank, world_size
@@ -113,9 +113,18 @@ def share_loader(
 
 def without_labels(batch: LabelledBatch) -> LabelledBatch:
     """The structures of a batch as if nothing were known of them."""
-    unknown = {label: torch.full_like(getattr(batch, label), float("nan")) for label in LABELS}
-    return replace(batch, **unknown)
+
+    def unknown(labels: Tensor) -> Tensor:
+        return torch.full_like(labels, float("nan"))
+
+    return replace(
+        batch,
+        energy=unknown(batch.energy),
+        forces=unknown(batch.forces),
+        stress=unknown(batch.stress),
+        magforces=unknown(batch.magforces),
+    )
 
 
-def _unchanged(batch: LabelledBatch) -> LabelledBatch:
+def _unchanged[Batch](batch: Batch) -> Batch:
     return batch

@@ -192,7 +192,7 @@ def build_model(
         for k, source in enumerate(config.data.sources().values())
     ]
     some = sample(select(frames, summarize(frames).has("forces")), FIT_SAMPLE)
-    forces = np.concatenate([f.labels["forces"].ravel() for f in some] or [[0.0]])
+    forces = np.concatenate([f.labels["forces"].ravel() for f in some] or [np.zeros(1)])
     scale = max(float(np.sqrt(np.mean(forces**2))), *left, 1e-3)
     model.scale.fill_(scale)
     names = [chemical_symbols[z] for z in model.elements] * len(model.heads)

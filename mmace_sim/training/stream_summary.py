@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -96,7 +97,8 @@ class SummaryBuilder:
         self._rows: list[tuple[int, int, float, int, int, float]] = []
         self._names: dict[str, int] = {}
         self._first = [0]
-        self._elements, self._moments = bytearray(), []
+        self._elements = bytearray()
+        self._moments: list[float] = []
 
     def add(self, frame: Frame) -> None:
         """Add a structure.
@@ -201,7 +203,7 @@ def select[Set: Sequence[Frame]](frames: Set, chosen: np.ndarray) -> Set:
     """
     indices = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
     part = getattr(frames, "part", None)
-    return part(indices) if part else [frames[k] for k in indices.tolist()]
+    return part(indices) if part else cast("Set", [frames[k] for k in indices.tolist()])
 
 
 def sample[Set: Sequence[Frame]](frames: Set, limit: int, *, per_element: int = 20, seed: int = 0) -> Set:

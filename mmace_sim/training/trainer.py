@@ -222,7 +222,8 @@ def train(
 
 def _examples(model: MagneticModel, run: Prepared) -> dict[str, list[Atoms]]:
     """Some training structures of each head."""
-    frames, examples = run.split.train, {}
+    frames = run.split.train
+    examples: dict[str, list[Atoms]] = {}
     heads = summarize(frames).heads
     for head in model.heads:
         own = frames if len(model.heads) == 1 else select(frames, heads == head)
