@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -140,7 +140,7 @@ class Settings(BaseModel):
                 raise ConfigError(f"{name}: has no effect {when}. Leave it out, or choose otherwise.")
 
     @classmethod
-    def of(cls, values: dict[str, Any], what: str = "settings") -> "Settings":
+    def of(cls, values: dict[str, Any], what: str = "settings") -> Self:
         """Settings from keyword arguments.
 
         Args:

@@ -1,6 +1,6 @@
 """What the classes behind the properties have in common: settings in the constructor, structures in the call."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -26,7 +26,7 @@ class Workflow[S: Settings]:
         ConfigError: If a setting is unknown or impossible.
     """
 
-    kind: ClassVar[type[Settings]]
+    kind: type[S]
     settings: S
 
     def __init__(

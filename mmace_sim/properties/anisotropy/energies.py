@@ -31,6 +31,7 @@ from mmace_sim.properties.anisotropy.fits import (
 from mmace_sim.properties.anisotropy.host import obeys_time_reversal, spin_orbit_host
 from mmace_sim.properties.anisotropy.symmetry import DirectionSymmetry, direction_symmetry
 from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
+from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import (
     PointResult,
     SinglePoint,
@@ -109,7 +110,7 @@ class AnisotropyResult:
     hard: Float[np.ndarray, " 3"] | None = None
     mae: float | None = None
     curve_error: float | None = None
-    convergence: list[tuple[int, float | None, float | None, float]] = field(default_factory=list)
+    convergence: list[tuple[int, float | None, float | None, float | None]] = field(default_factory=list)
 
     def k(self, name: str) -> float | None:
         """A constant in eV per cell, such as "K1"; None if there is none."""
@@ -265,43 +266,47 @@ class Anisotropy:
         return result
 
     def _derive(self, result: AnisotropyResult) -> None:
-        n_directions = len(result.directions)
+        n_directions = len(known(result.directions))
         for count in sorted({-(-n_directions // 2), -(-3 * n_directions // 4), n_directions}):
             self._fit(result, count)
             constants = result.constants
-            values = (None, None) if constants is None else (constants.get("K1"), constants.get("K2"))
-            result.convergence.append((count, *values, result.mae))
+            k1, k2 = (None, None) if constants is None else (constants.get("K1"), constants.get("K2"))
+            result.convergence.append((count, k1, k2, result.mae))
         if result.curves:
-            left = [result.surface(curve.directions()) - curve.energies for curve in result.curves]
+            surface = known(result.surface)
+            left = [surface(curve.directions()) - curve.energies for curve in result.curves]
             result.curve_error = float(np.sqrt(np.mean(np.concatenate(left) ** 2)))
         result.message = " ".join(self._notes(result))
 
     def _fit(self, result: AnisotropyResult, count: int) -> None:
         """Everything from the first directions."""
-        symmetry, directions, energies = result.symmetry, result.directions[:count], result.energies[:count]
-        form = (
-            self.settings.form
-            if self.settings.form != "auto"
-            else symmetry.form
-            if result.collinear
-            else "general"
-        )
+        symmetry = known(result.symmetry)
+        directions, energies = known(result.directions)[:count], known(result.energies)[:count]
+        form = self._form(result)
         result.surface = surface = fit_surface(
             directions, energies, symmetry.frame, max_ell=self.settings.max_ell, even=result.collinear
         )
         terms = symmetry.terms(form)
         result.constants = fit_constants(form, terms, directions, energies, symmetry.frame)
         axes = None if self.plane is None else plane_axes(self.plane, symmetry.frame)
-        result.easy = lowest_direction(surface, axes=axes)
-        result.hard = lowest_direction(lambda n: -surface(n), axes=axes)
-        result.mae = float(np.ptp(surface(np.array([result.easy, result.hard]))))
+        easy = lowest_direction(surface, axes=axes)
+        hard = lowest_direction(lambda n: -surface(n), axes=axes)
+        result.mae = float(np.ptp(surface(np.array([easy, hard]))))
         if result.collinear and axes is None:
-            result.easy, result.hard = symmetry.standard(result.easy), symmetry.standard(result.hard)
+            easy, hard = symmetry.standard(easy), symmetry.standard(hard)
+        result.easy, result.hard = easy, hard
+
+    def _form(self, result: AnisotropyResult) -> str:
+        """Form of the constants."""
+        if self.settings.form != "auto":
+            return self.settings.form
+        return known(result.symmetry).form if result.collinear else "general"
 
     def _notes(self, result: AnisotropyResult) -> list[str]:
-        notes, span = [], float(np.ptp(result.energies))
+        energies, broken = known(result.energies), known(result.time_reversal_error)
+        notes, span = [], float(np.ptp(energies))
         micro = 1e6 / len(result.atoms)
-        rounding = _ROUNDING * max(float(np.abs(result.energies).max()), 1.0)
+        rounding = _ROUNDING * max(float(np.abs(energies).max()), 1.0)
         if span < rounding:
             return ["no anisotropy: the energies differ by rounding only."]
         if result.curve_error is not None and result.curve_error > max(_MISFIT * span, rounding):
@@ -310,15 +315,14 @@ class Anisotropy:
                 "--directions."
             )
         notes += self._about_constants(result, max(_LEFT * span, rounding))
-        if result.time_reversal_error > max(_MISFIT * span, rounding):
+        if broken > max(_MISFIT * span, rounding):
             consequence = (
                 "E(−m) = E(m) was taken for granted, and energies are not means of both: look at `mmace-sim check`."
                 if self.reversible
                 else "energies are means of m and −m."
             )
             notes.append(
-                f"the model breaks time reversal by up to {micro * result.time_reversal_error:.2g} μeV/atom; "
-                f"{consequence}"
+                f"the model breaks time reversal by up to {micro * broken:.2g} μeV/atom; {consequence}"
             )
         if not result.collinear:
             notes.append(
@@ -329,20 +333,15 @@ class Anisotropy:
 
     def _about_constants(self, result: AnisotropyResult, small: float) -> list[str]:
         """Whether the constants say all of the energies."""
-        form = (
-            self.settings.form
-            if self.settings.form != "auto"
-            else result.symmetry.form
-            if result.collinear
-            else "general"
-        )
-        terms = result.symmetry.terms(form)
+        form = self._form(result)
+        terms = known(result.symmetry).terms(form)
         if not terms:
             return []
         if result.constants is None:
             where = "directions" if self.plane is None else "directions of one plane"
+            n_directions = len(known(result.directions))
             return [
-                f"{len(result.directions)} {where} do not determine the {len(terms)} constants of the {form} form: "
+                f"{n_directions} {where} do not determine the {len(terms)} constants of the {form} form: "
                 + ("take more --directions." if self.plane is None else "leave out --plane for them.")
             ]
         if result.constants.residual > small:

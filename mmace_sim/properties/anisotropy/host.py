@@ -10,7 +10,9 @@ from mmace_sim.properties.relax.relaxation import ModelLike
 from mmace_sim.torchsim.model import MagneticMaceModel
 
 
-def spin_orbit_host(model: ModelLike, device: torch.device | str | None) -> Any:
+def spin_orbit_host(
+    model: ModelLike, device: torch.device | str | None
+) -> ts.models.interface.ModelInterface:
     """A TorchSim model in float64, after making sure that directions of moments matter to it.
 
     Args:
@@ -20,12 +22,14 @@ def spin_orbit_host(model: ModelLike, device: torch.device | str | None) -> Any:
     Raises:
         UnsupportedOptionError: If the model has no spin–orbit coupling.
     """
-    host = model
-    if not isinstance(model, ts.models.interface.ModelInterface):
-        host = MagneticMaceModel(model, device=device, dtype=torch.float64)
-    elif model.dtype is not torch.float64:
+    host = (
+        model
+        if isinstance(model, ts.models.interface.ModelInterface)
+        else MagneticMaceModel(model, device=device, dtype=torch.float64)
+    )
+    if host is model and host.dtype is not torch.float64:
         raise UnsupportedOptionError(
-            f"{type(model).__name__} computes in {model.dtype}: anisotropy needs torch.float64."
+            f"{type(host).__name__} computes in {host.dtype}: anisotropy needs torch.float64."
         )
     inner = getattr(host, "model", None)
     if inner is not None and not getattr(inner, "spin_orbit", True):

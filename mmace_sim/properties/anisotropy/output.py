@@ -16,6 +16,7 @@ from mmace_sim.properties.anisotropy.energies import Anisotropy, AnisotropyResul
 from mmace_sim.properties.anisotropy.host import spin_orbit_host
 from mmace_sim.properties.anisotropy.sensitivity import Sensitivity, SensitivityResult
 from mmace_sim.properties.anisotropy.symmetry import crystal_direction
+from mmace_sim.properties.results import known
 from mmace_sim.structures.magnetic_order import classify_order
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -169,7 +170,8 @@ def anisotropy_entry(item: LoadedStructure, result: AnisotropyResult) -> dict[st
     head = entry_head(item, str(result.status), result.message)
     if result.surface is None:
         return head
-    atoms, symmetry, constants = result.atoms, result.symmetry, result.constants
+    atoms, symmetry, constants = result.atoms, known(result.symmetry), result.constants
+    easy, hard = known(result.easy), known(result.hard)
     magmoms = atoms.arrays["initial_magmoms"]
 
     def small(energy: float | None) -> float | None:
@@ -182,7 +184,7 @@ def anisotropy_entry(item: LoadedStructure, result: AnisotropyResult) -> dict[st
         "moment": _mean_length(magmoms),
         "symmetry": symmetry.system,
         "form": "general" if constants is None else constants.form,
-        "n_directions": len(result.directions),
+        "n_directions": len(known(result.directions)),
     }
     for name, energy in (*((name, result.k(name)) for name in ("K1", "K2", "K3")), ("mae", result.mae)):
         entry[name] = small(energy)
@@ -191,10 +193,10 @@ def anisotropy_entry(item: LoadedStructure, result: AnisotropyResult) -> dict[st
     return entry | {
         "easy": None if constants is None else constants.easy,
         "cone_angle": None if constants is None else constants.cone_angle,
-        "easy_axis": result.easy.tolist(),
-        "easy_crystal": crystal_direction(result.easy, symmetry.lattice),
-        "hard_axis": result.hard.tolist(),
-        "hard_crystal": crystal_direction(result.hard, symmetry.lattice),
+        "easy_axis": easy.tolist(),
+        "easy_crystal": crystal_direction(easy, symmetry.lattice),
+        "hard_axis": hard.tolist(),
+        "hard_crystal": crystal_direction(hard, symmetry.lattice),
         "constants": _constant_rows(result),
         "constants_order": None if constants is None else constants.order,
         "fit_residual": small(result.surface.residual if constants is None else constants.residual),
@@ -214,7 +216,7 @@ def anisotropy_entry(item: LoadedStructure, result: AnisotropyResult) -> dict[st
             )
             if ell > 0
         ],
-        "reference_axis": result.axis.tolist(),
+        "reference_axis": known(result.axis).tolist(),
         "frame": symmetry.frame.tolist(),
     }
 
@@ -260,8 +262,8 @@ def sensitivity_entry(item: LoadedStructure, result: SensitivityResult) -> dict[
         "group": str(atoms.info.get("config_type", "")) or atoms.symbols.formula.reduce()[0].format("metal"),
         "magnetic_order": str(classify_order(magmoms)),
         "moment": _mean_length(magmoms),
-        "sensitivity": 1e6 * result.value,
-        "spread": 1e6 * result.spread,
+        "sensitivity": 1e6 * known(result.value),
+        "spread": 1e6 * known(result.spread),
         "largest": micro_ev_per_atom(float(np.abs(result.changes).max()), atoms),
     }
 
@@ -298,8 +300,9 @@ def write_anisotropy(result: AnisotropyResult, folder: Path, *, figures: bool) -
     if result.surface is None:
         return
     folder.mkdir(exist_ok=True)
-    frame, base = result.symmetry.frame, float(result.energies.min())
-    blocks = [("fit", result.directions, result.energies, result.surface(result.directions))]
+    computed, at = known(result.energies), known(result.directions)
+    frame, base = known(result.symmetry).frame, float(computed.min())
+    blocks = [("fit", at, computed, result.surface(at))]
     for curve in result.curves:
         directions = curve.directions()
         blocks.append(("plane", directions, curve.energies, result.surface(directions)))

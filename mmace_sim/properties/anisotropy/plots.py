@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, new_figure, save_figure
 from mmace_sim.properties.anisotropy.energies import AnisotropyResult
 from mmace_sim.properties.anisotropy.symmetry import crystal_direction
+from mmace_sim.properties.results import known
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,14 +28,17 @@ def curve_figure(result: AnisotropyResult) -> "Figure":
     Returns:
         The figure.
     """
+    from matplotlib.projections.polar import PolarAxes
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = new_figure(aspect=1.0)
     axes.remove()
     axes = figure.add_subplot(projection="polar")
+    assert isinstance(axes, PolarAxes)
     scale = 1e6 / len(result.atoms)
     angles = np.linspace(0, 2 * np.pi, 361)
-    lines = [scale * result.surface(curve.directions(angles)) for curve in result.curves]
+    surface = known(result.surface)
+    lines = [scale * surface(curve.directions(angles)) for curve in result.curves]
     base = min(float(line.min()) for line in lines)
     looks = zip(COLORS, MARKERS, (2.6, 1.6, 0.9), strict=False)  # equal curves show side by side
     for curve, line, (color, marker, width) in zip(result.curves, lines, looks, strict=False):
@@ -56,7 +60,7 @@ def curve_figure(result: AnisotropyResult) -> "Figure":
 
 
 def _plane_name(result: AnisotropyResult, axes: Sequence[np.ndarray]) -> str:
-    names = [crystal_direction(axis, result.symmetry.lattice) for axis in axes]
+    names = [crystal_direction(axis, known(result.symmetry).lattice) for axis in axes]
     return " → ".join("(" + " ".join(f"{x:.2f}" for x in axis) + ")" if name is None else name
                       for name, axis in zip(names, axes, strict=True))  # fmt: skip
 
@@ -78,7 +82,7 @@ def sphere_figure(result: AnisotropyResult) -> "Figure":
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
     theta, phi = np.meshgrid(np.linspace(0, np.pi, 91), np.linspace(0, 2 * np.pi, 181), indexing="ij")
     n = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=-1)
-    energies = (1e6 / len(result.atoms) * result.surface(n.reshape(-1, 3))).reshape(theta.shape)
+    energies = (1e6 / len(result.atoms) * known(result.surface)(n.reshape(-1, 3))).reshape(theta.shape)
     energies -= energies.min()
     span = max(float(energies.max()), 1e-12)
     x, y, z = np.moveaxis(n * (_HOLE + (1 - _HOLE) * energies / span)[..., None], -1, 0)
@@ -87,10 +91,9 @@ def sphere_figure(result: AnisotropyResult) -> "Figure":
         x, y, z, facecolors=colors.to_rgba(energies), rstride=2, cstride=2, linewidth=0, antialiased=False,
         lightsource=LightSource(315, 45), zorder=1, rasterized=True,
     )  # fmt: skip
-    easy = np.outer([-1.15, 1.15], result.easy)
-    axes.plot(*easy.T, color=COLORS[1], linewidth=1.0, zorder=0)
-    front = np.outer([1.0, 1.15], result.easy)
-    axes.plot(*front.T, color=COLORS[1], linewidth=1.0, zorder=2)
+    easy = known(result.easy)
+    axes.plot(*np.outer([-1.15, 1.15], easy).T, color=COLORS[1], linewidth=1.0, zorder=0)
+    axes.plot(*np.outer([1.0, 1.15], easy).T, color=COLORS[1], linewidth=1.0, zorder=2)
     for axis, name in zip(np.eye(3), "xyz", strict=True):
         axes.text(*(1.4 * axis), name, fontsize=7, ha="center")
     axes.set_box_aspect((1, 1, 1), zoom=1.2)
@@ -99,8 +102,8 @@ def sphere_figure(result: AnisotropyResult) -> "Figure":
     bar = figure.colorbar(colors, ax=axes, shrink=0.7, pad=0.02)
     bar.set_label("E − lowest (μeV/atom)", fontsize=7)
     bar.ax.tick_params(labelsize=6)
-    name = crystal_direction(result.easy, result.symmetry.lattice)
-    axes.set_title(f"easy direction (red): {name}" if name else "easy direction: red", fontsize=7)
+    along = crystal_direction(easy, known(result.symmetry).lattice)
+    axes.set_title(f"easy direction (red): {along}" if along else "easy direction: red", fontsize=7)
     return figure
 
 
@@ -139,7 +142,7 @@ def sensitivity_figure(entries: Sequence[dict[str, Any]]) -> "Figure":
         if entry.get("sensitivity") is not None:
             groups.setdefault(entry["group"], []).append(max(entry["sensitivity"], 1e-6))
     names = sorted(groups, key=lambda name: -float(np.median(groups[name])))[:MAX_BARS]
-    width = "page" if len(names) > 8 else "column"
+    width: Literal["page", "column"] = "page" if len(names) > 8 else "column"
     figure, axes = new_figure(
         width, aspect=max(0.45, (0.055 if width == "column" else 0.03) * len(names) + 0.3)
     )

@@ -64,7 +64,14 @@ def find_minima(
             shift = np.clip(np.linalg.solve(hessian, [-gx, -gy]), -1, 1)
         place = np.array([c_over_a[row], volumes[column]]) + shift * steps
         energy = e + np.array([gx, gy]) @ shift + 0.5 * shift @ hessian @ shift
-        values = (*place, energy, moments[row, column])
-        at = {"grid_ratio": float(c_over_a[row]), "grid_volume": float(volumes[column])}
-        found.append(BainMinimum(*map(float, values), **at))
+        found.append(
+            BainMinimum(
+                c_over_a=float(place[0]),
+                volume=float(place[1]),
+                energy=float(energy),
+                moment=float(moments[row, column]),
+                grid_ratio=float(c_over_a[row]),
+                grid_volume=float(volumes[column]),
+            )
+        )
     return sorted(found, key=lambda minimum: minimum.energy)

@@ -1,7 +1,7 @@
 """Energy maps over c/a and volume: the Bain path between bcc and fcc in several magnetic states, in one batch."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, override
 
@@ -153,7 +153,9 @@ class BainPath(Workflow[BainSettings]):
         """Relax the cell from the lowest point of every minimum; one that does not stay there is that point."""
         found = [(one, k) for one in result.maps for k in range(len(one.minima))]
         starts = [_grid_point(result, one, one.minima[k]) for one, k in found]
-        ends = self.refinement.run([point.atoms for point in starts]) if starts else []
+        ends: Iterable[StructureResult] = (
+            self.refinement.run([point.atoms for point in starts]) if starts else []
+        )
         steps = (float(np.diff(result.c_over_a)[0]), float(np.diff(result.volumes)[0]))
         for (one, k), point, end in zip(found, starts, ends, strict=True):
             minimum = one.minima[k]
@@ -258,7 +260,7 @@ def lowest_along_path(one: BainMap) -> Float[np.ndarray, " n_ratios"]:
     for row, values in enumerate(one.energies):
         volumes = np.array([point.atoms.get_volume() / len(point.atoms) for point in points[row]])
         status, fit = fit_birch_murnaghan(volumes, values, one.moments[row], pressures_gpa(list(points[row])))
-        if status is EosStatus.CONVERGED:
+        if status is EosStatus.CONVERGED and fit is not None:
             path[row] = fit.energy
             continue
         k = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))

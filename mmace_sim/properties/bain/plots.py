@@ -28,7 +28,7 @@ def map_figure(result: BainResult) -> "Figure":
     """
     maps = _computed(result)
     figure, axes = new_figure("page", aspect=0.36 if len(maps) > 2 else 0.5)
-    style = axes.xaxis.label.get_size()
+    size = float(axes.xaxis.label.get_fontsize())
     axes.remove()
     panels = np.atleast_1d(figure.subplots(1, len(maps), sharex=True, sharey=True))
     highest = min(HIGHEST, max(1000 * float(np.nanmax(m.energies) - result.lowest_energy) for m in maps))
@@ -43,13 +43,13 @@ def map_figure(result: BainResult) -> "Figure":
         )
         for minimum in one.minima:
             panel.plot(minimum.c_over_a, minimum.volume, "x", color="white", markersize=5)
-        panel.set_title(one.state.upper(), size=style + 1)
-        panel.set_xlabel("c/a", size=style)
-        panel.tick_params(labelsize=style - 1)
-    panels[0].set_ylabel("volume (Å³/atom)", size=style)
+        panel.set_title(one.state.upper(), size=size + 1)
+        panel.set_xlabel("c/a", size=size)
+        panel.tick_params(labelsize=size - 1)
+    panels[0].set_ylabel("volume (Å³/atom)", size=size)
     bar = figure.colorbar(drawn, ax=list(panels), pad=0.01)
-    bar.set_label("energy (meV/atom)", size=style)
-    bar.ax.tick_params(labelsize=style - 1)
+    bar.set_label("energy (meV/atom)", size=size)
+    bar.ax.tick_params(labelsize=size - 1)
     return figure
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from mmace_sim.properties.bain.minima import BainMinimum
 from mmace_sim.properties.relax.relaxation import StructureResult
+from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import PointResult, point_result
 
 TETRAGONAL_TOL: float = 1e-3
@@ -49,7 +50,7 @@ def refined(
         c_over_a=float(ratio),
         volume=float(volume),
         energy=end.energy / len(end.atoms),
-        moment=float(np.linalg.norm(end.magmoms, axis=1).mean()),
+        moment=float(np.linalg.norm(known(end.magmoms), axis=1).mean()),
         refined=True,
     )
 

@@ -29,6 +29,7 @@ from mmace_sim.properties.elastic.symmetry import (
 )
 from mmace_sim.properties.elastic.uncertainty import relaxation_error_gpa, slopes
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, as_atoms
+from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import (
     PointResult,
     converged,
@@ -126,7 +127,7 @@ class ElasticTensorCalculation(Workflow[ElasticSettings]):
         settings = self.settings
         self.magnitudes = np.array(sorted(set(settings.strains)))
         alike = point_settings(settings)
-        start = {"magmoms": "fixed"}
+        start: dict[str, str | bool | float] = {"magmoms": "fixed"}
         if settings.relax:
             start = {"magmoms": "joint", "relax_cell": True, "stress_tol": settings.stress_tol}
         at_rest = alike.model_copy(update=start)
@@ -249,8 +250,8 @@ def _largest_change(reference: Atoms, points: Sequence[PointResult]) -> float:
 
 def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
     """Fit the constants to what was computed."""
-    points = result.points[mode]
-    change = _largest_change(result.reference, points)
+    points, reference = result.points[mode], known(result.reference)
+    change = _largest_change(reference, points)
     if change > RUNAWAY:
         result.status = ElasticStatus.FAILED
         result.message = (
@@ -280,9 +281,9 @@ def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
         result.status = ElasticStatus.INCOMPLETE
         result.message += f" {np.sum(~good)} of {len(good)} strained cells are left out ({problem})"
     constants, asymmetry = fitted
-    relaxation = relaxation_error_gpa(result.reference, points, pairs, plan.magnitudes)
+    relaxation = relaxation_error_gpa(reference, points, pairs, plan.magnitudes)
     error = float(np.linalg.norm([asymmetry, relaxation, max(series for _, series in found)]))
-    result.constants[mode] = ElasticConstants.from_voigt(mandel_to_voigt(constants), result.reference, error)
+    result.constants[mode] = ElasticConstants.from_voigt(mandel_to_voigt(constants), reference, error)
     if not result.constants[mode].stable:
         result.message += (
             f" Mechanically unstable with {mode} moments (Born): an eigenvalue of C is negative."

@@ -83,7 +83,10 @@ class ElasticConstants:
         References:
             Ranganathan and Ostoja-Starzewski, 10.1103/PhysRevLett.101.055504, for the universal anisotropy.
         """
-        voigt = {"bulk_voigt": float(self.tensor.k_voigt), "shear_voigt": float(self.tensor.g_voigt)}
+        voigt: dict[str, float | None] = {
+            "bulk_voigt": float(self.tensor.k_voigt),
+            "shear_voigt": float(self.tensor.g_voigt),
+        }
         if not self.stable:
             names = (
                 "bulk_reuss",

@@ -116,7 +116,7 @@ def _operations(
                 found = spglib.get_symmetry(cell, symprec=symprec)
             else:
                 found = spglib.get_magnetic_symmetry(
-                    (*cell, magmoms), symprec=symprec, mag_symprec=magmom_tol
+                    (*cell, magmoms.tolist()), symprec=symprec, mag_symprec=magmom_tol
                 )
     except Exception as error:
         raise StructureError(f"spglib finds no symmetry ({error}); switch symmetry off.") from error

@@ -7,6 +7,7 @@ from ase import Atoms
 from jaxtyping import Bool, Float
 
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import PointResult
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -79,4 +80,4 @@ def _motion(reference: Atoms, up: Atoms, down: Atoms) -> Float[np.ndarray, "2 n_
 
 def _left(point: PointResult) -> Float[np.ndarray, "2 n_atoms 3"]:
     """Forces (eV/Å) and magforces (eV/μB)."""
-    return np.stack([point.forces, point.magforces])
+    return np.stack([known(point.forces), known(point.magforces)])

@@ -189,9 +189,11 @@ def _windows(points: _Points) -> Iterator[_Points]:
 def _fit(points: _Points, order: int) -> BirchMurnaghanFit | None:
     """The equation of an order; None if the points do not determine it, or it has no minimum among them."""
     found = _solve(points, order)
-    if found is None or found[2] is None:
+    if found is None:
         return None
     volume, polynomial, residual = found
+    if residual is None:
+        return None
     energy, _, second, third = polynomial.coef[:4]
     higher, bulk = _solve(points, order + 1), _bulk_modulus(volume, polynomial)
     left = polynomial(_strain(points.volumes, volume)) - points.energies

@@ -16,6 +16,7 @@ from mmace_sim.properties.eos.analysis import Crossing, MomentJump, branches, cr
 from mmace_sim.properties.eos.birch_murnaghan import BirchMurnaghanFit, EosStatus, fit_birch_murnaghan
 from mmace_sim.properties.eos.declaration import EosSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, as_atoms
+from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import (
     PointResult,
     converged,
@@ -196,7 +197,7 @@ def _finish_curve(curve: EosCurve, points: list[PointResult]) -> None:
     curve.energies, curve.moments = energies_and_moments(points)
     curve.pressures_gpa = pressures_gpa(points)
     curve.orders = [
-        str(classify_order(p.magmoms)) if ok else None for p, ok in zip(points, good, strict=True)
+        str(classify_order(known(p.magmoms))) if ok else None for p, ok in zip(points, good, strict=True)
     ]
     if not good.any():
         curve.status, curve.message = EosStatus.FAILED, f"no point converged ({problem})"

@@ -8,6 +8,7 @@ from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import write_extxyz
 from mmace_sim.properties.eos.equation_of_state import EosCurve, EosResult, EquationOfState
+from mmace_sim.properties.results import known
 from mmace_sim.properties.written import draw_each, labelled
 
 POINT_COLUMNS: tuple[str, ...] = (
@@ -91,7 +92,7 @@ def _state_entry(curve: EosCurve, zero: float | None) -> dict[str, Any]:
             {key: finite_or_none(value) for key, value in vars(fit).items() if key not in _LISTS}
             | {name: list(getattr(fit, name)) for name in _LISTS}
             | {
-                "energy_above_lowest": fit.energy - zero,
+                "energy_above_lowest": fit.energy - known(zero),
                 "magnetic_order": curve.order_at(fit.volume),
             }
             for fit in curve.fits

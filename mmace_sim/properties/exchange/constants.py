@@ -30,6 +30,7 @@ from mmace_sim.properties.exchange.magnons import (
 )
 from mmace_sim.properties.exchange.states import FourStates, Spirals, four_states, spin_spirals
 from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
+from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import (
     PointResult,
     SinglePoint,
@@ -226,11 +227,12 @@ class Exchange(Workflow[ExchangeSettings]):
         result = ExchangeResult(
             point.atoms, point.status, point.message, lattice, pairs, spin_orbit=self.spin_orbit
         )
-        result.supercell = tuple(int(n) for n in np.diag(matrix))
+        a, b, c = (int(n) for n in np.diag(matrix))
+        result.supercell = (a, b, c)
         job = _Job(index, result)
         for route in self.settings.routes:
             result.tensors[route] = np.full((len(pairs), 3, 3), np.nan)
-        shared = {"angle": float(self.angle), "axes": axes, "spin_orbit": self.spin_orbit}
+        angle = float(self.angle)
         if "derivatives" in self.settings.routes:
             hessians = [spin_hessian(self.model, lattice, matrix, axis) for axis in axes]
             result.sum_rule_error = None if self.spin_orbit else sum_rule_error(hessians[0], lattice.signs)
@@ -250,9 +252,11 @@ class Exchange(Workflow[ExchangeSettings]):
                     [hessian.frame for hessian in every], parts, lattice, symmetrize=self.settings.symmetrize
                 )
         if "four-state" in self.settings.routes:
-            job.states = four_states(lattice, pairs, matrix, **shared)
+            job.states = four_states(
+                lattice, pairs, matrix, angle=angle, axes=axes, spin_orbit=self.spin_orbit
+            )
         if "spirals" in self.settings.routes:
-            job.spirals = spin_spirals(lattice, matrix, **shared)
+            job.spirals = spin_spirals(lattice, matrix, angle=angle, axes=axes, spin_orbit=self.spin_orbit)
         return job
 
     def _averaged(
@@ -260,7 +264,7 @@ class Exchange(Workflow[ExchangeSettings]):
     ) -> Float[np.ndarray, "n_pairs 3 3"]:
         if not self.settings.symmetrize:
             return tensors
-        return result.pairs.average(tensors, result.lattice.rotations)
+        return known(result.pairs).average(tensors, known(result.lattice).rotations)
 
     def _supercell(self, lattice: SpinLattice) -> Int[np.ndarray, "3 3"]:
         """The smallest in which no pair within the cutoff is there twice; or the given one, if it will do."""
@@ -280,7 +284,8 @@ class Exchange(Workflow[ExchangeSettings]):
 
     def _finish(self, job: _Job, points: Sequence[PointResult]) -> ExchangeResult:
         """Tensors from energies, and everything that follows from tensors."""
-        result, lattice, pairs = job.result, job.result.lattice, job.result.pairs
+        result = job.result
+        lattice, pairs = known(result.lattice), known(result.pairs)
         problem = first_problem(points)
         if problem:
             n_bad = int((~converged(points)).sum())
@@ -290,7 +295,7 @@ class Exchange(Workflow[ExchangeSettings]):
         n_states = len(job.states.structures) if job.states else 0
         if job.states is not None:
             raw = job.states.tensors(energies[:n_states], len(pairs), spin_orbit=self.spin_orbit)
-            filled = result.pairs.average(raw, lattice.rotations)
+            filled = pairs.average(raw, lattice.rotations)
             result.tensors["four-state"] = filled
         if job.spirals is not None and np.isfinite(energies[n_states:]).all():
             isotropic = job.spirals.fit(energies[n_states:], lattice, pairs)[pairs.orbits]
@@ -301,7 +306,7 @@ class Exchange(Workflow[ExchangeSettings]):
         return result
 
     def _derive(self, result: ExchangeResult) -> None:
-        lattice, pairs, isotropic = result.lattice, result.pairs, result.isotropic()
+        lattice, pairs, isotropic = known(result.lattice), known(result.pairs), result.isotropic()
         if np.isfinite(isotropic).all():
             result.magnons = magnon_path(lattice, pairs, result.tensors[result.route], result.single_ion)
             found = stiffness(lattice, pairs, isotropic)

@@ -28,6 +28,7 @@ from mmace_sim.properties.exchange.formats import (
     unit_moments,
 )
 from mmace_sim.properties.exchange.vampire import left_out, orthogonal_cell, vampire_files
+from mmace_sim.properties.results import known
 
 __all__ = [
     "orthogonal_cell",
@@ -54,8 +55,8 @@ def write_exchange_files(result: ExchangeResult, folder: Path) -> tuple[list[str
     Raises:
         OutputError: If a file cannot be written.
     """
-    contents, notes = {}, []
-    contents |= uppasd_files(result) | spirit_files(result) | {"tb2j/exchange.out": tb2j_text(result)}
+    notes: list[str] = []
+    contents = uppasd_files(result) | spirit_files(result) | {"tb2j/exchange.out": tb2j_text(result)}
     vampire = vampire_files(result)
     if vampire is None:
         notes.append(
@@ -108,7 +109,7 @@ def uppasd_files(result: ExchangeResult) -> dict[str, str]:
     Returns:
         Text of each file by name.
     """
-    links, lattice = list_links(result), result.lattice
+    links, lattice = list_links(result), known(result.lattice)
     positions, moments = scaled_sites(result), unit_moments(result)
     lines = [
         f"{i + 1} {j + 1} {shift[0]} {shift[1]} {shift[2]} "
@@ -173,7 +174,7 @@ def spirit_files(result: ExchangeResult) -> dict[str, str]:
     Returns:
         Text of each file by name.
     """
-    lattice, links = result.lattice, list_links(result)
+    lattice, links = known(result.lattice), list_links(result)
     rows = []
     for i, j, shift, t in zip(links.first, links.second, links.shifts, links.tensors, strict=True):
         if (i, j, *shift) < (j, i, *-shift):
@@ -221,7 +222,7 @@ def tb2j_text(result: ExchangeResult) -> str:
     Returns:
         Text of the file.
     """
-    lattice, links = result.lattice, list_links(result)
+    lattice, links = known(result.lattice), list_links(result)
     names = [f"{symbol}{k + 1}" for k, symbol in enumerate(lattice.symbols)]
     positions = lattice.atoms.positions[lattice.sites]
     rule = "=" * 90

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from mmace_sim.properties.exchange.constants import ExchangeResult
+from mmace_sim.properties.results import known
 
 SMALL = 1e-9  # eV; smaller ones are not written
 
@@ -27,7 +28,7 @@ def list_links(result: ExchangeResult) -> Links:
     Args:
         result: Exchange of one crystal.
     """
-    pairs, tensors = result.pairs, result.tensors[result.route]
+    pairs, tensors = known(result.pairs), result.tensors[result.route]
     kept = np.abs(tensors).max(axis=(1, 2)) > SMALL
     return Links(pairs.first[kept], pairs.second[kept], pairs.shifts[kept], tensors[kept])
 
@@ -38,7 +39,8 @@ def scaled_sites(result: ExchangeResult) -> Float[np.ndarray, "n_sites 3"]:
     Args:
         result: Exchange of one crystal.
     """
-    return result.lattice.atoms.positions[result.lattice.sites] @ np.linalg.inv(result.lattice.cell)
+    lattice = known(result.lattice)
+    return lattice.atoms.positions[lattice.sites] @ np.linalg.inv(lattice.cell)
 
 
 def unit_moments(result: ExchangeResult) -> Float[np.ndarray, "n_sites 3"]:
@@ -47,7 +49,8 @@ def unit_moments(result: ExchangeResult) -> Float[np.ndarray, "n_sites 3"]:
     Args:
         result: Exchange of one crystal.
     """
-    return result.lattice.signs[:, None] * result.lattice.axis
+    lattice = known(result.lattice)
+    return lattice.signs[:, None] * lattice.axis
 
 
 def line_of(values: ArrayLike, form: str = "{: .10f}") -> str:
@@ -70,7 +73,7 @@ def site_kinds(result: ExchangeResult) -> tuple[list[int], list[int]]:
         Sites are of one kind if an operation of the crystal makes one of the other and length, sign and anisotropy are
         the same.
     """
-    lattice = result.lattice
+    lattice = known(result.lattice)
     orbits = lattice.images[:, lattice.sites].min(axis=0).tolist()
     tensors = np.zeros((len(orbits), 9)) if result.anisotropy is None else result.anisotropy.reshape(-1, 9)
     rounded = (np.round(tensors / SMALL) + 0.0).tolist()
@@ -89,7 +92,7 @@ def anisotropy_axes(result: ExchangeResult) -> list[list[tuple[float, Float[np.n
     Returns:
         For each site K in eV, negative for an easy axis, and n; the largest |K| first.
     """
-    n = len(result.lattice.sites)
+    n = len(known(result.lattice).sites)
     tensors = np.zeros((n, 3, 3)) if result.anisotropy is None else result.anisotropy
     out = []
     for tensor in tensors:

@@ -68,7 +68,8 @@ def spin_waves(
     hessian: Complex[np.ndarray, "n_q n_sites n_sites 2 2"] = np.zeros(
         (len(qpoints), n, n, 2, 2), dtype=complex
     )
-    np.add.at(hessian, (slice(None), a, b), -np.exp(1j * phases)[:, :, None, None] * local[:, :2, :2])
+    every = (slice(None), a, b)
+    np.add.at(hessian, every, -np.exp(1j * phases)[:, :, None, None] * local[:, :2, :2])  # type: ignore[arg-type]  # NumPy's types leave slices out
     field = np.bincount(a, weights=local[:, 2, 2] * lattice.signs[a] * lattice.signs[b], minlength=n)
     own = field[:, None, None] * np.eye(2) + (0.0 if single_ion is None else single_ion)
     hessian[:, np.arange(n), np.arange(n)] += own
@@ -229,7 +230,9 @@ def magnon_path(
     segments = [[np.array(found["point_coords"][name]) for name in pair] for pair in found["path"]]
     spans = np.array([np.linalg.norm((end - start) @ reciprocal) for start, end in segments])
     counts = np.rint(spans / spans.max() * n_points).astype(int).clip(min=2)
-    qpoints = np.concatenate([np.linspace(*ends, n) for ends, n in zip(segments, counts, strict=True)])
+    qpoints = np.concatenate(
+        [np.linspace(start, end, n) for (start, end), n in zip(segments, counts, strict=True)]
+    )
     starts = np.concatenate([[0.0], np.cumsum(spans)])
     lengths = np.concatenate(
         [np.linspace(s, e, n) for (s, e), n in zip(pairwise(starts), counts, strict=True)]

@@ -14,6 +14,7 @@ from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.properties.exchange.constants import Exchange, ExchangeResult
 from mmace_sim.properties.exchange.declaration import CONVENTION, ROUTE_COLUMNS
 from mmace_sim.properties.exchange.files import write_exchange_files
+from mmace_sim.properties.results import known
 from mmace_sim.structures.magnetic_order import classify_order
 
 _SHELL_COLUMNS = (
@@ -78,7 +79,7 @@ def shell_rows(result: ExchangeResult) -> list[dict[str, Any]]:
     Returns:
         Distances in Å and exchange in meV, by increasing distance.
     """
-    pairs, lattice = result.pairs, result.lattice
+    pairs, lattice = known(result.pairs), known(result.lattice)
     values = {name: 1000 * result.isotropic(r) for r, name in ROUTE_COLUMNS.items() if r in result.tensors}
     dmi = 1000 * np.linalg.norm(result.dmi(), axis=1)
     anisotropic = 1000 * np.abs(result.anisotropic()).max(axis=(1, 2))
@@ -116,7 +117,7 @@ def exchange_entry(item: LoadedStructure, result: ExchangeResult) -> dict[str, A
         head["notes"].append(
             "no spin–orbit coupling in the model: DMI and anisotropic exchange are zero by construction"
         )
-    lattice, pairs = result.lattice, result.pairs
+    lattice, pairs = result.lattice, known(result.pairs)
     signs = lattice.signs[pairs.first] * lattice.signs[pairs.second]
     difference, tensor = result.difference(), result.stiffness_tensor
     return head | {
@@ -125,7 +126,7 @@ def exchange_entry(item: LoadedStructure, result: ExchangeResult) -> dict[str, A
         "moment": float(lattice.lengths.mean()),
         "moments": (lattice.signs * lattice.lengths).tolist(),
         "route": result.route,
-        "supercell": list(result.supercell),
+        "supercell": list(known(result.supercell)),
         "spin_orbit": result.spin_orbit,
         "shells": shell_rows(result),
         "exchange_sum": finite_or_none(1000 * (signs * result.isotropic()).sum() / len(lattice.sites)),
@@ -164,7 +165,7 @@ def write_exchange(result: ExchangeResult, folder: Path, *, figures: bool) -> li
     folder.mkdir(exist_ok=True)
     convention = {"unit": "meV", "convention": CONVENTION}
     write_csv(folder / "shells.csv", _SHELL_COLUMNS, [row | convention for row in shell_rows(result)])
-    pairs = result.pairs
+    pairs = known(result.pairs)
     rows = []
     for k in range(len(pairs)):
         row = {"first": int(pairs.first[k]) + 1, "second": int(pairs.second[k]) + 1}
@@ -173,7 +174,7 @@ def write_exchange(result: ExchangeResult, folder: Path, *, figures: bool) -> li
         row |= dict(zip(_TENSOR, (1000 * result.tensors[result.route][k]).ravel().tolist(), strict=True))
         rows.append(row | convention)
     write_csv(folder / "pairs.csv", tuple(rows[0]), rows)
-    path = result.magnons
+    path = known(result.magnons)
     branches = [f"energy_{n + 1}" for n in range(path.energies.shape[1])]
     waves = [
         dict(zip(("q_a", "q_b", "q_c"), q.tolist(), strict=True))

@@ -7,6 +7,7 @@ import numpy as np
 
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
 from mmace_sim.properties.exchange.constants import ExchangeResult
+from mmace_sim.properties.results import known
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,13 +23,14 @@ def exchange_figure(result: ExchangeResult) -> "Figure":
         The figure.
     """
     figure, axes = new_figure()
-    first = result.pairs.representatives()
+    pairs = known(result.pairs)
+    first = pairs.representatives()
     axes.axhline(0.0, color=REFERENCE, linewidth=0.8)
     for route, color, marker in zip(result.tensors, COLORS, MARKERS, strict=False):
         values = 1000 * result.isotropic(route)[first]
-        fill = {"fillstyle": "none"} if route != result.route else {}
+        fill = "none" if route != result.route else None
         axes.plot(
-            result.pairs.distances[first], values, marker, color=color, markersize=5, label=route, **fill
+            pairs.distances[first], values, marker, color=color, markersize=5, label=route, fillstyle=fill
         )
     axes.set_xlabel("distance (Å)")
     axes.set_ylabel("J' (meV per pair, unit vectors)")
@@ -46,7 +48,7 @@ def magnon_figure(result: ExchangeResult) -> "Figure":
         The figure.
     """
     figure, axes = new_figure()
-    path = result.magnons
+    path = known(result.magnons)
     breaks = np.flatnonzero(np.diff(path.lengths) < 1e-9) + 1  # where one segment ends and the next begins
     for lengths, energies in zip(
         np.split(path.lengths, breaks), np.split(1000 * path.energies, breaks), strict=True

@@ -17,6 +17,7 @@ from mmace_sim.properties.exchange.formats import (
     site_kinds,
     unit_moments,
 )
+from mmace_sim.properties.results import known
 
 
 def vampire_files(result: ExchangeResult) -> dict[str, str] | None:
@@ -30,10 +31,11 @@ def vampire_files(result: ExchangeResult) -> dict[str, str] | None:
     Returns:
         Text of each file by name; None if the lattice has no small right-angled cell.
     """
-    matrix = orthogonal_cell(result.lattice.cell)
+    primitive = known(result.lattice).cell
+    matrix = orthogonal_cell(primitive)
     if matrix is None:
         return None
-    cell = matrix @ result.lattice.cell
+    cell = matrix @ primitive
     lengths = np.linalg.norm(cell, axis=1)
     turn = cell / lengths[:, None]  # from Cartesian components to those along the edges
     atoms, index = _repeated(result, matrix)
@@ -112,7 +114,8 @@ def _repeated(
     cells = np.array(list(product(range(-size, size + 1), repeat=3)))
     inside = cells @ inverse
     cells = cells[((inside > -1e-9) & (inside < 1 - 1e-9)).all(axis=1)]
-    atoms, index = [], {}
+    atoms: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
+    index: dict[tuple[int, tuple[int, ...]], int] = {}
     for site, scaled in enumerate(scaled_sites(result)):
         for corner in cells:
             place = (scaled + corner) @ inverse
@@ -140,7 +143,7 @@ def left_out(result: ExchangeResult) -> float:
 
 
 def _vampire_materials(result: ExchangeResult, examples: list[int], turn: Float[np.ndarray, "3 3"]) -> str:
-    lattice, moments = result.lattice, unit_moments(result) @ turn.T
+    lattice, moments = known(result.lattice), unit_moments(result) @ turn.T
     axes = anisotropy_axes(result)
     lines = [f"# {CONVENTION}", axes_line(turn), f"material:num-materials = {len(examples)}"]
     for n, site in enumerate(examples, start=1):

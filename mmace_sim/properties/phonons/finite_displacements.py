@@ -25,6 +25,7 @@ from mmace_sim.properties.phonons.cells import make_phonopy, restoring_forces, s
 from mmace_sim.properties.phonons.declaration import MAGFORCE_TOL, PhononsSettings
 from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
+from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import PointResult, SinglePoint
 from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.supercells import choose_supercell, parse_supercell
@@ -100,14 +101,24 @@ class Phonons(Workflow[PhononsSettings]):
         require("phonons", "Phonons")
         settings = self.settings
         self.supercell = None if settings.supercell is None else parse_supercell(settings.supercell)
-        alike = {"magforce_tol": settings.magforce_tol, "max_steps": settings.max_steps}
-        self.frozen = SinglePoint(model, magmoms="fixed", **alike, **where)
+        tol, steps = settings.magforce_tol, settings.max_steps
+        self.frozen = SinglePoint(model, magmoms="fixed", magforce_tol=tol, max_steps=steps, **where)
         model = self.frozen.relaxation.bare_model  # loaded once
         follow = settings.magmoms == "relaxed"
-        self.adiabatic = SinglePoint(model, magmoms="relaxed", **alike, **where) if follow else None
+        self.adiabatic = (
+            SinglePoint(model, magmoms="relaxed", magforce_tol=tol, max_steps=steps, **where)
+            if follow
+            else None
+        )
         if settings.relax:
-            tolerances = {"force_tol": settings.force_tol, "stress_tol": settings.stress_tol}
-            self.crystals = Relaxation(model, RelaxSettings(stability=False, **alike, **tolerances), **where)
+            at_rest = RelaxSettings(
+                stability=False,
+                force_tol=settings.force_tol,
+                stress_tol=settings.stress_tol,
+                magforce_tol=tol,
+                max_steps=steps,
+            )
+            self.crystals = Relaxation(model, at_rest, **where)
         else:
             self.crystals = (self.adiabatic or self.frozen).relaxation
         self.at_rest = None if settings.relax else (10 * settings.force_tol, 10 * settings.stress_tol)
@@ -281,7 +292,7 @@ def phonopy_forces(
     problem = _left_the_state(points)
     if problem:
         raise StructureError(problem)
-    phonon.forces = restoring_forces(phonon, [point.forces for point in points])
+    phonon.forces = restoring_forces(phonon, [known(point.forces) for point in points])
     return phonon.forces
 
 
@@ -317,7 +328,7 @@ def force_constants(
 
 
 def _set_forces(phonon: Any, points: Sequence[PointResult]) -> None:
-    phonon.forces = restoring_forces(phonon, [point.forces for point in points])
+    phonon.forces = restoring_forces(phonon, [known(point.forces) for point in points])
     _produce(phonon)
 
 
@@ -346,7 +357,7 @@ def _compare_frozen(result: PhononResult, path: BandPath) -> None:
 
 def _left_the_state(points: Sequence[PointResult]) -> str:
     """What to say if moments did not follow the atoms but went elsewhere; "" if they followed."""
-    rest, *displaced = (point.magmoms for point in points)
+    rest, *displaced = (known(point.magmoms) for point in points)
     change = max(float(np.linalg.norm(magmoms - rest, axis=1).max()) for magmoms in displaced)
     if change < MOMENT_JUMP:
         return ""

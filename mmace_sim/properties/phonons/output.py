@@ -189,7 +189,8 @@ def mark_path(axes: "Axes", bands: Any) -> None:
     """
     from mmace_sim.plots import REFERENCE
 
-    names, ticks = list(bands.labels), {}
+    names = list(bands.labels)
+    ticks: dict[float, list[str]] = {}
     for x, goes_on in zip(bands.distances, bands.path_connections, strict=True):
         ticks.setdefault(float(x[0]), []).append(names.pop(0))
         if not goes_on:

@@ -57,7 +57,9 @@ class RelaxSettings(MomentSettings, DoubtSettings):
             return None
         from mmace_sim.graph.cells import COMPONENTS, parse_cell_mask
 
-        mask = parse_cell_mask([value] if isinstance(value, int | float) else value)
+        mask = parse_cell_mask([str(value)] if isinstance(value, int | float) else value)
+        if mask is None:
+            return None
         return [name for name, free in zip(COMPONENTS, mask, strict=True) if free]
 
 

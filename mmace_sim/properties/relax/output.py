@@ -142,7 +142,9 @@ def summary_entry(structure: LoadedStructure, result: Any) -> dict[str, Any]:
         "max_magforce": finite_or_none(result.max_magforce),
         "moment_curvature": finite_or_none(curvature and curvature.lowest),
         "moment_curvature_error": finite_or_none(curvature and curvature.error),
-        "moment_mode": np.round(curvature.direction, 6).tolist() if result.status == "saddle" else None,
+        "moment_mode": np.round(curvature.direction, 6).tolist()
+        if curvature is not None and result.status == "saddle"
+        else None,
         "saddle_energy": finite_or_none(getattr(result, "saddle_energy", None)),
     }
     return entry | _magnetism(before, after) | _geometry(before, after)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmace_sim.base.hosts import ts
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES
@@ -27,6 +27,7 @@ from mmace_sim.engine.outcomes import (
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.cells import free_strains, has_volume, parse_cell_mask
+from mmace_sim.model.interface import Potential
 from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.runaway import EnergyFloor
 from mmace_sim.properties.relax.verdict import (
@@ -43,14 +44,14 @@ from mmace_sim.structures.moment_range import check_moment_range
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.curvature import is_known, lowest_curvature, probing_step
 from mmace_sim.torchsim.doubt import Doubt, doubt_message
-from mmace_sim.torchsim.fire import magnetic_fire_init, magnetic_fire_step
-from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, MagneticOptimState, complete
+from mmace_sim.torchsim.fire import MagneticFireState, magnetic_fire_init, magnetic_fire_step
+from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, complete
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import as_atoms, initialize_state, state_to_atoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
-ModelLike = nn.Module | str | Path
+ModelLike = Potential | ts.models.interface.ModelInterface | str | Path
 """An energy model, any TorchSim model that gives magforces, or the name or path of a model file."""
 
 MAX_PUSHES: int = 3
@@ -102,7 +103,8 @@ class Relaxation:
         max_batch_atoms: int | None = None,
         **keywords: Any,
     ) -> None:
-        self.settings = settings = settings or RelaxSettings.of(keywords, "Relaxation")
+        settings = settings or RelaxSettings.of(keywords, "Relaxation")
+        self.settings = settings
         if not isinstance(model, ts.models.interface.ModelInterface):
             model = MagneticMaceModel(model, device=device, dtype=dtype)
         self.bare_model = model
@@ -156,7 +158,6 @@ class Relaxation:
         """
         images = as_atoms(structures)
         finish = Outcomes(len(images), on_finished)
-
         for indices in self._accepted(images, finish):
             self._run_alike(images, indices, finish, on_step, checkpoint or BatchCheckpoint())
         return RelaxResult(finish.in_order())
@@ -214,19 +215,24 @@ class Relaxation:
                 after_step()
 
     def _finish_done(
-        self, batch: RefillingBatch, images: Sequence[Atoms], finish: Outcomes[StructureResult]
+        self,
+        batch: RefillingBatch[MagneticFireState],
+        images: Sequence[Atoms],
+        finish: Outcomes[StructureResult],
     ) -> int:
         """Take finished systems out of a batch; returns their number."""
-        self._observe(batch.indices, batch.state)
-        status = self._doubted(batch.state, self._status(batch.state))
-        done = [k for k, s in enumerate(status) if s is not None]
+        current = batch.state
+        assert current is not None  # the batch was refilled
+        self._observe(batch.indices, current)
+        status = self._doubted(current, self._status(current))
+        done = {k: s for k, s in enumerate(status) if s is not None}
         if done and self.evaluation:
-            complete(batch.state, self.model, [k for k in done if batch.state.n_steps[k] > 0])
-        for k, index, state in batch.pop(done):
-            finish(index, self._result(state, images[index], status[k]))
+            complete(current, self.model, [k for k in done if current.n_steps[k] > 0])
+        for k, index, state in batch.pop(list(done)):
+            finish(index, self._result(state, images[index], done[k]))
         return len(done)
 
-    def _doubted(self, state: MagneticOptimState, status: list[Status | None]) -> list[Status | None]:
+    def _doubted(self, state: MagneticFireState, status: list[Status | None]) -> list[Status | None]:
         """The same, with those that the model is too uncertain about: looked at now and then, and at the end."""
         if self.doubt.limit is None:
             return status
@@ -243,18 +249,16 @@ class Relaxation:
         """The plain state of a structure."""
         state = initialize_state([atoms], device=self.bare_model.device, dtype=self.bare_model.dtype)
         free, _ = free_strains(atoms, self.cell_mask)
-        state.system_extras[FREE_STRAINS] = torch.as_tensor(
-            free[None], dtype=state.dtype, device=state.device
-        )
+        state.system_extras[FREE_STRAINS] = torch.as_tensor(free[None]).to(state.positions)
         return state
 
-    def _init(self, state: ts.SimState) -> MagneticOptimState:
+    def _init(self, state: ts.SimState) -> MagneticFireState:
         """The optimiser's state of a plain one."""
         return magnetic_fire_init(
             state, self.model, freedom=self.freedom, dt_start=self._first_time_step, alpha_start=MIXING
         )
 
-    def _step(self, state: MagneticOptimState) -> MagneticOptimState:
+    def _step(self, state: MagneticFireState) -> MagneticFireState:
         plan, self._looked = self._looked, None
         step = partial(magnetic_fire_step, alpha_start=MIXING, evaluation=self.evaluation)
         if plan is None:
@@ -268,7 +272,7 @@ class Relaxation:
             rotates_freely=self.rotates_freely,
         )
 
-    def _observe(self, indices: list[int], state: MagneticOptimState) -> None:
+    def _observe(self, indices: list[int], state: MagneticFireState) -> None:
         """Called with what is under way before every step; for subclasses."""
 
     @property
@@ -287,10 +291,10 @@ class Relaxation:
             check_memory(state, self.bare_model)
 
     def _max_scaler(self) -> float:
-        measured = isinstance(self.bare_model, MagneticMaceModel)
-        return estimate_max_memory_scaler(self.bare_model) if measured else float("inf")
+        model = self.bare_model
+        return estimate_max_memory_scaler(model) if isinstance(model, MagneticMaceModel) else float("inf")
 
-    def _largest(self, state: MagneticOptimState) -> tuple[Tensor, Tensor, Tensor]:
+    def _largest(self, state: MagneticFireState) -> tuple[Tensor, Tensor, Tensor]:
         """Largest force (eV/Å), stress (GPa) and magforce (eV/μB) of each system that may still relax."""
         force, _, magforce = residuals(state)
         stress = state.strain_forces() / torch.linalg.det(state.cell).abs().clamp(min=1e-30)[:, None, None]
@@ -304,22 +308,19 @@ class Relaxation:
         limits = self.settings
         return (force <= limits.force_tol) & (stress <= limits.stress_tol) & (magforce <= limits.magforce_tol)
 
-    def _plan(self, state: MagneticOptimState, largest: tuple[Tensor, Tensor, Tensor]) -> "Plan":
+    def _plan(self, state: MagneticFireState, largest: tuple[Tensor, Tensor, Tensor]) -> "Plan":
         """Which systems are at rest, which of them are looked at, pushed or relaxed on, and which are done."""
         force, stress, magforce = largest
         at_rest = self._at_rest(force, stress, magforce)
-        known, found, may_move = (
-            is_known(state),
-            lowest_curvature(state),
-            state.n_steps < self.settings.max_steps,
-        )
+        known, found = is_known(state), lowest_curvature(state)
+        may_move = state.n_steps < self.settings.max_steps
         saddle = known & found.is_downward
         pushed = at_rest & saddle & may_move & (state.n_pushes < self.max_pushes)
         goal = (MOMENT_ERROR * found.lowest).clamp(min=_SOFTEST * self.settings.magforce_tol)
         soft = at_rest & known & ~saddle & may_move & (magforce > goal)
         return Plan(at_rest & ~known, pushed, at_rest & known & ~pushed & ~soft, saddle)
 
-    def _status(self, state: MagneticOptimState) -> list[Status | None]:
+    def _status(self, state: MagneticFireState) -> list[Status | None]:
         """Status of each system; None goes on. The host reads once, and again where a system is at rest."""
         largest = self._largest(state)
         finite, at_rest = torch.isfinite(state.energy + sum(largest)), self._at_rest(*largest)
@@ -334,10 +335,10 @@ class Relaxation:
             parts = torch.stack([plan.done, plan.saddle, plan.probed, plan.pushed]).tolist()
             done, saddle, probed, pushed = parts
             self._looked = plan if any(probed) or any(pushed) else None
-        late = [a and not b for a, b in zip(late, probed, strict=True)]
-        return [status_of(*row) for row in zip(finite, gone, done, saddle, late, strict=True)]
+        overdue = [a and not b for a, b in zip(late, probed, strict=True)]
+        return [status_of(*row) for row in zip(finite, gone, done, saddle, overdue, strict=True)]
 
-    def _result(self, state: MagneticOptimState, initial: Atoms, status: Status) -> StructureResult:
+    def _result(self, state: MagneticFireState, initial: Atoms, status: Status) -> StructureResult:
         """Turn the state of one finished system into a result."""
         steps, energy_initial = int(state.n_steps), float(state.energy_initial)
 
@@ -378,7 +379,7 @@ class Relaxation:
         )
 
     def _message(
-        self, status: Status, state: MagneticOptimState, atoms: Atoms, curvature: Curvature | None
+        self, status: Status, state: MagneticFireState, atoms: Atoms, curvature: Curvature | None
     ) -> str:
         """What the user should know of a finished system."""
         if status is Status.NON_FINITE:
@@ -388,7 +389,7 @@ class Relaxation:
             size = self.doubt.doubtful(state)[0] or self.doubt.limit
             return f"{doubt_message(size, self.doubt.limit, int(state.n_steps))} {outside}".strip()
         if status is Status.MAX_STEPS:
-            missed = not_converged(tuple(float(x) for x in self._largest(state)), self.settings)
+            missed = not_converged(self._largest(state), self.settings)
             return f"{missed} {outside}".strip()
         notes = [
             moment_note(status, state, curvature) if self.moments_move else "",

@@ -187,7 +187,7 @@ class EnergyFloor:
         return f"outside of what the model knows: {'; '.join(found)}." if found else ""
 
     def _outside_volume(self, atoms: Atoms) -> list[str]:
-        if self.data.volume_per_atom is None:
+        if self.data is None or self.data.volume_per_atom is None:
             return []
         low, high = self.data.volume_per_atom
         volume = float(atoms.cell.volume) / len(atoms) if atoms.cell.rank == 3 else float("inf")

@@ -13,6 +13,7 @@ from mmace_sim.engine.outcomes import Curvature, Status
 from mmace_sim.graph.cells import has_volume, physical_stress
 from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.torchsim.curvature import lowest_curvature, lowest_direction
+from mmace_sim.torchsim.fire import MagneticFireState
 from mmace_sim.torchsim.freedom import MagneticOptimState, largest_per_system
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -36,7 +37,7 @@ def residuals(state: MagneticOptimState) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def not_converged(largest: tuple[float, float, float], limits: RelaxSettings) -> str:
+def not_converged(largest: tuple[Tensor, Tensor, Tensor], limits: RelaxSettings) -> str:
     """What a single system lacks that is out of steps.
 
     Args:
@@ -50,9 +51,11 @@ def not_converged(largest: tuple[float, float, float], limits: RelaxSettings) ->
         ("eV/Å", "GPa", "eV/μB"),
         strict=True,
     )
-    missed = [f"{name} {value:.2g} > {limit:g} {unit}" for name, value, limit, unit in pairs if value > limit]
-    missed = ", ".join(missed) or "the curvature of the moments is not known yet"
-    return f"not converged within max_steps: {missed}; raise --max-steps and go on with --resume."
+    missed = [
+        f"{name} {float(value):.2g} > {limit:g} {unit}" for name, value, limit, unit in pairs if value > limit
+    ]
+    lacking = ", ".join(missed) or "the curvature of the moments is not known yet"
+    return f"not converged within max_steps: {lacking}; raise --max-steps and go on with --resume."
 
 
 def ase_results(state: MagneticOptimState, initial: Atoms) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def moment_note(status: Status, state: MagneticOptimState, curvature: Curvature 
     if int(state.n_pushes):
         gain = 1000 * float(state.saddle_energy - state.energy) / len(magmoms)
         note = f"left a saddle point of the moments, {gain:.1f} meV/atom higher. "
-    if status is Status.SADDLE:
+    if status is Status.SADDLE and curvature is not None:
         note += (
             f"a saddle point of the moments and no minimum: the energy falls as {curvature.describe(magmoms)} "
             f"(curvature {curvature.lowest:.3f} eV/μB²); --perturb follows it down. "
@@ -111,7 +114,7 @@ def volume_note(state: MagneticOptimState, atoms: Atoms) -> str:
     return f"the volume changed by {100 * change:+.0f} %: the start may lie outside of what the model knows."
 
 
-def known_curvature(state: MagneticOptimState) -> Curvature | None:
+def known_curvature(state: MagneticFireState) -> Curvature | None:
     """What is known of the curvature of a single system.
 
     Args:
