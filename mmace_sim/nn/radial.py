@@ -31,7 +31,7 @@ def polynomial_cutoff(
 
 
 def bessel_frequencies(r_max: float, num_bessel: int) -> Float[Tensor, " n_radial"]:
-    """N π / r_max for n = 1 … `num_bessel`, in 1/Å and float64."""
+    """Frequencies n π / r_max for n = 1 … `num_bessel`, in 1/Å and float64."""
     return torch.arange(1, num_bessel + 1, dtype=torch.float64) * math.pi / r_max
 
 
