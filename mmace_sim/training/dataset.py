@@ -8,7 +8,7 @@ import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -92,8 +92,7 @@ class LabelledBatch:
         }
         moved = LabelledBatch(graph=graph, **tensors)
         for label in LABELS:
-            known = self.known(label).to(device)
-            moved.kept.get(label, (getattr(moved, label),), lambda known=known: known)
+            moved.kept.get(label, (getattr(moved, label),), partial(self.known(label).to, device))
         number = self.n_labelled
         moved.kept.get("number", moved._labels, lambda: number)
         return moved
