@@ -45,7 +45,7 @@ from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.curvature import is_known, lowest_curvature, probing_step
 from mmace_sim.torchsim.doubt import Doubt, doubt_message
 from mmace_sim.torchsim.fire import MagneticFireState, magnetic_fire_init, magnetic_fire_step
-from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, complete
+from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, MagneticOptimState, complete
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import as_atoms, initialize_state, state_to_atoms
@@ -216,7 +216,7 @@ class Relaxation:
 
     def _finish_done(
         self,
-        batch: RefillingBatch[MagneticFireState],
+        batch: RefillingBatch[MagneticOptimState],
         images: Sequence[Atoms],
         finish: Outcomes[StructureResult],
     ) -> int:
@@ -232,7 +232,7 @@ class Relaxation:
             finish(index, self._result(state, images[index], done[k]))
         return len(done)
 
-    def _doubted(self, state: MagneticFireState, status: list[Status | None]) -> list[Status | None]:
+    def _doubted(self, state: MagneticOptimState, status: list[Status | None]) -> list[Status | None]:
         """The same, with those that the model is too uncertain about: looked at now and then, and at the end."""
         if self.doubt.limit is None:
             return status
@@ -252,13 +252,14 @@ class Relaxation:
         state.system_extras[FREE_STRAINS] = torch.as_tensor(free[None]).to(state.positions)
         return state
 
-    def _init(self, state: ts.SimState) -> MagneticFireState:
+    def _init(self, state: ts.SimState) -> MagneticOptimState:
         """The optimiser's state of a plain one."""
         return magnetic_fire_init(
             state, self.model, freedom=self.freedom, dt_start=self._first_time_step, alpha_start=MIXING
         )
 
-    def _step(self, state: MagneticFireState) -> MagneticFireState:
+    def _step(self, state: MagneticOptimState) -> MagneticOptimState:
+        assert isinstance(state, MagneticFireState)  # as `_init` made it; who changes one, changes both
         plan, self._looked = self._looked, None
         step = partial(magnetic_fire_step, alpha_start=MIXING, evaluation=self.evaluation)
         if plan is None:
@@ -272,7 +273,7 @@ class Relaxation:
             rotates_freely=self.rotates_freely,
         )
 
-    def _observe(self, indices: list[int], state: MagneticFireState) -> None:
+    def _observe(self, indices: list[int], state: MagneticOptimState) -> None:
         """Called with what is under way before every step; for subclasses."""
 
     @property
@@ -294,7 +295,7 @@ class Relaxation:
         model = self.bare_model
         return estimate_max_memory_scaler(model) if isinstance(model, MagneticMaceModel) else float("inf")
 
-    def _largest(self, state: MagneticFireState) -> tuple[Tensor, Tensor, Tensor]:
+    def _largest(self, state: MagneticOptimState) -> tuple[Tensor, Tensor, Tensor]:
         """Largest force (eV/Å), stress (GPa) and magforce (eV/μB) of each system that may still relax."""
         force, _, magforce = residuals(state)
         stress = state.strain_forces() / torch.linalg.det(state.cell).abs().clamp(min=1e-30)[:, None, None]
@@ -320,7 +321,7 @@ class Relaxation:
         soft = at_rest & known & ~saddle & may_move & (magforce > goal)
         return Plan(at_rest & ~known, pushed, at_rest & known & ~pushed & ~soft, saddle)
 
-    def _status(self, state: MagneticFireState) -> list[Status | None]:
+    def _status(self, state: MagneticOptimState) -> list[Status | None]:
         """Status of each system; None goes on. The host reads once, and again where a system is at rest."""
         largest = self._largest(state)
         finite, at_rest = torch.isfinite(state.energy + sum(largest)), self._at_rest(*largest)
@@ -330,7 +331,7 @@ class Relaxation:
         gone = self.floor.confirmed(state, gone, crowded)
         done, saddle, probed = at_rest, [False] * len(at_rest), [False] * len(at_rest)
         self._looked = None
-        if self.stability and self.moments_move and any(at_rest):
+        if self.stability and self.moments_move and any(at_rest) and isinstance(state, MagneticFireState):
             plan = self._plan(state, largest)
             parts = torch.stack([plan.done, plan.saddle, plan.probed, plan.pushed]).tolist()
             done, saddle, probed, pushed = parts
@@ -338,7 +339,7 @@ class Relaxation:
         overdue = [a and not b for a, b in zip(late, probed, strict=True)]
         return [status_of(*row) for row in zip(finite, gone, done, saddle, overdue, strict=True)]
 
-    def _result(self, state: MagneticFireState, initial: Atoms, status: Status) -> StructureResult:
+    def _result(self, state: MagneticOptimState, initial: Atoms, status: Status) -> StructureResult:
         """Turn the state of one finished system into a result."""
         steps, energy_initial = int(state.n_steps), float(state.energy_initial)
 
@@ -379,7 +380,7 @@ class Relaxation:
         )
 
     def _message(
-        self, status: Status, state: MagneticFireState, atoms: Atoms, curvature: Curvature | None
+        self, status: Status, state: MagneticOptimState, atoms: Atoms, curvature: Curvature | None
     ) -> str:
         """What the user should know of a finished system."""
         if status is Status.NON_FINITE:

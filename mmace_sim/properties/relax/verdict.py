@@ -114,12 +114,14 @@ def volume_note(state: MagneticOptimState, atoms: Atoms) -> str:
     return f"the volume changed by {100 * change:+.0f} %: the start may lie outside of what the model knows."
 
 
-def known_curvature(state: MagneticFireState) -> Curvature | None:
+def known_curvature(state: MagneticOptimState) -> Curvature | None:
     """What is known of the curvature of a single system.
 
     Args:
         state: Of one system.
     """
+    if not isinstance(state, MagneticFireState):
+        return None  # others do not probe
     number = int(state.n_probes)
     if number == 0:
         return None
