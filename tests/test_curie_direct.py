@@ -81,7 +81,7 @@ def test_hybrid_moves_sample_the_heat_bath_distribution(exact):
 def test_local_moves_sample_the_heat_bath_distribution(exact):
     chains = replicas([0.8 * UNIT, 2 * UNIT], 1, 1, "toy")
     sampler = LocalMoves(Supercells(toy(), [cubic()], chains), step=0.8, n_adapt=30)
-    (row,) = sampled(sampler, 40, 120)
+    (row,) = sampled(sampler, 40, 200)
     compare(row, exact)
     assert all(0.3 < point.values["acceptance"].mean < 0.7 for point in row)
 
