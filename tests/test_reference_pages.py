@@ -1,7 +1,6 @@
 """The pages of the documentation that follow from the code are those that are committed."""
 
 import runpy
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -29,11 +28,11 @@ def test_committed_pages_are_those_of_the_code():
 @pytest.mark.usefixtures("tools")
 def test_every_public_name_of_the_package_has_a_place():
     """What `import mmace_sim` offers, what packages of properties name, and what the documentation imports."""
-    from api_reference import PAGES, shown
+    from api_reference import PAGES, found, shown
 
     names = [name for page in PAGES.values() for name in shown(page)]
     assert len(names) == len(set(names)), "an object stands on two pages"
-    objects = {id(_object(name)) for name in names if "." in name}
+    objects = {id(found(name)) for name in names if "." in name}
     missing = [
         name
         for name in mmace_sim.__all__
@@ -43,11 +42,3 @@ def test_every_public_name_of_the_package_has_a_place():
     packages = {package for page in PAGES.values() for package in page.packages}
     folders = {path.parent.name for path in (ROOT / "mmace_sim" / "properties").glob("*/__init__.py")}
     assert {f"mmace_sim.properties.{folder}" for folder in folders} <= packages
-
-
-def _object(name):
-    try:
-        return import_module(name)
-    except ModuleNotFoundError:
-        module, _, last = name.rpartition(".")
-        return getattr(import_module(module), last)

@@ -7,6 +7,8 @@ fills in signatures and docstrings.
 
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -248,14 +250,23 @@ def _text(page: ApiPage) -> str:
     return "\n".join([*parts, f"```{{eval-rst}}\n{directives}```\n"])
 
 
-def _directive(name: str) -> str:
-    """How Sphinx shows an object, by what it is."""
+def found(name: str) -> Any:
+    """A module, or an object in one.
+
+    Args:
+        name: Full name.
+    """
     try:
-        thing = import_module(name)
+        return import_module(name)
     except ModuleNotFoundError:
         module, _, last = name.rpartition(".")
-        thing = getattr(import_module(module), last)
-    else:
+        return getattr(import_module(module), last)
+
+
+def _directive(name: str) -> str:
+    """How Sphinx shows an object, by what it is."""
+    thing = found(name)
+    if isinstance(thing, ModuleType):
         return f".. automodule:: {name}\n   :members:\n   :show-inheritance:\n"
     if isinstance(thing, type):
         return f".. autoclass:: {name}\n   :members:\n"

@@ -96,15 +96,16 @@ def prepare_run(
         UnsupportedOptionError: If the models or the machine lack what an option asks for.
     """
     skipped = [] if skipped is None else skipped
-    load = load_run_model
     if spans is not None:
         items = read_spans(spans, skipped.append)
-        kind, alike = type(config), config.model_dump_json(exclude={"output", "paths", "executor"})
-        load = lambda _, name: _kept_model(name, alike, kind)  # noqa: E731
     else:
         items = read_items(config, skipped) if config.paths or build is None else []
-    names = name_models(items, config)
-    models = {name: load(config, name) for name in names or [first_model(config)]}
+    names = name_models(items, config) or [first_model(config)]
+    if spans is None:
+        models = {name: load_run_model(config, name) for name in names}
+    else:
+        alike = config.model_dump_json(exclude={"output", "paths", "executor"})
+        models = {name: _kept_model(name, alike, type(config)) for name in names}
     for model in models.values():
         admit(model)
     if build is not None and not config.paths:
@@ -216,15 +217,15 @@ def fetch_missing(compositions: set[frozenset[int]], config: RunSettings) -> Non
     """
     if not (config.fetch_models or os.environ.get(AUTO_GET, "0") not in ("", "0")):
         return
-    refused = set()
+    tried = set()
     for numbers in sorted(compositions, key=sorted):
         try:
             choose_model(numbers)
         except StructureError:
             try:
                 name = fetchable(numbers)
-                if name is not None and name not in refused:
-                    refused.add(name)  # once only: without a connection the others would wait for it too
+                if name is not None and name not in tried:
+                    tried.add(name)  # once only: without a connection the others would wait for it too
                     _fetch(name, numbers)
             except (ModelFileError, OutputError) as error:  # what needs no further model is computed
                 say(str(error))

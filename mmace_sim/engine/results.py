@@ -33,7 +33,7 @@ class Outcome:
         folder: Folder of the run.
         n_resumed: How many structures an earlier run had finished.
         n_lost: How many no worker survived, or left no result of: they are tried again with ``--resume``.
-        weights: Hash of the weights of each model.
+        weights: Hash of the weights of each model, of a volume of a large run.
     """
 
     code: int

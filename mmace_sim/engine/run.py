@@ -360,7 +360,7 @@ def _conclude(run: Run, computation: Computation, report: Callable[[Path], objec
         run.attempt("report.html was not written", lambda: report(run.folder))
     code = EXIT_OK if good == len(entries) else EXIT_INCOMPLETE
     lost = sum(bool(record.get("lost")) for record in run.records.values())
-    weights = {name: weights_hash(model) for name, model in run.models.items()}
+    weights = {name: weights_hash(model) for name, model in run.models.items()} if run.is_volume else {}
     return Outcome(code, summary, rows, written, run.folder, run.n_resumed, lost, weights)
 
 

@@ -50,6 +50,15 @@ FIRST_LIMIT: float = 86_400.0
 _log = logging.getLogger(__name__)
 
 
+def volume_name(number: int) -> str:
+    """Name of the folder of a volume, and of its line in the journal.
+
+    Args:
+        number: Of the volume.
+    """
+    return f"{number:05d}"
+
+
 @dataclass(frozen=True)
 class Volume:
     """A volume, as it travels to a worker.
@@ -81,7 +90,7 @@ class Volume:
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.number:05d}"
+        return volume_name(self.number)
 
     @property
     def folder(self) -> Path:
@@ -217,7 +226,8 @@ class LargeRun:
         for model in models.values():
             computation.admit(model)
         inputs = {
-            f"{k:05d}": f"{size} {state}" for k, (size, state) in enumerate(zip(sizes, states, strict=True))
+            volume_name(k): f"{size} {state}"
+            for k, (size, state) in enumerate(zip(sizes, states, strict=True))
         }
         task = Task(computation.declared.name, settings, Path(settings.output), inputs, models)
         return cls(
@@ -266,7 +276,7 @@ class LargeRun:
     def compute(self, *, quiet: bool) -> None:
         """Compute what is pending, then those volumes whose workers died, in pieces."""
         choice = self.computation.settings.executor
-        n_left = sum(n for k, n in enumerate(self.sizes) if not self.is_finished(f"{k:05d}"))
+        n_left = sum(n for k, n in enumerate(self.sizes) if not self.is_finished(volume_name(k)))
         with progress(self.computation.verb, n_left, "structures", quiet=quiet) as self._told:
             only_warnings()  # each volume has a log of its own
             if n_left:

@@ -118,7 +118,7 @@ class MagneticGraph:
         }
         return replace(
             self,
-            **{name: getattr(self, name)[rows] for name in of_atoms},
+            **of_atoms,
             edge_index=torch.as_tensor(place, device=device)[self.edge_index[:, columns]],
             edge_shifts=self.edge_shifts[columns],
             reference_lengths=None if self.reference_lengths is None else self.reference_lengths[columns],

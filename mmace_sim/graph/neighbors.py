@@ -39,7 +39,7 @@ def neighbor_list(
         The pairs (sender, receiver), sorted by receiver, and the shift of the sender in cell vectors.
     """
     positions, cell = positions.detach(), cell.detach()
-    if (backend or _default(positions)) == "matscipy":
+    if (backend or default_backend(positions)) == "matscipy":
         counts = np.array(_counts(system_idx, len(cell)))
         arrays = positions.cpu().numpy(), cell.cpu().numpy(), pbc.cpu().numpy()
         edges, shifts, _, _ = pairs_on_host(*arrays, counts, r_max)
@@ -54,7 +54,12 @@ def neighbor_list(
     return pairs, moved.to(positions.dtype)
 
 
-def _default(positions: Tensor) -> str:
+def default_backend(positions: Tensor) -> str:
+    """The one of `BACKENDS` that is fastest where positions are.
+
+    Args:
+        positions: On the device of the search.
+    """
     return "matscipy" if positions.device.type == "cpu" else "torch"
 
 

@@ -136,16 +136,14 @@ class MagneticModel(nn.Module):
         if reach is None:
             return None
         if lengths is None or graph.margin is None:
-            return (
-                vectors
-                if vectors is None
-                else graph.kept.get(
-                    "close pairs of vectors",
-                    (vectors, graph.edge_index, reach.onsets),
-                    lambda: reach.close_pairs(
-                        vectors.detach().norm(dim=1), graph.edge_index, self.species_of(graph)
-                    ),
-                )
+            if vectors is None:
+                return None
+            return graph.kept.get(
+                "close pairs of vectors",
+                (vectors, graph.edge_index, reach.onsets),
+                lambda: reach.close_pairs(
+                    vectors.detach().norm(dim=1), graph.edge_index, self.species_of(graph)
+                ),
             )
         margin = graph.margin + 1e-6
         of = (graph.edge_index, graph.atomic_numbers, reach.onsets)  # as in `inherit`

@@ -100,9 +100,8 @@ def _smallest_cell(
     whole = (cell, positions, atoms.numbers, magmoms)
     if len(atoms) < 2 or not np.isfinite(magmoms).all():
         return whole
-    steps = np.round(magmoms / (0.1 * symprec)).astype(
-        np.int64
-    )  # alike to a hundredth of what counts as alike
+    # alike to a hundredth of what counts as alike
+    steps = np.round(magmoms / (0.1 * symprec)).astype(np.int64)
     _, kinds = np.unique(np.c_[atoms.numbers, steps], axis=0, return_inverse=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -176,13 +176,13 @@ def shared_fields(
         Arguments of the state besides those that come from `state`.
     """
     magmoms, freedom = getattr(state, TORCHSIM_MAGMOMS), freedom or DegreesOfFreedom()
-    n, collinear = len(state.cell), freedom.collinear
+    n = len(state.cell)
     return {
         "forces": out["forces"],
         "energy": out["energy"],
         "stress": out["stress"],
-        "moment_axes": _axes(magmoms, state.system_idx, len(state.cell))
-        if collinear
+        "moment_axes": _axes(magmoms, state.system_idx, n)
+        if freedom.collinear
         else torch.zeros_like(magmoms),
         "moment_lengths": torch.linalg.norm(magmoms, dim=1),
         "n_steps": torch.zeros(n, dtype=torch.int32, device=state.device),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_sim.state import SimState
 
 from mmace_sim.graph.batch import MagneticGraph
-from mmace_sim.graph.neighbors import neighbor_list, pairs_on_host
+from mmace_sim.graph.neighbors import default_backend, neighbor_list, pairs_on_host
 from mmace_sim.model.derivatives import ordinary
 
 GPU_SKIN: float = 0.5
@@ -221,7 +221,7 @@ class PairKeeper:
         numbers, system_idx, _ = self._atoms
         shortest, counts = None, None
         with torch.inference_mode(mode=False):
-            if (self.backend or ("matscipy" if positions.device.type == "cpu" else "torch")) == "matscipy":
+            if (self.backend or default_backend(positions)) == "matscipy":
                 flag = self.questions.flag(positions).to(positions)
                 parts = (positions.flatten(), cell.flatten(), flag)
                 read = torch.cat(parts).cpu().numpy()
