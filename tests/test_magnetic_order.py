@@ -3,7 +3,13 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order, magnetic_symmetry
+from mmace_sim.structures.magnetic_order import (
+    MagneticOrder,
+    classify_order,
+    magnetic_operations,
+    magnetic_primitive,
+    magnetic_symmetry,
+)
 
 X, Y, Z = np.eye(3)
 
@@ -65,3 +71,64 @@ def test_there_is_no_space_group_where_there_is_no_crystal():
     assert magnetic_symmetry(Atoms("Fe2", [[0, 0, 0], [0, 0, 2]]), np.zeros((2, 3))) is None
     on_top = Atoms("Fe2", [[0, 0, 0], [0, 0, 0]], cell=np.eye(3), pbc=True)
     assert magnetic_symmetry(on_top, np.zeros((2, 3))) is None
+
+
+@pytest.mark.parametrize(
+    ("length", "bns"), [(0.04, "229.141"), (0.0516, "139.537"), (0.07, "139.537"), (0.0999, "139.537")]
+)
+def test_moments_as_small_as_the_tolerance(length, bns):
+    """spglib 2.8.0 ends the process on all but the first."""
+    found = magnetic_symmetry(bulk("Fe", cubic=True), np.array([length * Z, length * Z]))
+    assert found.bns_number == bns
+
+
+MOMENTS_NEAR_THE_TOLERANCE = [
+    np.array(
+        [
+            [0.085, -0.0606, 0.1077],
+            [0.0345, 0.0481, 0.0849],
+            [-0.0797, -0.1866, -0.1375],
+            [0.1631, 0.13, -0.065],
+        ]
+    ),
+    np.array(
+        [
+            [-0.1007, 0.0194, -0.5317],
+            [0.1148, -0.0221, 0.6061],
+            [0.0864, -0.0166, 0.4564],
+            [0.0888, -0.017, 0.47],
+        ]
+    ),
+    np.array([[0.0, 0.0, 2.0], [0.0, 0.0, 1.93], [0.0, 0.0, 1.86], [0.05, 0.0, 1.79]]),
+]
+
+
+@pytest.mark.parametrize("magmoms", MOMENTS_NEAR_THE_TOLERANCE)
+def test_operations_are_a_group_that_keeps_the_nearest_moments(magmoms):
+    atoms = bulk("Fe", "fcc", 3.6, cubic=True)
+    found = magnetic_operations(atoms, magmoms)
+    known = {
+        (rotation.tobytes(), (np.round(24 * shift) % 24).tobytes(), bool(back))
+        for rotation, shift, back in zip(
+            found.rotations, found.translations, found.time_reversals, strict=True
+        )
+    }
+    for r1, t1, b1 in zip(found.rotations, found.translations, found.time_reversals, strict=True):
+        for r2, t2, b2 in zip(found.rotations, found.translations, found.time_reversals, strict=True):
+            assert (
+                (r1 @ r2).tobytes(),
+                (np.round(24 * (r1 @ t2 + t1)) % 24).tobytes(),
+                bool(b1 ^ b2),
+            ) in known
+    assert np.linalg.norm(found.magmoms - magmoms, axis=1).max() <= 0.1
+    assert magnetic_symmetry(atoms, magmoms) is not None
+
+
+def test_the_smallest_cell_of_noisy_moments():
+    rng = np.random.default_rng(0)
+    large = bulk("Fe", cubic=True).repeat((3, 2, 1))
+    magmoms = np.tile([2.2 * Z, -2.2 * Z], (6, 1)) + 0.01 * rng.normal(size=(12, 3))
+    cell, members = magnetic_primitive(large, magmoms)
+    assert len(cell) == len(members) == 2
+    assert abs(cell.get_volume() - large.get_volume() / 6) < 1e-9
+    assert magnetic_symmetry(large, magmoms).bns_number == "128.410"

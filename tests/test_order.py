@@ -8,10 +8,10 @@ from ase.build import bulk
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.properties.order import OrderSearch, OrderStatus
-from mmace_sim.properties.order.axes import best_rotation, magnetic_primitive
+from mmace_sim.properties.order.axes import best_rotation
 from mmace_sim.properties.order.plots import save_order_figure
 from mmace_sim.properties.order.states import keeps_order, same_state, state_fingerprint
-from mmace_sim.structures.magnetic_order import MagneticOrder
+from mmace_sim.structures.magnetic_order import MagneticOrder, magnetic_primitive
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 

@@ -1,12 +1,18 @@
-"""Names of magnetic orders (from `mmace_sim.graph.magnetic_order`), and magnetic space groups."""
+"""Names of magnetic orders (from `mmace_sim.graph.magnetic_order`), and magnetic space groups.
 
-import warnings
+spglib finds the operations of a structure and names its group. Which operations keep the moments is decided here: where
+moments are alike only within about its tolerance, spglib's own search ends the process or returns what is no group
+(2.8.0 crashes for any ferromagnet of 0.05–0.1 μB at a tolerance of 0.1 μB; the kind of its issues 249 and 515).
+"""
+
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
+from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.magnetic_order import (
     ANGLE_TOL,
@@ -16,17 +22,25 @@ from mmace_sim.graph.magnetic_order import (
     MagneticOrder,
     classify_order,
 )
+from mmace_sim.structures.parent import operation_images
+from mmace_sim.structures.spglib_call import ask_spglib, call_spglib
 
 __all__ = [
     "ANGLE_TOL",
     "INDUCED_TOL",
     "MOMENT_TOL",
     "NET_TOL",
+    "MagneticOperations",
     "MagneticOrder",
     "MagneticSymmetry",
     "classify_order",
+    "magnetic_operations",
+    "magnetic_primitive",
     "magnetic_symmetry",
 ]
+
+_SAME = 1e-4
+"""Moments that differ by less (μB) are the same."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,25 @@ class MagneticSymmetry:
     space_group: str
 
 
+@dataclass(frozen=True)
+class MagneticOperations:
+    """The operations of a magnetic space group, moments being axial vectors tied to the lattice.
+
+    Attributes:
+        rotations: x → R x + t in fractional coordinates.
+        translations: t.
+        time_reversals: Whether the moments are turned round as well.
+        magmoms: The moments nearest to those of the structure that the operations keep, in μB.
+        tolerance: What tells them from their images under any other operation, in μB; 0 if nothing clearly does.
+    """
+
+    rotations: Int[np.ndarray, "n_ops 3 3"]
+    translations: Float[np.ndarray, "n_ops 3"]
+    time_reversals: Bool[np.ndarray, " n_ops"]
+    magmoms: Float[np.ndarray, "n_atoms 3"]
+    tolerance: float
+
+
 def magnetic_symmetry(
     atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"] | None = None, *, symprec: float = 0.01
 ) -> MagneticSymmetry | None:
@@ -59,24 +92,24 @@ def magnetic_symmetry(
     Returns:
         The symmetry, or None for a structure that is not a crystal or that spglib cannot analyse.
     """
-    if not atoms.pbc.all() or len(atoms) == 0:
-        return None
-    import spglib
-
     moments = get_magmoms(atoms) if magmoms is None else np.asarray(magmoms, dtype=float)
-    lattice, positions, numbers, spins = (part.tolist() for part in _smallest_cell(atoms, moments, symprec))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            dataset = spglib.get_magnetic_symmetry_dataset(
-                (lattice, positions, numbers, spins), symprec=symprec, mag_symprec=10 * symprec
-            )
-            plain = spglib.get_symmetry_dataset((lattice, positions, numbers), symprec=symprec)
-        except Exception:
-            return None
-        if dataset is None or plain is None:
-            return None
-        group = spglib.get_magnetic_spacegroup_type(dataset.uni_number)
+    if not atoms.pbc.all() or len(atoms) == 0 or not np.isfinite(moments).all():
+        return None
+    cell, members = magnetic_primitive(atoms, moments, symprec=symprec)
+    found = magnetic_operations(cell, moments[members], symprec=symprec, magmom_tol=10 * symprec)
+    if found is None or not found.tolerance:
+        return None
+    plain = call_spglib("get_symmetry_dataset", cell, symprec=symprec)
+    dataset = call_spglib(
+        "get_magnetic_symmetry_dataset",
+        cell,
+        found.magmoms.tolist(),
+        symprec=symprec,
+        mag_symprec=found.tolerance,
+    )
+    if dataset is None or plain is None:
+        return None
+    group = ask_spglib("get_magnetic_spacegroup_type", dataset.uni_number)
     if group is None:
         return None
     return MagneticSymmetry(
@@ -87,33 +120,122 @@ def magnetic_symmetry(
     )
 
 
-def _smallest_cell(
-    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], symprec: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Cell, fractional positions, elements and moments of the smallest cell with the same moments.
+def magnetic_operations(
+    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], *, symprec: float = 0.01, magmom_tol: float = 0.1
+) -> MagneticOperations | None:
+    """Find the operations that keep a crystal and its moments, with or without time reversal.
 
-    Of a supercell spglib finds only the operations that keep the supercell's own lattice, and after seconds.
+    Args:
+        atoms: Crystal; its own moments do not matter.
+        magmoms: Moments, in μB.
+        symprec: Tolerance of positions, in Å.
+        magmom_tol: How far a moment may be from the image of another one, in μB. Less is allowed where that would
+            accept operations that form no group.
+
+    Returns:
+        The operations; None if spglib finds none of the structure alone.
     """
-    import spglib
-
-    cell, positions = atoms.cell.array, atoms.get_scaled_positions()
-    whole = (cell, positions, atoms.numbers, magmoms)
-    if len(atoms) < 2 or not np.isfinite(magmoms).all():
-        return whole
-    # alike to a hundredth of what counts as alike
-    steps = np.round(magmoms / (0.1 * symprec)).astype(np.int64)
-    _, kinds = np.unique(np.c_[atoms.numbers, steps], axis=0, return_inverse=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            found = spglib.get_symmetry_dataset(
-                (cell, positions, (kinds.ravel() + 1).tolist()), symprec=symprec
-            )
-        except Exception:
-            return whole
+    found = call_spglib("get_symmetry", atoms, symprec=symprec)
     if found is None:
-        return whole
-    _, first = np.unique(found.mapping_to_primitive, return_index=True)
-    primitive = np.asarray(found.primitive_lattice)
-    places = np.linalg.solve(primitive.T, atoms.positions[first].T).T % 1.0
-    return primitive, places, atoms.numbers[first], magmoms[first]
+        return None
+    rotations, translations = np.asarray(found["rotations"], dtype=int), np.asarray(found["translations"])
+    try:
+        images, _ = operation_images(atoms, rotations, translations, symprec)
+    except StructureError:
+        return None
+    columns = atoms.cell.array.T
+    turns = columns @ rotations @ np.linalg.inv(columns)
+    turns *= np.rint(np.linalg.det(turns))[:, None, None]  # axial vectors keep their sign under inversion
+    reversals, chosen = np.nonzero(_group(_deviations(magmoms, turns, images), magmom_tol))
+    exact = np.zeros_like(magmoms)
+    for reversal, index in zip(reversals, chosen, strict=True):
+        exact[images[index]] += (1 - 2 * reversal) * magmoms @ turns[index].T
+    exact /= len(chosen)
+    deviations = _deviations(exact, turns, images)
+    kept = np.zeros(deviations.shape, dtype=bool)
+    kept[reversals, chosen] = True
+    within, beyond = (
+        max(float(deviations[kept].max()), _SAME),
+        float(deviations[~kept].min(initial=magmom_tol)),
+    )
+    return MagneticOperations(
+        rotations=rotations[chosen],
+        translations=translations[chosen],
+        time_reversals=reversals.astype(bool),
+        magmoms=exact,
+        tolerance=float(np.sqrt(within * beyond)) if beyond > 4 * within else 0.0,
+    )
+
+
+def magnetic_primitive(
+    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], *, symprec: float = 0.01
+) -> tuple[Atoms, Int[np.ndarray, " n_primitive"]]:
+    """The smallest cell that repeats atoms and moments, in the same orientation.
+
+    Args:
+        atoms: Crystal.
+        magmoms: Moments, in μB.
+        symprec: Tolerance of positions, in Å; that of moments is ten times as large, in μB.
+
+    Returns:
+        The cell without moments, and which atoms of the structure are in it.
+    """
+    everything = np.arange(len(atoms))
+    found = call_spglib("get_symmetry", atoms, symprec=symprec) if atoms.pbc.all() else None
+    if found is None:
+        return atoms, everything
+    pure = (np.asarray(found["rotations"]) == np.eye(3, dtype=int)).all(axis=(1, 2))
+    rotations, shifts = np.asarray(found["rotations"])[pure], np.asarray(found["translations"])[pure]
+    try:
+        images, _ = operation_images(atoms, rotations, shifts, symprec)
+    except StructureError:
+        return atoms, everything
+    shifts = shifts[_group(_deviations(magmoms, rotations.astype(float), images)[:1], 10 * symprec)[0]]
+    if len(shifts) < 2:
+        return atoms, everything
+    steps = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+    vectors = (shifts[:, None] + steps[None]).reshape(-1, 3) @ atoms.cell.array
+    basis: list[np.ndarray] = []
+    for vector in vectors[np.argsort(np.linalg.norm(vectors, axis=1).round(6), kind="stable")]:
+        if np.linalg.matrix_rank(np.array([*basis, vector]), tol=0.1) > len(basis):
+            basis.append(vector)
+        if len(basis) == 3:
+            break
+    cell = np.array(basis)
+    cell *= np.sign(np.linalg.det(cell))
+    kept: list[int] = []
+    for index in everything:
+        offsets = (atoms.positions[kept] - atoms.positions[index]) @ np.linalg.inv(cell)
+        distances = np.linalg.norm((offsets - np.rint(offsets)) @ cell, axis=1)
+        if not (distances < 10 * symprec).any():
+            kept.append(int(index))
+    if len(kept) * len(shifts) != len(atoms):
+        return atoms, everything
+    primitive = Atoms(cell=cell, pbc=True)
+    primitive += atoms[kept]
+    return primitive, np.array(kept)
+
+
+def _deviations(
+    magmoms: Float[np.ndarray, "n_atoms 3"],
+    turns: Float[np.ndarray, "n 3 3"],
+    images: Int[np.ndarray, "n n_atoms"],
+) -> Float[np.ndarray, "2 n"]:
+    """How far each operation takes a moment from the one that is there, without and with time reversal, in μB."""
+    moved = magmoms @ turns.transpose(0, 2, 1)
+    apart = [
+        np.linalg.norm(magmoms[images] - sign * moved, axis=2).max(axis=1, initial=0.0) for sign in (1, -1)
+    ]
+    return np.array(apart)
+
+
+def _group(deviations: Float[np.ndarray, "k n"], tolerance: float) -> Bool[np.ndarray, "k n"]:
+    """Which operations count as symmetry: those within the largest tolerance that makes them a group.
+
+    Of two operations that miss by t each, one after the other misses by 2 t at most. If none misses by between once and
+    twice the tolerance, products of what is accepted are therefore accepted, too.
+    """
+    steps = np.unique(np.r_[0.0, deviations[deviations > _SAME]])
+    limits = np.maximum(steps, _SAME)
+    clear = np.r_[steps[1:], np.inf] > 2 * limits
+    return deviations <= limits[clear & (limits <= tolerance)].max(initial=_SAME)

@@ -1,6 +1,5 @@
 """The primitive cell of a structure and its symmetry, both without the magnetic order."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from jaxtyping import Float, Int
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import INITIAL_MAGMOMS, MAGMOM_ARRAYS, get_magmoms
 from mmace_sim.structures.antiferromagnet import magnetic_sites
+from mmace_sim.structures.spglib_call import call_spglib
 
 _VACUUM = 20.0  # Å, so that spglib sees no neighbour where a structure is not periodic
 
@@ -93,15 +93,7 @@ def magnetic_parent(atoms: Atoms, *, symprec: float = 0.01) -> MagneticParent:
 
 def _ask(function: str, atoms: Atoms, symprec: float, **options: Any) -> Any:
     """Call spglib, which returns None or raises where it finds nothing."""
-    import spglib
-
-    cell = (complete_cell(atoms.cell), atoms.get_scaled_positions(), atoms.numbers)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # spglib about how it will report errors
-            found = getattr(spglib, function)(cell, symprec=symprec, **options)
-    except Exception as error:
-        raise StructureError(f"spglib finds no symmetry ({error}); choose another --symprec.") from error
+    found = call_spglib(function, atoms, symprec=symprec, **options)
     if found is None:
         raise StructureError("spglib finds no symmetry; choose another --symprec.")
     return found

@@ -1,20 +1,25 @@
 """A collinear magnet as exchange constants see it: magnetic primitive cell, pairs, their symmetry, supercells."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import minkowski_reduce
 from jaxtyping import Float, Int
 from matscipy.neighbours import neighbour_list
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.structures.lattice_points import cell_points
-from mmace_sim.structures.magnetic_order import INDUCED_TOL, MOMENT_TOL, MagneticOrder, classify_order
+from mmace_sim.structures.magnetic_order import (
+    INDUCED_TOL,
+    MOMENT_TOL,
+    MagneticOrder,
+    classify_order,
+    magnetic_primitive,
+)
 from mmace_sim.structures.parent import operation_images
+from mmace_sim.structures.spglib_call import call_spglib
 
 
 @dataclass(frozen=True)
@@ -267,26 +272,14 @@ def _kinds(numbers: np.ndarray, values: np.ndarray, symprec: float) -> list[int]
 
 def _primitive(atoms: Atoms, along: Float[np.ndarray, " n"], axis: np.ndarray, symprec: float) -> Atoms:
     """The primitive cell of a structure with moments, in its own orientation, with short vectors."""
-    import spglib
-
-    kinds = _kinds(atoms.numbers, along, symprec)
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), [kind + 1 for kind in kinds])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # spglib about how it will report errors
-        found = spglib.standardize_cell(cell, to_primitive=True, no_idealize=True, symprec=symprec)
-    primitive = atoms.copy()
-    primitive.calc = None
-    set_magmoms(primitive, along[:, None] * axis)
-    if found is None or len(found[2]) == len(atoms):
-        return primitive
-    first = [kinds.index(kind - 1) for kind in found[2]]
-    vectors, _ = minkowski_reduce(found[0])
-    vectors *= np.sign(np.linalg.det(vectors))
-    primitive = Atoms(
-        numbers=atoms.numbers[first], positions=np.matmul(found[1], found[0]), cell=vectors, pbc=True
-    )
-    primitive.wrap(eps=1e-6)
-    set_magmoms(primitive, along[first][:, None] * axis)
+    moments = along[:, None] * axis
+    primitive, members = magnetic_primitive(atoms, moments, symprec=symprec)
+    if primitive is atoms:
+        primitive = atoms.copy()
+        primitive.calc = None
+    else:
+        primitive.wrap(eps=1e-6)
+    set_magmoms(primitive, moments[members])
     return primitive
 
 
@@ -294,13 +287,9 @@ def _operations(
     atoms: Atoms, lengths: Float[np.ndarray, " n"], symprec: float
 ) -> tuple[Int[np.ndarray, "n_ops 3 3"], Float[np.ndarray, "n_ops 3"]]:
     """Operations that keep elements and lengths of moments."""
-    import spglib
-
-    kinds = [kind + 1 for kind in _kinds(atoms.numbers, lengths, symprec)]
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), kinds)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = spglib.get_symmetry(cell, symprec=symprec)
+    kinds = Atoms(cell=atoms.cell, positions=atoms.positions, pbc=True)
+    kinds.numbers[:] = _kinds(atoms.numbers, lengths, symprec)
+    found = call_spglib("get_symmetry", kinds, symprec=symprec)
     if found is None:
         raise StructureError("spglib finds no symmetry of the structure; are two atoms at the same place?")
     return np.asarray(found["rotations"], dtype=int), np.asarray(found["translations"])

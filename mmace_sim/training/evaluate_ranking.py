@@ -1,6 +1,5 @@
 """Does a model put the magnetic states of one crystal into the right order of energy?"""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 
 from mmace_sim.io.frames import Frame
+from mmace_sim.structures.spglib_call import call_spglib
 from mmace_sim.training.evaluate_errors import StructureErrors
 
 GEOMETRY_TOL: float = 0.01
@@ -189,18 +189,11 @@ def _same_crystal(groups: list[list[_Member]], tolerance: float) -> list[list[_M
 
 def _primitive(atoms: Atoms, tolerance: float) -> Any:
     """The primitive cell as a pymatgen structure, None without one that is small enough."""
-    import spglib
     from pymatgen.core import Structure
 
     if not atoms.pbc.all():
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # spglib announces that it will raise where it now returns None
-        cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-        try:
-            found = spglib.find_primitive(cell, symprec=0.5 * tolerance)
-        except Exception:
-            return None
+    found = call_spglib("find_primitive", atoms, symprec=0.5 * tolerance)
     if found is None or len(found[2]) > MAX_PRIMITIVE:
         return None
     return Structure(found[0], [chemical_symbols[z] for z in found[2]], found[1])

@@ -1,6 +1,5 @@
 """Symmetry of the anisotropy: which rotations hold, their axes, and the functions of the direction that they allow."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
@@ -14,6 +13,7 @@ from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.properties.elastic.symmetry import elastic_rotations
 from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order
+from mmace_sim.structures.spglib_call import call_spglib
 
 FORMS: tuple[str, ...] = ("uniaxial", "cubic", "general")
 """Functions that constants belong to."""
@@ -190,15 +190,7 @@ def conventional_lattice(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
     Raises:
         StructureError: If spglib finds no symmetry.
     """
-    import spglib
-
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # spglib about how it will report errors
-            found = spglib.get_symmetry_dataset(cell, symprec=0.01)
-    except Exception as error:  # spglib raises many kinds
-        raise StructureError(f"spglib finds no symmetry ({error}).") from error
+    found = call_spglib("get_symmetry_dataset", atoms, symprec=0.01)
     if found is None:
         raise StructureError("spglib finds no symmetry.")
     return np.linalg.inv(found.transformation_matrix).T @ atoms.cell.array

@@ -5,7 +5,6 @@ shears times √2: there, rotations are orthogonal and the constants' eigenvalue
 """
 
 import itertools
-import warnings
 
 import numpy as np
 from ase import Atoms
@@ -13,7 +12,9 @@ from jaxtyping import Bool, Float, Int
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.structures.magnetic_order import magnetic_operations
 from mmace_sim.structures.parent import operation_images
+from mmace_sim.structures.spglib_call import call_spglib
 
 VOIGT: tuple[tuple[int, int], ...] = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 """Indices of the components in Voigt's order."""
@@ -92,37 +93,20 @@ def elastic_rotations(
     if not atoms.pbc.all():
         raise StructureError("elastic constants need a crystal, periodic in all three directions.")
     magmoms = get_magmoms(atoms)
-    found = _operations(atoms, magmoms if spin_orbit else None, symprec, magmom_tol)
-    rotations = found["rotations"]
-    if not spin_orbit:
-        images, _ = operation_images(atoms, rotations, found["translations"], symprec)
-        rotations = rotations[_keep_scalar_products(magmoms, images, magmom_tol)]
+    if spin_orbit:
+        found = magnetic_operations(atoms, magmoms, symprec=symprec, magmom_tol=magmom_tol)
+    else:
+        found = call_spglib("get_symmetry", atoms, symprec=symprec)
+    if found is None:
+        raise StructureError("spglib finds no symmetry; switch symmetry off.")
+    if spin_orbit:
+        rotations = found.rotations
+    else:
+        images, _ = operation_images(atoms, found["rotations"], found["translations"], symprec)
+        rotations = found["rotations"][_keep_scalar_products(magmoms, images, magmom_tol)]
     columns = atoms.cell.array.T
     left, _, right = np.linalg.svd(columns @ np.unique(rotations, axis=0) @ np.linalg.inv(columns))
     return left @ right  # exactly orthogonal, though the cell has its symmetry within a tolerance only
-
-
-def _operations(
-    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"] | None, symprec: float, magmom_tol: float
-) -> dict[str, np.ndarray]:
-    """Operations of the magnetic space group, or of the space group if there are no moments."""
-    import spglib
-
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # spglib about how it will report errors
-            if magmoms is None:
-                found = spglib.get_symmetry(cell, symprec=symprec)
-            else:
-                found = spglib.get_magnetic_symmetry(
-                    (*cell, magmoms.tolist()), symprec=symprec, mag_symprec=magmom_tol
-                )
-    except Exception as error:
-        raise StructureError(f"spglib finds no symmetry ({error}); switch symmetry off.") from error
-    if found is None:
-        raise StructureError("spglib finds no symmetry; switch symmetry off.")
-    return found
 
 
 def _keep_scalar_products(

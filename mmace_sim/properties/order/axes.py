@@ -5,13 +5,11 @@ moments are tied to the lattice, depends on it. The most symmetric choice is wha
 """
 
 import itertools
-import warnings
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.structures.magnetic_order import (
@@ -19,9 +17,11 @@ from mmace_sim.structures.magnetic_order import (
     MagneticOrder,
     MagneticSymmetry,
     classify_order,
+    magnetic_primitive,
     magnetic_symmetry,
 )
 from mmace_sim.structures.parent import operation_images, rotation_axes
+from mmace_sim.structures.spglib_call import call_spglib
 
 
 def best_rotation(
@@ -44,7 +44,7 @@ def best_rotation(
     best = np.eye(3)
     if not atoms.pbc.all() or np.linalg.norm(magmoms, axis=1).max(initial=0.0) < MOMENT_TOL:
         return best
-    found = _call("get_symmetry", atoms, symprec=symprec)
+    found = call_spglib("get_symmetry", atoms, symprec=symprec)
     if found is None:
         return best
     images, _ = operation_images(atoms, found["rotations"], found["translations"], symprec)
@@ -98,48 +98,6 @@ def _n_kept(
     return int(np.sum(kept))
 
 
-def magnetic_primitive(
-    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], *, symprec: float = 0.01
-) -> tuple[Atoms, Int[np.ndarray, " n_primitive"]]:
-    """The smallest cell that repeats atoms and moments, in the same orientation.
-
-    Args:
-        atoms: Crystal.
-        magmoms: Moments, in μB.
-        symprec: Tolerance of positions, in Å; that of moments is ten times as large, in μB.
-
-    Returns:
-        The cell without moments, and which atoms of the structure are in it.
-    """
-    everything = np.arange(len(atoms))
-    if not atoms.pbc.all():
-        return atoms, everything
-    rotations, shifts, reversals = _magnetic_operations(atoms, magmoms, symprec)
-    pure = (rotations == np.eye(3, dtype=int)).all(axis=(1, 2)) & ~reversals
-    n_translations = int(pure.sum())
-    if n_translations < 2:
-        return atoms, everything
-    steps = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
-    vectors = (shifts[pure][:, None] + steps[None]).reshape(-1, 3) @ atoms.cell.array
-    vectors = vectors[np.argsort(np.linalg.norm(vectors, axis=1).round(6), kind="stable")]
-    basis: list[np.ndarray] = []
-    for vector in vectors:
-        if np.linalg.matrix_rank(np.array([*basis, vector]), tol=0.1) > len(basis):
-            basis.append(vector)
-    cell = np.array(basis)
-    cell *= np.sign(np.linalg.det(cell))
-    primitive = Atoms(cell=cell, pbc=True)
-    kept: list[int] = []
-    for index in everything:
-        offsets = (atoms.positions[kept] - atoms.positions[index]) @ np.linalg.inv(cell)
-        distances = np.linalg.norm((offsets - np.rint(offsets)) @ cell, axis=1)
-        if not (distances < 10 * symprec).any():
-            kept.append(int(index))
-    primitive += atoms[kept]
-    is_whole = len(kept) * n_translations == len(atoms)
-    return (primitive, np.array(kept)) if is_whole else (atoms, everything)
-
-
 def _frame(magmoms: Float[np.ndarray, "n_atoms 3"]) -> Float[np.ndarray, "3 3"]:
     """Right-handed axes as rows: the longest moment, the rest of the one farthest from it, their normal."""
     first = magmoms[np.argmax(np.linalg.norm(magmoms, axis=1))]
@@ -168,26 +126,3 @@ def _frames(axes: Float[np.ndarray, "n 3"]) -> list[Float[np.ndarray, "3 3"]]:
             frames += [np.array([first, sign * np.cross(first, second), -sign * second]) for sign in (1, -1)]
     unique: dict[bytes, np.ndarray] = {(np.round(frame, 6) + 0.0).tobytes(): frame for frame in frames}
     return list(unique.values())
-
-
-def _magnetic_operations(
-    atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], symprec: float
-) -> tuple[Int[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"], Bool[np.ndarray, " n"]]:
-    """Rotations, translations and time reversals; none if spglib finds none."""
-    found = _call("get_magnetic_symmetry", atoms, magmoms, symprec=symprec, mag_symprec=10 * symprec)
-    if not found:
-        return np.zeros((0, 3, 3), dtype=int), np.zeros((0, 3)), np.zeros(0, dtype=bool)
-    return found["rotations"], found["translations"], np.asarray(found["time_reversals"], dtype=bool)
-
-
-def _call(function: str, atoms: Atoms, *more: Any, **options: float) -> Any:
-    """Ask spglib; None if it finds nothing."""
-    import spglib
-
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers, *more)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return getattr(spglib, function)(cell, **options)
-        except Exception:  # spglib raises many kinds; without its answer there is no symmetry to tell
-            return None
