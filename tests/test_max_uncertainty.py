@@ -1,6 +1,7 @@
 """`--max-uncertainty`: what a model knows too little about stops, and is kept as a candidate."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from mmace_sim.data.candidates import load_candidates
 from mmace_sim.errors import UncalibratedModelError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.md import MolecularDynamics
+from mmace_sim.properties.md.output import MDComputation
 from mmace_sim.structures.domain import domain_entry
 
 
@@ -92,6 +94,24 @@ def test_the_command_keeps_candidates(crystals, limit, tmp_path, command):
                           "-o", out, *options, "--resume")  # fmt: skip
         assert again.exit_code == 3
         assert summary_of(out)["structures"][1]["status"] == "uncertain"
+
+
+def test_a_kill_between_the_last_frame_and_the_result_changes_nothing(crystals, limit, tmp_path, monkeypatch):
+    crystals[1].write(tmp_path / "broken.extxyz")
+    options = ["--max-uncertainty", limit, "--steps", 10, "-T", 50]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert mmace_sim("md", tmp_path / "broken.extxyz", "-o", whole, *options).exit_code == 3
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MDComputation, "finish", kill)
+        assert mmace_sim("md", tmp_path / "broken.extxyz", "-o", killed, *options).exit_code == 130
+    assert mmace_sim("md", tmp_path / "broken.extxyz", "-o", killed, *options, "--resume").exit_code == 3
+    assert summary_of(killed)["structures"] == summary_of(whole)["structures"]
+    table = Path("broken") / "thermo.csv"
+    assert (killed / table).read_bytes() == (whole / table).read_bytes()
 
 
 def test_without_doubt_there_are_no_candidates(crystals, tmp_path):

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 COLUMNS: tuple[str, ...] = tuple(column.key for column in THERMO)
 """Of ``thermo.csv``."""
+_DOUBT = "forces_uncertainty"
 
 
 class SimulationFiles:
@@ -57,7 +58,9 @@ class SimulationFiles:
             if self._checkpoint.is_file():
                 with np.load(self._checkpoint, allow_pickle=False) as arrays:
                     sizes = json.loads(str(arrays["sizes"]))
-                    checkpoint = Checkpoint({name: arrays[name] for name in arrays.files if name != "sizes"})
+                    known = float(arrays[_DOUBT]) if _DOUBT in arrays.files else None
+                    names = [name for name in arrays.files if name not in ("sizes", _DOUBT)]
+                    checkpoint = Checkpoint({name: arrays[name] for name in names}, known)
             for path in (self.trajectory, self.thermo):
                 if path.is_file() and path.stat().st_size < sizes[path.name]:
                     raise ValueError(f"{path.name} is shorter than it was")
@@ -92,7 +95,9 @@ class SimulationFiles:
             append(self.thermo, table.getvalue())
             sizes = {path.name: path.stat().st_size for path in (self.trajectory, self.thermo)}
             with replacing(self._checkpoint) as temporary:
-                np.savez(temporary, sizes=np.array(json.dumps(sizes)), **frame.checkpoint.arrays)
+                known = frame.checkpoint.forces_uncertainty
+                doubt = {} if known is None else {_DOUBT: np.array(known)}
+                np.savez(temporary, sizes=np.array(json.dumps(sizes)), **doubt, **frame.checkpoint.arrays)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 

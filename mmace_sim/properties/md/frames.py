@@ -31,12 +31,14 @@ class Checkpoint:
     Attributes:
         arrays: Positions, momenta, cell, results of the model, last fields, seed and counts in TorchSim's layout, and
             all extras of the atoms: moments, magforces, what adiabatic moments remember.
+        forces_uncertainty: Of its least certain force, in eV/Å; None if not known.
 
     Raises:
         ValueError: If something is missing.
     """
 
     arrays: dict[str, np.ndarray]
+    forces_uncertainty: float | None = None
 
     def __post_init__(self) -> None:
         missing = [name for name in (*_STATE, TORCHSIM_MAGMOMS) if name not in self.arrays]
@@ -44,14 +46,16 @@ class Checkpoint:
             raise ValueError(f"without {', '.join(missing)}")
 
     @classmethod
-    def of(cls, state: SpinLatticeState) -> "Checkpoint":
+    def of(cls, state: SpinLatticeState, forces_uncertainty: float | None = None) -> "Checkpoint":
         """Take the state of a single system.
 
         Args:
             state: Its state.
+            forces_uncertainty: As in the attribute.
         """
         values = {name: getattr(state, name) for name in _STATE} | dict(state.atom_extras)
-        return cls({name: value.cpu().numpy().copy() for name, value in values.items()})
+        arrays = {name: value.cpu().numpy().copy() for name, value in values.items()}
+        return cls(arrays, forces_uncertainty)
 
     def restore(self, state: SpinLatticeState) -> None:
         """Write into the state of the same system, which is then where it was left, to the last bit.
@@ -148,7 +152,8 @@ def record(
         "domain_distance": None if doubt is None else doubt[1],
         "forces_uncertainty": None if doubt is None else doubt[0],
     }
-    return Snapshot(values, _structure(state, template, values), Checkpoint.of(state))
+    checkpoint = Checkpoint.of(state, values["forces_uncertainty"])
+    return Snapshot(values, _structure(state, template, values), checkpoint)
 
 
 def _structure(state: SpinLatticeState, template: Atoms, values: dict[str, Any]) -> Atoms:

@@ -161,7 +161,7 @@ class Simulation:
             self._record(batch.indices, batch.state, steps)
             doubtful = self._doubtful(batch.indices)
             for _, index, state in batch.pop(doubtful):
-                size, limit = self.results[index].frames[-1]["forces_uncertainty"], self.doubt.limit or 0.0
+                size, limit = self._uncertainty(index) or 0.0, self.doubt.limit or 0.0
                 self._finish(index, MDStatus.UNCERTAIN, doubt_message(size, limit, int(state.n_steps)))
             if batch.state is None:
                 continue
@@ -192,10 +192,18 @@ class Simulation:
 
     def _doubtful(self, indices: list[int]) -> list[int]:
         """Places of those whose last frame is beyond the limit."""
-        if self.doubt.limit is None:
+        limit = self.doubt.limit
+        if limit is None:
             return []
-        last = [(self.results[index].frames or [{}])[-1].get("forces_uncertainty") for index in indices]
-        return [k for k, size in enumerate(last) if size is not None and size > self.doubt.limit]
+        last = [self._uncertainty(index) for index in indices]
+        return [k for k, size in enumerate(last) if size is not None and size > limit]
+
+    def _uncertainty(self, index: int) -> float | None:
+        """Of the last frame; of the checkpoint where there is no frame since."""
+        frames, checkpoint = self.results[index].frames, self.checkpoints[index]
+        if frames:
+            return frames[-1]["forces_uncertainty"]
+        return None if checkpoint is None else checkpoint.forces_uncertainty
 
     def _record(self, indices: list[int], state: SpinLatticeState, steps: list[int]) -> None:
         """Frames of the systems that are due."""
