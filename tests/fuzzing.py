@@ -17,6 +17,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian, FixCom, FixedPlane
 from cli_tools import bcc, mmace_sim
@@ -33,6 +34,7 @@ from mmace_sim.io.extxyz import frame_text
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.structures.checks import check_structure
 from mmace_sim.structures.initial_moments import initial_magmoms
+from mmace_sim.structures.magnetic_order import magnetic_operations, magnetic_symmetry
 
 HERE = Path(__file__).parent
 
@@ -184,6 +186,30 @@ def check_frame(data):
         rebuilt = atoms_from_record(json.loads(json.dumps(record)))
         np.testing.assert_array_equal(rebuilt.positions, atoms.positions)
         assert set(rebuilt.info) <= set(atoms.info)
+
+
+def check_symmetry(data):
+    """Crystals with moments that are alike within about the tolerance have a magnetic space group, or none.
+
+    spglib's own search ends the process for one in ten of them.
+    """
+    name, a = data.draw(st.sampled_from([("sc", 2.5), ("fcc", 3.5), ("bcc", 2.87), ("hcp", 2.5)]))
+    atoms = bulk("Fe", name, a, cubic=name in ("fcc", "bcc"))
+    atoms = atoms.repeat(data.draw(st.sampled_from([(1, 1, 1), (1, 1, 2), (2, 1, 1)])))
+    atoms.numbers[:] = data.draw(
+        st.lists(st.sampled_from([26, 26, 27]), min_size=len(atoms), max_size=len(atoms))
+    )
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    length = data.draw(st.sampled_from([0.0, 0.03, 0.06, 0.1, 0.5, 2.0]))
+    noise = data.draw(st.sampled_from([0.0, 0.005, 0.05, 0.1]))
+    axis = data.draw(st.sampled_from([*np.eye(3), np.ones(3) / 3**0.5, rng.normal(size=3)]))
+    magmoms = length * np.outer(rng.choice([-1, 1], len(atoms)), axis) + noise * rng.normal(
+        size=(len(atoms), 3)
+    )
+    found = magnetic_operations(atoms, magmoms)
+    assert np.linalg.norm(found.magmoms - magmoms, axis=1).max() <= 0.1 + 1e-9
+    assert found.rotations.shape[0] <= 96 * len(atoms)
+    magnetic_symmetry(atoms, magmoms)
 
 
 def check_relaxation(data, folder, model):

@@ -2,7 +2,14 @@
 
 import pytest
 from cli_tools import write_tiny_model
-from fuzzing import check_frame, check_journal, check_model_file, check_relaxation, check_structure_file
+from fuzzing import (
+    check_frame,
+    check_journal,
+    check_model_file,
+    check_relaxation,
+    check_structure_file,
+    check_symmetry,
+)
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +29,12 @@ def test_frames(data):
 @given(data=st.data())
 def test_relaxations(data, tmp_path_factory, model):
     check_relaxation(data, tmp_path_factory.mktemp("run"), model)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_magnetic_space_groups(data):
+    check_symmetry(data)
 
 
 @settings(max_examples=150)

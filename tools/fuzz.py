@@ -1,11 +1,12 @@
 """Random inputs of every kind by the thousand: what the nightly job runs, and what a release must have survived.
 
-    python tools/fuzz.py --examples 10000 --log fuzz.log [--seed 1] [--only relaxations,journals]
+    python tools/fuzz.py --examples 10000 --log fuzz.log [--seed 1] [--only relaxations,journals] [--record]
 
 The checks are those of `tests/fuzzing.py`, of which the test suite runs a bounded number: structures with anything on
 them through the writers and through whole runs of ``mmace-sim relax``, and mutated structure files, journals and model
 files. A failure is logged with its traceback and the inputs that hypothesis drew; the next block of examples follows.
 An example that takes more than 60 s of the processor, 20 minutes, or memory beyond a limit, is a failure too.
+`--record` writes the counts to docs/benchmarks/fuzz.json, which docs/limits.md quotes.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "benchmarks")]
 warnings.simplefilter("ignore")
 
 import fuzzing  # noqa: E402
@@ -33,8 +34,11 @@ import torch  # noqa: E402
 from cli_tools import write_tiny_model  # noqa: E402
 from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from record import write  # noqa: E402
 
-SHARES = {"frames": 0.15, "relaxations": 0.1, "structure_files": 0.5, "journals": 0.1, "model_files": 0.15}
+SHARES = {
+    "frames": 0.15, "relaxations": 0.1, "structure_files": 0.4, "symmetries": 0.1, "journals": 0.1, "model_files": 0.15,
+}  # fmt: skip
 """Part of all examples that each check gets."""
 
 BLOCK = 100
@@ -77,6 +81,7 @@ def checks(folder: Path, seeds: list[Path]) -> dict[str, Callable[[Any], None]]:
         "frames": fuzzing.check_frame,
         "relaxations": relaxation,
         "structure_files": lambda data: fuzzing.check_structure_file(data, folder, files),
+        "symmetries": fuzzing.check_symmetry,
         "journals": journal,
         "model_files": lambda data: fuzzing.check_model_file(data, folder / "mutated.safetensors", content),
     }
@@ -132,6 +137,7 @@ def main() -> int:
     parser.add_argument("--log", type=Path, default=Path("fuzz.log"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="names of checks, with commas")
+    parser.add_argument("--record", action="store_true", help="write docs/benchmarks/fuzz.json")
     parser.add_argument("--seeds", type=Path, action="append", default=[], help="folder of files to mutate")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -140,6 +146,7 @@ def main() -> int:
     names = [name for name in arguments.only.split(",") if name] or list(SHARES)
     total = sum(SHARES[name] for name in names)
     started, n_done, n_failed = time.process_time(), 0, 0
+    counts: dict[str, dict[str, int]] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
         arguments.log.open("w", encoding="utf-8", errors="backslashreplace") as log,
@@ -161,8 +168,11 @@ def main() -> int:
                     say(f"{name}: FAILED\n{problem}")
             n_failed += failed
             n_done += done
+            counts[name] = {"examples": done, "failures": failed}
             say(f"{name}: {done} examples, {failed} failures, {time.process_time() - began:.0f} CPU s")
         seconds = time.process_time() - started
+        if arguments.record:
+            write("fuzz", {"seed": arguments.seed, "seconds": round(seconds), "checks": counts})
         say(f"all: {n_done} examples, {n_failed} failures, {seconds:.0f} CPU s, seed {arguments.seed}")
     return int(n_failed > 0)
 

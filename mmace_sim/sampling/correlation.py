@@ -14,6 +14,9 @@ _TWO_SIGMA = 0.97725
 """Probability that a normal variable is below two standard deviations."""
 _SKEWED = (2**4 + 2 * 2**2 - 3) / 18
 """Hall's factor of skewness² / n in the width of a symmetric interval of two standard errors."""
+_SLOW_TAILS = 3.0
+"""What `_SKEWED` becomes for correlated samples: where a distribution is skewed, a series stays longer in its tail than
+elsewhere, so that mean and error go together more than for independent samples (measured on pairs of spins)."""
 _LOST = 2 * 2 * _SKEWED * float(np.exp(-2) / np.sqrt(2 * np.pi))
 """The same of what such an interval loses of its coverage where it is not widened."""
 _MOST_LOST = 1 / 16
@@ -72,7 +75,8 @@ def standard_error(series: Float[np.ndarray, "n n_replicas"]) -> float:
 
     It is sqrt(τ · variance / n), never less, with corrections that vanish as 1/n: for the mean that was subtracted, for
     the few independent samples that τ and variance come from (Student's t), and for skewness (Hall's expansion). The
-    skewness is that of means of independent blocks, but at least that of the samples: few blocks show little.
+    skewness is that of means of independent blocks, but at least that of the samples: few blocks show little. It counts
+    up to three times as much for correlated samples, whose excursions last longer than τ says.
 
     Args:
         series: Samples; several replicas as columns.
@@ -91,7 +95,8 @@ def standard_error(series: Float[np.ndarray, "n n_replicas"]) -> float:
     skewed = max(_skewed(_skewness(means), len(means)), _skewed(found.skewness, n / found.time))
     freedom = max(n / (2 * found.window + 1 - 2 / found.time), _LEAST_FREEDOM)
     few = student.ppf(_TWO_SIGMA, freedom) / 2
-    return float(np.sqrt(found.variance * found.time / n) * few * (1 + _SKEWED * skewed))
+    factor = _SKEWED * (_SLOW_TAILS - (_SLOW_TAILS - 1) / found.time)
+    return float(np.sqrt(found.variance * found.time / n) * few * (1 + factor * skewed))
 
 
 def fluctuation(series: Float[np.ndarray, "n n_replicas"], *, relative: bool = False) -> Fluctuation:
@@ -194,8 +199,10 @@ def _skewness(values: Float[np.ndarray, " n"]) -> float:
 
 
 def _skewed(skewness: float, n: float) -> float:
-    """Skewness² / n without what chance alone makes of it, 6 / n."""
-    return max(skewness**2 - 6 / n, 0.0) / n
+    """Skewness² / n of a distribution that n values come from, without what chance alone makes of it, 6 / n."""
+    n = max(n, 3.0)
+    without_bias = n * (n - 1) / (n - 2) ** 2 * skewness**2
+    return max(without_bias - 6 / n, 0.0) / n
 
 
 def _skewness_of_squares(skewness: float) -> float:
