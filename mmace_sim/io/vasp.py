@@ -1,13 +1,14 @@
 """VASP: ``OUTCAR`` and ``vasprun.xml``, with the site moments of ``OUTCAR`` and the constraint of ``OSZICAR``.
 
 The energy is the free energy TOTEN, whose derivatives the forces are. Moments are those of the spheres (LORBIT = 11).
-Where an ``OSZICAR`` with a constraint on the moments (I_CONSTRAINED_M = 1 or 4) lies in the same folder, moments are
-MW_int, magnetic forces lambda*MW_perp as printed, and the penalty energy E_p is subtracted from the energy. Moments and
-fields are turned from the frame of SAXIS to Cartesian axes.
+Where an ``OSZICAR`` with a constraint on the moments lies in the same folder, moments are MW_int, magnetic forces are
+made from lambda*MW_perp, and the penalty energy E_p is subtracted from the energy. Moments and fields are turned from
+the frame of SAXIS to Cartesian axes.
 """
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from ase import Atoms
 from ase.io import read
 
 from mmace_sim.base.labels import LabelKeys
-from mmace_sim.errors import DataError, NotAStructureError
+from mmace_sim.errors import DataError, NotAStructureError, StructureError
 from mmace_sim.io.base import Format, Item, results_as_labels
-from mmace_sim.io.opening import OPENERS, bare_name, open_text
-from mmace_sim.io.outcar import WithoutStars, read_moments, read_saxis
+from mmace_sim.io.opening import OPENERS, bare_name, open_text, read_text
+from mmace_sim.io.outcar import Outcar, Step, direction_of
+from mmace_sim.io.poscar import read_poscar
 from mmace_sim.io.pymatgen_json import spin_axes
 from mmace_sim.io.rows import set_results
 
@@ -28,7 +30,16 @@ _NAME = re.compile(r"OUTCAR|vasprun.*\.xml", re.IGNORECASE)
 
 _NUMBER = re.compile(r"[-+]?\d*\.\d+(?:[EeDd][-+]?\d+)?")
 
+_END_OF_STEP = re.compile(r"\s*\d+ +(T=.*)?F=")
+"""Line of OSZICAR that ends an ionic step; dynamics put temperature and energies before F."""
+
 _ENDINGS = ("", *OPENERS)
+
+_NOTHING_HELD = 0.1
+"""Moment (μB) of the spheres from which MW_int of 0.000 everywhere means that there were no spheres."""
+
+_FIT = 0.02
+"""How well E_p = Σ |field|² / λ must hold (relative) to tell a quadratic penalty where its kind is not known."""
 
 
 @dataclass
@@ -37,93 +48,184 @@ class Constraint:
 
     Attributes:
         moments: MW_int of each atom, in μB, in the frame of SAXIS.
-        fields: lambda*MW_perp of each atom, in eV/μB.
+        fields: lambda*MW_perp by the number of the atom from 1, in eV/μB; atoms without a target are not listed.
         energy: Penalty energy E_p, in eV.
+        weight: λ, in eV/μB² (for I_CONSTRAINED_M = 4 in eV/μB).
     """
 
     moments: list[list[float]] = field(default_factory=list)
-    fields: list[list[float]] = field(default_factory=list)
+    fields: dict[int, list[float]] = field(default_factory=dict)
     energy: float = 0.0
+    weight: float = 0.0
 
 
 def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
     is_xml = "xml" in bare_name(path).lower()
-    steps = _steps(path, is_xml=is_xml)
-    outcar = _beside(path, "OUTCAR") if is_xml else path
-    moments = [None] * len(steps) if outcar is None else read_moments(outcar, len(steps))
-    oszicar = _beside(path, "OSZICAR")
-    constraints = read_constraints(oszicar) if oszicar else []
-    if constraints and len(constraints) != len(steps):
+    with open_text(path) as file:
+        if ("<modeling" if is_xml else "vasp.") not in file.read(10_000):
+            raise NotAStructureError("cannot be read: it is no output of VASP.")
+    beside = _beside(path, "OUTCAR") if is_xml else path
+    outcar = None if beside is None else Outcar(beside)
+    steps = _steps_of_xml(path) if is_xml or outcar is None else _steps(outcar, path)
+    if not steps:
+        raise NotAStructureError("holds no complete ionic step; the run ended before.")
+    if is_xml and outcar is not None and len(outcar.steps) < len(steps):
         raise DataError(
-            f"has {len(steps)} ionic steps, but {oszicar} has {len(constraints)} with a constraint on the moments; "
-            "they are not of the same run"
+            f"has {len(steps)} complete ionic steps, but {beside} has {len(outcar.steps)}; not of the same run"
         )
-    axes = spin_axes(_saxis_of(steps[0]) if is_xml else read_saxis(path))
-    for k, (atoms, magmoms) in enumerate(zip(steps, moments, strict=True)):
-        results = results_as_labels(atoms) | {"magmoms": magmoms}
+    tags = _tags(path, outcar, steps[0] if is_xml else None)
+    constraints = _constraints(path, len(steps))
+    kind = str(tags.get("i_constrained_m", "")).split()[:1]
+    factor = 1.0 if kind == ["4"] else 2.0 if kind else _factor(constraints)
+    axes = _axes(tags, outcar)
+    for k, item in enumerate(steps):
+        if isinstance(item, StructureError):
+            yield item
+            continue
+        magmoms = None if outcar is None else outcar.steps[k].magmoms
+        results = results_as_labels(item) | {"magmoms": magmoms}
         if constraints:
-            results |= _constrained(constraints[k], results["energy"])
+            results |= _constrained(constraints[k], results["energy"], magmoms, factor)
         for name in ("magmoms", "magforces"):
             values = results.get(name)
             if values is not None and np.shape(values)[-1] == 3:
                 results[name] = np.asarray(values) @ axes.T
-        atoms.calc = None
-        set_results(atoms, results)
-        yield atoms
+        item.calc = None
+        set_results(item, results)
+        yield item
 
 
-def _steps(path: Path, *, is_xml: bool) -> list[Atoms]:
-    """The complete ionic steps, as ASE reads them but for the moments."""
+def _steps_of_xml(path: Path) -> list[Item]:
     with open_text(path) as file:
-        start = file.read(10_000)
-        file.seek(0)
-        if ("<modeling" if is_xml else "vasp.") not in start:
-            raise NotAStructureError("cannot be read: it is no output of VASP.")
-        if is_xml:
-            steps = read(file, index=slice(None), format="vasp-xml")
-        else:
-            steps = read(WithoutStars(file), index=slice(None), format="vasp-out")
-    if not steps:
-        raise NotAStructureError("holds no complete ionic step; the run ended before.")
-    return steps
+        return list(read(file, index=slice(None), format="vasp-xml"))
 
 
-def _saxis_of(first: Atoms) -> np.ndarray:
-    """SAXIS of vasprun.xml; default (0, 0, 1)."""
-    given = (first.calc.parameters if first.calc else {}).get("saxis")
-    return np.array([0.0, 0.0, 1.0] if given is None else given, dtype=float)
+def _steps(outcar: Outcar, path: Path) -> list[Item]:
+    """The structures of an OUTCAR with what was computed, but for moments; what is fixed is in the POSCAR beside it."""
+    beside = _poscar(path, outcar)
+    symbols = outcar.symbols or (beside.get_chemical_symbols() if beside else [])
+    if outcar.steps and not symbols:
+        raise StructureError(
+            f"OUTCAR does not say which element each of its {outcar.n_atoms} atoms is (VASP before 6.4 prints counts "
+            "of ten types); put POSCAR of the same run beside it, or give vasprun.xml."
+        )
+    held = beside.constraints if beside else []
+    return [_structure(step, k, symbols, held) for k, step in enumerate(outcar.steps)]
 
 
-def _constrained(constraint: Constraint, energy: float | None) -> dict[str, Any]:
-    return {
-        "magmoms": np.array(constraint.moments),
-        "magforces": np.array(constraint.fields) if constraint.fields else None,
-        "energy": None if energy is None else energy - constraint.energy,
-    }
+def _structure(step: Step, number: int, symbols: list[str], held: list[Any]) -> Item:
+    if step.positions is None:
+        return StructureError(
+            f"ionic step {number + 1} has no positions in OUTCAR (NWRITE below 2); give vasprun.xml of the same run."
+        )
+    atoms = Atoms(symbols, positions=step.positions, cell=step.cell, pbc=True, constraint=held)
+    set_results(atoms, {"energy": step.energy, "forces": step.forces, "stress": step.stress})
+    return atoms
+
+
+def _poscar(path: Path, outcar: Outcar) -> Atoms | None:
+    """CONTCAR or POSCAR of the same run."""
+    for name in ("CONTCAR", "POSCAR"):
+        beside = _beside(path, name)
+        if beside is not None:
+            with contextlib.suppress(StructureError):  # no matter for what was computed
+                atoms = read_poscar(read_text(beside), beside)
+                if len(atoms) == outcar.n_atoms and outcar.symbols in ([], atoms.get_chemical_symbols()):
+                    return atoms
+    return None
+
+
+def _tags(path: Path, outcar: Outcar | None, first: Item | None) -> dict[str, Any]:
+    """SAXIS and I_CONSTRAINED_M as vasprun.xml has them, else OUTCAR of VASP 6, else the INCAR beside it."""
+    found: dict[str, Any] = {}
+    incar = _beside(path, "INCAR")
+    if incar is not None:
+        pattern = r"(?im)^[^#!\n]*?\b(SAXIS|I_CONSTRAINED_M)\s*=\s*([^#!;\n]+)"
+        found = {name.lower(): value for name, value in re.findall(pattern, read_text(incar))}
+    if outcar is not None:
+        found |= {name.lower(): value for name, value in outcar.tags.items()}
+    if isinstance(first, Atoms) and first.calc is not None:
+        given = first.calc.parameters
+        found |= {name: given[name] for name in ("saxis", "i_constrained_m") if given.get(name) is not None}
+    return found
+
+
+def _axes(tags: dict[str, Any], outcar: Outcar | None) -> np.ndarray:
+    """Rotation from the frame of SAXIS to Cartesian axes."""
+    if outcar is not None and outcar.axes is not None:
+        return outcar.axes
+    saxis = tags.get("saxis", "0 0 1")
+    return spin_axes(direction_of(saxis) if isinstance(saxis, str) else np.array(saxis, dtype=float))
+
+
+def _constraints(path: Path, n_steps: int) -> list[Constraint]:
+    oszicar = _beside(path, "OSZICAR")
+    constraints = read_constraints(oszicar) if oszicar else []
+    if constraints and len(constraints) != n_steps:
+        raise DataError(
+            f"has {n_steps} ionic steps, but {oszicar} has {len(constraints)} with a constraint on the moments; "
+            "they are not of the same run"
+        )
+    return constraints
+
+
+def _factor(constraints: Sequence[Constraint]) -> float:
+    """2 if the penalty is λ |MW_perp|², whose derivative is twice what is printed; else 1."""
+    last = next((step for step in reversed(constraints) if step.fields and step.energy > 0), None)
+    if last is None or not last.weight:
+        return 1.0
+    quadratic = sum(x**2 for values in last.fields.values() for x in values) / last.weight
+    return 2.0 if abs(quadratic - last.energy) < _FIT * last.energy else 1.0
+
+
+def _constrained(
+    constraint: Constraint, energy: float | None, spheres: np.ndarray | None, factor: float
+) -> dict[str, Any]:
+    """Labels of a step with a constraint; only the energy of one without spheres (no RWIGS), which held nothing."""
+    without = {"energy": None if energy is None else energy - constraint.energy}
+    moments = np.array(constraint.moments)
+    if not moments.any() and spheres is not None and np.abs(spheres).max() > _NOTHING_HELD:
+        return without
+    fields = np.zeros(moments.shape) if constraint.fields else None
+    for number, values in constraint.fields.items():
+        if fields is None or not 0 < number <= len(fields) or len(values) != fields.shape[1]:
+            raise DataError(f"OSZICAR has {len(moments)} moments, but lambda*MW_perp of atom {number}")
+        fields[number - 1] = factor * np.array(values)
+    return without | {"magmoms": moments, "magforces": fields}
 
 
 def read_constraints(path: Path) -> list[Constraint]:
     """Constraint at the last electronic step of each ionic step; empty if moments were not constrained.
 
+    VASP prints lambda*MW_perp behind the line that ends the ionic step.
+
     Args:
         path: OSZICAR.
     """
     found: list[Constraint] = []
-    now, block = Constraint(), None
+    now, block = Constraint(), ""
     with open_text(path) as file:
         for line in file:
+            row = re.match(r"\s*(\d+)\s+[-+]?\d*\.\d", line)
             if "E_p =" in line:
-                now.energy = float(_NUMBER.findall(line.replace("D", "E"))[0])
+                numbers = [float(text) for text in _NUMBER.findall(line.replace("D", "E"))]
+                now.energy, now.weight = (*numbers, 0.0)[:2]
             elif "MW_int" in line or "lambda*MW_perp" in line:
-                block = now.moments if "MW_int" in line else now.fields
-                block.clear()
-            elif block is not None and re.match(r"\s*\d+\s+[-+]?\d*\.\d", line):
-                block.append([float(text) for text in _NUMBER.findall(line)[:3]])
-            elif re.match(r"\s*\d+ +F=", line):
+                block = "moments" if "MW_int" in line else "fields"
+                before = now.moments or not found or found[-1].fields
+                fields = now.fields if before else found[-1].fields
+                (now.moments if block == "moments" else fields).clear()
+            elif block and row is not None:
+                values = [float(text) for text in _NUMBER.findall(line)[:3]]
+                if block == "moments":
+                    now.moments.append(values)
+                else:
+                    fields[int(row[1])] = values
+            elif _END_OF_STEP.match(line):
                 found.append(now)
-                now, block = Constraint(), None
+                now, block = Constraint(), ""
             else:
-                block = None
+                block = ""
     return found if any(step.moments for step in found) else []
 
 

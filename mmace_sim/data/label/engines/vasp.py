@@ -2,7 +2,7 @@
 
 With E_p = Σ λ (M − M0)² of the moments M in the smoothed spheres (MW_int), the energy is that of VASP minus E_p, and
 the magnetic forces are −∂E/∂M = 2 λ (M − M0), at the moments that were reached. With ``I_CONSTRAINED_M`` 1 or 4 (in
-``extra``), which hold directions only, they are lambda*MW_perp as OSZICAR prints it.
+``extra``), which hold directions only, they are made from lambda*MW_perp of OSZICAR (`mmace_sim.io.vasp`).
 """
 
 import re
