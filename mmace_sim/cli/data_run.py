@@ -23,22 +23,18 @@ from mmace_sim.files import write_text
 if TYPE_CHECKING:
     from mmace_sim.base.labels import LabelKeys
     from mmace_sim.quality.preflight import PreflightReport
+    from mmace_sim.training.data_settings import DataCheckSettings
 
 _log = logging.getLogger(__name__)
 
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
 
 
-def run_data_check(
-    paths: dict[str, list[Path]], keys: str | None, folder: Path, *, figures: bool, force: bool, quiet: bool
-) -> int:
+def run_data_check(settings: "DataCheckSettings", *, force: bool, quiet: bool) -> int:
     """Check the files and write the folder of the run.
 
     Args:
-        paths: Files per role (`data`, `train`, `valid`, `test`).
-        keys: Names of labels, as ``label=key,label=key``.
-        folder: Folder of the run.
-        figures: Draw figures.
+        settings: Files and names of labels.
         force: Overwrite an earlier run.
         quiet: Print nothing.
 
@@ -54,18 +50,20 @@ def run_data_check(
         from mmace_sim.io.frames import file_sha256, read_frames
         from mmace_sim.quality.preflight import check_data
         from mmace_sim.quality.preflight.figures import save_preflight_figures
+    given = {"data": settings.files, "train": settings.train, "valid": settings.valid, "test": settings.test}
+    paths = {role: [Path(file) for file in files] for role, files in given.items() if files}
     if not paths:
         raise ConfigError("no file to check: give FILES, or --train, --valid and --test.")
-    labels = parse_keys(keys)
+    labels, folder = parse_keys(settings.keys), Path(settings.output)
     started = now()
     found = {role: read_frames(files, labels) for role, files in paths.items()}
     report = check_data(found)
     names = {role: [str(path) for path in files] for role, files in paths.items()}
-    settings = {"command": "data check", "files": names, "keys": labels.model_dump(), "figures": figures}
+    used = {"command": "data check", "files": names, "keys": labels.model_dump(), "figures": settings.figures}
     read = [path for files in paths.values() for path in files]
     opened = open_folder(folder, "data check", resume=None, force=force, inputs=read)
     with opened, log_to(folder / "log.txt"):
-        write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        write_text(folder / "config.yaml", yaml.safe_dump(used, sort_keys=False, allow_unicode=True))
         for finding in report.findings:
             _log.info("%s %s: %s", finding.severity, finding.code, finding.message)
         summary = {
@@ -81,7 +79,7 @@ def run_data_check(
             "versions": versions(),
         }
         write_text(folder / "summary.json", json_text(summary))
-        if figures:
+        if settings.figures:
             (folder / "figures").mkdir(exist_ok=True)
             members = {role: item.frames for role, item in found.items()}
             save_preflight_figures(report, members, folder / "figures")

@@ -26,6 +26,9 @@ SWITCHES: dict[str, Any] = {
 }
 """What commands with a folder of their own have beside settings: annotations and defaults."""
 
+FILE_SWITCHES: dict[str, Any] = {"force": (opt.ForceFile, False), "quiet": (opt.Quiet, False)}
+"""The same of commands that write one file."""
+
 
 def property_command(declared: Property) -> Callable[..., None]:
     """The function that typer makes a command of.
@@ -52,6 +55,7 @@ def settings_command(
     switches: dict[str, Any],
     *,
     needs_paths: bool = False,
+    needed: Sequence[str] = (),
 ) -> Callable[..., None]:
     """A command whose options are settings; it ends with the exit code of what runs.
 
@@ -62,12 +66,17 @@ def settings_command(
         kind: Class of the settings.
         switches: Annotations and defaults of what is no setting.
         needs_paths: Whether structures must be named.
+        needed: Settings that must be given.
     """
 
     def call(**values: Any) -> None:
         given_switches = {key: values.pop(key) for key in switches}
-        config = given_switches.pop("config")
+        config = given_switches.pop("config", None)
         settings = load_command_settings(kind, config, values, needs_paths=needs_paths)
+        for setting in kind.declared():
+            if setting.name in needed and not getattr(settings, setting.name) and setting.flag is not None:
+                hint = setting.flag.metavar if setting.flag.argument else setting.flag.names[0]
+                raise typer.BadParameter(f"missing. {setting.text}", param_hint=hint)
         raise typer.Exit(run(settings, **given_switches))
 
     return as_command(call, name, text, kind, switches)

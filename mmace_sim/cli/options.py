@@ -1,7 +1,7 @@
 """Options that several commands share, and what they have in common while running."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -58,29 +58,3 @@ AsJson = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress bar, no table, only errors.", rich_help_panel=RUN)
 ]
-Figures = Annotated[
-    bool | None,
-    typer.Option(
-        "--figures/--no-figures",
-        help="Draw figures (PNG and SVG).",
-        show_default="--figures",
-        rich_help_panel=RUN,
-    ),
-]
-
-
-def keys_option(panel: str | None = None) -> Any:
-    """The option for the names of labels in files.
-
-    Args:
-        panel: Panel of the help that it stands in.
-
-    Returns:
-        Metadata for ``Annotated``.
-    """
-    return typer.Option(
-        metavar="LABEL=KEY,...",
-        help="Names of labels in the files, such as `energy=dft_energy,magmoms=spins`.",
-        show_default="REF_energy, REF_forces, REF_stress, REF_magmom, REF_magforces",
-        rich_help_panel=panel,
-    )

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 from rich.console import Console
@@ -111,7 +111,8 @@ def progress(what: str, total: int | None, unit: str, *, quiet: bool) -> Iterato
     shown = console.is_terminal and not quiet
     beat = Heartbeat(tally.__str__, quiet=quiet)
     try:
-        with Progress(*columns, console=console, disable=not shown) as bar, beat:
+        bar = Progress(*columns, console=console)
+        with bar if shown else nullcontext(), beat:  # old versions of rich write an empty line for a disabled bar
             task = bar.add_task(what, total=total, detail="")
 
             def advance(n: int = 1, *, detail: str | None = None, total: int | None = None) -> None:

@@ -22,8 +22,8 @@ from mmace_sim.graph.magnetic_order import (
     MagneticOrder,
     classify_order,
 )
+from mmace_sim.graph.spglib_call import ask_spglib, call_spglib
 from mmace_sim.structures.parent import operation_images
-from mmace_sim.structures.spglib_call import ask_spglib, call_spglib
 
 __all__ = [
     "ANGLE_TOL",

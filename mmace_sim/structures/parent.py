@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import INITIAL_MAGMOMS, MAGMOM_ARRAYS, get_magmoms
+from mmace_sim.graph.spglib_call import call_spglib
 from mmace_sim.structures.antiferromagnet import magnetic_sites
-from mmace_sim.structures.spglib_call import call_spglib
 
 _VACUUM = 20.0  # Å, so that spglib sees no neighbour where a structure is not periodic
 

@@ -10,6 +10,7 @@ from matscipy.neighbours import neighbour_list
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.graph.spglib_call import call_spglib
 from mmace_sim.structures.lattice_points import cell_points
 from mmace_sim.structures.magnetic_order import (
     INDUCED_TOL,
@@ -19,7 +20,6 @@ from mmace_sim.structures.magnetic_order import (
     magnetic_primitive,
 )
 from mmace_sim.structures.parent import operation_images
-from mmace_sim.structures.spglib_call import call_spglib
 
 
 @dataclass(frozen=True)

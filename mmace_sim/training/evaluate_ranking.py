@@ -10,8 +10,8 @@ from ase.data import chemical_symbols
 from jaxtyping import Float
 from scipy.stats import spearmanr
 
+from mmace_sim.graph.spglib_call import call_spglib
 from mmace_sim.io.frames import Frame
-from mmace_sim.structures.spglib_call import call_spglib
 from mmace_sim.training.evaluate_errors import StructureErrors
 
 GEOMETRY_TOL: float = 0.01

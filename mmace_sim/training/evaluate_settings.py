@@ -37,6 +37,16 @@ def _symbols(value: list[str] | None) -> list[str] | None:
     return value and check_symbols(value)
 
 
+LabelNames = Annotated[
+    str | None,
+    Flag(metavar="LABEL=KEY,...", shown="REF_energy, REF_forces, REF_stress, REF_magmom, REF_magforces"),
+    Field(description="Names of labels in the files, such as `energy=dft_energy,magmoms=spins`."),
+]
+"""How the files of users name labels."""
+ElementsWithMagforces = Annotated[list[str] | None, AfterValidator(_symbols)]
+"""Elements whose magnetic forces are labels."""
+
+
 class EvaluateSettings(FigureSettings, ModelRunSettings):
     """Everything that decides the result of ``mmace-sim evaluate``."""
 
@@ -48,18 +58,8 @@ class EvaluateSettings(FigureSettings, ModelRunSettings):
         default_factory=list,
         description=f"Files with moments and labels, REF_magmom, REF_energy, ... in extended XYZ: {FORMATS}.",
     )
-    keys: Annotated[
-        str | None,
-        Flag(
-            COMPARISON,
-            metavar="LABEL=KEY,...",
-            shown="REF_energy, REF_forces, REF_stress, REF_magmom, REF_magforces",
-        ),
-    ] = None
-    """Names of labels in the files, such as `energy=dft_energy,magmoms=spins`."""
-    magforce_elements: Annotated[
-        list[str] | None, Flag(COMPARISON, shown="all"), AfterValidator(_symbols)
-    ] = None
+    keys: LabelNames = None
+    magforce_elements: Annotated[ElementsWithMagforces, Flag(COMPARISON, shown="all")] = None
     """Elements whose magnetic forces are labels, such as `Ni`: those that the reference constrained."""
     angle_threshold: Annotated[float, Flag(COMPARISON, unit="eV/μB")] = Field(default=0.01, ge=0)
     """Smallest magnetic force of the reference whose direction is compared."""

@@ -11,9 +11,9 @@ from scipy.optimize import linear_sum_assignment
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.spglib_call import call_spglib
 from mmace_sim.properties.elastic.symmetry import elastic_rotations
 from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order
-from mmace_sim.structures.spglib_call import call_spglib
 
 FORMS: tuple[str, ...] = ("uniaxial", "cubic", "general")
 """Functions that constants belong to."""

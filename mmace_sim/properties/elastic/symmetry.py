@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.spglib_call import call_spglib
 from mmace_sim.structures.magnetic_order import magnetic_operations
 from mmace_sim.structures.parent import operation_images
-from mmace_sim.structures.spglib_call import call_spglib
 
 VOIGT: tuple[tuple[int, int], ...] = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 """Indices of the components in Voigt's order."""

@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from jaxtyping import Float, Int
 
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.graph.spglib_call import call_spglib
 from mmace_sim.structures.magnetic_order import (
     MOMENT_TOL,
     MagneticOrder,
@@ -21,7 +22,6 @@ from mmace_sim.structures.magnetic_order import (
     magnetic_symmetry,
 )
 from mmace_sim.structures.parent import operation_images, rotation_axes
-from mmace_sim.structures.spglib_call import call_spglib
 
 
 def best_rotation(
