@@ -94,16 +94,16 @@ def elastic_rotations(
         raise StructureError("elastic constants need a crystal, periodic in all three directions.")
     magmoms = get_magmoms(atoms)
     if spin_orbit:
-        found = magnetic_operations(atoms, magmoms, symprec=symprec, magmom_tol=magmom_tol)
+        magnetic = magnetic_operations(atoms, magmoms, symprec=symprec, magmom_tol=magmom_tol)
+        rotations = None if magnetic is None else magnetic.rotations
     else:
         found = call_spglib("get_symmetry", atoms, symprec=symprec)
-    if found is None:
+        rotations = None if found is None else found["rotations"]
+    if rotations is None:
         raise StructureError("spglib finds no symmetry; switch symmetry off.")
-    if spin_orbit:
-        rotations = found.rotations
-    else:
-        images, _ = operation_images(atoms, found["rotations"], found["translations"], symprec)
-        rotations = found["rotations"][_keep_scalar_products(magmoms, images, magmom_tol)]
+    if not spin_orbit:
+        images, _ = operation_images(atoms, rotations, found["translations"], symprec)
+        rotations = rotations[_keep_scalar_products(magmoms, images, magmom_tol)]
     columns = atoms.cell.array.T
     left, _, right = np.linalg.svd(columns @ np.unique(rotations, axis=0) @ np.linalg.inv(columns))
     return left @ right  # exactly orthogonal, though the cell has its symmetry within a tolerance only

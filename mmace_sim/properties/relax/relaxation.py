@@ -44,7 +44,7 @@ from mmace_sim.structures.moment_range import check_moment_range
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.curvature import is_known, lowest_curvature, probing_step
 from mmace_sim.torchsim.doubt import Doubt, doubt_message
-from mmace_sim.torchsim.fire import MagneticFireState, magnetic_fire_init, magnetic_fire_step
+from mmace_sim.torchsim.fire import MIXING, SLOWING, MagneticFireState, magnetic_fire_init, magnetic_fire_step
 from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, MagneticOptimState, complete
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
@@ -59,14 +59,6 @@ MAX_PUSHES: int = 3
 
 MOMENT_ERROR: float = 0.01
 """Error of moments, in μB, that soft ones are relaxed on for: the magforce over the lowest curvature."""
-
-MIXING: float = 0.2
-"""FIRE's mixing parameter: with this and its first time step, tolerances that are right to 0.05 meV/atom and 0.01 μB
-take as many steps as ten times looser ones with ASE's values."""
-
-SLOWING: float = 0.8
-"""What FIRE's time step becomes after a step uphill. ASE's 0.5 takes a third more steps, from pairs of atoms to
-interstitials and slabs; 0.9 is better still for two atoms and worse for 54."""
 
 INEXACT: float = 0.05
 """Å/μB: adiabatic moments follow atoms on their way to this part of the largest force, see `AdiabaticModel`; 0.2 and 0
