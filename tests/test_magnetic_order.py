@@ -132,3 +132,20 @@ def test_the_smallest_cell_of_noisy_moments():
     assert len(cell) == len(members) == 2
     assert abs(cell.get_volume() - large.get_volume() / 6) < 1e-9
     assert magnetic_symmetry(large, magmoms).bns_number == "128.410"
+
+
+def test_a_cell_thinner_than_the_tolerance():
+    """Among the translations that spglib accepts for it no three span the cell."""
+    cell = [
+        [-6.1571969327181355, -3.058493726949996, -5.292716373580202],
+        [2.487120316484912, 0.6718187135055151, -0.2561720827887623],
+        [-7.3374511301053635, -4.76551983796652, -11.107719296154732],
+    ]
+    positions = [
+        [-5.236629177554008, -3.2128585834204153, -7.109735799506634],
+        [-8.90535474260669, -5.595618502403675, -12.663595447584001],
+    ]
+    atoms = Atoms("Fe2", positions=positions, cell=cell, pbc=True)
+    magmoms = np.zeros((2, 3))
+    assert magnetic_primitive(atoms, magmoms)[0] is atoms
+    magnetic_symmetry(atoms, magmoms)

@@ -1,14 +1,19 @@
 """What looked right and was not: files that are cut, that say things twice, or that hold more than ASE reads of them."""
 
+import json
+import zlib
+
 import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.constraints import FixCom
+from pymatgen.core import Lattice, Structure
 
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms
-from mmace_sim.io.collection import load_structures
+from mmace_sim.io.collection import FailedStructure, load_structures
+from mmace_sim.io.frames import read_frames
 
 FRAME = """2
 Lattice="2.8 0 0 0 2.8 0 0 0 2.8" Properties=species:S:1:pos:R:3:magmoms:R:1{more} pbc="T T T"{info}
@@ -98,3 +103,71 @@ def test_a_fixed_centre_of_mass_is_read(tmp_path):
         ase.io.write(tmp_path / f"a.{ending}", atoms)
         (item,) = load_structures([tmp_path / f"a.{ending}"])
         assert [type(c).__name__ for c in item.atoms.constraints] == ["FixCom"]
+
+
+def write_lmdb(path, rows, **more):
+    """As ase-db-backends writes it."""
+    lmdb = pytest.importorskip("lmdb")
+    environment = lmdb.open(str(path), subdir=False, map_size=2**24)
+    with environment.begin(write=True) as transaction:
+        values = {str(number): row for number, row in enumerate(rows, 1)} | {"nextid": len(rows) + 1} | more
+        for key, value in values.items():
+            transaction.put(key.encode(), zlib.compress(json.dumps(value).encode()))
+    environment.close()
+
+
+ROW = {
+    "numbers": [26, 26],
+    "positions": [[0, 0, 0], [1.4, 1.4, 1.4]],
+    "cell": (2.8 * np.eye(3)).tolist(),
+    "pbc": [True] * 3,
+    "magmoms": [2.2, -2.2],
+}
+
+
+def test_a_database_that_is_cut_off_does_not_end_the_process(tmp_path):
+    """LMDB reads pages of the file where they should be: beyond its end that is a bus error."""
+    write_lmdb(tmp_path / "whole.aselmdb", [ROW] * 30)
+    data = (tmp_path / "whole.aselmdb").read_bytes()
+    assert len(load_structures([tmp_path / "whole.aselmdb"])) == 30
+    for length in range(0, len(data), 4096):
+        path = tmp_path / f"{length}.aselmdb"
+        path.write_bytes(data[:length])
+        (item,) = load_structures([path])
+        assert isinstance(item, FailedStructure), length
+
+
+@pytest.mark.parametrize(
+    "broken", [{"data": [1]}, {"key_value_pairs": 3}, {"magmoms": "x"}, {"forces": "no"}]
+)
+def test_a_row_of_other_kinds_of_values_stops_no_other(tmp_path, broken):
+    write_lmdb(tmp_path / "rows.aselmdb", [ROW, ROW | broken, ROW])
+    (tmp_path / "rows.json").write_text(json.dumps({"ids": [1, 2, 3], "1": ROW, "2": ROW | broken, "3": ROW}))
+    for name in ("rows.aselmdb", "rows.json"):
+        found = load_structures([tmp_path / name])
+        assert [isinstance(item, FailedStructure) for item in found[::2]] == [False, False]
+        frames = read_frames([tmp_path / name])
+        assert len(frames.frames) + len(frames.problems) == 3
+        assert len(frames.frames) >= 2
+
+
+@pytest.mark.parametrize("deleted", [{"a": 1}, ["1"], 3])
+def test_deleted_rows_that_are_no_numbers(tmp_path, deleted):
+    write_lmdb(tmp_path / "rows.aselmdb", [ROW], deleted_ids=deleted)
+    (item,) = load_structures([tmp_path / "rows.aselmdb"])
+    assert "deleted rows" in item.message
+
+
+def test_moments_beside_a_structure_as_matpes_has_them(tmp_path):
+    structure = Structure(Lattice.cubic(2.8), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    document = {"structure": structure.as_dict(), "magmoms": [2.2, [0, 1.0, 0]], "energy": -16.0}
+    (tmp_path / "matpes.json").write_text(json.dumps([document, document | {"magmoms": [1.0]}]))
+    first, second = load_structures([tmp_path / "matpes.json"])
+    np.testing.assert_allclose(get_magmoms(first.atoms), [[0, 0, 2.2], [0, 1, 0]])
+    assert not has_magmoms(second.atoms)
+    document["structure"]["sites"][0]["properties"] = {"magmom": 1.5}
+    document["structure"]["sites"][1]["properties"] = {"magmom": None}
+    (tmp_path / "matpes.json").write_text(json.dumps(document))
+    (item,) = load_structures([tmp_path / "matpes.json"])
+    np.testing.assert_allclose(get_magmoms(item.atoms), [[0, 0, 2.2], [0, 1, 0]])  # computed
+    assert any("differs" in note for note in item.notes)

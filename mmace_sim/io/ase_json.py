@@ -29,6 +29,12 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
             raise
         except StructureError as error:
             yield error
+        except (
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:  # values of other kinds than ASE and pymatgen write
+            yield StructureError(f"cannot be read: it is no structure of ASE or pymatgen ({error}).")
 
 
 def _ase_rows(data: Any) -> list[dict[str, Any]]:

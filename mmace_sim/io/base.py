@@ -107,7 +107,10 @@ def put_labels(atoms: Atoms, keys: LabelKeys, labels: Mapping[str, Any]) -> Atom
         if label in PER_STRUCTURE:
             atoms.info.setdefault(key, value)
         elif key not in atoms.arrays:
-            values = np.asarray(value, dtype=float)
+            try:
+                values = np.asarray(value, dtype=float)
+            except (TypeError, ValueError) as error:
+                raise StructureError(f"{label} are no numbers ({error})") from error
             if values.ndim == 0 or len(values) != len(atoms):
                 raise StructureError(f"{label} has shape {values.shape}, but there are {len(atoms)} atoms")
             atoms.arrays[key] = values

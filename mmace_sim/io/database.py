@@ -52,8 +52,11 @@ class LmdbRows:
             )
         if not isinstance(size, int) or size > _MAX_SPARSENESS * (self._env.stat()["entries"] + 1):
             raise DataError(f"announces {size} rows, but holds {self._env.stat()['entries']} entries")
-        ids = np.arange(1, size)
-        self.ids = np.setdiff1d(ids, self._value(b"deleted_ids") or (), assume_unique=True)
+        deleted = self._value(b"deleted_ids") or []
+        if not isinstance(deleted, list) or not all(isinstance(number, int) for number in deleted):
+            raise DataError("names deleted rows by something else than their numbers")
+        gone = np.array([number for number in deleted if 0 < number < size], dtype=int)
+        self.ids = np.setdiff1d(np.arange(1, size), gone)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -99,6 +102,10 @@ def _open_lmdb(path: Path) -> Any:
     environment = _OPEN.get(key)
     if environment is None:
         environment = _lmdb().open(str(path), subdir=False, readonly=True, lock=False, readahead=False)
+        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        if status.st_size < needed:  # reading a page beyond the end of the file ends the process
+            environment.close()
+            raise DataError(f"is cut off: it has {status.st_size} of {needed} bytes. Get it again.")
         _OPEN[key] = environment
     return environment
 
@@ -178,6 +185,10 @@ def _read_rows(rows: Rows, positions: Iterable[int], keys: LabelKeys) -> Iterato
             yield row_to_atoms(rows[position], keys)
         except StructureError as error:
             yield error
+        except DataError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:  # values of other kinds than ASE writes
+            yield StructureError(f"the row {rows.ids[position]} is no structure of ASE ({error})")
 
 
 def _bounds(path: Path) -> Iterator[tuple[int, int]] | None:

@@ -47,8 +47,26 @@ def find_structures(data: Any) -> list[dict[str, Any]]:
     for key in _FIRST:
         found = find_structures(data.get(key))
         if found:
-            return found
+            return [_with_moments(structure, data) for structure in found] if len(found) == 1 else found
     return [found for value in data.values() for found in find_structures(value)]
+
+
+def _with_moments(structure: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """A structure with the moments that its document lists beside it, one for each site, as MatPES does."""
+    sites = structure["sites"]
+    beside = {name: document.get(name) for name in MAGMOM_ARRAYS}
+    for name, values in beside.items():
+        if isinstance(values, list) and len(values) == len(sites):
+            sites = [
+                site | {"properties": {name: value} | _given(site.get("properties"))}
+                for site, value in zip(sites, values, strict=True)
+            ]
+    return structure | {"sites": sites}
+
+
+def _given(properties: Any) -> dict[str, Any]:
+    """Properties of a site that are not None."""
+    return {key: value for key, value in (properties or {}).items() if value is not None}
 
 
 def _is_structure(data: dict[str, Any]) -> bool:

@@ -195,13 +195,9 @@ def magnetic_primitive(
         return atoms, everything
     steps = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
     vectors = (shifts[:, None] + steps[None]).reshape(-1, 3) @ atoms.cell.array
-    basis: list[np.ndarray] = []
-    for vector in vectors[np.argsort(np.linalg.norm(vectors, axis=1).round(6), kind="stable")]:
-        if np.linalg.matrix_rank(np.array([*basis, vector]), tol=0.1) > len(basis):
-            basis.append(vector)
-        if len(basis) == 3:
-            break
-    cell = np.array(basis)
+    cell = _shortest_basis(vectors)
+    if len(cell) < 3:  # a cell as thin as the tolerance
+        return atoms, everything
     cell *= np.sign(np.linalg.det(cell))
     kept: list[int] = []
     for index in everything:
@@ -214,6 +210,17 @@ def magnetic_primitive(
     primitive = Atoms(cell=cell, pbc=True)
     primitive += atoms[kept]
     return primitive, np.array(kept)
+
+
+def _shortest_basis(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n_basis 3"]:
+    """The shortest of some vectors that are independent within 0.1 Å, three at most."""
+    basis: list[np.ndarray] = []
+    for vector in vectors[np.argsort(np.linalg.norm(vectors, axis=1).round(6), kind="stable")]:
+        if np.linalg.matrix_rank(np.array([*basis, vector]), tol=0.1) > len(basis):
+            basis.append(vector)
+        if len(basis) == 3:
+            break
+    return np.array(basis)
 
 
 def _deviations(
