@@ -340,3 +340,12 @@ def test_relaxations_of_the_page_on_performance():
         assert first_number(table[name][0]) == measured["seconds_median"][key]
     for name, key in (list(names.items()))[1:3]:
         assert first_number(table[name][2]) == measured["speedup"][key]
+
+
+@pytest.mark.parametrize("row", benchmark("moment_solvers")["rows"], ids=lambda row: row["name"])
+def test_evaluations_of_the_page_on_moments(row):
+    tolerance = {1e-3: "10⁻³", 1e-6: "10⁻⁶"}[row["magforce_tol"]]
+    cells = (row["name"], row["starts"], tolerance, row["lbfgs"], row["fire"])
+    assert f"| {' | '.join(map(str, cells))} |" in text("docs/moments.md")
+    assert row["lbfgs_converged"] == row["fire_converged"] == row["starts"]
+    assert max(row["lbfgs_spread_mev"], row["fire_spread_mev"]) < 0.1
