@@ -171,3 +171,81 @@ def test_moments_beside_a_structure_as_matpes_has_them(tmp_path):
     (item,) = load_structures([tmp_path / "matpes.json"])
     np.testing.assert_allclose(get_magmoms(item.atoms), [[0, 0, 2.2], [0, 1, 0]])  # computed
     assert any("differs" in note for note in item.notes)
+
+
+MOMENTS_OF_SITES = """data_x
+_cell_length_a 2.87
+_cell_length_b 2.87
+_cell_length_c 2.87
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+{symmetry}
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+Fe1 Fe 0 0 0
+loop_
+_atom_site_moment.label
+_atom_site_moment.crystalaxis_x
+_atom_site_moment.crystalaxis_y
+_atom_site_moment.crystalaxis_z
+Fe1 0 0 2.2
+"""
+
+
+@pytest.mark.parametrize(
+    ("symmetry", "said"),
+    [
+        ("_symmetry_space_group_name_H-M 'I m -3 m'", "magnetic symmetry is unknown"),
+        ("_space_group_IT_number 229", "magnetic symmetry is unknown"),
+        ("_symmetry_space_group_name_H-M 'P 1'\n_space_group_IT_number 1", ""),
+        ("_symmetry_space_group_name_H-M 'I m -3 m'\nloop_\n_symmetry_equiv_pos_as_xyz\n'x, y, z'\n", ""),
+    ],
+)
+def test_moments_with_a_group_that_makes_atoms_are_not_those_of_one_site(tmp_path, symmetry, said):
+    found = read(tmp_path / "a.cif", MOMENTS_OF_SITES.format(symmetry=symmetry))
+    if said:
+        assert said in found.message
+    else:
+        np.testing.assert_allclose(get_magmoms(found.atoms), [[0, 0, 2.2]])
+
+
+def test_every_structure_of_a_res_file_is_read(tmp_path):
+    (tmp_path / "all.res").write_text(AIRSS + AIRSS.replace("0.5 0.5 0.5", "0.5 0.5 nan") + "\n" + AIRSS)
+    found = load_structures([tmp_path / "all.res"])
+    assert [isinstance(item, FailedStructure) for item in found] == [False, True, False]
+
+
+def test_starting_magnetizations_are_no_moments(tmp_path):
+    text = """&control
+/
+&system
+ ibrav=0, nat=2, ntyp=2, nspin=2, starting_magnetization(1)=0.5, starting_magnetization(2)=-0.5
+/
+&electrons
+/
+ATOMIC_SPECIES
+Fe1 55.8 Fe.upf
+Fe2 55.8 Fe.upf
+CELL_PARAMETERS angstrom
+2.87 0 0
+0 2.87 0
+0 0 2.87
+ATOMIC_POSITIONS crystal
+Fe1 0 0 0
+Fe2 .5 .5 .5
+K_POINTS gamma
+"""
+    found = read(tmp_path / "a.pwi", text)
+    assert not has_magmoms(found.atoms)
+    assert "starting_magnetization" in found.notes[0]
+
+
+def test_copies_of_an_editor_are_no_structures(tmp_path):
+    for name in ("POSCAR~", "a.cif~"):
+        (tmp_path / name).write_text("junk")
+    assert load_structures([tmp_path]) == []

@@ -14,7 +14,8 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioforma
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
-from mmace_sim.io.base import Format, Item
+from mmace_sim.graph.atoms import INITIAL_MAGMOMS
+from mmace_sim.io.base import Format, Item, add_note
 from mmace_sim.io.opening import bare_name, open_text, plain_file, read_text
 from mmace_sim.io.poscar import read_poscar
 
@@ -61,7 +62,15 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
         with plain_file(path) as plain:
             whole = str(plain.resolve())
             frames = read(whole, index=slice(None), format=name, do_not_split_by_at_sign=True)
-    yield from [frames] if isinstance(frames, Atoms) else frames
+    for atoms in [frames] if isinstance(frames, Atoms) else frames:
+        if name == "espresso-in" and re.search(r"(?i)starting_magnetization", text):
+            atoms.arrays.pop(INITIAL_MAGMOMS, None)
+            add_note(
+                atoms,
+                "starting_magnetization of Quantum ESPRESSO is a part of the valence electrons of a species, no moment "
+                "in μB: it is not read",
+            )
+        yield atoms
 
 
 def _format_name(path: Path) -> str:

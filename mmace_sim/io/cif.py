@@ -22,7 +22,14 @@ from mmace_sim.io.mcif import (
     refuse_modulated,
 )
 from mmace_sim.io.opening import bare_suffix, read_text
-from mmace_sim.io.operations import column, lower_tags, parse_operation
+from mmace_sim.io.operations import (
+    PLAIN_NUMBERS,
+    PLAIN_OPERATIONS,
+    PLAIN_SYMBOLS,
+    column,
+    lower_tags,
+    parse_operation,
+)
 from mmace_sim.io.space_groups import named_operations
 
 _OCCUPANCY = "_atom_site_occupancy"
@@ -32,9 +39,6 @@ _LOOPS = (
     "_symmetry_equiv_pos",
 )  # fmt: skip
 """Beginnings of the names in loops that a structure is made of."""
-_SYMMETRY = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
-_NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number")
-_SYMBOLS = ("_space_group_name_h-m_alt", "_space_group_name_h-m_full", "_symmetry_space_group_name_h-m")
 _TORN = re.compile(
     r"Wrong number (?P<got>\d+) of tokens, expected (?P<expected>\d+): (?P<words>.*)", re.DOTALL
 )
@@ -120,7 +124,7 @@ def _plain(block: CIFBlock) -> Atoms:
     check_sites(tags)
     if "_atom_site_fract_x" not in tags or block.get_cell().rank != 3:
         return _by_ase(block)
-    listed = next((column(tags, name) for name in _SYMMETRY if name in tags), [])
+    listed = next((column(tags, name) for name in PLAIN_OPERATIONS if name in tags), [])
     number, name = _number(tags), _name(tags)
     if listed:
         operations = [parse_operation(str(text))[:2] for text in listed]
@@ -141,12 +145,12 @@ def _plain(block: CIFBlock) -> Atoms:
 
 
 def _number(tags: dict[str, Any]) -> int | None:
-    value = next((tags[name] for name in _NUMBERS if name in tags), "?")
+    value = next((tags[name] for name in PLAIN_NUMBERS if name in tags), "?")
     return int(value) if str(value).isdecimal() else None
 
 
 def _name(tags: dict[str, Any]) -> str:
-    value = str(next((tags[name] for name in _SYMBOLS if name in tags), "")).strip()
+    value = str(next((tags[name] for name in PLAIN_SYMBOLS if name in tags), "")).strip()
     return "" if value in ("?", ".") else value
 
 

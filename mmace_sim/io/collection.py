@@ -139,8 +139,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _looks_like_structure(name: str) -> bool:
     path = PurePath(name)
-    return not name.startswith(".") and (
-        bare_suffix(path) in SUFFIXES or bare_name(path).startswith(PREFIXES)
+    return (
+        not name.startswith(".")
+        and not name.endswith("~")
+        and (bare_suffix(path) in SUFFIXES or bare_name(path).startswith(PREFIXES))
     )
 
 

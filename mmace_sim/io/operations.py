@@ -18,6 +18,19 @@ _NAMES = (
     "_space_group_magn_name_uni",
 )  # fmt: skip
 
+PLAIN_OPERATIONS: tuple[str, ...] = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
+"""Names of operations without moments."""
+
+PLAIN_NUMBERS: tuple[str, ...] = ("_space_group_it_number", "_symmetry_int_tables_number")
+"""Names of the number of the group without moments."""
+
+PLAIN_SYMBOLS: tuple[str, ...] = (
+    "_space_group_name_h-m_alt",
+    "_space_group_name_h-m_full",
+    "_symmetry_space_group_name_h-m",
+)
+"""Names of its symbol."""
+
 Operation = tuple[np.ndarray, np.ndarray, int]
 """Rotation and translation in fractional coordinates, and the sign of time."""
 
@@ -141,13 +154,25 @@ def _operations_unlisted(tags: dict[str, Any], metric: np.ndarray) -> tuple[list
     named = next(
         (f"{name} {_known(tags, name)}" for name in _NAMES if _known(tags, name).strip("P .1")), None
     )
-    plain = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
-    if not number and (named or any(len(column(tags, name)) > 1 for name in plain)):
+    plain = [len(column(tags, name)) for name in PLAIN_OPERATIONS if column(tags, name)]
+    named = named or (None if plain else _plain_group(tags))
+    if not number and (named or max(plain, default=0) > 1):
         raise StructureError(
             f"the file lists moments{f' ({named})' if named else ''} but no _space_group_symop_magn_operation.xyz, so "
             "that its magnetic symmetry is unknown. Export it with its operations, or in P1 with all atoms."
         )
     return [(np.eye(3), np.zeros(3), 1)], ""
+
+
+def _plain_group(tags: dict[str, Any]) -> str | None:
+    """The group without moments, if the file names one that makes atoms."""
+    names = [
+        name
+        for name in PLAIN_SYMBOLS
+        if re.sub(r"[\s_'\"]", "", _known(tags, name)).upper() not in ("", "P1")
+    ]
+    names += [name for name in PLAIN_NUMBERS if _known(tags, name) not in ("", "1")]
+    return f"{names[0]} {_known(tags, names[0])}" if names else None
 
 
 def _known(tags: dict[str, Any], name: str) -> str:

@@ -25,7 +25,12 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
     text = read_text(path)
     if not re.search(r"(?im)^\s*(TITL|CELL|SFAC)\b", text):
         raise NotAStructureError("cannot be read: it is no res file.")
-    yield parse_res(text)
+    for part in re.split(r"(?im)^(?=[ \t]*TITL\b)", text):  # many are kept in one file
+        if part.strip():
+            try:
+                yield parse_res(part)
+            except StructureError as error:
+                yield error
 
 
 def parse_res(text: str) -> Atoms:
