@@ -249,3 +249,39 @@ def test_copies_of_an_editor_are_no_structures(tmp_path):
     for name in ("POSCAR~", "a.cif~"):
         (tmp_path / name).write_text("junk")
     assert load_structures([tmp_path]) == []
+
+
+ABINIT = """ntypat 1
+znucl 26
+natom 2
+typat 1 1
+acell 1 1 1
+rprim 5.42 0 0 0 5.42 0 0 0 5.42
+xred 0 0 0 .5 .5 .5
+"""
+
+
+@pytest.mark.parametrize(
+    ("spinat", "moments", "note"),
+    [
+        ("spinat 0 0 2.2 # first\n 2*0 -11d-1\necut 10\n", [[0, 0, 2.2], [0, 0, -1.1]], ""),
+        ("! spinat 0 0 1 0 0 1\n", None, ""),
+        ("spinat 0 0 2.2\n", None, "three numbers for each atom"),
+        ("spinat 999999999*0\n", None, "three numbers for each atom"),
+        ("ndtset 2\nspinat1 6*1\nspinat2 6*2\n", None, "single data sets"),
+    ],
+)
+def test_starting_moments_of_abinit(tmp_path, spinat, moments, note):
+    found = read(tmp_path / "a.abi", ABINIT + spinat)
+    assert has_magmoms(found.atoms) == (moments is not None)
+    if moments is not None:
+        np.testing.assert_allclose(get_magmoms(found.atoms), moments)
+    assert note in " ".join(found.notes)
+
+
+def test_a_periodic_frame_without_a_cell_is_no_label(tmp_path):
+    """The name of the lattice begins with a capital: a file with another is read without it."""
+    (tmp_path / "a.extxyz").write_text(frame(info=" REF_energy=-3").replace("Lattice", "lattice"))
+    found = read_frames([tmp_path / "a.extxyz"])
+    assert found.frames == []
+    assert "no cell vector" in found.problems[0]

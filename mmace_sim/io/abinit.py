@@ -109,6 +109,26 @@ def _document(text: str, name: str) -> dict[str, Any]:
     return parse_yaml(body.encode(), f"summary {name!r}")
 
 
+def starting_moments(text: str, n_atoms: int) -> np.ndarray | None:
+    """``spinat`` of an input of ABINIT, in μB.
+
+    Args:
+        text: The input, of one data set.
+        n_atoms: Number of atoms.
+
+    Returns:
+        Shape (n_atoms, 3); None if there are not three numbers for each atom (ABINIT completes them by symmetry).
+    """
+    words = re.sub(r"[#!].*", " ", text).lower().split()
+    values: list[float] = []
+    for word in words[words.index("spinat") + 1 :]:
+        found = re.fullmatch(r"(?:(\d+)\*)?([-+]?(?:\d+\.?\d*|\.\d+)(?:[ed][-+]?\d+)?)", word)
+        if found is None or len(values) > 3 * n_atoms:
+            break
+        values += [float(found[2].replace("d", "e"))] * min(int(found[1] or 1), 3 * n_atoms + 1)
+    return np.reshape(values, (n_atoms, 3)) if len(values) == 3 * n_atoms else None
+
+
 FORMAT = Format(
     "ABINIT output",
     _matches,

@@ -14,7 +14,8 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioforma
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
-from mmace_sim.graph.atoms import INITIAL_MAGMOMS
+from mmace_sim.graph.atoms import INITIAL_MAGMOMS, set_magmoms
+from mmace_sim.io.abinit import starting_moments
 from mmace_sim.io.base import Format, Item, add_note
 from mmace_sim.io.opening import bare_name, open_text, plain_file, read_text
 from mmace_sim.io.poscar import read_poscar
@@ -63,14 +64,28 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
             whole = str(plain.resolve())
             frames = read(whole, index=slice(None), format=name, do_not_split_by_at_sign=True)
     for atoms in [frames] if isinstance(frames, Atoms) else frames:
-        if name == "espresso-in" and re.search(r"(?i)starting_magnetization", text):
-            atoms.arrays.pop(INITIAL_MAGMOMS, None)
-            add_note(
-                atoms,
-                "starting_magnetization of Quantum ESPRESSO is a part of the valence electrons of a species, no moment "
-                "in μB: it is not read",
-            )
+        _take_starting_moments(atoms, name, text)
         yield atoms
+
+
+def _take_starting_moments(atoms: Atoms, name: str, text: str) -> None:
+    """Moments of inputs that ASE reads otherwise than they are meant, or not."""
+    words = set(re.sub(r"[#!].*", " ", text).lower().split()) if name == "abinit-in" else set()
+    if name == "espresso-in" and re.search(r"(?i)starting_magnetization", text):
+        atoms.arrays.pop(INITIAL_MAGMOMS, None)
+        add_note(
+            atoms,
+            "starting_magnetization of Quantum ESPRESSO is a part of the valence electrons of a species, no moment in "
+            "μB: it is not read",
+        )
+    elif "spinat" in words:
+        moments = starting_moments(text, len(atoms))
+        if moments is None:
+            add_note(atoms, "spinat has not three numbers for each atom: it is not read")
+        else:
+            set_magmoms(atoms, moments)
+    elif any(word.startswith("spinat") for word in words):
+        add_note(atoms, "spinat of single data sets is not read")
 
 
 def _format_name(path: Path) -> str:

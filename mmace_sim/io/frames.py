@@ -126,6 +126,10 @@ def frame_of(item: Item, source: str, keys: LabelKeys) -> Frame:
         raise item
     if not np.isfinite(item.positions).all() or not np.isfinite(item.cell.array).all():
         raise StructureError("positions or cell are not finite")
+    if not item.cell.array[item.pbc].any(axis=1).all():
+        raise StructureError(
+            "is periodic, but has no cell vector in a periodic direction; give the lattice, or pbc F"
+        )
     magmoms, _ = file_magmoms(item, keys.magmoms)
     if magmoms is None:
         magmoms = get_magmoms(item)  # says what is missing
