@@ -59,12 +59,20 @@ def test_strains_are_symmetric_and_bounded(feco):
         np.testing.assert_allclose(atoms.get_scaled_positions(), feco.get_scaled_positions(), atol=1e-12)
 
 
-def test_strains_leave_a_vacuum_alone(feco):
-    slab = feco.copy()
-    slab.pbc = (True, True, False)
-    slab.cell[2] *= 5
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("pbc", [True, False])
+def test_strains_leave_a_vacuum_alone(feco, axis, pbc):
+    slab = feco.repeat((2, 2, 2))
+    slab.rotate(37, (1, 2, 3), rotate_cell=True)
+    slab.cell[axis] *= 4
+    slab.pbc[axis] = pbc
+    others = [k for k in range(3) if k != axis]
+    normal = np.cross(*slab.cell[others])
     for atoms in made(slab, "strains:3").candidates:
-        np.testing.assert_allclose(atoms.cell[2], slab.cell[2])
+        np.testing.assert_allclose(atoms.cell[axis] @ normal, slab.cell[axis] @ normal)
+        np.testing.assert_allclose(atoms.positions @ normal, slab.positions @ normal, atol=1e-9)
+        assert np.linalg.norm(atoms.cell[others] - slab.cell[others]) > 0.01
+    assert not made(slab, "volumes:3").candidates
 
 
 def test_rattles_displace_and_need_more_than_one_atom(feco):

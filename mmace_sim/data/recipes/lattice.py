@@ -10,6 +10,7 @@ from jaxtyping import Float
 from mmace_sim.data.candidates import candidate
 from mmace_sim.data.recipes.kitchen import Kitchen
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.cells import is_open
 from mmace_sim.structures.lattice_points import hermite_normal_forms
 
 _VACANCY_RATTLE = 0.03  # Å, so that forces of a symmetric vacancy are not all zero
@@ -21,7 +22,7 @@ def volumes(kitchen: Kitchen) -> Iterator[Atoms]:
     Args:
         kitchen: Structure and settings.
     """
-    if not kitchen.atoms.pbc.all():
+    if is_open(kitchen.atoms).any():
         return
     low, high = kitchen.settings.volume_range
     for factor in np.linspace(low, high, kitchen.count) if kitchen.count > 1 else [1.0]:
@@ -68,16 +69,19 @@ def vacancies(kitchen: Kitchen) -> Iterator[Atoms]:
 
 
 def strained(atoms: Atoms, kitchen: Kitchen) -> Atoms:
-    """A copy with a random strain of the periodic directions.
+    """A copy with a random strain: of a slab in its plane, of a chain along it, whatever way they lie in their cell.
 
     Args:
         atoms: Structure.
         kitchen: Settings and random numbers.
     """
     components = kitchen.rng.uniform(-1, 1, (3, 3)) * kitchen.settings.max_strain
-    strain = np.where(np.outer(atoms.pbc, atoms.pbc), 0.5 * (components + components.T), 0.0)
+    along = np.linalg.pinv(atoms.cell.array[~is_open(atoms)])
+    inside = along @ np.linalg.pinv(along)  # projects on what the lattice vectors without vacuum span
+    deformation = np.eye(3) + inside @ (0.5 * (components + components.T)) @ inside
     other = atoms.copy()
-    other.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=bool(atoms.pbc.any()))
+    other.set_cell(atoms.cell.array @ deformation)
+    other.positions = atoms.positions @ deformation
     return other
 
 

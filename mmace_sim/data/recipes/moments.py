@@ -11,6 +11,7 @@ from mmace_sim.data.candidates import candidate
 from mmace_sim.data.recipes.kitchen import Kitchen
 from mmace_sim.data.recipes.lattice import enlarged, rattled, strained
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.cells import is_open
 from mmace_sim.properties.order.declaration import OrderSettings
 from mmace_sim.properties.order.enumeration import enumerate_collinear
 from mmace_sim.properties.order.starts import order_starts
@@ -102,7 +103,7 @@ def mixed(kitchen: Kitchen) -> Iterator[Atoms]:
         base = _several(kitchen)
         atoms = rattled(strained(base, kitchen), kitchen)
         low, high = kitchen.settings.volume_range
-        factor = kitchen.rng.uniform(low, high) ** (1 / 3) if atoms.pbc.all() else 1.0
+        factor = 1.0 if is_open(atoms).any() else kitchen.rng.uniform(low, high) ** (1 / 3)
         atoms.set_cell(atoms.cell * factor, scale_atoms=True)
         moments = kitchen.rng.uniform(_SHORTEST, 1.2, (len(atoms), 1)) * get_magmoms(base)
         if k % 2:
