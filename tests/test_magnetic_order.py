@@ -149,3 +149,13 @@ def test_a_cell_thinner_than_the_tolerance():
     magmoms = np.zeros((2, 3))
     assert magnetic_primitive(atoms, magmoms)[0] is atoms
     magnetic_symmetry(atoms, magmoms)
+
+
+def test_what_spglib_does_not_find_is_no_message(capfd):
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        atoms = bulk("Fe", "bcc", 2.84, cubic=True)
+        atoms.set_cell(atoms.cell.array + rng.normal(0, 0.004, (3, 3)), scale_atoms=True)
+        atoms.positions += rng.normal(0, 0.003, (2, 3))
+        magnetic_symmetry(atoms, np.array([2.2 * Z, 2.2 * Z]) + rng.normal(0, 0.02, (2, 3)))
+    assert capfd.readouterr().err == ""

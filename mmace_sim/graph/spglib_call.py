@@ -1,10 +1,15 @@
 """The one way to ask spglib about a structure."""
 
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ase import Atoms
 from ase.geometry import complete_cell
+
+_MESSAGES = "SPGLIB_WARNING"
 
 
 def call_spglib(function: str, atoms: Atoms, *more: Any, **options: Any) -> Any:
@@ -36,9 +41,23 @@ def ask_spglib(function: str, *arguments: Any, **options: Any) -> Any:
     """
     import spglib
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_messages():
         warnings.simplefilter("ignore")  # about how it will report errors in the future
         try:
             return getattr(spglib, function)(*arguments, **options)
         except Exception:  # spglib raises many kinds; without its answer there is no symmetry to tell
             return None
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
+    """Its C library writes to stderr what it did not find, unless this variable says otherwise."""
+    before = os.environ.get(_MESSAGES)
+    os.environ[_MESSAGES] = "OFF"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_MESSAGES]
+        else:
+            os.environ[_MESSAGES] = before
