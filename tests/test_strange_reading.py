@@ -12,6 +12,7 @@ from ase.constraints import FixCom
 from pymatgen.core import Lattice, Structure
 
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms
+from mmace_sim.io import find_bounds
 from mmace_sim.io.collection import FailedStructure, load_structures
 from mmace_sim.io.frames import read_frames
 
@@ -285,3 +286,22 @@ def test_a_periodic_frame_without_a_cell_is_no_label(tmp_path):
     found = read_frames([tmp_path / "a.extxyz"])
     assert found.frames == []
     assert "no cell vector" in found.problems[0]
+
+
+@pytest.mark.parametrize("ending", ["db", "aselmdb", "parquet", "traj", "extxyz", "json"])
+def test_counting_the_structures_of_a_damaged_file_is_no_error(tmp_path, ending):
+    """Every command counts before it reads."""
+    whole = tmp_path / f"a.{ending}"
+    if ending == "aselmdb":
+        write_lmdb(whole, [ROW] * 3)
+    elif ending == "parquet":
+        whole.write_bytes(b"PAR1" + bytes(5000) + b"PAR1")
+    else:
+        ase.io.write(whole, [bulk("Fe", cubic=True)] * 3)
+    data = whole.read_bytes()
+    for k, damaged in enumerate((data[: 2 * len(data) // 3], data[:100], data[:4096] + bytes(len(data)))):
+        path = tmp_path / f"{k}.{ending}"
+        path.write_bytes(damaged)
+        bounds = find_bounds(path)
+        assert bounds is None or all(len(pair) == 2 for pair in bounds)
+        load_structures([path])

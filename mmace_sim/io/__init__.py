@@ -18,7 +18,7 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.base.labels import LabelKeys
-from mmace_sim.errors import DataError, MissingExtraError, MmaceError, NotAStructureError, StructureError
+from mmace_sim.errors import DataError, MissingExtraError, NotAStructureError, StructureError
 from mmace_sim.graph.atoms import (
     INITIAL_MAGMOMS,
     MAGMOM_ARRAYS,
@@ -143,7 +143,7 @@ def find_bounds(path: Path) -> Iterator[tuple[int, int]] | None:
     """
     try:
         return format_of(path).bounds(path)
-    except (MmaceError, OSError):  # reading it tells what is wrong
+    except Exception:  # libraries raise whatever they like; reading it tells what is wrong
         return None
 
 
