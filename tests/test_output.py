@@ -1,6 +1,5 @@
 import csv
 import json
-from types import SimpleNamespace
 
 import ase.io
 import numpy as np
@@ -19,6 +18,7 @@ from mmace_sim.engine.journal import (
     fingerprint,
     read_journal,
 )
+from mmace_sim.engine.outcomes import Status, StructureResult
 from mmace_sim.engine.output import write_summary
 from mmace_sim.errors import ConfigError, OutputError
 from mmace_sim.graph.atoms import get_magmoms
@@ -42,8 +42,8 @@ def finished(before=None, after=None, status="converged"):
         stress=np.arange(6) * 1e-4,
         magmoms=magmoms,
     )
-    result = SimpleNamespace(
-        atoms=after, magforces=np.full((n, 3), 1e-3 / 7), status=status, message="", steps=12, energy=-3.0,
+    result = StructureResult(
+        after, before, Status(status), magforces=np.full((n, 3), 1e-3 / 7), steps=12, energy=-3.0,
         energy_initial=-2.0, max_force=1 / 3, max_stress=0.05, max_magforce=2e-3,
     )  # fmt: skip
     return LoadedStructure("in/fe.extxyz", 0, "fe.extxyz", before, ["a note"]), result

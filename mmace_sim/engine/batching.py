@@ -247,7 +247,9 @@ def _attempt[Argument, Result](
 class Solver[Result](Protocol):
     """What computes structures in batches, each on its own."""
 
-    def run(self, structures: Any, *, on_finished: Callable[[int, Result], None] | None = None) -> Any:
+    def run(
+        self, structures: Sequence[Any], *, on_finished: Callable[[int, Result], None] | None = None
+    ) -> Any:
         """Compute structures, and tell of each result with its index as soon as it is there."""
 
 

@@ -1,24 +1,44 @@
 """How a property is computed for the structures of a run, and what becomes of each result."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ase import Atoms
 
 from mmace_sim.engine.declaration import GOOD, Column, Property, told_domain
+from mmace_sim.engine.journal import HasWeights
 from mmace_sim.engine.output import entry_head
 from mmace_sim.engine.settings import RunSettings
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
+from mmace_sim.model.interface import Potential
+
+if TYPE_CHECKING:
+    from mmace_sim.engine.run import Run
+
+
+class RunModel(HasWeights, Protocol):
+    """What a run says of a model, of energies or of anything else."""
+
+    @property
+    def elements(self) -> Sequence[object]:
+        """Elements that it knows."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What its file says of it."""
 
 
 class Part(Protocol):
     """The structures of a run that one model computes."""
 
-    model: Any
     folder: Path
     identity: str
     scratch: Path | None
+
+    @property
+    def model(self) -> Any:
+        """The model, most often a `mmace_sim.model.base.MagneticModel`."""
 
     @property
     def checkpoints(self) -> Sequence[Path]:
@@ -60,7 +80,7 @@ class Computation[S: RunSettings, R]:
         self.declared, self.settings = declared, settings
         self.context: dict[str, Any] = {}
 
-    def admit(self, model: Any) -> None:
+    def admit(self, model: Potential) -> None:
         """Refuse a model that cannot be used.
 
         Args:
@@ -84,7 +104,7 @@ class Computation[S: RunSettings, R]:
         """
         return None
 
-    def build(self, model: Any) -> list[LoadedStructure]:
+    def build(self, model: Potential) -> list[LoadedStructure]:
         """Make the structures from the model, where no files are named.
 
         Args:
@@ -233,7 +253,7 @@ class Computation[S: RunSettings, R]:
         return sorted(shown, key=lambda column: column.late)
 
     def write(
-        self, run: Any, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, R]]
+        self, run: "Run", entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, R]]
     ) -> list[str]:
         """Write files of the whole run, after the summary.
 

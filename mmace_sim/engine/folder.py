@@ -291,7 +291,8 @@ class _LogFile(logging.Handler):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._path, self._waiting = path, []
+        self._path = path
+        self._waiting: list[str] = []
         self._manifest = active_for(path)
         if self._manifest is not None:
             self._manifest.on_begin(self._flush)
@@ -375,8 +376,8 @@ def log_start(
     model = getattr(config, "model", None)
     _log.info("mmace-sim %s%s%s", command, counted, f", model {model}" if model else "")
     _log.info("versions: %s", ", ".join(f"{name} {number}" for name, number in versions().items()))
-    for item in skipped:
-        _log.info("skipped %s", item.message)
+    for file in skipped:
+        _log.info("skipped %s", file.message)
     for item in items:
         if isinstance(item, FailedStructure):
             _log.error("%s", item.message)

@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 from pydantic import BaseModel
 
 from mmace_sim.base.text import say
+from mmace_sim.engine.computation import Computation, RunModel
 from mmace_sim.engine.machine import pick_device
 from mmace_sim.engine.settings import ModelSettings, RunSettings
 from mmace_sim.errors import (
@@ -119,7 +120,7 @@ def prepare_run(
 
 
 def read_inputs(
-    computation: Any, skipped: list[FailedStructure], spans: Sequence[Span] | None = None
+    computation: Computation, skipped: list[FailedStructure], spans: Sequence[Span] | None = None
 ) -> tuple[dict[str, Any], list[LoadedStructure | FailedStructure]]:
     """Models and structures of a run, as its computation reads them, or else by `prepare_run`.
 
@@ -133,7 +134,7 @@ def read_inputs(
     )
 
 
-def described(name: str, model: Any) -> dict[str, Any]:
+def described(name: str, model: RunModel) -> dict[str, Any]:
     """What the summary says of a model.
 
     Args:
@@ -284,7 +285,7 @@ def run_inputs(config: BaseModel, items: Sequence[LoadedStructure | FailedStruct
     return [Path(name) for name in dict.fromkeys(names) if name and _exists(name)]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     """All texts in a configuration."""
     if isinstance(value, str):
         yield value

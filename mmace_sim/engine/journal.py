@@ -14,9 +14,10 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
@@ -253,7 +254,7 @@ def atoms_from_record(record: dict[str, Any]) -> Atoms:
     return atoms
 
 
-def _encode(key: Any, value: Any) -> dict[str, Any] | None:
+def _encode(key: object, value: object) -> dict[str, Any] | None:
     """A value as numbers or texts that say which they are; None if it is something else."""
     if not isinstance(key, str):
         return None
@@ -266,7 +267,7 @@ def _encode(key: Any, value: Any) -> dict[str, Any] | None:
         return None
 
 
-def _tolist(value: Any) -> Any:
+def _tolist(value: object) -> Any:
     """Arrays inside of lists and dictionaries."""
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufU":
         return value.tolist()
@@ -280,7 +281,7 @@ def _decode(value: dict[str, Any]) -> Any:
     return array if array.ndim else array[()]
 
 
-def encode_array(value: Any) -> dict[str, Any]:
+def encode_array(value: np.ndarray | np.generic) -> dict[str, Any]:
     """An array of numbers or texts that says which they are.
 
     Args:
@@ -308,7 +309,7 @@ def decode_array(record: dict[str, Any]) -> np.ndarray:
     return np.array(record["values"], dtype=record["array"]).reshape([int(n) for n in record["shape"]])
 
 
-def _kind(value: Any) -> str:
+def _kind(value: np.ndarray | np.generic) -> str:
     return "str" if value.dtype.kind == "U" else str(value.dtype.name)
 
 
@@ -318,11 +319,18 @@ def _constraint(item: dict[str, Any]) -> Any:
     return dict2constraint(item)
 
 
-def weights_hash(model: Any) -> str:
+class HasWeights(Protocol):
+    """What its weights tell from others of its kind: a module of torch, or what has its `state_dict`."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Tensors by name."""
+
+
+def weights_hash(model: HasWeights) -> str:
     """A short hash of the weights of a model: what a resumed run must agree with.
 
     Args:
-        model: A torch module.
+        model: The model.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -341,9 +349,9 @@ def fingerprint(atoms: Atoms) -> str:
         Hexadecimal digest.
     """
     digest = hashlib.sha256()
-    parts = (atoms.numbers.astype("int64"), atoms.positions, atoms.cell.array, atoms.pbc, get_magmoms(atoms))
+    parts = [atoms.numbers.astype("int64"), atoms.positions, atoms.cell.array, atoms.pbc, get_magmoms(atoms)]
     if atoms.has("momenta"):
-        parts += (atoms.get_momenta(),)
+        parts.append(atoms.get_momenta())
     for part in parts:
         digest.update(np.ascontiguousarray(part).tobytes())
     for constraint in atoms.constraints:

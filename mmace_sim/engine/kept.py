@@ -27,7 +27,8 @@ class Kept[R]:
     """
 
     def __init__(self, path: Path | None = None, identity: str = "", kind: type[R] | None = None) -> None:
-        self.path, self._identity, self._journal = path, identity, None
+        self.path, self._identity = path, identity
+        self._journal: Journal | None = None
         self._known: dict[str, R] = {}
         if path is None or kind is None or not path.is_file():
             return
@@ -142,6 +143,8 @@ class _Remembering[R]:
     def __init__(self, solver: Solver[R], kept: Kept[R]) -> None:
         self._solver, self._kept = solver, kept
 
-    def run(self, structures: Any, *, on_finished: Callable[[int, R], None] | None = None) -> None:
+    def run(
+        self, structures: Sequence[Atoms], *, on_finished: Callable[[int, R], None] | None = None
+    ) -> None:
         """As the solver's own."""
         self._kept.run(self._solver.run, structures, on_finished or (lambda *_: None))

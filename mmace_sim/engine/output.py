@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from ase import Atoms
@@ -162,7 +162,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
     write_text(path, text.getvalue())
 
 
-def finite_or_none(value: Any) -> float | None:
+def finite_or_none(value: SupportsFloat | None) -> float | None:
     """A number as JSON can hold it.
 
     Args:
@@ -174,7 +174,7 @@ def finite_or_none(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> Any:
     """A value as one cell of a CSV table."""
     if isinstance(value, dict):
         return _safe(" ".join(f"{key}:{_short(number)}" for key, number in value.items()))
@@ -197,5 +197,5 @@ def _safe(value: str | Path) -> str:
     return text
 
 
-def _short(value: Any, digits: int = 4) -> str:
+def _short(value: object, digits: int = 4) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from mmace_sim.base.text import spelled_seconds
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import Property
 from mmace_sim.engine.run import Run
+from mmace_sim.engine.settings import RunSettings
 from mmace_sim.engine.table import FILE_NAME as SUMMARY_TABLE
 from mmace_sim.io.collection import VOLUMES, FailedStructure, LoadedStructure
 from mmace_sim.io.spans import cut, is_large
@@ -25,7 +25,7 @@ MAX_LINES: int = 50
 """Longer lists of structures are cut."""
 
 
-def plan_run(declared: Property, settings: Any) -> str:
+def plan_run(declared: Property, settings: RunSettings) -> str:
     """Read everything that a run would read, check it, time one energy of a structure, and tell what would follow.
 
     Args:

@@ -18,7 +18,7 @@ from mmace_sim.engine.journal import atoms_from_record, atoms_to_record, decode_
 from mmace_sim.errors import OutputError
 
 
-def encode(value: Any) -> Any:
+def encode(value: object) -> Any:
     """A result as plain JSON.
 
     Args:
@@ -38,7 +38,7 @@ def encode(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} cannot be kept in a journal")
 
 
-def decode(kind: type, record: Any) -> Any:
+def decode(kind: type, record: object) -> Any:
     """The result that `encode` has written.
 
     Args:
@@ -78,7 +78,7 @@ def classes_of(kind: type) -> dict[str, type]:
     return found
 
 
-def _decode(record: Any, known: dict[str, type]) -> Any:
+def _decode(record: object, known: dict[str, type]) -> Any:
     if isinstance(record, list):
         return [_decode(part, known) for part in record]
     if not isinstance(record, dict):

@@ -46,7 +46,9 @@ class Outcome:
     weights: dict[str, str] = field(default_factory=dict)
 
 
-def record_of(computation: Computation, part: Part, item: LoadedStructure, result: Any) -> dict[str, Any]:
+def record_of[R](
+    computation: Computation[Any, R], part: Part, item: LoadedStructure, result: R
+) -> dict[str, Any]:
     """What becomes of a result: files of the structure, and the line of the journal.
 
     Args:

@@ -23,14 +23,20 @@ from mmace_sim.io.collection import FailedStructure, LoadedStructure
 class Journaled(Protocol):
     """What a run must tell of itself so that it can be resumed."""
 
-    command: str
-    settings: Settings
     folder: Path
     models: dict[str, Any]
     created: str
     records: dict[str, dict[str, Any]]
     identity: str
     journal: Journal | None
+
+    @property
+    def command(self) -> str:
+        """Name of the command."""
+
+    @property
+    def settings(self) -> Settings:
+        """Its settings."""
 
     @property
     def identities(self) -> dict[str, str]:

@@ -105,12 +105,11 @@ class Run:
             ModelFileError: If a model cannot be loaded.
             UnsupportedOptionError: If the model or the machine lacks what an option asks for.
         """
-        settings, skipped = computation.settings, []
+        skipped: list[FailedStructure] = []
         models, items = read_inputs(computation, skipped, spans)
-        folder, is_volume = Path(settings.output), spans is not None
-        return cls(
-            computation.declared, settings, folder, models, items, skipped=skipped, is_volume=is_volume
-        )
+        settings, is_volume = computation.settings, spans is not None
+        told = computation.declared, settings, Path(settings.output)
+        return cls(*told, models, items, skipped=skipped, is_volume=is_volume)
 
     @property
     def command(self) -> str:
@@ -144,7 +143,7 @@ class Run:
     def parts(self) -> Iterator["Run"]:
         """The run for each of its models: same folder and records, with the structures of that model alone."""
         for name in dict.fromkeys(item.model for item in self.structures):
-            items = [item for item in self.structures if item.model == name]
+            items: list[LoadedStructure | FailedStructure] = [x for x in self.structures if x.model == name]
             yield replace(self, models={name: self.models[name]}, items=items, whole=self)
 
     @property
@@ -312,13 +311,13 @@ def _compute_here(run: Run, computation: Computation, *, quiet: bool) -> None:
     """Compute what is pending in this process."""
     pending = [part for part in run.parts() if part.pending]
     totals = [computation.total(part) for part in pending]
-    total = None if None in totals else sum(totals)
+    total = None if None in totals else sum(n or 0 for n in totals)
     with progress(computation.verb, total, computation.counted, quiet=quiet) as advance:
         for part in pending:
             compute_part(computation, part, advance)
 
 
-def compute_part(computation: Computation, part: Run, advance: Callable[..., None]) -> None:
+def compute_part[R](computation: Computation[Any, R], part: Run, advance: Callable[..., None]) -> None:
     """Compute what is pending of the structures of one model; each result is on disk as soon as it is there.
 
     Args:
@@ -328,7 +327,7 @@ def compute_part(computation: Computation, part: Run, advance: Callable[..., Non
     """
     pending = part.pending
 
-    def store(index: int, result: Any) -> None:
+    def store(index: int, result: R) -> None:
         part.keep(record_of(computation, part, pending[index], result))
         if computation.counted == "structures":
             advance(1)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmace_sim.engine.checkpoint import checkpoint_keys, kept_checkpoints
 from mmace_sim.engine.computation import Computation
@@ -28,6 +28,9 @@ from mmace_sim.executors.interface import Executor, ExecutorError, Failure, open
 from mmace_sim.files import append, private_folder, scratch
 from mmace_sim.files.workers import known_by_folder, take_over
 from mmace_sim.io.collection import LoadedStructure
+
+if TYPE_CHECKING:
+    from mmace_sim.engine.run import Run
 
 SECONDS: float = 180.0
 """Work of a piece: long enough for full batches, short enough to lose it."""
@@ -146,7 +149,7 @@ class _Pace:
         return max(LEAST_LIMIT, patience * slowness * estimated) if patience else None
 
 
-def compute_shards(run: Any, computation: Computation, choice: str, *, quiet: bool) -> None:
+def compute_shards(run: "Run", computation: Computation, choice: str, *, quiet: bool) -> None:
     """Compute what is pending of a run by the workers of an executor.
 
     Args:
@@ -189,7 +192,7 @@ class _Shards:
     """The pieces of a run."""
 
     def __init__(
-        self, run: Any, computation: Computation, executor: Executor, advance: Callable[..., None]
+        self, run: "Run", computation: Computation, executor: Executor, advance: Callable[..., None]
     ) -> None:
         self.run, self.computation, self.executor, self.advance = run, computation, executor, advance
         settings = computation.settings.model_dump(mode="json") | {"executor": None}

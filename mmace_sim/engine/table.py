@@ -90,5 +90,5 @@ def _column(values: list[Any]) -> Any:
     return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
 
 
-def _holds_mapping(value: Any) -> bool:
+def _holds_mapping(value: object) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(map(_holds_mapping, value)))

@@ -47,7 +47,7 @@ def compute_shard(shard: Shard) -> ShardEnd:
         computation.settings,
         shard.folder,
         {shard.model: model},
-        shard.items,
+        list(shard.items),
         identity=shard.identity,
         scratch=shard.own,
         places=shard.places,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult
+from mmace_sim.torchsim.state import StructuresLike
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
 POINT_MODES: tuple[str, ...] = ("fixed", "relaxed")
@@ -100,7 +101,7 @@ class SinglePoint:
         )
 
     def run(
-        self, structures: Any, *, on_finished: Callable[[int, PointResult], None] | None = None
+        self, structures: StructuresLike, *, on_finished: Callable[[int, PointResult], None] | None = None
     ) -> list[PointResult]:
         """Evaluate structures; one that fails does not stop the others.
 
@@ -130,7 +131,15 @@ class SinglePoint:
         run_groups(self, groups, on_finished)
 
 
-def point_settings(settings: Any) -> RelaxSettings:
+class PointSettings(Protocol):
+    """Settings of a property that evaluates or relaxes points."""
+
+    @property
+    def magmoms(self) -> str:
+        """Relaxed, or as they are."""
+
+
+def point_settings(settings: PointSettings) -> RelaxSettings:
     """How the points of a property relax: the cell stays, moments follow or stay, nothing is said of saddle points.
 
     Args:

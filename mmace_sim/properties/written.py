@@ -6,6 +6,7 @@ from typing import Any
 
 from ase import Atoms
 
+from mmace_sim.engine.run import Run
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names
 
@@ -24,7 +25,7 @@ def labelled(atoms: Atoms, **labels: Any) -> Atoms:
 
 
 def draw_each(
-    run: Any, computed: Sequence[tuple[LoadedStructure, Any]], draw: Callable[[Any, Path], object]
+    run: Run, computed: Sequence[tuple[LoadedStructure, Any]], draw: Callable[[Any, Path], object]
 ) -> str:
     """Draw every result into ``figures/``.
 

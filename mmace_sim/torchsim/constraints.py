@@ -6,8 +6,9 @@ dynamics such as T T F, ``FixCartesian``, ``FixedPlane``, ``FixedLine``) and a c
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import ase.constraints
 import numpy as np
@@ -128,7 +129,7 @@ def _restrict(fixed: Fixed, indices: np.ndarray, projector: np.ndarray) -> None:
         fixed.allowed[index] = free @ free.T
 
 
-def fixed_from_selective_dynamics(flags: list, name: str, cell: Float[np.ndarray, "3 3"]) -> Fixed:
+def fixed_from_selective_dynamics(flags: Sequence[Any], name: str, cell: Float[np.ndarray, "3 3"]) -> Fixed:
     """Read pymatgen's site property ``selective_dynamics``.
 
     Args:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor
+from torch_sim.models.interface import ModelInterface
 
 from mmace_sim.base.hosts import ts
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, UNCERTAINTIES
@@ -24,9 +25,10 @@ class Doubt:
         UnsupportedOptionError: If there is a limit and the model is none of ours.
     """
 
-    def __init__(self, model: Any, limit: float | None = None) -> None:
-        self.limit, self._model = limit, model
+    def __init__(self, model: ModelInterface, limit: float | None = None) -> None:
+        self.limit = limit
         self.uncertainty = None
+        self._model: Any = model
         if isinstance(model, MagneticMaceModel):
             self.uncertainty = getattr(model.model, "uncertainty", None)
             if limit is not None:

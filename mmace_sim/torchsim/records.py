@@ -1,8 +1,9 @@
 """One structure of any host as arrays: what `mmace_sim.torchsim.state` makes batches from."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ase.units
 import numpy as np
@@ -12,6 +13,14 @@ from jaxtyping import Bool, Float, Int
 from mmace_sim.errors import MissingMomentsError, StructureError
 from mmace_sim.graph.atoms import MAGMOM_ARRAYS, check_atomic_numbers, check_magmoms, get_magmoms
 from mmace_sim.torchsim.constraints import Fixed, fixed_from_ase, fixed_from_selective_dynamics
+
+if TYPE_CHECKING:
+    from phonopy.structure.atoms import PhonopyAtoms
+    from pymatgen.core import IStructure
+
+    type StructureLike = Atoms | IStructure | PhonopyAtoms
+else:
+    type StructureLike = object  # hosts that are not in use are not imported
 
 ANGSTROM_PER_FS: float = 1.0 / ase.units.fs
 """1 Å/fs, the unit of velocities in pymatgen, in ASE's unit (eV/amu)^½."""
@@ -31,12 +40,12 @@ class Record:
     fixed: Fixed
 
 
-def _is_instance(item: Any, module: str, name: str) -> bool:
+def _is_instance(item: object, module: str, name: str) -> bool:
     """Say whether the item is of a class whose module may not even be imported."""
     return module in sys.modules and isinstance(item, getattr(sys.modules[module], name))
 
 
-def read_record(item: Any) -> Record:
+def read_record(item: StructureLike) -> Record:
     """Read one structure of any host.
 
     Args:
@@ -96,7 +105,7 @@ def _checked(values: np.ndarray, shape: tuple[int, ...], name: str) -> Float[np.
     return numbers
 
 
-def _read_pymatgen(structure: Any) -> Record:
+def _read_pymatgen(structure: "IStructure") -> Record:
     if not structure.is_ordered:
         raise StructureError(f"{structure.formula} is disordered: each site must hold one whole atom.")
     masses = np.array([float(site.specie.atomic_mass) for site in structure])
@@ -115,13 +124,13 @@ def _read_pymatgen(structure: Any) -> Record:
     )
 
 
-def _pymatgen_momenta(velocities: list, masses: Float[np.ndarray, " n_atoms"]) -> np.ndarray:
+def _pymatgen_momenta(velocities: Sequence[Any], masses: Float[np.ndarray, " n_atoms"]) -> np.ndarray:
     """Convert velocities in Å/fs; sites without one are at rest."""
     vectors = np.array([(0.0, 0.0, 0.0) if velocity is None else velocity for velocity in velocities])
     return vectors * ANGSTROM_PER_FS * masses[:, None]
 
 
-def _pymatgen_magmoms(structure: Any) -> Float[np.ndarray, "n_atoms 3"]:
+def _pymatgen_magmoms(structure: "IStructure") -> Float[np.ndarray, "n_atoms 3"]:
     """Read moments from site properties (numbers, vectors, Magmom objects of any spin axis) or species."""
     for name in MAGMOM_ARRAYS:
         moments = structure.site_properties.get(name)
@@ -143,7 +152,7 @@ def _pymatgen_magmoms(structure: Any) -> Float[np.ndarray, "n_atoms 3"]:
     return check_magmoms(vectors, len(structure), source=f"site property {name} of {structure.formula}")
 
 
-def _read_phonopy(atoms: Any) -> Record:
+def _read_phonopy(atoms: "PhonopyAtoms") -> Record:
     if atoms.magnetic_moments is None:
         raise MissingMomentsError(
             f"the phonopy structure {''.join(atoms.symbols)} carries no magnetic_moments; all zeros mean a "

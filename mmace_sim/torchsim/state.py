@@ -9,7 +9,7 @@ per-atom extra ``magnetic_moments`` of a state. Momenta, if a structure has any,
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,7 +28,14 @@ from mmace_sim.torchsim.constraints import (
     fixed_of_state,
     fixed_to_ase,
 )
-from mmace_sim.torchsim.records import ANGSTROM_PER_FS, Record, read_record
+from mmace_sim.torchsim.records import ANGSTROM_PER_FS, Record, StructureLike, read_record
+
+if TYPE_CHECKING:
+    type StateLike = StructureLike | ts.SimState
+    type StructuresLike = StateLike | str | Path | Iterable[StateLike | str | Path]
+else:
+    type StateLike = object  # what else there is, `read_record` says better
+    type StructuresLike = object
 
 MOMENTA = "momenta"
 
@@ -50,7 +57,10 @@ class MovingState(ts.SimState):
 
 
 def initialize_state(
-    structures: Any, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
+    structures: StateLike | Sequence[StateLike],
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> ts.SimState:
     """Convert structures into one TorchSim state that carries their moments.
 
@@ -80,7 +90,7 @@ def initialize_state(
     if isinstance(structures, ts.SimState):
         state_magmoms(structures)
         return structures.clone().to(device, dtype)
-    items = list(structures) if isinstance(structures, list | tuple) else [structures]
+    items: list[Any] = list(structures) if isinstance(structures, list | tuple) else [structures]
     if not items:
         raise StructureError("there is no structure to simulate: the list is empty.")
     if any(isinstance(item, ts.SimState) for item in items):
@@ -95,7 +105,7 @@ def initialize_state(
     return _records_to_state(records, device, dtype)
 
 
-def as_atoms(structures: Any) -> list[Atoms]:
+def as_atoms(structures: StructuresLike) -> list[Atoms]:
     """Structures of any host, and those in files, as ASE structures; ASE structures are taken as they are.
 
     Args:
@@ -104,10 +114,11 @@ def as_atoms(structures: Any) -> list[Atoms]:
     Raises:
         StructureError: If a file or a structure in it cannot be read.
     """
-    is_one = isinstance(structures, Atoms | str | Path) or not isinstance(structures, Iterable)
+    is_one = isinstance(structures, Atoms | str | Path)
     is_one = is_one or hasattr(structures, "lattice") or hasattr(structures, "scaled_positions")
+    items: Iterable[Any] = [structures] if is_one or not isinstance(structures, Iterable) else structures
     found: list[Atoms] = []
-    for item in [structures] if is_one else structures:
+    for item in items:
         if isinstance(item, str | Path):
             found += read_files([item])
         elif isinstance(item, Atoms):

@@ -39,6 +39,7 @@ from mmace_sim.properties.singlepoint import (
     first_problem,
 )
 from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order
+from mmace_sim.torchsim.state import StructuresLike
 
 _N_CHECKS = 3
 _MISFIT = 0.05
@@ -172,7 +173,10 @@ class Anisotropy:
         self.turning = SinglePoint(host, magmoms=while_turning, **shared)
 
     def run(
-        self, structures: Any, *, on_finished: Callable[[int, AnisotropyResult], None] | None = None
+        self,
+        structures: StructuresLike,
+        *,
+        on_finished: Callable[[int, AnisotropyResult], None] | None = None,
     ) -> list[AnisotropyResult]:
         """Compute the anisotropy of magnets; one that fails does not stop the others.
 

@@ -1,7 +1,5 @@
 """Models whose energy depends on the direction of the moments."""
 
-from typing import Any
-
 import torch
 
 from mmace_sim.base.hosts import ts
@@ -42,7 +40,7 @@ def spin_orbit_host(
     return host
 
 
-def obeys_time_reversal(host: Any) -> bool:
+def obeys_time_reversal(host: object) -> bool:
     """Whether a model has E(m) = E(−m) by construction, as all of this package but the published architecture do.
 
     Args:

@@ -9,7 +9,9 @@ from ase import Atoms
 
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
+from mmace_sim.engine.run import Run
 from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.model.interface import Potential
 from mmace_sim.plots import save_figure
 from mmace_sim.properties.anisotropy.declaration import CONVENTION
 from mmace_sim.properties.anisotropy.energies import Anisotropy, AnisotropyResult
@@ -27,10 +29,10 @@ class _Turning(Computation[Any, Any]):
     ranked_by: ClassVar[str]
 
     @override
-    def admit(self, model: Any) -> None:
+    def admit(self, model: Potential) -> None:
         spin_orbit_host(model, None)
 
-    def workflow(self, model: Any) -> Any:
+    def workflow(self, model: Potential) -> Any:
         """What computes structures.
 
         Args:
@@ -46,7 +48,7 @@ class _Turning(Computation[Any, Any]):
     def table(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return ranked(entries, self.ranked_by)
 
-    def figure(self, run: Any, rows: Sequence[dict[str, Any]], name: str, draw: Callable[..., Any]) -> str:
+    def figure(self, run: Run, rows: Sequence[dict[str, Any]], name: str, draw: Callable[..., Any]) -> str:
         """Draw all structures into one figure.
 
         Args:
@@ -76,7 +78,7 @@ class AnisotropyComputation(_Turning):
         return rest + steps * (self.settings.directions + 3 * self.settings.curve_points + 3)
 
     @override
-    def workflow(self, model: Any) -> Anisotropy:
+    def workflow(self, model: Potential) -> Anisotropy:
         return Anisotropy(model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
 
     @override
@@ -87,7 +89,7 @@ class AnisotropyComputation(_Turning):
         return anisotropy_entry(item, result), None
 
     @override
-    def write(self, run: Any, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
+    def write(self, run: Run, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
         rows = ranked(entries, self.ranked_by)
         names = [f"{folder.name}/" for folder in run.folders.values()][:3]
         if self.settings.figures and sum("rank" in row for row in rows) > 1:
@@ -108,7 +110,7 @@ class SensitivityComputation(_Turning):
         return 1 + self.settings.rotations
 
     @override
-    def workflow(self, model: Any) -> Sensitivity:
+    def workflow(self, model: Potential) -> Sensitivity:
         return Sensitivity(model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
 
     @override
@@ -116,7 +118,7 @@ class SensitivityComputation(_Turning):
         return sensitivity_entry(item, result)
 
     @override
-    def write(self, run: Any, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
+    def write(self, run: Run, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
         rows = ranked(entries, self.ranked_by)
         if not (self.settings.figures and any("rank" in row for row in rows)):
             return []

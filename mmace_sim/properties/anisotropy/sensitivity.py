@@ -18,6 +18,7 @@ from mmace_sim.properties.anisotropy.host import spin_orbit_host
 from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
 from mmace_sim.properties.singlepoint import PointResult, SinglePoint, converged, first_problem
 from mmace_sim.testing.structures import random_rotation
+from mmace_sim.torchsim.state import StructuresLike
 
 
 @dataclass
@@ -82,7 +83,10 @@ class Sensitivity:
         self.points = SinglePoint(host, magmoms="fixed", max_batch_atoms=max_batch_atoms)
 
     def run(
-        self, structures: Any, *, on_finished: Callable[[int, SensitivityResult], None] | None = None
+        self,
+        structures: StructuresLike,
+        *,
+        on_finished: Callable[[int, SensitivityResult], None] | None = None,
     ) -> list[SensitivityResult]:
         """Compute the sensitivity of structures; one that fails does not stop the others.
 

@@ -9,9 +9,11 @@ from ase.data import atomic_numbers, chemical_symbols, reference_states
 
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
+from mmace_sim.engine.run import Run
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.model.interface import Potential
 from mmace_sim.properties.bain.path import BainMap, BainPath, BainResult, lowest_along_path
 from mmace_sim.properties.eos.output import minimum_rows
 from mmace_sim.properties.written import draw_each
@@ -29,7 +31,7 @@ class BainComputation(Computation[Any, BainResult]):
     result = BainResult
 
     @override
-    def build(self, model: Any) -> list[LoadedStructure]:
+    def build(self, model: Potential) -> list[LoadedStructure]:
         known, symbol = [chemical_symbols[number] for number in model.elements], self.settings.element
         name = symbol or (known[0] if len(known) == 1 else None)
         if name is None or name not in known:
@@ -77,7 +79,7 @@ class BainComputation(Computation[Any, BainResult]):
 
     @override
     def write(
-        self, run: Any, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, BainResult]]
+        self, run: Run, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, BainResult]]
     ) -> list[str]:
         del entries
         rows = [

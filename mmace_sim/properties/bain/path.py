@@ -29,6 +29,7 @@ from mmace_sim.properties.singlepoint import (
 from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.magnetic_states import magnetic_state
 from mmace_sim.structures.moment_range import largest_moments, shorten_moments
+from mmace_sim.torchsim.state import StructuresLike
 
 REFINED_STRESS_GPA: float = 1e-3
 """Largest stress of the cell at a minimum."""
@@ -114,7 +115,7 @@ class BainPath(Workflow[BainSettings]):
 
     def run(
         self,
-        structures: Any,
+        structures: StructuresLike,
         *,
         on_finished: Callable[[int, BainResult], None] | None = None,
         on_point: Callable[[int], None] | None = None,

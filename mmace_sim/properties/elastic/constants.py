@@ -38,6 +38,7 @@ from mmace_sim.properties.singlepoint import (
     point_settings,
 )
 from mmace_sim.properties.workflow import Workflow
+from mmace_sim.torchsim.state import StructuresLike
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
 MOMENT_MODES: dict[str, tuple[str, ...]] = {
@@ -146,7 +147,7 @@ class ElasticTensorCalculation(Workflow[ElasticSettings]):
 
     def run(
         self,
-        structures: Any,
+        structures: StructuresLike,
         *,
         kept: Kept[StructureResult] | None = None,
         on_relaxed: Callable[[int], None] | None = None,

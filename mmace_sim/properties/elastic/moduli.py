@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from mmace_sim.properties.elastic.symmetry import MANDEL_WEIGHTS
 
@@ -118,7 +119,7 @@ def _tensor(c_gpa: Float[np.ndarray, "6 6"]) -> Any:
         return ElasticTensor.from_voigt(c_gpa)
 
 
-def _orthonormal(rotation: Any) -> Float[np.ndarray, "3 3"]:
+def _orthonormal(rotation: ArrayLike) -> Float[np.ndarray, "3 3"]:
     """The proper rotation nearest to axes that are orthogonal up to the tolerance of the symmetry search."""
     left, _, right = np.linalg.svd(np.asarray(rotation, dtype=float))
     nearest = left @ right

@@ -11,6 +11,7 @@ from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, mean_moments
+from mmace_sim.engine.run import Run
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import write_extxyz
@@ -91,7 +92,7 @@ class ElasticComputation(Computation[Any, ElasticResult]):
     @override
     def write(
         self,
-        run: Any,
+        run: Run,
         entries: list[dict[str, Any]],
         computed: Sequence[tuple[LoadedStructure, ElasticResult]],
     ) -> list[str]:

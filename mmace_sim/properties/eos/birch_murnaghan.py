@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -125,7 +124,7 @@ class _Points:
     pressures: Float[np.ndarray, " n"]
     moments: Float[np.ndarray, " n"]
 
-    def __getitem__(self, piece: Any) -> "_Points":
+    def __getitem__(self, piece: slice | np.ndarray) -> "_Points":
         return _Points(self.volumes[piece], self.energies[piece], self.pressures[piece], self.moments[piece])
 
     def __len__(self) -> int:

@@ -30,6 +30,7 @@ from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.magnetic_order import classify_order
 from mmace_sim.structures.magnetic_states import magnetic_state
 from mmace_sim.structures.moment_range import largest_moments, shorten_moments
+from mmace_sim.torchsim.state import StructuresLike
 
 MESSAGES: dict[EosStatus, str] = {
     EosStatus.CONVERGED: "",
@@ -135,7 +136,7 @@ class EquationOfState(Workflow[EosSettings]):
 
     def run(
         self,
-        structures: Any,
+        structures: StructuresLike,
         *,
         on_finished: Callable[[int, EosResult], None] | None = None,
         on_point: Callable[[int], None] | None = None,

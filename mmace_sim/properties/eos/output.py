@@ -5,6 +5,7 @@ from typing import Any, override
 
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
+from mmace_sim.engine.run import Run
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import write_extxyz
 from mmace_sim.properties.eos.equation_of_state import EosCurve, EosResult, EquationOfState
@@ -58,7 +59,7 @@ class EosComputation(Computation[Any, EosResult]):
 
     @override
     def write(
-        self, run: Any, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, EosResult]]
+        self, run: Run, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, EosResult]]
     ) -> list[str]:
         del entries
         rows = [

@@ -40,6 +40,7 @@ from mmace_sim.properties.singlepoint import (
 from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.spin_lattice import Pairs, SpinLattice, find_pairs, spin_lattice
 from mmace_sim.structures.supercells import choose_supercell
+from mmace_sim.torchsim.state import StructuresLike
 
 _DIFFERENT = 0.1
 """Difference of the routes, relative to the largest J', from which on a result says so."""
@@ -182,7 +183,7 @@ class Exchange(Workflow[ExchangeSettings]):
         host = self.rest.relaxation.bare_model
         while_turning = "relaxed" if self.settings.lengths == "relaxed" else "fixed"
         self.tilted = SinglePoint(host, magmoms=while_turning, **shared)
-        self.model = getattr(host, "model", None)
+        self.model: Any = getattr(host, "model", None)
         if self.model is None or not hasattr(self.model, "spin_orbit"):
             raise UnsupportedOptionError(
                 f"{type(host).__name__} is no energy model of this package: exchange needs its second derivatives."
@@ -190,7 +191,7 @@ class Exchange(Workflow[ExchangeSettings]):
         self.spin_orbit = bool(self.model.spin_orbit)
 
     def run(
-        self, structures: Any, *, on_finished: Callable[[int, ExchangeResult], None] | None = None
+        self, structures: StructuresLike, *, on_finished: Callable[[int, ExchangeResult], None] | None = None
     ) -> list[ExchangeResult]:
         """Compute the exchange of crystals; one that fails does not stop the others.
 

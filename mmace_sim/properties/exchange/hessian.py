@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from ase import Atoms
 from jaxtyping import Complex, Float, Int
 
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.model.interface import Potential
 from mmace_sim.structures.lattice_points import cell_numbers
 from mmace_sim.structures.spin_lattice import Pairs, SpinLattice
 
@@ -47,7 +47,7 @@ def transverse_frame(axis: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
 
 
 def spin_hessian(
-    model: Any, lattice: SpinLattice, matrix: Int[np.ndarray, "3 3"], axis: Float[np.ndarray, "3"]
+    model: Potential, lattice: SpinLattice, matrix: Int[np.ndarray, "3 3"], axis: Float[np.ndarray, "3"]
 ) -> SpinHessian:
     """Second derivatives at the magnetic order turned to an axis.
 
@@ -85,7 +85,7 @@ def spin_hessian(
 
 
 def _products(
-    model: Any, atoms: Atoms, moved: Sequence[int], frame: Float[np.ndarray, "3 3"]
+    model: Potential, atoms: Atoms, moved: Sequence[int], frame: Float[np.ndarray, "3 3"]
 ) -> tuple[Float[np.ndarray, "n_atoms 3"], Float[np.ndarray, "n_moved 3 n_atoms 3"]]:
     """∂E/∂m in eV/μB, and ∂²E/∂m∂m in eV/μB² with the moments of some atoms along the vectors of a frame."""
     graph = graph_from_atoms(atoms, model.r_max, device=model.device, dtype=model.dtype)

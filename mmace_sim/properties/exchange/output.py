@@ -9,6 +9,7 @@ from ase import Atoms
 
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
+from mmace_sim.engine.run import Run
 from mmace_sim.graph.cells import has_volume
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.properties.exchange.constants import Exchange, ExchangeResult
@@ -48,7 +49,7 @@ class ExchangeComputation(Computation[Any, ExchangeResult]):
     @override
     def write(
         self,
-        run: Any,
+        run: Run,
         entries: list[dict[str, Any]],
         computed: Sequence[tuple[LoadedStructure, ExchangeResult]],
     ) -> list[str]:

@@ -81,7 +81,7 @@ class MDSettings(DoubtSettings):
 
     @field_validator("supercell", mode="before")
     @classmethod
-    def _one_number(cls, value: Any) -> Any:
+    def _one_number(cls, value: object) -> Any:
         return [value] if isinstance(value, int) else value
 
     @field_validator("supercell")
@@ -94,7 +94,7 @@ class MDSettings(DoubtSettings):
 
     @field_validator("g_factor", mode="before")
     @classmethod
-    def _by_element(cls, value: Any) -> Any:
+    def _by_element(cls, value: object) -> Any:
         """``Fe:2.1,Co:2.2`` is a mapping."""
         if isinstance(value, str) and ":" in value:
             return dict(part.strip().split(":", 1) for part in value.split(","))
@@ -102,7 +102,7 @@ class MDSettings(DoubtSettings):
 
     @field_validator("g_factor")
     @classmethod
-    def _of_elements(cls, value: Any) -> Any:
+    def _of_elements(cls, value: object) -> Any:
         if isinstance(value, dict):
             from ase.data import atomic_numbers
 

@@ -30,7 +30,7 @@ from mmace_sim.torchsim.spin_dynamics import (
     spin_lattice_step,
 )
 from mmace_sim.torchsim.spin_temperature import SpinTemperature, spin_temperature
-from mmace_sim.torchsim.state import initialize_state
+from mmace_sim.torchsim.state import StructuresLike, initialize_state
 from mmace_sim.torchsim.zeeman import ZeemanModel
 from mmace_sim.units import BOLTZMANN_EV_PER_K, EV_PER_A3_IN_GPA
 
@@ -92,7 +92,7 @@ class MolecularDynamics(Workflow[MDSettings]):
 
     def run(
         self,
-        structures: Any,
+        structures: StructuresLike,
         *,
         checkpoints: Sequence[Checkpoint | None] | None = None,
         seeds: Sequence[int] | None = None,

@@ -13,9 +13,11 @@ from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.outcomes import Status
 from mmace_sim.engine.output import entry_head, mean_moments
 from mmace_sim.engine.resume import item_key
+from mmace_sim.engine.run import Run
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import write_extxyz
+from mmace_sim.model.interface import Potential
 from mmace_sim.model.uncertainty import Domain
 from mmace_sim.properties.md.averages import averages
 from mmace_sim.properties.md.dynamics import MolecularDynamics
@@ -39,7 +41,7 @@ class MDComputation(Computation[Any, MDResult]):
     counted = "steps"
 
     @override
-    def admit(self, model: Any) -> None:
+    def admit(self, model: Potential) -> None:
         self._dynamics(model)
 
     @override
@@ -106,7 +108,7 @@ class MDComputation(Computation[Any, MDResult]):
 
     @override
     def write(
-        self, run: Any, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, MDResult]]
+        self, run: Run, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, MDResult]]
     ) -> list[str]:
         del computed
         folders, last = run.folders, []
@@ -126,7 +128,7 @@ class MDComputation(Computation[Any, MDResult]):
                 save_md_figures(file.rows(), file.folder, len(item.atoms), bath)
         return ["final.extxyz", *candidates, "*/trajectory.extxyz", "*/thermo.csv"]
 
-    def _dynamics(self, model: Any) -> MolecularDynamics:
+    def _dynamics(self, model: Potential) -> MolecularDynamics:
         return MolecularDynamics(model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
 
 
@@ -142,7 +144,7 @@ def _farthest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"domain": str(Domain.at(largest)), "domain_distance": largest, "forces_uncertainty": forces}
 
 
-def _relax_guesses(items: Sequence[LoadedStructure], settings: Any, model: Any) -> None:
+def _relax_guesses(items: Sequence[LoadedStructure], settings: Any, model: Potential) -> None:
     """Relax moments that were guessed, at fixed atoms, where the simulation keeps their lengths.
 
     Random ones are left alone: whoever asks for disorder wants it.

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.spin_dynamics import FS_PER_TIME, SpinLatticeState
 from mmace_sim.torchsim.spin_temperature import SpinTemperature
+
+if TYPE_CHECKING:
+    from mmace_sim.properties.md.dynamics import MolecularDynamics
 
 LARGEST_STEP: float = 0.5
 """An atom that is about to move farther than this in one step, in Å, ends its simulation."""
@@ -87,7 +90,7 @@ class Simulation:
 
     def __init__(
         self,
-        dynamics: Any,
+        dynamics: "MolecularDynamics",
         images: list[Atoms],
         checkpoints: Sequence[Checkpoint | None] | None,
         on_frame: Callable[[int, Snapshot], None] | None,

@@ -45,7 +45,7 @@ class MomentSearchSettings(MomentSettings):
 
     @field_validator("only", mode="before")
     @classmethod
-    def _names_and_indices(cls, value: Any) -> Any:
+    def _names_and_indices(cls, value: object) -> Any:
         value = [value] if isinstance(value, int) else value
         return [str(v) if isinstance(v, int) else v for v in value] if isinstance(value, list) else value
 

@@ -29,6 +29,7 @@ from mmace_sim.structures.magnetic_order import (
     classify_order,
 )
 from mmace_sim.structures.moment_range import hard_limits, shorten_moments
+from mmace_sim.torchsim.state import StructuresLike
 
 MAX_MINIMA: int = 20
 """Symmetry and stability are found for so many minima of a structure, the lowest ones."""
@@ -163,7 +164,7 @@ class MomentSearch(Workflow[MomentSearchSettings]):
 
     def run(
         self,
-        structures: Any,
+        structures: StructuresLike,
         *,
         kept: Kept[DescentResult] | None = None,
         on_finished: Callable[[int, MomentResult], None] | None = None,
@@ -190,7 +191,8 @@ class MomentSearch(Workflow[MomentSearchSettings]):
                 result.message = str(error)
             results.append(result)
             starts.append(own)
-        finish, waiting, last = Outcomes(len(results), on_finished), [], time.monotonic()
+        finish, last = Outcomes(len(results), on_finished), time.monotonic()
+        waiting: list[int] = []
 
         def look_around() -> None:
             nonlocal last
@@ -290,7 +292,7 @@ class MomentSearch(Workflow[MomentSearchSettings]):
 
 
 def minimize_moments(
-    structures: Any,
+    structures: StructuresLike,
     model: ModelLike = "default",
     *,
     on_finished: Callable[[int, MomentResult], None] | None = None,

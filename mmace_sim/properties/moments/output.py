@@ -10,6 +10,7 @@ import numpy as np
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments, write_csv
+from mmace_sim.engine.run import Run
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
 from mmace_sim.properties.moments.minimisation import MomentMinimum, MomentResult, MomentSearch
@@ -67,7 +68,7 @@ class MomentsComputation(Computation[Any, MomentResult]):
     @override
     def write(
         self,
-        run: Any,
+        run: Run,
         entries: list[dict[str, Any]],
         computed: Sequence[tuple[LoadedStructure, MomentResult]],
     ) -> list[str]:

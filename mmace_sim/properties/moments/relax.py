@@ -17,6 +17,7 @@ from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, as_atoms
 from mmace_sim.torchsim.freedom import FREE_MOMENTS, MagneticOptimState
 from mmace_sim.torchsim.lbfgs import moment_lbfgs_init, moment_lbfgs_step
+from mmace_sim.torchsim.state import StructuresLike
 from mmace_sim.torchsim.zeeman import ZeemanModel
 
 SOLVERS: tuple[str, ...] = ("lbfgs", "fire")
@@ -102,7 +103,7 @@ class MomentRelaxation(Relaxation):
 
     def run(
         self,
-        structures: Any,
+        structures: StructuresLike,
         *,
         on_finished: Callable[[int, DescentResult], None] | None = None,
         **callbacks: Any,

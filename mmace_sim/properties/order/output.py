@@ -11,6 +11,7 @@ from mmace_sim.engine.declaration import Column
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
+from mmace_sim.engine.run import Run
 from mmace_sim.errors import StructureError
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
@@ -99,7 +100,7 @@ class OrderComputation(Computation[Any, OrderResult]):
 
     @override
     def write(
-        self, run: Any, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, OrderResult]]
+        self, run: Run, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, OrderResult]]
     ) -> list[str]:
         del entries
         images = []

@@ -27,6 +27,7 @@ from mmace_sim.structures.magnetic_order import (
     MagneticSymmetry,
     classify_order,
 )
+from mmace_sim.torchsim.state import StructuresLike
 
 _SYMPREC_FACTORS = (3.0, 1.0, 6.0)
 """Relaxed positions are less exact than given ones; where spglib names no group, other tolerances are tried."""
@@ -159,7 +160,7 @@ class OrderSearch(Workflow[OrderSettings]):
 
     def run(
         self,
-        structures: Any,
+        structures: StructuresLike,
         *,
         kept: Kept[StructureResult] | None = None,
         on_finished: Callable[[int, OrderResult], None] | None = None,

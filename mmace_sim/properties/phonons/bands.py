@@ -3,10 +3,16 @@
 import warnings
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
+
+from mmace_sim.properties.results import known
+
+if TYPE_CHECKING:
+    from phonopy import Phonopy
+    from phonopy.structure.cells import Primitive
 
 IMAGINARY_TOL: float = 0.1
 """Modes softer than minus this (THz) count as imaginary; less is noise of the Fourier interpolation."""
@@ -54,7 +60,7 @@ class BandPath:
     points: dict[str, tuple[float, float, float]]
 
 
-def band_path(phonon: Any, *, n_points: int = 101) -> BandPath:
+def band_path(phonon: "Phonopy", *, n_points: int = 101) -> BandPath:
     """The path of Hinuma et al. for the magnetic primitive cell.
 
     Atoms with different moments count as different species, so that an antiferromagnet has the path of its magnetic
@@ -109,11 +115,11 @@ def pretty(name: str) -> str:
     return name
 
 
-def _magnetic_species(primitive: Any, tolerance: float) -> list[int]:
+def _magnetic_species(primitive: "Primitive", tolerance: float) -> list[int]:
     """One number for each kind of atom; moments that differ make different kinds."""
     kinds: list[tuple[int, np.ndarray]] = []
     species = []
-    for number, moment in zip(primitive.numbers, primitive.magnetic_moments, strict=True):
+    for number, moment in zip(primitive.numbers, known(primitive.magnetic_moments), strict=True):
         for index, (other, value) in enumerate(kinds):
             if number == other and np.abs(moment - value).max() < 10 * tolerance:
                 species.append(index + 1)
@@ -124,7 +130,7 @@ def _magnetic_species(primitive: Any, tolerance: float) -> list[int]:
     return species
 
 
-def imaginary_modes(phonon: Any, path: BandPath) -> list[ImaginaryMode]:
+def imaginary_modes(phonon: "Phonopy", path: BandPath) -> list[ImaginaryMode]:
     """Where the softest mode is imaginary: at the commensurate points, and the softest place of the path.
 
     At commensurate points the frequencies are those of the supercell itself. An imaginary mode that is found on the
@@ -145,8 +151,9 @@ def imaginary_modes(phonon: Any, path: BandPath) -> list[ImaginaryMode]:
         for q, frequency in zip(stars, lowest, strict=True)
         if frequency < -IMAGINARY_TOL
     ]
-    qpoints = np.concatenate(phonon.band_structure.qpoints)
-    along = np.concatenate([frequencies.min(axis=1) for frequencies in phonon.band_structure.frequencies])
+    bands = known(phonon.band_structure)
+    qpoints = np.concatenate(bands.qpoints)
+    along = np.concatenate([frequencies.min(axis=1) for frequencies in bands.frequencies])
     softest = int(np.argmin(along))
     if along[softest] < min([-IMAGINARY_TOL, *(mode.frequency - 1e-3 for mode in found)]):
         q = qpoints[softest]
@@ -155,7 +162,7 @@ def imaginary_modes(phonon: Any, path: BandPath) -> list[ImaginaryMode]:
     return sorted(found, key=lambda mode: mode.frequency)
 
 
-def commensurate_points(phonon: Any) -> Float[np.ndarray, "n_stars 3"]:
+def commensurate_points(phonon: "Phonopy") -> Float[np.ndarray, "n_stars 3"]:
     """Wave vectors whose waves fit into the supercell, where frequencies are not interpolated.
 
     Args:

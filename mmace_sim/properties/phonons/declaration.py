@@ -54,7 +54,7 @@ class PhononsSettings(PointMomentSettings):
 
     @field_validator("supercell", mode="before")
     @classmethod
-    def _read_supercell(cls, value: Any) -> Any:
+    def _read_supercell(cls, value: object) -> Any:
         """``"4 4 4"`` or ``4x4x4`` is a list of integers."""
         if isinstance(value, int) and not isinstance(value, bool):
             return [value]

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, override
+from typing import TYPE_CHECKING, Any, override
 
 import numpy as np
 from ase import Atoms
@@ -21,7 +21,7 @@ from mmace_sim.properties.phonons.bands import (
     commensurate_points,
     imaginary_modes,
 )
-from mmace_sim.properties.phonons.cells import make_phonopy, restoring_forces, supercells
+from mmace_sim.properties.phonons.cells import Displaced, make_phonopy, restoring_forces, supercells
 from mmace_sim.properties.phonons.declaration import MAGFORCE_TOL, PhononsSettings
 from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
@@ -29,6 +29,10 @@ from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import PointResult, SinglePoint
 from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.supercells import choose_supercell, parse_supercell
+from mmace_sim.torchsim.state import StructuresLike
+
+if TYPE_CHECKING:
+    from phonopy import Phonopy
 
 ACOUSTIC_CUTOFF: float = 1e-3
 """Modes softer than this (THz) are translations of the crystal and no part of thermal properties."""
@@ -126,7 +130,7 @@ class Phonons(Workflow[PhononsSettings]):
 
     def run(
         self,
-        structures: Any,
+        structures: StructuresLike,
         *,
         on_finished: Callable[[int, PhononResult], None] | None = None,
         kept: Kept[StructureResult] | None = None,
@@ -264,7 +268,7 @@ class Phonons(Workflow[PhononsSettings]):
 
 
 def phonopy_forces(
-    phonon: Any, model: ModelLike = "default", magmoms: str = "fixed", **settings: Any
+    phonon: Displaced, model: ModelLike = "default", magmoms: str = "fixed", **settings: Any
 ) -> Float[np.ndarray, "n_displacements n_atoms 3"]:
     """Forces for the displacements of a phonopy or phono3py object, in one batch; also stored in the object.
 
@@ -297,7 +301,7 @@ def phonopy_forces(
 
 
 def force_constants(
-    phonon: Any,
+    phonon: "Phonopy",
     model: ModelLike = "default",
     magmoms: str = "fixed",
     *,
@@ -324,15 +328,15 @@ def force_constants(
         phonon.generate_displacements(distance=displacement)
     phonopy_forces(phonon, model, magmoms, **settings)
     _produce(phonon)
-    return phonon.force_constants
+    return known(phonon.force_constants)
 
 
-def _set_forces(phonon: Any, points: Sequence[PointResult]) -> None:
+def _set_forces(phonon: "Phonopy", points: Sequence[PointResult]) -> None:
     phonon.forces = restoring_forces(phonon, [known(point.forces) for point in points])
     _produce(phonon)
 
 
-def _produce(phonon: Any) -> None:
+def _produce(phonon: "Phonopy") -> None:
     """Force constants that obey the acoustic sum rule."""
     phonon.produce_force_constants(show_drift=False)
     phonon.symmetrize_force_constants(show_drift=False)

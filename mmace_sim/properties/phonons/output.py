@@ -11,6 +11,7 @@ from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, finite_or_none
+from mmace_sim.engine.run import Run
 from mmace_sim.files import cannot_write, replacing
 from mmace_sim.graph.cells import has_volume
 from mmace_sim.io.collection import LoadedStructure
@@ -18,12 +19,15 @@ from mmace_sim.properties.phonons.bands import IMAGINARY_TOL
 from mmace_sim.properties.phonons.declaration import is_good
 from mmace_sim.properties.phonons.finite_displacements import PhononResult, Phonons
 from mmace_sim.properties.relax.output import output_atoms, summary_entry, write_stored
+from mmace_sim.properties.results import known
 from mmace_sim.structures.supercells import choose_supercell, parse_supercell
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from phonopy import Phonopy
+    from phonopy.phonon.band_structure import BandStructure
 
 _KJ_PER_MOL: float = units.kJ / units.mol
 """phonopy's unit, in eV."""
@@ -77,7 +81,7 @@ class PhononsComputation(Computation[Any, PhononResult]):
     @override
     def write(
         self,
-        run: Any,
+        run: Run,
         entries: list[dict[str, Any]],
         computed: Sequence[tuple[LoadedStructure, PhononResult]],
     ) -> list[str]:
@@ -162,7 +166,13 @@ def plot_phonons(result: PhononResult) -> "Figure":
 
 
 def draw_bands(
-    axes: "Axes", bands: Any, frequencies: list[np.ndarray], *, color: str, style: str = "-", label: str = ""
+    axes: "Axes",
+    bands: "BandStructure",
+    frequencies: list[np.ndarray],
+    *,
+    color: str,
+    style: str = "-",
+    label: str = "",
 ) -> None:
     """Draw the branches along a path.
 
@@ -180,7 +190,7 @@ def draw_bands(
         label = ""  # one entry is enough
 
 
-def mark_path(axes: "Axes", bands: Any) -> None:
+def mark_path(axes: "Axes", bands: "BandStructure") -> None:
     """Name the ends of the segments and draw a line at each, and one at zero.
 
     Args:
@@ -189,7 +199,7 @@ def mark_path(axes: "Axes", bands: Any) -> None:
     """
     from mmace_sim.plots import REFERENCE
 
-    names = list(bands.labels)
+    names = list(known(bands.labels))
     ticks: dict[float, list[str]] = {}
     for x, goes_on in zip(bands.distances, bands.path_connections, strict=True):
         ticks.setdefault(float(x[0]), []).append(names.pop(0))
@@ -246,16 +256,18 @@ def phonon_entry(structure: LoadedStructure, result: PhononResult) -> dict[str, 
     }
 
 
-def _thermal(phonon: Any) -> dict[str, float | None]:
+def _thermal(phonon: "Phonopy") -> dict[str, float | None]:
     """Zero-point energy, and the thermal properties at 300 K if they were asked for."""
-    thermal, n_atoms = phonon.thermal_properties, len(phonon.primitive)
+    thermal, n_atoms = known(phonon.thermal_properties), len(phonon.primitive)
 
-    def at_room(values: np.ndarray, unit: float) -> float | None:
-        value = np.interp(ROOM_TEMPERATURE, thermal.temperatures, values, left=np.nan, right=np.nan)
+    def at_room(values: np.ndarray | None, unit: float) -> float | None:
+        value = np.interp(
+            ROOM_TEMPERATURE, known(thermal.temperatures), known(values), left=np.nan, right=np.nan
+        )
         return finite_or_none(value * unit / n_atoms)
 
     return {
-        "zero_point_energy": float(thermal.zero_point_energy) * _KJ_PER_MOL / n_atoms,
+        "zero_point_energy": float(known(thermal.zero_point_energy)) * _KJ_PER_MOL / n_atoms,
         "free_energy_300K": at_room(thermal.free_energy, _KJ_PER_MOL),
         "entropy_300K": at_room(thermal.entropy, _J_PER_K_MOL),
         "heat_capacity_300K": at_room(thermal.heat_capacity, _J_PER_K_MOL),

@@ -73,9 +73,11 @@ class RelaxOutput(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _accept_start_as_magmoms(cls, data: Any) -> Any:
+    def _accept_start_as_magmoms(cls, data: object) -> Any:
         """``magmoms: afm`` means: start from AFM moments and relax them jointly."""
-        value = data.get("magmoms") if isinstance(data, dict) else None
+        if not isinstance(data, dict):
+            return data
+        value = data.get("magmoms")
         if not isinstance(value, str) or not (value in moment_words.WORDS or value.startswith("random:")):
             return data
         if data.get("initial_magmoms") not in (None, value):

@@ -9,9 +9,10 @@ from ase import Atoms
 from mmace_sim.engine.checkpoint import BatchCheckpoint
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.journal import CHECKPOINT, fingerprint
-from mmace_sim.engine.outcomes import Status
+from mmace_sim.engine.outcomes import RelaxProgress, Status, StructureResult
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
 from mmace_sim.engine.resume import item_key
+from mmace_sim.engine.run import Run
 from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.graph.cells import has_volume
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
@@ -36,7 +37,7 @@ class RelaxComputation(Computation[Any, Any]):
     def compute(self, part: Part, store: Callable[[int, Any], None], advance: Callable[..., None]) -> None:
         pending, limit = part.pending, self.settings.max_batch_atoms
 
-        def step(state: Any) -> None:
+        def step(state: RelaxProgress) -> None:
             advance(0, detail=f"step {state.step}, {state.n_active} in the batch")
 
         keys = [f"{item_key(item)} {fingerprint(item.atoms)}" for item in pending]
@@ -52,11 +53,13 @@ class RelaxComputation(Computation[Any, Any]):
         checkpoint.remove()
 
     @override
-    def entry(self, item: LoadedStructure, result: Any) -> dict[str, Any]:
+    def entry(self, item: LoadedStructure, result: StructureResult) -> dict[str, Any]:
         return summary_entry(item, result)
 
     @override
-    def finish(self, item: LoadedStructure, result: Any, part: Part) -> tuple[dict[str, Any], Atoms | None]:
+    def finish(
+        self, item: LoadedStructure, result: StructureResult, part: Part
+    ) -> tuple[dict[str, Any], Atoms | None]:
         status = str(result.status)
         if status in ("failed", "runaway"):  # has no relaxed atoms
             return failed_entry(item, result.message) | {"status": status, "steps": result.steps}, None
@@ -69,12 +72,12 @@ class RelaxComputation(Computation[Any, Any]):
 
     @override
     def write(
-        self, run: Any, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, Any]]
+        self, run: Run, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, Any]]
     ) -> list[str]:
         return write_stored(run, entries, self.settings.write)
 
 
-def write_stored(run: Any, entries: list[dict[str, Any]], formats: Sequence[str] = ()) -> list[str]:
+def write_stored(run: Run, entries: list[dict[str, Any]], formats: Sequence[str] = ()) -> list[str]:
     """Write the structures that a run has stored; what a format cannot hold is noted in their entries.
 
     Args:
@@ -91,7 +94,7 @@ def write_stored(run: Any, entries: list[dict[str, Any]], formats: Sequence[str]
     return ["relaxed.extxyz", *write_doubtful(run, run.stored_atoms(), entries)]
 
 
-def write_doubtful(run: Any, images: Sequence[Atoms], entries: list[dict[str, Any]]) -> list[str]:
+def write_doubtful(run: Run, images: Sequence[Atoms], entries: list[dict[str, Any]]) -> list[str]:
     """Write what a model was too uncertain about as candidates for `mmace-sim label`.
 
     Args:
@@ -115,7 +118,7 @@ def write_doubtful(run: Any, images: Sequence[Atoms], entries: list[dict[str, An
     return ["candidates.extxyz"] if candidates else []
 
 
-def summary_entry(structure: LoadedStructure, result: Any) -> dict[str, Any]:
+def summary_entry(structure: LoadedStructure, result: StructureResult) -> dict[str, Any]:
     """The entry of one relaxed structure in ``summary.json``.
 
     Args:
@@ -128,7 +131,7 @@ def summary_entry(structure: LoadedStructure, result: Any) -> dict[str, Any]:
     before, after = structure.atoms, result.atoms
     n_atoms = len(before)
     energy, energy_initial = finite_or_none(result.energy), finite_or_none(result.energy_initial)
-    curvature = getattr(result, "curvature", None)
+    curvature = result.curvature
     change = None if energy is None or energy_initial is None else (energy - energy_initial) / n_atoms
     entry = entry_head(structure, str(result.status), result.message)
     entry |= {
@@ -145,7 +148,7 @@ def summary_entry(structure: LoadedStructure, result: Any) -> dict[str, Any]:
         "moment_mode": np.round(curvature.direction, 6).tolist()
         if curvature is not None and result.status == "saddle"
         else None,
-        "saddle_energy": finite_or_none(getattr(result, "saddle_energy", None)),
+        "saddle_energy": finite_or_none(result.saddle_energy),
     }
     return entry | _magnetism(before, after) | _geometry(before, after)
 
@@ -164,7 +167,7 @@ def failed_entry(item: FailedStructure | LoadedStructure, message: str | None = 
     return nothing | entry_head(item, message=message) | {"steps": 0}
 
 
-def output_atoms(structure: LoadedStructure, result: Any) -> Atoms:
+def output_atoms(structure: LoadedStructure, result: StructureResult) -> Atoms:
     """The relaxed structure as it is stored: moments, results, magforces, name and status.
 
     Args:

@@ -48,7 +48,7 @@ from mmace_sim.torchsim.fire import MIXING, SLOWING, MagneticFireState, magnetic
 from mmace_sim.torchsim.freedom import FREE_STRAINS, DegreesOfFreedom, MagneticOptimState, complete
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
-from mmace_sim.torchsim.state import as_atoms, initialize_state, state_to_atoms
+from mmace_sim.torchsim.state import StructuresLike, as_atoms, initialize_state, state_to_atoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
 ModelLike = Potential | ts.models.interface.ModelInterface | str | Path
@@ -135,7 +135,7 @@ class Relaxation:
 
     def run(
         self,
-        structures: Any,
+        structures: StructuresLike,
         *,
         on_finished: Callable[[int, StructureResult], None] | None = None,
         on_step: Callable[[RelaxProgress], None] | None = None,

@@ -61,21 +61,21 @@ class EnergyFloor:
     data: DataRange | None = None
 
     @classmethod
-    def of(cls, model: Any) -> "EnergyFloor":
+    def of(cls, model: object) -> "EnergyFloor":
         """The floor of a model; there is none for energies if it does not know those of its atoms, as a toy.
 
         Args:
             model: TorchSim model.
         """
-        model = getattr(model, "model", None)
-        energies = getattr(getattr(model, "reference", None), "atomic_energies", None)
+        inner: Any = getattr(model, "model", None)
+        energies = getattr(getattr(inner, "reference", None), "atomic_energies", None)
         table = torch.zeros(120, dtype=torch.float64)
-        device = getattr(model, "device", "cpu")
+        device = getattr(inner, "device", "cpu")
         if energies is None or not bool((energies != 0).any()):
             return cls(table.to(device), -float("inf"))
-        table[torch.as_tensor(model.elements)] = energies[: len(model.elements)].detach().double().cpu()
+        table[torch.as_tensor(inner.elements)] = energies[: len(inner.elements)].detach().double().cpu()
         table = table.to(device)
-        data = data_range(model)
+        data = data_range(inner)
         if data is None:
             return cls(table, LOWEST_INTERACTION)
         low = data.interaction_energy_per_atom[0]

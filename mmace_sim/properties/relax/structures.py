@@ -8,11 +8,11 @@ from mmace_sim.engine.checkpoint import BatchCheckpoint
 from mmace_sim.engine.outcomes import RelaxProgress, RelaxResult, Status, StructureResult
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation
 from mmace_sim.structures.model_choice import AUTO, group_by_model
-from mmace_sim.torchsim.state import as_atoms
+from mmace_sim.torchsim.state import StructuresLike, as_atoms
 
 
 def relax(
-    structures: Any,
+    structures: StructuresLike,
     model: ModelLike = "default",
     *,
     on_finished: Callable[[int, StructureResult], None] | None = None,
