@@ -9,6 +9,7 @@ from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.torchsim.langevin_spins import (
     NOISE_COLUMNS,
     MomentDynamics,
+    Spins,
     gyromagnetic_ratio,
     moment_step,
 )
@@ -32,15 +33,11 @@ def evolve(m, fields, dynamics, n_steps, dt=1.0, kT=0.0, gamma=GAMMA, seed=0, wa
     for k in range(n_steps):
         noise = torch.as_tensor(generator.normal(size=(n, NOISE_COLUMNS)))
         m = moment_step(
-            m,
+            Spins(m, m.new_full((n,), gamma), kT, torch.zeros(n, dtype=torch.long), 1),
             fields,
             dynamics,
             dt=dt,
-            kT=kT,
-            gamma=m.new_full((n,), gamma),
             noise=noise,
-            system_idx=torch.zeros(n, dtype=torch.long),
-            n_systems=1,
         ).magmoms
         if watch is not None:
             watch(k, m)
@@ -177,15 +174,11 @@ def test_lengths_sample_the_boltzmann_distribution_in_three_dimensions(damping):
 def one_step(m, fields, dynamics, noise, *, dt, kT):
     n = len(m)
     return moment_step(
-        m,
+        Spins(m, m.new_full((n,), GAMMA), m.new_full((n,), kT), torch.arange(n), n),
         fields,
         dynamics,
         dt=dt,
-        kT=m.new_full((n,), kT),
-        gamma=m.new_full((n,), GAMMA),
         noise=noise,
-        system_idx=torch.arange(n),
-        n_systems=n,
     ).magmoms
 
 
@@ -249,6 +242,7 @@ def test_free_moments_in_stiff_wells_are_solved_at_every_step(timestep):
     """54 moments in E = 3/2 (|m| − 2.2)², 1000 K: what holds a length does not turn moments, nor hinder the iteration."""
     kT, residuals, lengths = 1000 * BOLTZMANN_EV_PER_K, [], []
     dynamics = MomentDynamics(damping=0.1, length_friction=0.05)
+    gamma, bath = (torch.full((216,), x, dtype=torch.float64) for x in (GAMMA, kT))
     m, generator = random_moments(4 * 54, length=2.2), np.random.default_rng(0)
 
     def fields(x):
@@ -257,15 +251,11 @@ def test_free_moments_in_stiff_wells_are_solved_at_every_step(timestep):
 
     for _ in range(200):
         step = moment_step(
-            m,
+            Spins(m, gamma, bath, torch.arange(4).repeat_interleave(54), 4),
             fields,
             dynamics,
             dt=timestep,
-            kT=m.new_full((216,), kT),
-            gamma=m.new_full((216,), GAMMA),
             noise=torch.as_tensor(generator.normal(size=(216, NOISE_COLUMNS))),
-            system_idx=torch.arange(4).repeat_interleave(54),
-            n_systems=4,
         )
         m = step.magmoms
         residuals.append(float(step.residual.max()))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from mmace_sim.nn.angular import clebsch_gordan, degree_slice
 from mmace_sim.nn.ops import SILU_NORM, ChannelLinear, Mlp, Modules, NeighborLayout, SpeciesLinear
+
+if TYPE_CHECKING:
+    from mmace_sim.architectures.paper_mmace import PaperConfig
 
 DensityKind = Literal["distance", "moment", "gated"]
 """What a message is divided by: 1 + Σ_j ρ(r_ij), 1 + Σ_j ρ(r_ij, |m_j|), or it is multiplied by a gate of the sums of
@@ -186,44 +189,28 @@ class PaperInteraction(nn.Module):
     """One message-passing step of the published architecture.
 
     Args:
-        hidden_ell: Highest degree of the incoming features.
-        max_ell: Highest degree of the result.
-        max_m_ell: Highest degree of S(m).
-        n_channels: Number of channels.
-        n_radial: Number of radial functions.
-        num_moment_basis: Number of Chebyshev functions of the moments.
-        radial_mlp: Widths of the network of the first product's weights.
-        density: What the message is divided by.
-        n_species: Number of elements; None in all layers but the first, which alone mixes by species.
+        config: Hyper-parameters of the model.
+        first: Whether it is that of the first layer, whose features are scalars and which alone mixes by species.
     """
 
-    def __init__(
-        self,
-        *,
-        hidden_ell: int,
-        max_ell: int,
-        max_m_ell: int,
-        n_channels: int,
-        n_radial: int,
-        num_moment_basis: int,
-        radial_mlp: Sequence[int],
-        density: DensityKind,
-        n_species: int | None,
-    ) -> None:
+    def __init__(self, config: "PaperConfig", *, first: bool) -> None:
         super().__init__()
-        K, n_features = n_channels, n_radial + num_moment_basis
+        K, n_features = config.num_channels, config.num_bessel + config.num_moment_basis
+        hidden_ell = 0 if first else config.hidden_ell
+        density: DensityKind = config.first_density if first else config.later_density
         self.linears_up = Modules(ChannelLinear(K, K) for _ in range(hidden_ell + 1))
-        self.convolution = PaperConvolution(hidden_ell, max_ell, max_m_ell, K)
-        self.radial = Mlp([n_features, *radial_mlp])
-        self.first_weights = PathLinear(radial_mlp[-1], len(self.convolution.first), K)
+        self.convolution = PaperConvolution(hidden_ell, config.max_ell, config.max_m_ell, K)
+        self.radial = Mlp([n_features, *config.radial_mlp])
+        self.first_weights = PathLinear(config.radial_mlp[-1], len(self.convolution.first), K)
         self.second_weights = PathLinear(n_features, len(self.convolution.second), K)
-        self.density = Mlp([n_features if density == "moment" else n_radial, 1])
+        self.density = Mlp([n_features if density == "moment" else config.num_bessel, 1])
         gated = density == "gated"
-        self.moment_density = Mlp([num_moment_basis, 1]) if gated else None
+        self.moment_density = Mlp([config.num_moment_basis, 1]) if gated else None
         self.density_gate = Mlp([2, 1]) if gated else None
         self.mix = Modules(ChannelLinear(n * K, K) for n in self.convolution.n_paths)
+        n_species = len(config.atomic_numbers)
         self.species_mix = (
-            None if n_species is None else Modules(SpeciesLinear(n_species, K, K) for _ in range(max_ell + 1))
+            Modules(SpeciesLinear(n_species, K, K) for _ in range(config.max_ell + 1)) if first else None
         )
 
     def forward(

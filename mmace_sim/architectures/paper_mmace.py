@@ -95,19 +95,8 @@ class PaperLayer(nn.Module):
     def __init__(self, config: PaperConfig, index: int) -> None:
         super().__init__()
         n_species, K = len(config.atomic_numbers), config.num_channels
-        in_ell = config.hidden_ell if index else 0
         out_ell = 0 if 0 < index == config.num_interactions - 1 else config.hidden_ell
-        self.interaction = PaperInteraction(
-            hidden_ell=in_ell,
-            max_ell=config.max_ell,
-            max_m_ell=config.max_m_ell,
-            n_channels=K,
-            n_radial=config.num_bessel,
-            num_moment_basis=config.num_moment_basis,
-            radial_mlp=config.radial_mlp,
-            density=config.later_density if index else config.first_density,
-            n_species=None if index else n_species,
-        )
+        self.interaction = PaperInteraction(config, first=index == 0)
         self.product = PaperProduct(
             max_ell=config.max_ell,
             out_ell=out_ell,

@@ -13,7 +13,6 @@ exp(−E/k_BT) d³m. The sign is that of the electron: the moment turns counter-
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -91,6 +90,25 @@ class MomentStep:
     n_evaluations: int
 
 
+@dataclass(frozen=True)
+class Spins:
+    """Moments that move, and what belongs to each of them.
+
+    Attributes:
+        magmoms: Moments, in μB.
+        gamma: γ of each atom, in rad/fs per eV/μB.
+        thermal: k_BT of the bath of each atom, in eV.
+        system_idx: System of each atom.
+        n_systems: Number of systems.
+    """
+
+    magmoms: Float[Tensor, "n_atoms 3"]
+    gamma: Float[Tensor, " n_atoms"]
+    thermal: Float[Tensor, " n_atoms"]
+    system_idx: Int[Tensor, " n_atoms"]
+    n_systems: int
+
+
 def gyromagnetic_ratio(g_factor: float) -> float:
     """γ = g/ħ.
 
@@ -104,16 +122,12 @@ def gyromagnetic_ratio(g_factor: float) -> float:
 
 
 def moment_step(
-    magmoms: Float[Tensor, "n_atoms 3"],
+    spins: Spins,
     fields: Fields,
     dynamics: MomentDynamics,
     *,
-    dt: Any,
-    kT: Float[Tensor, " n_atoms"],
-    gamma: Float[Tensor, " n_atoms"],
+    dt: float | Tensor,
     noise: Float[Tensor, "n_atoms 9"],
-    system_idx: Int[Tensor, " n_atoms"],
-    n_systems: int,
     guess: Float[Tensor, "n_atoms 3"] | None = None,
 ) -> MomentStep:
     """Advance moments at fixed atoms.
@@ -137,16 +151,12 @@ def moment_step(
     damping there would be too weak for its noise.
 
     Args:
-        magmoms: Moments, in μB.
+        spins: The moments.
         fields: Magforces at given moments, in eV/μB.
         dynamics: Settings.
         dt: Time step, in fs; a number or one for each atom.
-        kT: Temperature of the bath of each atom, in eV.
-        gamma: γ of each atom, in rad/fs per eV/μB.
         noise: Standard normal numbers, see `NOISE_COLUMNS`.
-        system_idx: System of each atom.
-        n_systems: Number of systems.
-        guess: Magforces expected at the midpoint if there is no bath; without, those at `magmoms` are evaluated. Not
+        guess: Magforces expected at the midpoint if there is no bath; without, those at the moments are evaluated. Not
             used by "sib".
 
     Returns:
@@ -157,10 +167,11 @@ def moment_step(
         10.1088/0953-8984/22/17/176001 (predictor and corrector); Ma, Dudarev, 10.1103/PhysRevB.86.054416 (lengths);
         Abdulle, Vilmart, Zygalakis, 10.1137/140962644 (compositions and stationary distributions).
     """
-    iteration = _Iteration(fields, dynamics, system_idx, n_systems)
+    magmoms, gamma = spins.magmoms, spins.gamma
+    iteration = _Iteration(fields, dynamics, spins.system_idx, spins.n_systems)
     guess = guess if dynamics.solver == "midpoint" else None
     if dynamics.damping or dynamics.length_friction:
-        bath = _Bath(dynamics, dt=dt, kT=kT, gamma=gamma)
+        bath = _Bath(dynamics, dt=dt, kT=spins.thermal, gamma=gamma)
         magmoms = bath.turned(magmoms, noise[:, :3])
         before = iteration.evaluate(magmoms)
         magmoms, guess = iteration.solve(bath.friction(magmoms, before, noise[:, 3:6]), before)
@@ -252,7 +263,9 @@ class _Turn:
 
     slack = 1.0
 
-    def __init__(self, magmoms: Tensor, dynamics: MomentDynamics, *, dt: Any, gamma: Tensor) -> None:
+    def __init__(
+        self, magmoms: Tensor, dynamics: MomentDynamics, *, dt: float | Tensor, gamma: Tensor
+    ) -> None:
         self.magmoms = magmoms
         self.lengths = torch.linalg.norm(magmoms, dim=1, keepdim=True)
         rate, _ = _damped(self.lengths, dynamics.damping, gamma[:, None])
@@ -324,7 +337,7 @@ class _Friction:
 class _Bath:
     """Random turns, damping and friction of one step."""
 
-    def __init__(self, dynamics: MomentDynamics, *, dt: Any, kT: Tensor, gamma: Tensor) -> None:
+    def __init__(self, dynamics: MomentDynamics, *, dt: float | Tensor, kT: Tensor, gamma: Tensor) -> None:
         self.alpha, self.gamma, self.kT = dynamics.damping, gamma[:, None], kT[:, None]
         self.dt = torch.as_tensor(dt).to(kT).reshape(-1, 1)
         self.mobility = dynamics.length_friction * self.dt

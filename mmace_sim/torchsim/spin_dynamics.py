@@ -23,6 +23,7 @@ from mmace_sim.torchsim.adiabatic import EVALUATIONS
 from mmace_sim.torchsim.langevin_spins import (
     NOISE_COLUMNS,
     MomentDynamics,
+    Spins,
     gyromagnetic_ratio,
     moment_step,
 )
@@ -77,7 +78,7 @@ def spin_lattice_init(
     state: SimState,
     model: ModelInterface,
     *,
-    kT: Any,
+    kT: float | Tensor,
     seed: int | Tensor = 0,
     g_factor: float | Mapping[int, float] = ELECTRON_G,
     **_kwargs: Any,
@@ -127,8 +128,8 @@ def spin_lattice_step(
     state: SpinLatticeState,
     model: ModelInterface,
     *,
-    dt: Any,
-    kT: Any,
+    dt: float | Tensor,
+    kT: float | Tensor,
     friction: float = 0.0,
     moments: MomentDynamics | None = None,
     pressure: float | None = None,
@@ -221,7 +222,7 @@ def removed_degrees(state: SimState) -> Int[Tensor, " n_systems"]:
     return removed
 
 
-def _thermal_momenta(state: SimState, kT: Any, seed: Tensor) -> Float[Tensor, "n_atoms 3"]:
+def _thermal_momenta(state: SimState, kT: float | Tensor, seed: Tensor) -> Float[Tensor, "n_atoms 3"]:
     """Maxwell's distribution, without total momentum where that is free."""
     counts, like, idx = state.n_atoms_per_system, state.positions, state.system_idx
     noise, _ = normal_numbers(seed, torch.full_like(counts, FIRST_DRAW), idx, _NOISE_COLUMNS, like)
@@ -283,15 +284,11 @@ def _move_moments(
     last = torch.where(last.isnan(), getattr(state, TORCHSIM_MAGFORCES), last)
     guess = torch.where(before.isnan(), last, 2.0 * last - before)
     step = moment_step(
-        getattr(state, TORCHSIM_MAGMOMS),
+        Spins(getattr(state, TORCHSIM_MAGMOMS), state.gyromagnetic, kT, state.system_idx, state.n_systems),
         fields,
         moments,
         dt=dt.expand(state.n_systems)[state.system_idx] * FS_PER_TIME,
-        kT=kT,
-        gamma=state.gyromagnetic,
         noise=noise,
-        system_idx=state.system_idx,
-        n_systems=state.n_systems,
         guess=guess,
     )
     setattr(state, TORCHSIM_MAGMOMS, step.magmoms)

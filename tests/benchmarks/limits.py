@@ -28,7 +28,13 @@ from record import write
 
 from mmace_sim.base.constants import ELECTRON_G
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.torchsim.langevin_spins import NOISE_COLUMNS, MomentDynamics, gyromagnetic_ratio, moment_step
+from mmace_sim.torchsim.langevin_spins import (
+    NOISE_COLUMNS,
+    MomentDynamics,
+    Spins,
+    gyromagnetic_ratio,
+    moment_step,
+)
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
 A = 2.8289
@@ -214,13 +220,15 @@ def sample(fields: Any, m: torch.Tensor, kT: float, dt: float, watch: Any, *, fs
     generator, n = np.random.default_rng(1), len(m)
     dynamics = MomentDynamics(damping=0.1, length_friction=0.05)
     unsolved, n_steps = 0, round(fs / dt)
+    gamma, bath = m.new_full((n,), gyromagnetic_ratio(ELECTRON_G)), m.new_full((n,), kT)
     for k in range(n_steps):
         step = moment_step(
-            m, fields, dynamics,
-            dt=dt, kT=m.new_full((n,), kT), gamma=m.new_full((n,), gyromagnetic_ratio(ELECTRON_G)),
+            Spins(m, gamma, bath, torch.arange(n) // 2, n // 2),
+            fields,
+            dynamics,
+            dt=dt,
             noise=torch.as_tensor(generator.normal(size=(n, NOISE_COLUMNS))),
-            system_idx=torch.arange(n) // 2, n_systems=n // 2,
-        )  # fmt: skip
+        )
         m = step.magmoms
         unsolved += int((step.residual > dynamics.tolerance).sum())
         if k >= n_steps // 4:
