@@ -16,6 +16,7 @@ from typing import Any, Self, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from mmace_sim.base.yamlfile import read_yaml, refuse_huge_numbers, refuse_truth
 from mmace_sim.errors import ConfigError
@@ -90,7 +91,7 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+    def _plain(cls, value: object, info: ValidationInfo) -> Any:
         """Truth is no number; ``a,b`` is a list where a list is meant; arrays are lists of plain numbers."""
         field = cls.model_fields[str(info.field_name)]
         value = value.tolist() if hasattr(value, "tolist") else value
@@ -218,7 +219,7 @@ def dump_settings(settings: BaseModel) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spelled(value: Any) -> str:
+def spelled(value: object) -> str:
     """A value as one would write it on the command line.
 
     Args:
@@ -248,7 +249,7 @@ def explain(error: ValidationError, source: str, flags: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _reason(item: Any) -> str:
+def _reason(item: ErrorDetails) -> str:
     """What is wrong with a value."""
     if item["type"] == "literal_error":
         return f"choose {item['ctx']['expected'].replace(chr(39), '')}"
@@ -283,7 +284,7 @@ def setting_of(kind: type[BaseModel], name: str, flag: Flag, key: str | None = N
     return replace(_setting(name, kind.model_fields[name]), name=key or name, flag=flag)
 
 
-def _section(annotation: Any) -> type[Settings] | None:
+def _section(annotation: object) -> type[Settings] | None:
     """The class of a section, of one that may be missing too."""
     for part in (annotation, *get_args(annotation)):
         if isinstance(part, type) and issubclass(part, Settings):
@@ -325,5 +326,5 @@ def _refuse_unknown(values: dict[str, Any], kind: type[BaseModel], source: str) 
             )
 
 
-def _is_list(annotation: Any) -> bool:
+def _is_list(annotation: object) -> bool:
     return get_origin(annotation) is list or any(_is_list(part) for part in get_args(annotation))

@@ -4,7 +4,10 @@ import codecs
 import json
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np  # not needed for --help
 
 PLAIN_TEXT = "mmace_sim.plain"
 """Error handler of codecs: signs that an encoding lacks become similar ones, all others an escape sequence."""
@@ -16,7 +19,7 @@ _SIMILAR = str.maketrans(
 )  # fmt: skip
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A value as strict JSON knows it.
 
     Args:
@@ -42,7 +45,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def json_text(value: Any, *, indent: int | None = 1) -> str:
+def json_text(value: object, *, indent: int | None = 1) -> str:
     """A value as strict JSON, as `plain` makes it.
 
     Args:
@@ -55,7 +58,7 @@ def json_text(value: Any, *, indent: int | None = 1) -> str:
     return json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def as_text(values: Any) -> Any:
+def as_text(values: "np.ndarray | np.generic") -> "np.ndarray | np.generic":
     """An array of objects that are all texts as an array of texts, any other as it is.
 
     Args:

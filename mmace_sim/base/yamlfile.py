@@ -26,7 +26,7 @@ class _Loader(yaml.SafeLoader):
         super().__init__(stream)
         self._depth = 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> Any:
         """Make one node, not too deep."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
@@ -80,7 +80,7 @@ for _name, (_pattern, _first) in _PLAIN.items():
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_pattern})$"), list(_first))
 
 
-def _count(node: Any, sizes: dict[int, int]) -> int:
+def _count(node: yaml.Node, sizes: dict[int, int]) -> int:
     """Number of values of a node, aliases written out."""
     if id(node) in sizes:
         size = sizes[id(node)]
@@ -154,7 +154,7 @@ def parse_yaml(content: bytes, source: str) -> dict[str, Any]:
     return values
 
 
-def refuse_huge_numbers(values: Any, source: str, key: str = "") -> None:
+def refuse_huge_numbers(values: object, source: str, key: str = "") -> None:
     """Refuse whole numbers that no machine has a type for.
 
     Args:
@@ -172,7 +172,7 @@ def refuse_huge_numbers(values: Any, source: str, key: str = "") -> None:
             refuse_huge_numbers(value, source, f"{key}.{name}".lstrip("."))
 
 
-def refuse_truth(value: Any, annotation: Any) -> Any:
+def refuse_truth(value: object, annotation: object) -> Any:
     """A value for a field, unless it is true or false, or holds them, where a number is meant.
 
     Args:
@@ -194,16 +194,16 @@ def refuse_truth(value: Any, annotation: Any) -> Any:
     return value
 
 
-def _holds_truth(value: Any) -> bool:
+def _holds_truth(value: object) -> bool:
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return isinstance(value, bool) or any(map(_holds_truth, parts))
 
 
-def _has_sections(annotation: Any) -> bool:
+def _has_sections(annotation: object) -> bool:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return True
     return any(map(_has_sections, get_args(annotation)))
 
 
-def _mentions(annotation: Any, kinds: tuple[Any, ...]) -> bool:
+def _mentions(annotation: object, kinds: tuple[Any, ...]) -> bool:
     return annotation in kinds or any(_mentions(part, kinds) for part in get_args(annotation))

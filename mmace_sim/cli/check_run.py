@@ -1,7 +1,7 @@
 """What ``mmace-sim check`` does once its options are known."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from ase import Atoms
@@ -121,7 +121,7 @@ def run_check(
     return EXIT_OK if report.passed else EXIT_INCOMPLETE
 
 
-def told_uncertainty(target: Any) -> list[str]:
+def told_uncertainty(target: object) -> list[str]:
     """What a model says of its uncertainties, in words.
 
     Args:

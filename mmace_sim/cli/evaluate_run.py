@@ -27,6 +27,7 @@ from mmace_sim.training.evaluate_settings import EvaluateSettings
 
 if TYPE_CHECKING:
     from mmace_sim.io.frames import Frame
+    from mmace_sim.model.base import MagneticModel
     from mmace_sim.training.evaluate import Evaluation
     from mmace_sim.training.evaluate_ranking import Ranking
     from mmace_sim.training.evaluate_relaxed import RelaxedErrors
@@ -163,7 +164,9 @@ def _read_prediction(record: dict[str, Any]) -> dict[str, Any]:
     return {label: decode_array(values) for label, values in record["prediction"].items()}
 
 
-def _relaxed(model: Any, frames: "list[Frame]", result: "Evaluation", *, quiet: bool) -> "RelaxedErrors":
+def _relaxed(
+    model: "MagneticModel", frames: "list[Frame]", result: "Evaluation", *, quiet: bool
+) -> "RelaxedErrors":
     """Errors at the moments that the model relaxes, of the structures that could be evaluated."""
     from mmace_sim.graph.atoms import set_magmoms
     from mmace_sim.properties.singlepoint import SinglePoint
@@ -180,7 +183,7 @@ def _relaxed(model: Any, frames: "list[Frame]", result: "Evaluation", *, quiet: 
 
 
 def _honesty(
-    model: Any, frames: "list[Frame]", result: "Evaluation", config: EvaluateSettings
+    model: "MagneticModel", frames: "list[Frame]", result: "Evaluation", config: EvaluateSettings
 ) -> dict[str, Any] | None:
     """How honest the uncertainties of the model are on what could be evaluated; None if it has none."""
     from mmace_sim.training.calibrate_files import judge_uncertainty

@@ -82,12 +82,12 @@ def _describe(metadata: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _calibration(facts: Any) -> list[str]:
+def _calibration(facts: object) -> list[str]:
     """What a file says of its uncertainties, in words; nothing if it has none."""
     return [] if facts is None else UncertaintyFacts.model_validate(facts).in_words()
 
 
-def _obeyed(cards: Any) -> list[str]:
+def _obeyed(cards: object) -> list[str]:
     """Statements of the identities that hold, as `convert` has measured them; a file may hold anything."""
     entries = cards.values() if isinstance(cards, dict) else ()
     known = [card for card in entries if isinstance(card, dict) and card.get("holds") is True]
@@ -172,7 +172,7 @@ def elements_in_words(symbols: list[str]) -> str:
     return " ".join(symbols) if len(symbols) <= MANY_ELEMENTS else f"{len(symbols)} elements"
 
 
-def format_errors(errors: Any) -> str:
+def format_errors(errors: object) -> str:
     """Mean absolute errors of a model in words, one label per line.
 
     Args:
@@ -196,7 +196,7 @@ def format_errors(errors: Any) -> str:
     return "\n".join(lines) or "not stated"
 
 
-def _error_lines(labels: Any) -> list[str]:
+def _error_lines(labels: object) -> list[str]:
     if not isinstance(labels, dict):
         return [str(labels)]
     lines = []

@@ -136,7 +136,7 @@ def remove(name: _Name, quiet: options.Quiet = False) -> None:
         typer.echo(f"Deleted: {path}")
 
 
-def _echo_json(value: Any) -> None:
+def _echo_json(value: object) -> None:
     import json
 
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False))

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -21,6 +21,9 @@ from mmace_sim.io.writing import file_names
 from mmace_sim.structures.checks import check_structure
 from mmace_sim.structures.initial_moments import initial_magmoms
 from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order
+
+if TYPE_CHECKING:
+    from mmace_sim.properties.relax.relaxation import ModelLike
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +94,7 @@ def propose(
     parents: dict[str, Atoms],
     settings: ProposeSettings,
     *,
-    model: Any = None,
+    model: "ModelLike | None" = None,
     distinct: Distinct | None = None,
 ) -> Proposal:
     """Make candidates.
@@ -149,7 +152,7 @@ def _together(parents: dict[str, Atoms]) -> dict[str, Atoms]:
     return {"".join(Atoms(numbers).get_chemical_symbols()): Atoms(numbers)}
 
 
-def _load(settings: ProposeSettings, needing: Sequence[str]) -> Any:
+def _load(settings: ProposeSettings, needing: Sequence[str]) -> "ModelLike":
     if settings.model is None:
         raise ConfigError(f"recipe {', '.join(needing)}: needs a model; name one with --model.")
     from mmace_sim.engine.machine import pick_device

@@ -8,7 +8,6 @@ which are usual, forget what the data so far had no use for, and so do not tell 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from mmace_sim.base.quantities import UNCERTAINTIES
 from mmace_sim.data.candidates import refusal
 from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.error_sizes import max_of_systems
 from mmace_sim.model.uncertainty import FAR, UNITS, Domain, evaluate_with_uncertainty, require_uncertainty
 from mmace_sim.nn.surroundings import surroundings
@@ -93,7 +93,7 @@ class Choice:
     sizes: dict[str, float]
 
 
-def score(candidates: Sequence[Atoms], model: Any = None) -> Scores:
+def score(candidates: Sequence[Atoms], model: MagneticModel | None = None) -> Scores:
     """Evaluate candidates.
 
     Args:

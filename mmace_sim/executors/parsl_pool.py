@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmace_sim.base.extras import extra
 from mmace_sim.errors import ConfigError
 from mmace_sim.executors.interface import ExecutorError, Failure
 from mmace_sim.executors.settings import PoolSettings
 from mmace_sim.executors.worker import GPUS, call
+
+if TYPE_CHECKING:
+    from parsl.dataflow.dflow import DataFlowKernel
 
 POLL: float = 1.0
 """Seconds between two looks at what workers have written."""
@@ -50,7 +53,7 @@ class ParslPool:
         patience: See `mmace_sim.executors.interface.Executor`.
     """
 
-    def __init__(self, kernel: Any, folder: Path, n_workers: int, patience: float) -> None:
+    def __init__(self, kernel: "DataFlowKernel", folder: Path, n_workers: int, patience: float) -> None:
         from parsl.app.python import PythonApp
 
         self.n_workers, self.patience, self._signs = n_workers, patience, Signs(folder)

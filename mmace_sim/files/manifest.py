@@ -109,7 +109,7 @@ class Manifest:
             os.truncate(self._fd, end)
         return command, ""
 
-    def _take(self, record: Any, command: str) -> str:
+    def _take(self, record: object, command: str) -> str:
         """Understand one line; returns the command."""
         if not isinstance(record, dict):
             raise ValueError("no mapping")

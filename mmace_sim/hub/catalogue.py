@@ -80,7 +80,7 @@ class RemoteModel(RemoteFile):
 
     @field_validator("elements", mode="before")
     @classmethod
-    def _symbols(cls, value: Any) -> Any:
+    def _symbols(cls, value: object) -> Any:
         return tuple(value.split()) if isinstance(value, str) else value
 
     @property

@@ -140,7 +140,7 @@ def _element_numbers(weights: UpstreamWeights) -> list[int]:
     return numbers
 
 
-def _equal(theirs: Any, ours: Any) -> bool:
+def _equal(theirs: Any, ours: object) -> bool:
     if isinstance(ours, str):
         return str(theirs).replace(" ", "") == ours
     if isinstance(ours, float):

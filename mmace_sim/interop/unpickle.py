@@ -84,19 +84,19 @@ class PickledObject:
         """Record a call of a recorded object."""
         return PickledObject(self, *args)
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.state = state
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         pass
 
-    def append(self, item: Any) -> None:
+    def append(self, item: object) -> None:
         """Forget an item of a list that is not one of ours."""
 
-    def extend(self, items: Any) -> None:
+    def extend(self, items: object) -> None:
         """Forget items of a list that is not one of ours."""
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: object = None) -> Any:
         """An attribute of the recorded object."""
         return self.state.get(key, default) if isinstance(self.state, dict) else default
 
@@ -227,7 +227,7 @@ def _parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
 
-def _object(cls: Any, *_: Any) -> PickledObject:
+def _object(cls: object, *_: Any) -> PickledObject:
     return cls() if isinstance(cls, type) and issubclass(cls, PickledObject) else PickledObject(cls)
 
 
@@ -248,7 +248,7 @@ def _size(values: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _record_getattr(owner: Any, name: str) -> PickledObject:
+def _record_getattr(owner: object, name: str) -> PickledObject:
     return PickledObject(owner, name)
 
 
@@ -264,7 +264,7 @@ class _Rebuild:
     def __call__(self, *args: Any) -> Any:
         return self._function(*args)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise pickle.UnpicklingError(f"it changes {name} of a function")
 
 

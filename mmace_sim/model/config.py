@@ -18,7 +18,7 @@ SMALL_MOMENT: float = 0.1
 """An element whose moments stay below this many μB in the data counts as non-magnetic; its wall stands here."""
 
 
-def atomic_number(value: Any) -> Any:
+def atomic_number(value: object) -> Any:
     """The atomic number of a symbol or of digits; anything else as it is."""
     from ase import data as ase_data  # heavy, and not needed for --help
 
@@ -71,7 +71,7 @@ def check_pair(name: str) -> str:
     return pair_name(*symbols)
 
 
-def _holds_boolean(value: Any) -> bool:
+def _holds_boolean(value: object) -> bool:
     if isinstance(value, dict | list | tuple):
         return any(map(_holds_boolean, value.values() if isinstance(value, dict) else value))
     return isinstance(value, bool)
@@ -138,7 +138,7 @@ class ArchitectureConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_booleans(cls, values: Any) -> Any:
+    def _no_booleans(cls, values: object) -> Any:
         if isinstance(values, dict):
             for name, value in values.items():
                 field = cls.model_fields.get(name)

@@ -1,7 +1,6 @@
 """What the data of a model know: the ranges outside of which its results mean nothing."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -36,7 +35,7 @@ class DataRange(BaseModel):
         return high - low
 
 
-def data_range(model: Any) -> DataRange | None:
+def data_range(model: object) -> DataRange | None:
     """The range of the data of a model (of its first head, which is the chosen one of a loaded model).
 
     Args:

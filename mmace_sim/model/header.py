@@ -102,7 +102,7 @@ def _damaged(path: Path, error: ValidationError, *section: str) -> ModelFileErro
     )
 
 
-def _short(text: Any) -> str:
+def _short(text: object) -> str:
     """At most 80 characters of a text."""
     text = " ".join(str(text).split())
     return text if len(text) <= 80 else f"{text[:77]}..."

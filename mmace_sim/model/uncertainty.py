@@ -8,7 +8,7 @@ calibration data, and the size of the errors, whose logarithm is a regression.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from ase.data import chemical_symbols
@@ -302,7 +302,7 @@ def evaluate_with_uncertainty(
     )
 
 
-def require_uncertainty(model: Any) -> Uncertainty:
+def require_uncertainty(model: object) -> Uncertainty:
     """The uncertainties of a model.
 
     Args:

@@ -1,6 +1,6 @@
 """Modules without memory: what shapes their weights have, before any of them is allocated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class ShapesOnly(TorchFunctionMode):
         super().__exit__(*exception)
 
     def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+        self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         """Called by torch in place of every function."""
         if func is torch.randn:

@@ -7,7 +7,7 @@ loads nothing, and everything that came from the user's files is escaped.
 import csv
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,7 +262,7 @@ def _notes(entry: Mapping[str, Any]) -> list[str]:
     return said + entry["notes"]
 
 
-def _grouped(pairs: Any) -> dict[str, list[str]]:
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """Names by text, at most five of them."""
     groups: dict[str, list[str]] = {}
     for text, name in pairs:

@@ -100,7 +100,7 @@ def heading(key: str, units: Mapping[str, str]) -> str:
     return f"{name}\n({unit})" if unit else name
 
 
-def show(key: str, value: Any, units: Mapping[str, str]) -> str:
+def show(key: str, value: str | float | list[Any] | dict[str, Any] | None, units: Mapping[str, str]) -> str:
     """A value as text.
 
     Args:
@@ -235,11 +235,11 @@ def _plain(caption: str, rows: list[list[str]]) -> Table:
     )
 
 
-def _is_single(value: Any) -> bool:
+def _is_single(value: object) -> bool:
     return not isinstance(value, list | dict) or _is_row(value)
 
 
-def _is_row(value: Any) -> bool:
+def _is_row(value: object) -> bool:
     """A list of few numbers."""
     return (
         isinstance(value, list)

@@ -16,7 +16,7 @@ from mmace_sim.model.uncertainty import Domain, evaluate_with_uncertainty
 _log = logging.getLogger(__name__)
 
 
-def domain_entry(model: Any, atoms: Atoms | None, *, computed: bool = False) -> dict[str, Any]:
+def domain_entry(model: object, atoms: Atoms | None, *, computed: bool = False) -> dict[str, Any]:
     """What a summary says of a structure and its model's data.
 
     Args:

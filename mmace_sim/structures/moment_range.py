@@ -1,7 +1,5 @@
 """Moments that a model can describe: where starts may lie, and what is refused."""
 
-from typing import Any
-
 import numpy as np
 from ase import Atoms
 
@@ -13,7 +11,7 @@ START_SHARE: float = 0.9
 """Starts that are not the user's own stay below this share of the largest moment of the data."""
 
 
-def largest_moments(model: Any) -> dict[int, float]:
+def largest_moments(model: object) -> dict[int, float]:
     """Largest moment of each element in the data of a model, in μB, as far as it is known.
 
     Args:
@@ -23,7 +21,7 @@ def largest_moments(model: Any) -> dict[int, float]:
     return dict(getattr(config, "max_moment", {}))
 
 
-def hard_limits(model: Any) -> dict[int, float]:
+def hard_limits(model: object) -> dict[int, float]:
     """Largest moment of each element that a model has an energy for, in μB; empty for models that have one everywhere.
 
     Args:
@@ -52,7 +50,7 @@ def shorten_moments(atoms: Atoms, largest: dict[int, float]) -> Atoms:
     return atoms
 
 
-def check_moment_range(atoms: Atoms, model: Any) -> None:
+def check_moment_range(atoms: Atoms, model: object) -> None:
     """Refuse moments for which an energy would mean nothing.
 
     Args:

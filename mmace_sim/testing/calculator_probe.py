@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
@@ -16,6 +16,13 @@ MAGFORCE_NAMES: tuple[str, ...] = ("magforces", "magnetic_forces")
 """Names under which calculators return −∂E/∂m."""
 
 _ABSENT = (PropertyNotImplementedError, NotImplementedError)
+
+
+class Calculator(Protocol):
+    """What ASE asks for the energy of a structure."""
+
+    def get_potential_energy(self, atoms: Atoms | None = None, force_consistent: bool = False) -> float:
+        """The energy, in eV."""
 
 
 class CalculatorProbe(Probe):
@@ -35,7 +42,7 @@ class CalculatorProbe(Probe):
 
     def __init__(
         self,
-        calculator: Any,
+        calculator: Calculator,
         example: Atoms,
         *,
         elements: Sequence[int],
@@ -45,7 +52,7 @@ class CalculatorProbe(Probe):
         single_precision: bool = False,
     ) -> None:
         super().__init__()
-        self.calculator = calculator
+        self.calculator: Any = calculator
         self.name = type(calculator).__name__
         self.elements = [int(z) for z in elements]
         self.r_max, self.spin_orbit, self.single_precision = r_max, spin_orbit, single_precision

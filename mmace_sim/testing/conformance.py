@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from mmace_sim.testing.identities import IDENTITIES, structure_for
 from mmace_sim.testing.probe import ModelProbe, transformed
@@ -49,7 +50,7 @@ class MagneticModelConformance:
     @pytest.mark.parametrize("name", list(IDENTITIES))
     @settings(max_examples=3, deadline=None, phases=_PHASES, suppress_health_check=_EXPECTED)
     @given(seed=st.integers(0, 2**32 - 1), data=st.data())
-    def test_identity(self, model: Any, name: str, seed: int, data: st.DataObject) -> None:
+    def test_identity(self, model: nn.Module, name: str, seed: int, data: st.DataObject) -> None:
         """Measure one identity on random structures."""
         identity = IDENTITIES[name]
         probe, rng = ModelProbe(model), np.random.default_rng(seed)
@@ -62,7 +63,7 @@ class MagneticModelConformance:
         limit = self.tolerances.get(name, identity.tolerance)
         assert violation <= limit, f"{identity.statement}: violated by {violation:.2g} > {limit:.2g}"
 
-    def test_moments_matter(self, model: Any) -> None:
+    def test_moments_matter(self, model: nn.Module) -> None:
         """Make sure that the model couples moments to each other: a constant would obey every identity."""
         probe, rng = ModelProbe(model), np.random.default_rng(0)
         atoms = structure_for(probe, rng, n_atoms=2)
@@ -70,7 +71,7 @@ class MagneticModelConformance:
         before, after = probe.energies([atoms, turned])
         assert abs(before - after) > 1e-8 * probe.predict(atoms).energy_scale
 
-    def test_spin_orbit_coupling_is_there_if_promised(self, model: Any) -> None:
+    def test_spin_orbit_coupling_is_there_if_promised(self, model: nn.Module) -> None:
         """Make sure that a model with spin–orbit coupling notices a rotation of its moments alone."""
         if not model.spin_orbit:
             pytest.skip("no spin–orbit coupling")

@@ -1,19 +1,23 @@
 """Agreement of a TorchSim model with an ASE calculator, moments included."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from mmace_sim.base.hosts import ts
 from mmace_sim.graph.cells import physical_stress
 from mmace_sim.torchsim.state import initialize_state
 
 
 def assert_model_calculator_consistency(
-    model: Any, calculator: BaseCalculator, structures: Sequence[Atoms], *, tolerance: float = 1e-9
+    model: ts.models.interface.ModelInterface,
+    calculator: BaseCalculator,
+    structures: Sequence[Atoms],
+    *,
+    tolerance: float = 1e-9,
 ) -> None:
     """Compare energy, forces, stress and magforces of a TorchSim model, in one batch, with an ASE calculator's.
 

@@ -6,10 +6,12 @@ code asks the same questions on a CPU, where they can be counted.
 
 import traceback
 from collections import Counter
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -61,7 +63,11 @@ class HostReads(TorchFunctionMode):
         super().__exit__(*error)
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Count methods that no operation of torch stands behind on a CPU."""
         kwargs = kwargs or {}
@@ -95,7 +101,11 @@ class _Operations(TorchDispatchMode):
         self.reads = reads
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: OpOverload,
+        types: Collection[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         name = func.overloadpacket.__name__
         by_mask = name in ("index", "index_put", "index_put_", "_index_put_impl_") and _by_mask(name, args)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from torch import nn
 
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.testing import differences, limits, symmetries
@@ -146,7 +147,7 @@ IDENTITIES: dict[str, Identity] = {
 
 
 def measure_identities(
-    model: Any, *, names: Sequence[str] | None = None, n_structures: int = 3, seed: int = 0
+    model: nn.Module, *, names: Sequence[str] | None = None, n_structures: int = 3, seed: int = 0
 ) -> dict[str, float]:
     """Measure the largest violation of each identity over random structures.
 

@@ -5,10 +5,12 @@ cannot run on them. These compute on the CPU and look like another device in eve
 """
 
 import copy
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -63,7 +65,9 @@ class PretendedTensor(Tensor):
         raise TypeError(f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() first.")
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        cls, func: OpOverload, types: Collection[type], args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         """Compute on the CPU."""
         return _compute(func, args, kwargs or {})
 
@@ -89,7 +93,11 @@ class PretendedGpu(TorchFunctionMode):
         self._inner.__exit__(*error)
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Make of numbers tensors on the CPU first, which torch does below all operations."""
         kwargs = kwargs or {}
@@ -108,7 +116,11 @@ class _Operations(TorchDispatchMode):
     """Sees every operation, those on plain tensors too."""
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: OpOverload,
+        types: Collection[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         return _compute(func, args, kwargs or {})
 
@@ -132,7 +144,7 @@ def moved_to_pretended[Module: nn.Module](module: Module) -> Module:
     return module
 
 
-def _compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+def _compute(func: OpOverload, args: tuple, kwargs: dict[str, Any]) -> Any:
     asked = kwargs.get("device")
     tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
     there = [isinstance(x, PretendedTensor) for x in tensors]
@@ -153,7 +165,7 @@ def _compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         return out
     known = {id(x.inner): x for x in tensors if isinstance(x, PretendedTensor)}
 
-    def outer(x: Any) -> Any:
+    def outer(x: object) -> Any:
         if not isinstance(x, Tensor):
             return x
         return known[id(x)] if id(x) in known else PretendedTensor(x)
@@ -161,5 +173,5 @@ def _compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     return tree_map(outer, out)
 
 
-def _inner(x: Any) -> Any:
+def _inner(x: object) -> Any:
     return x.inner if isinstance(x, PretendedTensor) else x

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from ase import Atoms
 from jaxtyping import Float
+from torch import nn
 
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.graph.batch import MagneticGraph, graph_from_atoms
@@ -121,13 +122,13 @@ class ModelProbe(Probe):
     modes = (False, True)
     r_max: float
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model = cast("Any", model)  # what else it has, torch does not declare
         self.name = str(getattr(model, "metadata", {}).get("name") or type(model).__name__)
-        self.r_max = float(model.r_max)
-        self.elements = [int(z) for z in model.elements]
-        self.spin_orbit = bool(model.spin_orbit)
+        self.r_max = float(self.model.r_max)
+        self.elements = [int(z) for z in self.model.elements]
+        self.spin_orbit = bool(self.model.spin_orbit)
         self.single_precision = getattr(model, "dtype", torch.float64) == torch.float32
         weights = {"weights"} if any(True for _ in model.parameters()) else set()
         self.provides = frozenset({"forces", "stress", "magforces", "batch", "r_max", "moments"} | weights)

@@ -7,6 +7,7 @@ import threading
 import time
 from enum import IntEnum
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -121,7 +122,7 @@ def load_best(trainer: Trainer, module: MagneticTraining, path: Path) -> tuple[i
     return int(saved["epoch"]), True
 
 
-def _shape(shape: Any) -> str:
+def _shape(shape: tuple[int, ...] | None) -> str:
     return "none" if shape is None else str(tuple(shape))
 
 
@@ -287,7 +288,7 @@ class GracefulStop(Callback):
         if urgency >= Urgency.STOP:
             raise TrainingStopped(interrupted=urgency == Urgency.INTERRUPT, number=self._signal)
 
-    def _on_signal(self, number: int, frame: Any) -> None:  # noqa: ARG002
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._signal = number

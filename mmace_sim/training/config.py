@@ -67,7 +67,7 @@ class DataSource(Section):
 
     @field_validator("train_file", "valid_file", "test_file", mode="before")
     @classmethod
-    def _as_list(cls, value: Any) -> Any:
+    def _as_list(cls, value: object) -> Any:
         return [value] if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")

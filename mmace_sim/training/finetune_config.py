@@ -145,7 +145,7 @@ class FinetuneConfig(Section):
 
     @field_validator("e0", mode="before")
     @classmethod
-    def _read_energies(cls, value: Any) -> Any:
+    def _read_energies(cls, value: object) -> Any:
         """``Fe=-8.1,Al=-3.2`` is the energy of each element."""
         if not isinstance(value, str) or "=" not in value:
             return value

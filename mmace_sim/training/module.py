@@ -114,7 +114,9 @@ class MagneticTraining(LightningModule):
         optimizer = build_optimizer(self.model, self.config.optimizer)
         return {"optimizer": optimizer, "lr_scheduler": build_scheduler(optimizer, self.config, self.n_steps)}
 
-    def lr_scheduler_step(self, scheduler: LRScheduler | ReduceLROnPlateau, metric: Any) -> None:
+    def lr_scheduler_step(
+        self, scheduler: LRScheduler | ReduceLROnPlateau, metric: float | Tensor | None
+    ) -> None:
         """Step a schedule, but not a plateau: Lightning would do it after the epoch's checkpoint is written."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)

@@ -143,8 +143,8 @@ def summary_entry(structure: LoadedStructure, result: StructureResult) -> dict[s
         "max_force": finite_or_none(result.max_force),
         "max_stress": finite_or_none(result.max_stress),
         "max_magforce": finite_or_none(result.max_magforce),
-        "moment_curvature": finite_or_none(curvature and curvature.lowest),
-        "moment_curvature_error": finite_or_none(curvature and curvature.error),
+        "moment_curvature": finite_or_none(None if curvature is None else curvature.lowest),
+        "moment_curvature_error": finite_or_none(None if curvature is None else curvature.error),
         "moment_mode": np.round(curvature.direction, 6).tolist()
         if curvature is not None and result.status == "saddle"
         else None,

@@ -124,7 +124,7 @@ class CheckReport:
 
 
 def check_model(
-    model: Any = "default",
+    model: object = "default",
     *,
     structures: Mapping[str, Atoms] | Sequence[Atoms] | None = None,
     tolerance: float = 1.0,

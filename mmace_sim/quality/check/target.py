@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from ase import Atoms
@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 
 from mmace_sim.errors import MmaceError, UnsupportedElementError, UnsupportedOptionError
 from mmace_sim.model.checkpoint import load_model
-from mmace_sim.testing.calculator_probe import CalculatorProbe
+from mmace_sim.testing.calculator_probe import Calculator, CalculatorProbe
 from mmace_sim.testing.probe import ModelProbe, Probe
 from mmace_sim.testing.structures import standard_structures
 
@@ -81,7 +81,7 @@ def _import_factory(name: str) -> Any:
 
 
 def make_probe(
-    target: Any,
+    target: object,
     *,
     structures: Mapping[str, Atoms] | None = None,
     elements: Sequence[int] | None = None,
@@ -152,15 +152,15 @@ def make_probe(
         ) from error
 
 
-def _is_model(target: Any) -> bool:
+def _is_model(target: object) -> TypeGuard[torch.nn.Module]:
     return isinstance(target, torch.nn.Module) and hasattr(target, "r_max") and hasattr(target, "elements")
 
 
-def _is_calculator(target: Any) -> bool:
+def _is_calculator(target: object) -> TypeGuard[Calculator]:
     return not isinstance(target, type) and hasattr(target, "get_potential_energy")
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return "a class" if isinstance(value, type) else f"an object of type {type(value).__name__}"
 
 

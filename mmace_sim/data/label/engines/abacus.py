@@ -172,5 +172,5 @@ def _told(path: Path, k_length: float, calculation: Calculation) -> dict[str, An
     }
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)

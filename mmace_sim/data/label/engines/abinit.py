@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers
 from ase.units import Bohr, Hartree
+from numpy.typing import ArrayLike
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.data.label.calculation import Calculation, Mode
@@ -222,7 +223,7 @@ class AbinitEngine:
         )
 
 
-def _turned(calculation: Calculation, values: Any) -> np.ndarray:
+def _turned(calculation: Calculation, values: ArrayLike) -> np.ndarray:
     """Vectors of a run; those along z turned to the axis of the candidate."""
     values = np.asarray(values, dtype=float)
     if calculation.mode is Mode.NONCOLLINEAR:
@@ -230,7 +231,7 @@ def _turned(calculation: Calculation, values: Any) -> np.ndarray:
     return np.outer(values if values.ndim == 1 else values[:, 2], calculation.axis)
 
 
-def _matrix(stress: Any) -> np.ndarray:
+def _matrix(stress: ArrayLike) -> np.ndarray:
     values = np.asarray(stress, dtype=float)
     if values.shape == (3, 3):
         return values

@@ -194,7 +194,7 @@ def _namelist(name: str, values: dict[str, Any]) -> list[str]:
     return [f"&{name}", *(f"  {key} = {_value(value)}" for key, value in values.items()), "/"]
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, bool):
         return ".true." if value else ".false."
     if isinstance(value, float):

@@ -252,7 +252,7 @@ def read_incar(path: Path) -> dict[str, str]:
     return {key.strip().upper(): value.strip() for key, value in pairs}
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, bool):
         return ".TRUE." if value else ".FALSE."
     if isinstance(value, np.ndarray | list | tuple):
