@@ -372,6 +372,17 @@ def test_broken_catalogues(tmp_path, text):
         read_catalogue_file(tmp_path / "c.yaml")
 
 
+def test_what_is_at_hand_need_not_be_fetched_and_a_broken_file_is_no_success(tmp_path):
+    done = mmace_sim("models", "get", "default")
+    assert done.exit_code == 0
+    assert "is at hand" in done.output
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"nothing")
+    done = mmace_sim("models", "info", broken)
+    assert done.exit_code == 3
+    assert "problem" in done.output
+
+
 def test_only_encrypted_addresses():
     fields = {"name": "a", "filename": "a", "size": 1, "sha256": "0" * 64, "license": "x", "citation": "y"}
     with pytest.raises(ValueError, match="https"):

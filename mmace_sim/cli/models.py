@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmace_sim.cli import options
+from mmace_sim.engine.results import EXIT_INCOMPLETE
 
 
 class _ListAlone(TyperGroup):
@@ -66,6 +67,8 @@ def info(name: _Name, json_output: _Json = False) -> None:
         _echo_json(row)
     else:
         print_model(row)
+    if "problem" in row:
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 @models.command()
@@ -77,8 +80,15 @@ def get(name: _Name, force: _Force = False, quiet: options.Quiet = False) -> Non
 
     Example: `mmace-sim models get mmace-matpes-pbe`.
     """
-    from mmace_sim.hub.catalogue import remote_model
+    from mmace_sim.hub.catalogue import read_catalogue, remote_model
+    from mmace_sim.model.registry import list_models
 
+    at_hand = list_models().get(name)
+    if at_hand is not None and name not in read_catalogue():
+        typer.echo(
+            f"{name} is at hand ({at_hand}), and nothing is there to fetch: use it with --model {name}."
+        )
+        return
     remote = remote_model(name)
     if not quiet:
         typer.echo(f"{name}: {remote.megabytes:.1f} MB, licence {remote.license}. Cite {remote.citation}.")
