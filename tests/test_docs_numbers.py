@@ -349,3 +349,14 @@ def test_evaluations_of_the_page_on_moments(row):
     assert f"| {' | '.join(map(str, cells))} |" in text("docs/moments.md")
     assert row["lbfgs_converged"] == row["fire_converged"] == row["starts"]
     assert max(row["lbfgs_spread_mev"], row["fire_spread_mev"]) < 0.1
+
+
+def test_fuzz_examples_of_the_page_on_limits():
+    checks = benchmark("fuzz")["checks"]
+    assert f"ran {sum(check['examples'] for check in checks.values()):,} examples" in LIMITS
+    assert not sum(check["failures"] for check in checks.values())
+    for name, words in {
+        "relaxations": "whole relaxations", "structure_files": "mutated structure files", "symmetries": "crystals whose",
+        "journals": "journals", "model_files": "model files", "frames": "frames",
+    }.items():  # fmt: skip
+        assert f"{checks[name]['examples']:,} {words}" in LIMITS
