@@ -37,7 +37,7 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
             yield StructureError(f"cannot be read: it is no structure of ASE or pymatgen ({error}).")
 
 
-def _ase_rows(data: Any) -> list[dict[str, Any]]:
+def _ase_rows(data: object) -> list[dict[str, Any]]:
     """Rows of a database of ASE, or one structure."""
     if not isinstance(data, dict):
         return []

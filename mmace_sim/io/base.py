@@ -75,7 +75,7 @@ def take_problem(atoms: Atoms) -> StructureError | None:
     return atoms.info.pop(_PROBLEM, None)
 
 
-def add_unusable(atoms: Atoms, key: str, value: Any) -> None:
+def add_unusable(atoms: Atoms, key: str, value: object) -> None:
     """Leave a label that is none on a structure: training reports it, everything else goes on without it."""
     atoms.info.setdefault(_UNUSABLE, {})[key] = value
     add_note(atoms, f"{key} in the file is {printable(str(value))[:40]!r}, which cannot be one: left out")

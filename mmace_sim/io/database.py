@@ -312,7 +312,7 @@ def atoms_to_row(
     return row
 
 
-def _packed(value: Any) -> Any:
+def _packed(value: object) -> Any:
     """A value for JSON, arrays as ASE writes them."""
     if isinstance(value, np.ndarray):
         return {"__ndarray__": [list(value.shape), value.dtype.name, value.ravel().tolist()]}

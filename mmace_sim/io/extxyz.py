@@ -137,7 +137,7 @@ def _writable(extra: _Extra) -> _Extra | None:
     return extra
 
 
-def _info_value(key: Any, value: Any) -> Any:
+def _info_value(key: object, value: object) -> Any:
     """What to give ASE's writer so that its reader finds this value; None if there is nothing."""
     if not isinstance(key, str) or key in RESERVED:
         return None
@@ -157,20 +157,20 @@ def _info_value(key: Any, value: Any) -> Any:
     return None
 
 
-def _same_value(value: Any) -> Any:
+def _same_value(value: object) -> Any:
     return None if isinstance(value, dict | list | tuple) or value is None else value
 
 
-def _json_value(value: Any) -> str:
+def _json_value(value: object) -> str:
     """A value as ASE's reader knows JSON; its writer escapes quotation marks, but not what escapes them."""
     return "_JSON " + _plain_json(value).replace("\\", "\\\\")
 
 
-def _plain_json(value: Any) -> str:
+def _plain_json(value: object) -> str:
     return json.dumps(value, default=_tolist)
 
 
-def _tolist(value: Any) -> Any:
+def _tolist(value: object) -> Any:
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufU":
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not plain")
@@ -217,7 +217,7 @@ def _agrees(again: Atoms, meant: Atoms, results: dict[str, Any]) -> bool:
     )
 
 
-def _close(read: Any, meant: Any) -> bool:
+def _close(read: object, meant: object) -> bool:
     """Equal within the digits of the format."""
     first, second = np.asarray(read), np.asarray(meant)
     if second.ndim == 2 and second.shape[1] == 1:

@@ -45,7 +45,7 @@ def parse_ase_json(text: str) -> Any:
         raise StructureError("cannot be read: the JSON is nested too deeply for a structure.") from error
 
 
-def plain_values(value: Any) -> Any:
+def plain_values(value: object) -> Any:
     """Restore the arrays and complex numbers in parsed JSON.
 
     Args:
@@ -85,7 +85,7 @@ def _array(parts: Any) -> np.ndarray:
         raise StructureError(f"an array cannot be read ({error}).") from error
 
 
-def checked_dtype(name: Any) -> np.dtype:
+def checked_dtype(name: object) -> np.dtype:
     """Type of the elements of an array: numbers, booleans or text, nothing else.
 
     Args:

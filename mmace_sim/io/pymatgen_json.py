@@ -28,7 +28,7 @@ _DISORDERED = "sites are partially occupied; give an ordered structure (e.g. a s
 _ISOTOPES = {"D": 1, "T": 1}
 
 
-def find_structures(data: Any) -> list[dict[str, Any]]:
+def find_structures(data: object) -> list[dict[str, Any]]:
     """The dictionaries of structures and molecules in parsed JSON, at any depth.
 
     Args:
@@ -203,7 +203,7 @@ def _floats(value: Any, what: str, *sizes: int) -> np.ndarray:
     return numbers
 
 
-def _flags(value: Any, what: str) -> list[bool]:
+def _flags(value: object, what: str) -> list[bool]:
     """Three booleans."""
     data = value["data"] if isinstance(value, dict) and "data" in value else value
     if not isinstance(data, list) or len(data) != 3 or not all(flag in (True, False) for flag in data):

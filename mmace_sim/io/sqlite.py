@@ -87,7 +87,7 @@ def _from_blob(blob: bytes, kind: str, name: str) -> np.ndarray:
         raise StructureError(f"{name} of the row are damaged ({error})") from error
 
 
-def _parsed(value: Any) -> dict[str, Any]:
+def _parsed(value: object) -> dict[str, Any]:
     """A dictionary that the database holds as JSON, or in ASE's binary form: arrays, then JSON with their offsets."""
     if isinstance(value, str):
         found = parse_ase_json(value)
@@ -99,7 +99,7 @@ def _parsed(value: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _with_arrays(value: Any, blob: bytes) -> Any:
+def _with_arrays(value: object, blob: bytes) -> Any:
     """Parsed JSON with the arrays whose bytes lie in a blob."""
     if isinstance(value, list):
         return [_with_arrays(item, blob) for item in value]

@@ -91,7 +91,7 @@ def _parsed(line: str) -> dict[str, Any]:
     return _parsed(renamed)
 
 
-def _is_usable(key: str, value: Any) -> bool:
+def _is_usable(key: str, value: object) -> bool:
     """Whether a value can be the result of its name; all other values can be anything."""
     if key not in _SHAPES:
         return True
