@@ -52,6 +52,7 @@ from mmace_sim.io.base import (
     results_as_labels,
     take_notes,
     take_problem,
+    take_unread,
     take_unusable,
 )
 from mmace_sim.io.opening import check_regular
@@ -215,6 +216,7 @@ def labelled(item: Item, known: Format, keys: LabelKeys) -> Item:
     try:
         take_notes(item)
         take_problem(item)
+        take_unread(item)
         unusable = take_unusable(item)
         item.info.update({key: unusable[key] for _, key in keys if key in unusable})
         results = getattr(item.calc, "results", None) or {}
@@ -234,6 +236,7 @@ def _settled(atoms: Atoms, keys: LabelKeys) -> tuple[Atoms, list[str]] | Structu
     try:
         notes = take_notes(atoms)
         take_unusable(atoms)
+        unread = take_unread(atoms)
         problem = take_problem(atoms)
         if problem is not None:
             return problem
@@ -241,9 +244,10 @@ def _settled(atoms: Atoms, keys: LabelKeys) -> tuple[Atoms, list[str]] | Structu
         if magmoms is not None:
             set_magmoms(atoms, magmoms)
             read = {keys.magmoms, INITIAL_MAGMOMS}
-            note = note or _unread_moments({k: v for k, v in atoms.arrays.items() if k not in read}, magmoms)
+            found = unread | {k: v for k, v in atoms.arrays.items() if k not in read}
+            note = note or _unread_moments(found, magmoms)
         else:
-            note = _unread_moments(atoms.info | atoms.arrays)
+            note = _unread_moments(unread | atoms.info | atoms.arrays)
     except StructureError as error:
         return error
     for name in set(MAGMOM_ARRAYS) - {keys.magmoms}:
@@ -259,8 +263,8 @@ def _unread_moments(found: Mapping[str, Any], taken: np.ndarray | None = None) -
         found: Info and columns of a structure.
         taken: Moments of the structure, shape (n_atoms, 3); what says the same is no matter.
     """
-    values = {str(key): np.asarray(value) for key, value in found.items()}
-    named = {k: v for k, v in values.items() if _MOMENTS.search(k) and v.dtype.kind in "iuf"}
+    values = {key: _numbers(value) for key, value in found.items() if _MOMENTS.search(str(key))}
+    named = {str(key): value for key, value in values.items() if value.dtype.kind in "iuf"}
     if taken is not None:
         n = len(taken)
         vectors = {k: widen_collinear(v) for k, v in named.items() if v.shape in ((n,), (n, 3))}
@@ -278,6 +282,13 @@ def _unread_moments(found: Mapping[str, Any], taken: np.ndarray | None = None) -
         f"{', '.join(names)} in the file is not read as moments: name the column initial_magmoms (a guess) or magmoms "
         "(computed), one number or three for each atom"
     )
+
+
+def _numbers(value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return np.asarray(None)
 
 
 def expand_folders(paths: Sequence[Path]) -> list[Path]:

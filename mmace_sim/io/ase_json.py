@@ -1,6 +1,7 @@
 """JSON files: ASE's databases and single structures, and everything of pymatgen."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,21 @@ from mmace_sim.io.base import Format, Item
 from mmace_sim.io.opening import bare_suffix, read_text
 from mmace_sim.io.plain_json import parse_json, plain_values
 from mmace_sim.io.pymatgen_json import atoms_from_dict, find_structures
-from mmace_sim.io.rows import atoms_of_row
+from mmace_sim.io.rows import row_to_atoms
 
 
-def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
+def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
     text = read_text(path)
     if text.lstrip()[:1] not in ("{", "["):
         raise NotAStructureError("cannot be read: it is no JSON.")
     data = parse_json(text)
-    readers = [(atoms_of_row, [plain_values(row)]) for row in _ase_rows(data)]
-    readers = readers or [(atoms_from_dict, [found]) for found in find_structures(data)]
+    readers = [partial(row_to_atoms, plain_values(row), keys) for row in _ase_rows(data)]
+    readers = readers or [partial(atoms_from_dict, found) for found in find_structures(data)]
     if not readers:
         raise NotAStructureError("cannot be read: the JSON holds no structure of ASE or pymatgen.")
-    for read, arguments in readers:
+    for read in readers:
         try:
-            yield read(*arguments)
+            yield read()
         except NotAStructureError:
             raise
         except StructureError as error:

@@ -24,6 +24,8 @@ _NOTES = ("mmace_sim", "notes")
 _PROBLEM = ("mmace_sim", "problem")
 """Where a reader leaves what is wrong with a structure for everything but its labels."""
 
+_UNREAD = ("mmace_sim", "unread")
+"""Where a reader leaves values that belong to no structure, by their names in the file."""
 
 _UNUSABLE = ("mmace_sim", "unusable")
 """Where a reader leaves labels that are none, by their names in the file."""
@@ -84,6 +86,17 @@ def add_unusable(atoms: Atoms, key: str, value: object) -> None:
 def take_unusable(atoms: Atoms) -> dict[str, Any]:
     """Take what `add_unusable` left off a structure."""
     return atoms.info.pop(_UNUSABLE, {})
+
+
+def add_unread(atoms: Atoms, values: Mapping[str, Any]) -> None:
+    """Leave values that are not read on a structure, for who looks for moments under names that are not known."""
+    if values:
+        atoms.info.setdefault(_UNREAD, {}).update(values)
+
+
+def take_unread(atoms: Atoms) -> dict[str, Any]:
+    """Take what `add_unread` left off a structure."""
+    return atoms.info.pop(_UNREAD, {})
 
 
 def put_labels(atoms: Atoms, keys: LabelKeys, labels: Mapping[str, Any]) -> Atoms:

@@ -9,9 +9,8 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 from ase import Atoms
@@ -19,10 +18,18 @@ from ase import Atoms
 from mmace_sim.base.extras import require
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, MissingExtraError, StructureError
-from mmace_sim.io.base import PER_ATOM, PER_STRUCTURE, Format, Item
-from mmace_sim.io.opening import ALWAYS_ALLOWED, MAX_RATIO, OPENERS, bare_suffix, check_regular, plain_file
+from mmace_sim.io.base import Format, Item
+from mmace_sim.io.lmdb_file import LmdbFile
+from mmace_sim.io.opening import (
+    ALWAYS_ALLOWED,
+    MAX_RATIO,
+    bare_suffix,
+    check_regular,
+    is_compressed,
+    plain_file,
+)
 from mmace_sim.io.plain_json import plain_values
-from mmace_sim.io.rows import atoms_of_row, set_results
+from mmace_sim.io.rows import row_to_atoms
 from mmace_sim.io.sqlite import SqliteRows
 
 LMDB_ENDINGS: tuple[str, ...] = (".aselmdb", ".lmdb")
@@ -44,14 +51,15 @@ class LmdbRows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._env = _open_lmdb(path)
+        require("databases", "An LMDB database")
+        self._file = LmdbFile(path)
         size = self._value(b"nextid")
         if size is None:
             raise DataError(
                 "is no ASE database in LMDB (no nextid); only those are read, as nothing is unpickled"
             )
-        if not isinstance(size, int) or size > _MAX_SPARSENESS * (self._env.stat()["entries"] + 1):
-            raise DataError(f"announces {size} rows, but holds {self._env.stat()['entries']} entries")
+        if not isinstance(size, int) or size > _MAX_SPARSENESS * (self._file.entries + 1):
+            raise DataError(f"announces {size} rows, but holds {self._file.entries} entries")
         deleted = self._value(b"deleted_ids") or []
         if not isinstance(deleted, list) or not all(isinstance(number, int) for number in deleted):
             raise DataError("names deleted rows by something else than their numbers")
@@ -67,47 +75,14 @@ class LmdbRows:
             raise StructureError("the row is missing from the database")
         return plain_values(row)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_env": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ = state | {"_env": _open_lmdb(state["path"])}
-
     def _value(self, key: bytes) -> Any:
         import orjson
 
-        with self._env.begin() as transaction:
-            packed = transaction.get(key)
+        packed = self._file.get(key)
         try:
             return None if packed is None else orjson.loads(_decompressed(packed))
         except (zlib.error, orjson.JSONDecodeError) as error:
             raise DataError("is no ASE database in LMDB (values are not compressed JSON)") from error
-
-
-_OPEN: WeakValueDictionary[tuple[int, int, int], Any] = WeakValueDictionary()
-
-
-def _lmdb() -> ModuleType:
-    """The library, after making sure that orjson is there too."""
-    require("databases", "An LMDB database")
-    import lmdb
-
-    return lmdb
-
-
-def _open_lmdb(path: Path) -> Any:
-    """A file opened for reading: LMDB lets each be open only once. Forked processes may go on with it (no lock)."""
-    status = path.stat()
-    key = (status.st_dev, status.st_ino, status.st_mtime_ns)
-    environment = _OPEN.get(key)
-    if environment is None:
-        environment = _lmdb().open(str(path), subdir=False, readonly=True, lock=False, readahead=False)
-        needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        if status.st_size < needed:  # reading a page beyond the end of the file ends the process
-            environment.close()
-            raise DataError(f"is cut off: it has {status.st_size} of {needed} bytes. Get it again.")
-        _OPEN[key] = environment
-    return environment
 
 
 Rows = LmdbRows | SqliteRows
@@ -138,37 +113,6 @@ def open_rows(path: Path) -> Rows:
         raise DataError(f"{path}: cannot be opened as a database ({error})") from error
 
 
-def row_to_atoms(row: dict[str, Any], keys: LabelKeys) -> Atoms:
-    """Structure of a row with its labels under the given names.
-
-    Names are looked for in `data` and among the key-value pairs of the row, then labels among the calculator results.
-
-    Args:
-        row: A row.
-        keys: Names of the labels.
-
-    Raises:
-        StructureError: If numbers or positions are missing, or the lengths do not agree.
-    """
-    atoms = atoms_of_row(row)
-    data = dict(row.get("data") or {})
-    info = data.pop("info", None)
-    atoms.info.update(info if isinstance(info, dict) else {})
-    atoms.info.update(row.get("key_value_pairs") or {})
-    per_atom = {getattr(keys, label) for label in PER_ATOM}
-    for key, value in data.items():
-        if key in per_atom:
-            atoms.arrays[key] = np.asarray(value, dtype=float)
-        elif key in (*(getattr(keys, label) for label in PER_STRUCTURE), keys.config_type):
-            atoms.info[key] = value
-    results = dict(getattr(atoms.calc, "results", None) or {})
-    names = ("forces", "stress", "magmoms", "magforces")
-    set_results(
-        atoms, {name: data.get(name) for name in names if name in data and name not in per_atom} | results
-    )
-    return atoms
-
-
 def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
     with plain_file(path) as plain:
         rows = _rows(plain)
@@ -193,7 +137,7 @@ def _read_rows(rows: Rows, positions: Iterable[int], keys: LabelKeys) -> Iterato
 
 def _bounds(path: Path) -> Iterator[tuple[int, int]] | None:
     """Numbers of rows."""
-    return None if path.suffix in OPENERS else ((k, 0) for k in range(len(_rows(path)) + 1))
+    return None if is_compressed(path) else ((k, 0) for k in range(len(_rows(path)) + 1))
 
 
 def _read_between(path: Path, bounds: Sequence[int], keys: LabelKeys) -> Iterator[Item]:
@@ -208,7 +152,10 @@ class LmdbWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._env = _lmdb().open(str(path), subdir=False, map_size=_MAP_SIZE, meminit=False, map_async=True)
+        require("databases", "An LMDB database")
+        import lmdb
+
+        self._env = lmdb.open(str(path), subdir=False, map_size=_MAP_SIZE, meminit=False, map_async=True)
         self._transaction = self._env.begin(write=True)
         self._next = 1
 

@@ -13,13 +13,14 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
+from typing import Any
 
 from mmace_sim.errors import NotAStructureError, StructureError
 
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 """What opens a compressed file, by its ending."""
 
 MAX_RATIO: int = 100
@@ -45,9 +46,14 @@ _BYTE_ORDER_MARKS = {
 }
 
 
+def is_compressed(path: PurePath) -> bool:
+    """Whether a name ends as those of compressed files do, in any case."""
+    return path.suffix.lower() in OPENERS
+
+
 def bare_name(path: PurePath) -> str:
     """Name of a file without the ending of its compression."""
-    return path.name[: -len(path.suffix)] if path.suffix in OPENERS else path.name
+    return path.name[: -len(path.suffix)] if is_compressed(path) else path.name
 
 
 def bare_suffix(path: PurePath) -> str:
@@ -77,8 +83,8 @@ class _Content(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         check_regular(path)
         self.name = str(path)  # readers of ASE look for files beside it
-        self._file = OPENERS.get(path.suffix, open)(path, "rb")
-        self._left = max(ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size) if path.suffix in OPENERS else None
+        self._file = OPENERS.get(path.suffix.lower(), open)(path, "rb")
+        self._left = max(ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size) if is_compressed(path) else None
 
     def readable(self) -> bool:
         return True
@@ -190,7 +196,7 @@ def read_bytes(path: Path) -> bytes:
     most = int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     content = bytearray()
     with open_bytes(path) as file:
-        too_large = path.suffix not in OPENERS and path.stat().st_size > most
+        too_large = not is_compressed(path) and path.stat().st_size > most
         while not too_large and (part := file.read(2**20)):
             content += part
             too_large = len(content) > most
@@ -210,7 +216,7 @@ def plain_file(path: Path) -> Iterator[Path]:
         path: The file.
     """
     check_regular(path)
-    if path.suffix not in OPENERS:
+    if not is_compressed(path):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="mmace-") as folder:

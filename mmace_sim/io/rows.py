@@ -13,9 +13,10 @@ from ase import Atoms
 from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import StructureError
-from mmace_sim.graph.atoms import check_atomic_numbers, set_magmoms
-from mmace_sim.io.base import add_problem
+from mmace_sim.graph.atoms import INITIAL_MAGMOMS, check_atomic_numbers, set_magmoms
+from mmace_sim.io.base import PER_ATOM, PER_STRUCTURE, add_problem, add_unread
 from mmace_sim.io.plain_json import parse_ase_json
 
 CONSTRAINTS: frozenset[str] = frozenset(
@@ -65,6 +66,41 @@ def atoms_of_row(row: Mapping[str, Any]) -> Atoms:
     except StructureError as error:
         add_problem(atoms, error)
     set_results(atoms, {name: row.get(name) for name in (*all_properties, "magforces")})
+    return atoms
+
+
+def row_to_atoms(row: dict[str, Any], keys: LabelKeys) -> Atoms:
+    """Structure of a row with its labels under the given names.
+
+    Names are looked for in `data` and among the key-value pairs of the row, then labels among the calculator results.
+
+    Args:
+        row: A row.
+        keys: Names of the labels.
+
+    Raises:
+        StructureError: If numbers or positions are missing, or the lengths do not agree.
+    """
+    atoms = atoms_of_row(row)
+    data = dict(row.get("data") or {})
+    info = data.pop("info", None)
+    atoms.info.update(info if isinstance(info, dict) else {})
+    atoms.info.update(row.get("key_value_pairs") or {})
+    per_atom = {getattr(keys, label) for label in PER_ATOM}
+    if INITIAL_MAGMOMS in data and INITIAL_MAGMOMS not in atoms.arrays:
+        set_magmoms(atoms, _shaped(data.pop(INITIAL_MAGMOMS), len(atoms)))
+    for key, value in data.items():
+        if key in per_atom:
+            atoms.arrays[key] = np.asarray(value, dtype=float)
+        elif key in (*(getattr(keys, label) for label in PER_STRUCTURE), keys.config_type):
+            atoms.info[key] = value
+    known = {*per_atom, *NAMES}
+    add_unread(atoms, {key: value for key, value in data.items() if key not in known})
+    results = dict(getattr(atoms.calc, "results", None) or {})
+    names = ("forces", "stress", "magmoms", "magforces")
+    set_results(
+        atoms, {name: data.get(name) for name in names if name in data and name not in per_atom} | results
+    )
     return atoms
 
 

@@ -7,6 +7,7 @@ the frame of SAXIS to Cartesian axes.
 """
 
 import contextlib
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ _END_OF_STEP = re.compile(r"\s*\d+ +(T=.*)?F=")
 """Line of OSZICAR that ends an ionic step; dynamics put temperature and energies before F."""
 
 _ENDINGS = ("", *OPENERS)
+
+_END = 1000
+"""Characters among which a complete vasprun.xml has its last tag."""
 
 _NOTHING_HELD = 0.1
 """Moment (μB) of the spheres from which MW_int of 0.000 everywhere means that there were no spheres."""
@@ -96,8 +100,14 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
 
 
 def _steps_of_xml(path: Path) -> list[Item]:
-    with open_text(path) as file:
-        return list(read(file, index=slice(None), format="vasp-xml"))
+    """The complete ionic steps; a killed run leaves a file without its end."""
+    text = read_text(path)
+    if "</modeling>" not in text[-_END:]:
+        complete, end, _ = text.rpartition("</calculation>")
+        text = f"{complete}{end}</modeling>"
+        if not end:
+            return []
+    return list(read(io.StringIO(text), index=slice(None), format="vasp-xml"))
 
 
 def _steps(outcar: Outcar, path: Path) -> list[Item]:
@@ -231,7 +241,7 @@ def read_constraints(path: Path) -> list[Constraint]:
 
 def _beside(path: Path, name: str) -> Path | None:
     """A file of the same run: the same name with OUTCAR or vasprun.xml replaced, compressed or not."""
-    stem = re.sub(r"\.(gz|xz|bz2)$", "", re.sub(r"OUTCAR|vasprun\.xml", name, path.name))
+    stem = re.sub(r"OUTCAR|vasprun\.xml", name, bare_name(path), flags=re.IGNORECASE)
     candidates = [path.with_name(base + ending) for base in (stem, name) for ending in _ENDINGS]
     return next((found for found in candidates if found.is_file() and found != path), None)
 

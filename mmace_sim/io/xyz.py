@@ -16,7 +16,7 @@ from ase.io.extxyz import key_val_str_to_dict, read_xyz
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.io.base import Format, Item, add_note, add_unusable
-from mmace_sim.io.opening import OPENERS, bare_name, encoding_of, open_text
+from mmace_sim.io.opening import bare_name, encoding_of, is_compressed, open_text
 
 _NAME = re.compile(r"\.(ext)?xyz$", re.IGNORECASE)
 
@@ -142,7 +142,7 @@ def _bounds(path: Path) -> Iterator[tuple[int, int]] | None:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     odd_ends = b"\r" in head and b"\r\n" not in head
-    return None if path.suffix in OPENERS or odd_ends or b"\0" in head else _frames(path)
+    return None if is_compressed(path) or odd_ends or b"\0" in head else _frames(path)
 
 
 def _frames(path: Path) -> Iterator[tuple[int, int]]:

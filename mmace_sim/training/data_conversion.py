@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io.formats import open_with_compression
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, StructureError
@@ -17,6 +16,7 @@ from mmace_sim.io.base import PER_ATOM
 from mmace_sim.io.database import LMDB_ENDINGS, atoms_to_row, write_database
 from mmace_sim.io.extxyz import frame_text
 from mmace_sim.io.frames import Frame, frame_of
+from mmace_sim.io.opening import OPENERS
 from mmace_sim.io.xyz import is_extxyz
 
 OUR_KEYS = LabelKeys()
@@ -59,7 +59,7 @@ def convert_files(paths: Sequence[Path], output: Path, keys: LabelKeys | None = 
     frames = _frames(paths, keys or OUR_KEYS, done)
     with replacing(output) as unfinished:
         if is_extxyz(output):
-            with open_with_compression(str(unfinished), "w") as file:
+            with OPENERS.get(ending, open)(unfinished, "wt", encoding="utf-8") as file:
                 for frame in frames:
                     written = frame_text(labelled_atoms(frame))
                     file.write(written.text)

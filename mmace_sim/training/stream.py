@@ -9,8 +9,9 @@ import numpy as np
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.io import expand_folders, labelled
-from mmace_sim.io.database import FORMAT, Rows, is_database, open_rows, row_to_atoms
+from mmace_sim.io.database import FORMAT, Rows, is_database, open_rows
 from mmace_sim.io.frames import Frame, FrameSet, frame_of, read_frames
+from mmace_sim.io.rows import row_to_atoms
 from mmace_sim.training.stream_summary import FrameSummary, SummaryBuilder, summarize
 
 STREAM_ABOVE: int = 30_000
