@@ -241,7 +241,7 @@ def test_an_unusual_derivative_is_remarked_and_a_minimum_at_the_edge_told():
     )
     (curve,) = result.curves
     assert curve.fits[0].bulk_modulus_derivative > 8
-    assert f"B₀′ is {curve.fits[0].bulk_modulus_derivative:.1f}, while 2 to 8 is usual" in curve.message
+    assert f"B₀′ is {curve.fits[0].bulk_modulus_derivative:.2f}, while 2 to 8 is usual" in curve.message
     (edge,) = EquationOfState(toy(), volume_min=0.98, volume_max=1.1, n_volumes=7).run([fcc(3.5355)])
     assert "next to the edge of the range" in edge.curves[0].message
 

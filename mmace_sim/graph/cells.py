@@ -6,7 +6,7 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Bool, Float
 
-from mmace_sim.errors import UnsupportedOptionError
+from mmace_sim.errors import StructureError, UnsupportedOptionError
 
 MIN_VACUUM: float = 6.0
 """An empty layer from this width on (Å), from nucleus to nucleus, is vacuum: larger than any distance of neighbouring
@@ -143,6 +143,23 @@ def has_volume(atoms: Atoms) -> bool:
         atoms: Structure.
     """
     return not bool(is_open(atoms).any())
+
+
+def check_crystal(atoms: Atoms, what: str) -> None:
+    """Refuse a structure whose volume is not that of matter: with the vacuum it would be a number of the box.
+
+    Args:
+        atoms: Structure.
+        what: What asks for it, with its verb: "an equation of state needs".
+
+    Raises:
+        StructureError: If it is not periodic in all three directions, or has a vacuum.
+    """
+    n_open = int(is_open(atoms).sum())
+    if n_open:
+        raise StructureError(
+            f"{what} a crystal, periodic in all three directions and without vacuum; this is {_KINDS[n_open]}."
+        )
 
 
 def physical_stress(stress: Float[np.ndarray, "3 3"], atoms: Atoms) -> Float[np.ndarray, "3 3"] | None:

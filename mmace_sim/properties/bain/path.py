@@ -12,6 +12,7 @@ from jaxtyping import Float
 from mmace_sim.engine.batching import Outcomes, run_groups
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.errors import StructureError
+from mmace_sim.graph.cells import check_crystal
 from mmace_sim.properties.bain.declaration import BainSettings
 from mmace_sim.properties.bain.minima import BainMinimum, find_minima
 from mmace_sim.properties.bain.refinement import TETRAGONAL_TOL, refined
@@ -227,8 +228,7 @@ def _grid_point(result: BainResult, one: BainMap, minimum: BainMinimum) -> Point
 
 def _tetragonal(atoms: Atoms) -> tuple[float, float]:
     """Base edge and height of a tetragonal cell, in Å."""
-    if not atoms.pbc.all():
-        raise StructureError("a Bain path needs a crystal, periodic in all three directions.")
+    check_crystal(atoms, "a Bain path needs")
     a, b, c = atoms.cell.lengths()
     angles = atoms.cell.angles()
     if abs(a - b) > TETRAGONAL_TOL * a or np.abs(angles - 90).max() > 0.1:

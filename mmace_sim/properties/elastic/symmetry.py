@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.cells import check_crystal
 from mmace_sim.graph.spglib_call import call_spglib
 from mmace_sim.structures.magnetic_order import magnetic_operations
 from mmace_sim.structures.parent import operation_images
@@ -90,8 +91,7 @@ def elastic_rotations(
     Raises:
         StructureError: If the structure is no crystal, or its symmetry cannot be found.
     """
-    if not atoms.pbc.all():
-        raise StructureError("elastic constants need a crystal, periodic in all three directions.")
+    check_crystal(atoms, "elastic constants need")
     magmoms = get_magmoms(atoms)
     if spin_orbit:
         magnetic = magnetic_operations(atoms, magmoms, symprec=symprec, magmom_tol=magmom_tol)

@@ -109,7 +109,7 @@ class BirchMurnaghanFit:
             )
         if not low <= self.bulk_modulus_derivative <= high:
             return (
-                f"B₀′ is {self.bulk_modulus_derivative:.1f}, while {low:.0f} to {high:.0f} is usual: the curve is "
+                f"B₀′ is {self.bulk_modulus_derivative:.2f}, while {low:.0f} to {high:.0f} is usual: the curve is "
                 "strongly anharmonic, or the model is."
             )
         return ""

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from mmace_sim.engine.batching import Outcomes, run_groups
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.errors import StructureError
+from mmace_sim.graph.cells import check_crystal
 from mmace_sim.properties.eos.analysis import Crossing, MomentJump, branches, crossings, moment_jumps
 from mmace_sim.properties.eos.birch_murnaghan import BirchMurnaghanFit, EosStatus, fit_birch_murnaghan
 from mmace_sim.properties.eos.declaration import EosSettings
@@ -173,10 +174,7 @@ class EquationOfState(Workflow[EosSettings]):
     def _start(self, atoms: Atoms, name: str) -> EosCurve:
         """A curve whose points are still to be computed, or one that failed."""
         try:
-            if not atoms.pbc.all():
-                raise StructureError(
-                    "an equation of state needs a crystal, periodic in all three directions."
-                )
+            check_crystal(atoms, "an equation of state needs")
             state, note = magnetic_state(atoms, name)
             if name != "file":
                 shorten_moments(state, largest_moments(self.relaxation.bare_model))
