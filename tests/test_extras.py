@@ -85,7 +85,11 @@ def test_what_is_needed_to_run_is_required_without_an_extra():
             elif isinstance(node, ast.ImportFrom):
                 found.add(node.module.split(".")[0])
     aliases = {"mace": "mace-torch", "torch_sim": "torch-sim-atomistic", "yaml": "pyyaml"}
-    aliases |= {"cycler": "matplotlib", "markupsafe": "jinja2"}  # parts of their interfaces
+    aliases |= {
+        "cycler": "matplotlib",
+        "markupsafe": "jinja2",
+        "pydantic_core": "pydantic",
+    }  # parts of their interfaces
     third_party = {aliases.get(name, name) for name in found - sys.stdlib_module_names - {"mmace_sim"}}
     known = names(PROJECT["dependencies"]) | set(OPTIONAL)
     assert third_party - known == set()

@@ -9,7 +9,6 @@ import typer
 from typer.core import TyperGroup
 
 from mmace_sim.cli import options
-from mmace_sim.engine.results import EXIT_INCOMPLETE
 
 
 class _ListAlone(TyperGroup):
@@ -57,6 +56,7 @@ def info(name: _Name, json_output: _Json = False) -> None:
 
     with options.quiet_imports():
         from mmace_sim.cli.model_tables import collect_models, print_model
+        from mmace_sim.engine.results import EXIT_INCOMPLETE
 
         rows = collect_models(Path(name) if Path(name).is_file() else None)
     row = next((row for row in rows if name in row["names"]), None)
