@@ -107,8 +107,8 @@ def test_the_triangular_lattice_finds_its_120_degrees(settings):
     best = result.best
     a, b = LANDAU
     square = np.linalg.norm(best.magmoms, axis=1).mean() ** 2
-    assert best.energy == pytest.approx(a * square + b * square**2 - 1.5 * J * square, abs=1e-6)
-    assert best.energy == pytest.approx(energy("triangular", -J, 0, (-0.5, 0)), abs=1e-6)
+    assert best.energy == pytest.approx(a * square + b * square**2 - 1.5 * J * square, abs=5e-6)
+    assert best.energy == pytest.approx(energy("triangular", -J, 0, (-0.5, 0)), abs=5e-6)
     directions = best.magmoms / np.linalg.norm(best.magmoms, axis=1)[:, None]
     np.testing.assert_allclose(directions @ directions.T, 1.5 * np.eye(3) - 0.5, atol=0.01)
     assert best.order_final is MagneticOrder.NON_COLLINEAR
