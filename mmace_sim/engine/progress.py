@@ -112,10 +112,10 @@ def progress(what: str, total: int | None, unit: str, *, quiet: bool) -> Iterato
     beat = Heartbeat(tally.__str__, quiet=quiet)
     try:
         bar = Progress(*columns, console=console)
-        with (
-            bar if shown else nullcontext(),
-            beat,
-        ):  # old versions of rich write an empty line for a disabled bar
+        shown_bar = (
+            bar if shown else nullcontext()
+        )  # old versions of rich write an empty line for a disabled bar
+        with shown_bar, beat:
             task = bar.add_task(what, total=total, detail="")
 
             def advance(n: int = 1, *, detail: str | None = None, total: int | None = None) -> None:

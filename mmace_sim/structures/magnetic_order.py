@@ -23,7 +23,7 @@ from mmace_sim.graph.magnetic_order import (
     classify_order,
 )
 from mmace_sim.graph.spglib_call import ask_spglib, call_spglib
-from mmace_sim.structures.parent import operation_images
+from mmace_sim.structures.parent import axial_rotations, operation_images
 
 __all__ = [
     "ANGLE_TOL",
@@ -65,6 +65,7 @@ class MagneticOperations:
     """The operations of a magnetic space group, moments being axial vectors tied to the lattice.
 
     Attributes:
+        space_group: That of the structure without moments, such as ``Im-3m (229)``.
         rotations: x → R x + t in fractional coordinates.
         translations: t.
         time_reversals: Whether the moments are turned round as well.
@@ -72,6 +73,7 @@ class MagneticOperations:
         tolerance: What tells them from their images under any other operation, in μB; 0 if nothing clearly does.
     """
 
+    space_group: str
     rotations: Int[np.ndarray, "n_ops 3 3"]
     translations: Float[np.ndarray, "n_ops 3"]
     time_reversals: Bool[np.ndarray, " n_ops"]
@@ -99,7 +101,6 @@ def magnetic_symmetry(
     found = magnetic_operations(cell, moments[members], symprec=symprec, magmom_tol=10 * symprec)
     if found is None or not found.tolerance:
         return None
-    plain = call_spglib("get_symmetry_dataset", cell, symprec=symprec)
     dataset = call_spglib(
         "get_magnetic_symmetry_dataset",
         cell,
@@ -107,7 +108,7 @@ def magnetic_symmetry(
         symprec=symprec,
         mag_symprec=found.tolerance,
     )
-    if dataset is None or plain is None:
+    if dataset is None:
         return None
     group = ask_spglib("get_magnetic_spacegroup_type", dataset.uni_number)
     if group is None:
@@ -116,7 +117,7 @@ def magnetic_symmetry(
         bns_number=group.bns_number,
         uni_number=int(dataset.uni_number),
         msg_type=int(dataset.msg_type),
-        space_group=f"{plain.international} ({plain.number})",
+        space_group=found.space_group,
     )
 
 
@@ -135,22 +136,19 @@ def magnetic_operations(
     Returns:
         The operations; None if spglib finds none of the structure alone.
     """
-    found = call_spglib("get_symmetry", atoms, symprec=symprec)
+    found = call_spglib("get_symmetry_dataset", atoms, symprec=symprec)
     if found is None:
         return None
-    rotations, translations = np.asarray(found["rotations"], dtype=int), np.asarray(found["translations"])
+    rotations, translations = np.asarray(found.rotations, dtype=int), np.asarray(found.translations)
     try:
         images, _ = operation_images(atoms, rotations, translations, symprec)
     except StructureError:
         return None
-    columns = atoms.cell.array.T
-    turns = columns @ rotations @ np.linalg.inv(columns)
-    turns *= np.rint(np.linalg.det(turns))[:, None, None]  # axial vectors keep their sign under inversion
+    turns = axial_rotations(atoms.cell.array, rotations)
     reversals, chosen = np.nonzero(_group(_deviations(magmoms, turns, images), magmom_tol))
     exact = np.zeros_like(magmoms)
-    for reversal, index in zip(reversals, chosen, strict=True):
-        exact[images[index]] += (1 - 2 * reversal) * magmoms @ turns[index].T
-    exact /= len(chosen)
+    moved = (1 - 2 * reversals)[:, None, None] * (magmoms @ turns[chosen].transpose(0, 2, 1))
+    np.add.at(exact, images[chosen], moved / len(chosen))
     deviations = _deviations(exact, turns, images)
     kept = np.zeros(deviations.shape, dtype=bool)
     kept[reversals, chosen] = True
@@ -159,6 +157,7 @@ def magnetic_operations(
         float(deviations[~kept].min(initial=magmom_tol)),
     )
     return MagneticOperations(
+        space_group=f"{found.international} ({found.number})",
         rotations=rotations[chosen],
         translations=translations[chosen],
         time_reversals=reversals.astype(bool),

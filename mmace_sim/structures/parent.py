@@ -13,6 +13,7 @@ from mmace_sim.graph.atoms import INITIAL_MAGMOMS, MAGMOM_ARRAYS, get_magmoms
 from mmace_sim.graph.spglib_call import call_spglib
 from mmace_sim.structures.antiferromagnet import magnetic_sites
 
+_PAIRS_AT_ONCE = 200_000  # of atoms, so that images of all operations of a large cell fit into memory
 _VACUUM = 20.0  # Å, so that spglib sees no neighbour where a structure is not periodic
 
 
@@ -154,20 +155,40 @@ def operation_images(
     """
     cell = complete_cell(atoms.cell)
     scaled = atoms.positions @ np.linalg.inv(cell)
-    images, offsets = [], []
-    for rotation, translation in zip(rotations, translations, strict=True):
-        difference = (scaled @ rotation.T + translation)[:, None] - scaled[None]
+    n = len(atoms)
+    images, offsets = np.zeros((len(rotations), n), dtype=int), np.zeros((len(rotations), n, 3), dtype=int)
+    at_once = max(_PAIRS_AT_ONCE // n**2, 1)
+    for first in range(0, len(rotations), at_once):
+        some = slice(first, first + at_once)
+        moved = scaled @ np.swapaxes(rotations[some], 1, 2) + translations[some, None]
+        difference = moved[:, :, None] - scaled
         whole = np.rint(difference)
-        distances = np.linalg.norm((difference - whole) @ cell, axis=2)
-        distances[atoms.numbers[:, None] != atoms.numbers[None]] = np.inf
-        image = distances.argmin(axis=1)
-        if distances.min(axis=1).max() > 10 * symprec:
+        distances = np.linalg.norm((difference - whole) @ cell, axis=3)
+        distances[:, atoms.numbers[:, None] != atoms.numbers[None]] = np.inf
+        if distances.min(axis=2).max() > 10 * symprec:
             raise StructureError(
                 "an operation of spglib maps no atom onto an atom; choose a smaller --symprec."
             )
-        images.append(image)
-        offsets.append(whole[np.arange(len(image)), image].astype(int) * atoms.pbc)
-    return np.array(images), np.array(offsets)
+        images[some] = distances.argmin(axis=2)
+        nearest = np.take_along_axis(whole, images[some][:, :, None, None], axis=2)[:, :, 0]
+        offsets[some] = nearest.astype(int) * atoms.pbc
+    return images, offsets
+
+
+def axial_rotations(
+    cell: Float[np.ndarray, "3 3"], rotations: Int[np.ndarray, "n 3 3"]
+) -> Float[np.ndarray, "n 3 3"]:
+    """What operations do to moments, which are axial vectors: the rotation, without the inversion if there is one.
+
+    Args:
+        cell: Cell vectors as rows.
+        rotations: In fractional coordinates.
+
+    Returns:
+        Proper rotations of Cartesian vectors.
+    """
+    turns = cell.T @ rotations @ np.linalg.inv(cell.T)
+    return turns * np.rint(np.linalg.det(turns))[:, None, None]
 
 
 def rotation_axes(turns: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n_axes 3"]:

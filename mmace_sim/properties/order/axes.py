@@ -21,7 +21,7 @@ from mmace_sim.structures.magnetic_order import (
     magnetic_primitive,
     magnetic_symmetry,
 )
-from mmace_sim.structures.parent import operation_images, rotation_axes
+from mmace_sim.structures.parent import axial_rotations, operation_images, rotation_axes
 
 
 def best_rotation(
@@ -48,9 +48,7 @@ def best_rotation(
     if found is None:
         return best
     images, _ = operation_images(atoms, found["rotations"], found["translations"], symprec)
-    columns = atoms.cell.array.T
-    turns = columns @ found["rotations"] @ np.linalg.inv(columns)
-    turns *= np.rint(np.linalg.det(turns))[:, None, None]
+    turns = axial_rotations(atoms.cell.array, found["rotations"])
     axes = rotation_axes(turns)
     most = _n_kept(magmoms, images, turns, 10 * symprec)
     is_collinear = classify_order(magmoms) is not MagneticOrder.NON_COLLINEAR

@@ -27,7 +27,7 @@ from mmace_sim.structures.lattice_points import (
     superlattice_waves,
 )
 from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order
-from mmace_sim.structures.parent import MagneticParent, magnetic_parent, rotation_axes
+from mmace_sim.structures.parent import MagneticParent, axial_rotations, magnetic_parent, rotation_axes
 
 MAX_SITES: int = 16
 """With more magnetic sites in a supercell only whole sets of equivalent atoms and whole cells are flipped."""
@@ -304,9 +304,7 @@ def moment_axis(
         .reshape(len(operations), -1)
         .any(axis=1)
     )
-    columns = parent.cell.T
-    turns = columns @ parent.rotations[operations[kept]] @ np.linalg.inv(columns)
-    turns *= np.rint(np.linalg.det(turns))[:, None, None]
+    turns = axial_rotations(parent.cell, parent.rotations[operations[kept]])
     axes = rotation_axes(turns)
     along = np.abs(np.einsum("ai,tij,aj->at", axes, turns, axes))
     votes = (along > 1 - 1e-6).sum(axis=1)
