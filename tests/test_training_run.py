@@ -8,6 +8,7 @@ from training_toys import E0, TINY_MODEL, toy_frames, write_toys
 
 from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.model.checkpoint import load_model, read_metadata
+from mmace_sim.testing.identities import measure_identities
 from mmace_sim.training.config import load_train_config
 from mmace_sim.training.evaluate import evaluate_files
 from mmace_sim.training.trainer import train
@@ -46,6 +47,15 @@ def folder(tmp_path):
 def rows(folder):
     with (folder / "metrics.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_a_model_trained_in_single_precision_has_exact_constants(tmp_path, folder):
+    model = train(tiny_config(tmp_path, max_epochs=1, dtype="float32"), folder).model
+    stored = dict(load_model(folder / "model.safetensors").named_buffers())
+    for name, buffer in model.named_buffers():
+        torch.testing.assert_close(buffer, stored[name], rtol=0, atol=0)
+    violations = measure_identities(model, names=["joint_rotation"], n_structures=3)
+    assert violations["joint_rotation"] * 3385 < 1e-10  # of energies whose zero is far away as of any others
 
 
 def test_a_run_learns_and_writes_its_files(tmp_path, folder):

@@ -85,6 +85,18 @@ class MagneticModel(nn.Module):
         short_range = _short_range(self.config)
         self.short_range = short_range if short_range is None else short_range.to(self.device)
 
+    def renew_constants(self) -> None:
+        """Make the constants anew (couplings, radii, frequencies), in the present precision.
+
+        A model that was trained in float32 and turned into float64 has rounded ones, which violate rotations by 1e-8 of
+        an energy.
+        """
+        exact, stored = type(self)(self.config).to(self.device), self.state_dict().keys()
+        constants = {name: buffer for name, buffer in exact.named_buffers() if name not in stored}
+        for name, buffer in self.named_buffers():
+            if name in constants:
+                buffer.copy_(constants[name])
+
     def forward(
         self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
     ) -> dict[str, Tensor]:

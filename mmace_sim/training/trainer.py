@@ -204,6 +204,7 @@ def train(
     best_epoch, is_best = load_best(trainer, module, output / CHECKPOINTS / BEST_FILE)
     model = module.validated.cpu().double().eval()
     merge_adapters(model)
+    model.renew_constants()
     set_outer_limits(model, run.split.train, start_config(run.config))
     errors = final_errors(model, run.split, run.config)
     model.metadata = model_metadata(run.config, model, errors, best_epoch)
