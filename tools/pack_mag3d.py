@@ -1,12 +1,15 @@
 """Pack finished frames of the GPAW campaign into `examples/data`: without copies, in a split that stays as they grow.
 
-    python tools/pack_mag3d.py RAW.extxyz [--out examples/data/mag3d-gpaw]
+    python tools/pack_mag3d.py RAW.extxyz... [--out examples/data/mag3d-gpaw]
+    python tools/pack_mag3d.py RAW.extxyz --restore
 
-RAW is what the campaign's generator writes. Ids that are reserved for an independent test are refused.
+RAW is what the campaign's generator and `mmace-sim label` write; `--restore` writes it again from what is packed, so
+that the campaign goes on elsewhere. Ids that are reserved for an independent test are refused.
 """
 
 import argparse
 import hashlib
+import json
 import lzma
 from io import StringIO
 from pathlib import Path
@@ -18,6 +21,8 @@ VALID, TEST = 0.08, 0.12
 """Parts for the choice of the best weights and for the errors of the card."""
 SAME_ENERGY, SAME_MOMENT = 5e-4, 0.02
 """Two calculations of one crystal are the same state if energies (eV/atom) and moments (μB) differ by less."""
+COPIES = "copies.txt"
+"""Ids of calculations that are left out since another one found the same state."""
 KEPT = ("config_id", "config_type", "constrained", "constrained_species", "cpu_s")
 
 
@@ -47,11 +52,11 @@ def same_state(one, other):
     return min(np.abs(a - b).max(), np.abs(a + b).max()) < SAME_MOMENT
 
 
-def pack(raw, out):
-    frames = read(raw, ":", format="extxyz")
+def pack(raws, out):
+    frames = [frame for raw in raws for frame in read(raw, ":", format="extxyz")]
     held_back = [f.info["config_id"] for f in frames if reserved(f.info["config_id"])]
     if held_back:
-        raise SystemExit(f"{raw}: holds reserved ids: {', '.join(held_back[:5])}")
+        raise SystemExit(f"reserved ids: {', '.join(held_back[:5])}")
     kept, copies = [], []
     for frame in sorted(frames, key=lambda f: f.info["config_id"]):
         twin = next((other for other in kept if same_state(frame, other)), None)
@@ -60,6 +65,9 @@ def pack(raw, out):
     parts = {"train": [], "valid": [], "test": []}
     for frame in kept:
         frame.info = {k: v for k, v in frame.info.items() if k in KEPT or k.startswith("REF_")}
+        frame.arrays = {
+            k: v for k, v in frame.arrays.items() if k in ("numbers", "positions") or k.startswith("REF_")
+        }
         parts[role(frame.info["config_id"])].append(frame)
     for name, members in parts.items():
         text = StringIO()
@@ -67,12 +75,35 @@ def pack(raw, out):
         path = out / f"{name}.extxyz.xz"
         path.write_bytes(lzma.compress(text.getvalue().encode(), preset=9))
         print(f"{path}: {len(members)} frames, {path.stat().st_size / 1e3:.0f} kB")
+    ids = sorted(f.info["config_id"] for f in copies)
+    (out / COPIES).write_text("".join(f"{config_id}\n" for config_id in ids))
     print(f"{len(frames)} calculations, {len(copies)} copies left out, {hours:.2f} CPU hours")
+
+
+def restore(out, raw):
+    """Write what the generator and `mmace-sim label` need to go on: frames, and copies as if they had failed."""
+    frames = [
+        f
+        for part in ("train", "valid", "test")
+        for f in read(out / f"{part}.extxyz.xz", ":", format="extxyz")
+    ]
+    write(raw, frames, format="extxyz")
+    lines = [
+        json.dumps({"id": config_id, "error": "a copy"}) for config_id in (out / COPIES).read_text().split()
+    ]
+    raw.with_name("failures.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    print(f"{raw}: {len(frames)} frames; {len(lines)} copies are not to be computed again")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("raw", type=Path)
+    parser.add_argument("raw", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("examples/data/mag3d-gpaw"))
+    parser.add_argument(
+        "--restore", action="store_true", help="write RAW from what is packed, to go on with the campaign"
+    )
     arguments = parser.parse_args()
-    pack(arguments.raw, arguments.out)
+    if arguments.restore:
+        restore(arguments.out, arguments.raw[0])
+    else:
+        pack(arguments.raw, arguments.out)

@@ -1,0 +1,140 @@
+"""Candidates for the GPAW campaign beyond its first plan: strains, frozen phonons, layered orders, short distances.
+
+    python tools/propose_mag3d.py -o candidates.extxyz
+    mmace-sim label candidates.extxyz --engine gpaw -o more
+    python tools/pack_mag3d.py RAW.extxyz more/labelled.extxyz
+
+What elastic constants and phonons are made of, which the first plan has little of, for the phases that people have.
+Moments are a start and follow, but for short distances, where they are held. Ids that are reserved for the independent
+test are left out.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk, make_supercell
+from ase.io import write
+from pack_mag3d import reserved
+
+MOMENT = {"Fe": 2.3, "Co": 1.7, "Ni": 0.65, "Al": 0.0}
+VOLUME = {"Fe": 11.4, "Co": 10.9, "Ni": 10.9, "Al": 16.5}
+"""Moments (μB) and volumes (Å³) to start with."""
+STRAIN, DISPLACEMENT = 0.03, 0.1
+SHORT = (1.8, 1.95, 2.1)
+"""Strains, displacements from ideal sites (Å), and distances (Å) that repulsion begins with."""
+AXES = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "xy": (0.5**0.5, 0.5**0.5, 0), "xyz": (3**-0.5,) * 3}
+
+
+def cubic(symbols, lattice, volume, c_over_a=1.0):
+    """Two atoms of bcc or fcc type (a tetragonal cell along the axes), four of L1_2, or the primitive cell of D0_3."""
+    if lattice == "L12":
+        a = (4 * volume) ** (1 / 3)
+        return Atoms(
+            symbols,
+            cell=[a] * 3,
+            pbc=True,
+            scaled_positions=[[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
+        )
+    ratio = c_over_a if lattice == "bcc" else 2**0.5 * c_over_a
+    a = (2 * volume / ratio) ** (1 / 3)
+    return Atoms(symbols, cell=[a, a, ratio * a], pbc=True, scaled_positions=[[0, 0, 0], [0.5] * 3])
+
+
+def strains(isotropic):
+    """Strains that keep the volume to first order: tetragonal, shear, and those that less symmetric crystals have."""
+    d = STRAIN
+    yield "tet+", np.diag([-d / 2, -d / 2, d])
+    yield "tet-", np.diag([d / 2, d / 2, -d])
+    yield "yz", np.array([[0, 0, 0], [0, 0, d], [0, d, 0]])
+    if not isotropic:
+        yield "xy", np.array([[0, d, 0], [d, 0, 0], [0, 0, 0]])
+        yield "ortho", np.diag([d, -d, 0])
+
+
+def zone_boundary(symbol, lattice, volume):
+    """Two primitive cells along one of their axes: N of bcc, L of fcc; also the layers of antiferromagnets."""
+    a = (volume * (2 if lattice == "bcc" else 4)) ** (1 / 3)
+    return make_supercell(bulk(symbol, lattice, a=a), np.diag([1, 1, 2]))
+
+
+def displaced(atoms, axis, index=1):
+    moved = atoms.copy()
+    moved.positions[index] += DISPLACEMENT * np.array(AXES[axis])
+    return moved
+
+
+def phases():
+    """Name, ideal cell, whether it is cubic, and the displacements of its second atom that differ by symmetry."""
+    for symbol, lattice in (("Fe", "bcc"), ("Ni", "fcc"), ("Al", "fcc"), ("Co", "fcc"), ("Fe", "fcc")):
+        yield (
+            f"{symbol}_{lattice}",
+            cubic(symbol * 2, lattice, VOLUME[symbol]),
+            True,
+            "z" if lattice == "bcc" else "xz",
+        )
+    a = (4 * VOLUME["Co"] / (3**0.5 * 1.62)) ** (1 / 3)
+    yield "Co_hcp", bulk("Co", "hcp", a=a, c=1.62 * a), False, "xz"
+    for pair in ("FeCo", "FeAl", "NiAl", "CoAl", "FeNi"):
+        volume = sum(VOLUME[s] for s in (pair[:2], pair[2:])) / 2 * (0.94 if "Al" in pair else 1.0)
+        yield f"{pair}_B2", cubic(pair, "bcc", volume), True, "z"
+        if pair in ("FeNi", "FeCo"):
+            yield f"{pair}_L10", cubic(pair, "fcc", volume, 0.99), False, "xz"
+    for one, three in (("Fe", "Ni"), ("Al", "Ni"), ("Ni", "Fe"), ("Al", "Fe")):
+        volume = (VOLUME[one] + 3 * VOLUME[three]) / 4 * (0.95 if "Al" in (one, three) else 1.0)
+        yield f"{three}3{one}_L12", cubic(one + three * 3, "L12", volume), True, "xz"
+
+
+def candidates():
+    """Pairs of an id and a cell with moments to start from, in the order of their value."""
+    for name, atoms, isotropic, axes in phases():
+        for tag, strain in strains(isotropic):
+            strained = atoms.copy()
+            strained.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+            yield f"x_{name}_{tag}", f"strain_{name}", ferromagnet(strained)
+        for axis in axes:
+            yield f"x_{name}_u{axis}", f"frozen_{name}", ferromagnet(displaced(atoms, axis))
+    for symbol, lattice in (("Fe", "bcc"), ("Ni", "fcc"), ("Al", "fcc"), ("Co", "fcc")):
+        cell = zone_boundary(symbol, lattice, VOLUME[symbol])
+        for axis in ("x", "z", "xy"):
+            yield (
+                f"x_{symbol}_{lattice}_zb_u{axis}",
+                f"frozen_{symbol}_{lattice}",
+                ferromagnet(displaced(cell, axis)),
+            )
+    for lattice, volume in (("bcc", 11.4), ("fcc", 10.7), ("fcc", 11.4)):
+        layers = zone_boundary("Fe", lattice, volume)
+        yield f"x_Fe_{lattice}_layers_{volume}", f"layers_Fe_{lattice}", with_moments(layers, [2.0, -2.0])
+    symbols = tuple(MOMENT)
+    for i, one in enumerate(symbols):
+        for other in symbols[i:]:
+            for distance in SHORT:
+                cell = cubic([one, other], "bcc", (VOLUME[one] + VOLUME[other]) / 2)
+                direction = cell.positions[1] / np.linalg.norm(cell.positions[1])
+                cell.positions[1] = distance * direction
+                yield f"x_{one}{other}_short_{distance}", "short", ferromagnet(cell, 0.7, held=True)
+
+
+def with_moments(atoms, moments, *, held=False):
+    magnetic = atoms.copy()
+    magnetic.set_array("initial_magmoms", np.array(moments, dtype=float))
+    magnetic.set_array("hold_moment", np.array([held and m != 0 for m in moments]))
+    return magnetic
+
+
+def ferromagnet(atoms, scale=1.0, *, held=False):
+    moments = [scale * MOMENT[s] for s in atoms.get_chemical_symbols()]
+    return with_moments(atoms, moments, held=held) if any(moments) else atoms.copy()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path("candidates.extxyz"))
+    frames = []
+    for config_id, config_type, atoms in candidates():
+        if not reserved(config_id):
+            atoms.info.update(config_id=config_id, config_type=config_type)
+            frames.append(atoms)
+    write(parser.parse_args().output, frames, format="extxyz")
+    print(f"{len(frames)} candidates")
