@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 from ase.io import read, write
 
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.metrics import error_line
+from mmace_sim.training.evaluation.metrics import error_line
 from mmace_sim.training.trainer import train
 
 here = Path(__file__).parent if "__file__" in globals() else Path.cwd()

@@ -22,9 +22,9 @@ import matplotlib.pyplot as plt
 from ase.io import read, write
 
 from mmace_sim.model.checkpoint import load_model
-from mmace_sim.training.evaluate import evaluate_files
-from mmace_sim.training.finetune import finetune, load_finetune_config
-from mmace_sim.training.metrics import error_line
+from mmace_sim.training.evaluation.evaluate import evaluate_files
+from mmace_sim.training.evaluation.metrics import error_line
+from mmace_sim.training.finetuning.finetune import finetune, load_finetune_config
 
 here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
 folder = Path(tempfile.mkdtemp())

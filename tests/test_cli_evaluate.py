@@ -10,7 +10,7 @@ from training_toys import toy_frames, write_toys
 
 from mmace_sim.cli import evaluate_run
 from mmace_sim.executors.interface import Failure, ThisProcess
-from mmace_sim.training import evaluate_workers
+from mmace_sim.training.evaluation import workers as evaluate_workers
 
 FIGURES = {
     f"{kind}_{label}"

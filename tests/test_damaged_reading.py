@@ -17,7 +17,7 @@ from mmace_sim.errors import DataError
 from mmace_sim.io.collection import FailedStructure, load_structures
 from mmace_sim.io.frames import read_frames
 from mmace_sim.io.lmdb_file import LmdbFile
-from mmace_sim.training.data_conversion import convert_files
+from mmace_sim.training.data.conversion import convert_files
 
 
 def dimer():

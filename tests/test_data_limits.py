@@ -11,7 +11,7 @@ from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.data_range import data_range, interaction_energy_per_atom
 from mmace_sim.nn.repulsion import FLOOR_WIDTH
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.data_limits import lower_onsets
+from mmace_sim.training.data.limits import lower_onsets
 from mmace_sim.training.trainer import prepare, train
 
 

@@ -18,7 +18,7 @@ from mmace_sim.sampling.surface import Supercells
 from mmace_sim.testing.pretended import DEVICE, PretendedGpu, WrongDeviceError, moved_to_pretended
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import initialize_state
-from mmace_sim.training.dataset import collate
+from mmace_sim.training.data.dataset import collate
 from mmace_sim.training.loss import build_loss
 from mmace_sim.training.module import predict
 from mmace_sim.training.trainer import prepare

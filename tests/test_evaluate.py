@@ -12,11 +12,11 @@ from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.frames import Frame
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.testing import HeisenbergModel
-from mmace_sim.training import evaluate_errors
-from mmace_sim.training.dataset import GraphDataset
-from mmace_sim.training.evaluate import evaluate_frames, require_result
-from mmace_sim.training.evaluate_errors import ErrorSums, Samples, magforce_errors
-from mmace_sim.training.evaluate_ranking import rank_orders
+from mmace_sim.training.data.dataset import GraphDataset
+from mmace_sim.training.evaluation import errors as evaluate_errors
+from mmace_sim.training.evaluation.errors import ErrorSums, Samples, magforce_errors
+from mmace_sim.training.evaluation.evaluate import evaluate_frames, require_result
+from mmace_sim.training.evaluation.ranking import rank_orders
 
 
 class ToyModel(HeisenbergModel):

@@ -8,7 +8,7 @@ from cli_tools import mmace_sim, summary_of
 
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.properties.singlepoint import SinglePoint
-from mmace_sim.training.evaluate_relaxed import same_order
+from mmace_sim.training.evaluation.relaxed import same_order
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ from mmace_sim.io.frames import read_frames
 from mmace_sim.model.checkpoint import load_all_heads, load_model
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.evaluate import evaluate_files
-from mmace_sim.training.finetune import finetune, load_finetune_config, write_start
-from mmace_sim.training.finetune_config import FinetuneConfig, ReplayConfig
-from mmace_sim.training.finetune_zero import zero_shift
-from mmace_sim.training.replay import distort, label, write_frames
+from mmace_sim.training.evaluation.evaluate import evaluate_files
+from mmace_sim.training.finetuning.config import FinetuneConfig, ReplayConfig
+from mmace_sim.training.finetuning.finetune import finetune, load_finetune_config, write_start
+from mmace_sim.training.finetuning.replay import distort, label, write_frames
+from mmace_sim.training.finetuning.zero import zero_shift
 from mmace_sim.training.trainer import train
 
 SHIFT = 700.0

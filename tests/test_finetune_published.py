@@ -12,7 +12,7 @@ from paper_tools import random_paper_model
 
 from mmace_sim.errors import DataError
 from mmace_sim.model.checkpoint import load_all_heads, load_model, save_model
-from mmace_sim.training.finetune import finetune, load_finetune_config, write_start
+from mmace_sim.training.finetuning.finetune import finetune, load_finetune_config, write_start
 
 DATA = Path(__file__).parent / "data" / "fe_al_gpaw" / "fe_al.extxyz"
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "upstream_pickles" / "mmace_matpes_like.model"
@@ -53,8 +53,8 @@ def test_the_one_body_energy_is_added_where_there_is_none(published, tmp_path):
 
 def test_it_is_the_one_that_fits_best(published, tmp_path):
     """Energies that differ from the model's by a known E1 of iron alone: it is found."""
-    from mmace_sim.training.replay import label, write_frames
-    from mmace_sim.training.stream import open_frames
+    from mmace_sim.training.data.stream import open_frames
+    from mmace_sim.training.finetuning.replay import label, write_frames
 
     base = load_model(published)
     frames = label(base, list(open_frames([DATA], settings(published).data.keys, "default", stream=False)))

@@ -13,8 +13,8 @@ from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.training.config import load_train_config
+from mmace_sim.training.data.split import read_split
 from mmace_sim.training.setup import build_model, complete_model_config, cutoff_of
-from mmace_sim.training.split import read_split
 from mmace_sim.training.trainer import prepare, train
 
 MAGNETIC = {"spin_channels": 2, "spin_max_ell": 1}

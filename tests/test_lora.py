@@ -13,7 +13,7 @@ from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.magnetic_mace import MagneticMACE
-from mmace_sim.training.lora import add_adapters, freeze_parts, merge_adapters, part_names
+from mmace_sim.training.finetuning.lora import add_adapters, freeze_parts, merge_adapters, part_names
 
 TINY = {"atomic_numbers": [26], "hidden_irreps": "4x0e+4x1o", "radial_mlp": [8], "r_max": 3.5, "max_ell": 2}
 

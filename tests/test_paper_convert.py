@@ -26,7 +26,7 @@ from mmace_sim.properties.relax.structures import relax
 from mmace_sim.testing import assert_model_calculator_consistency, random_structure
 from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.evaluate import evaluate_files
+from mmace_sim.training.evaluation.evaluate import evaluate_files
 from mmace_sim.training.trainer import train
 
 EXTENSIONS = "mace.modules.extensions"

@@ -16,7 +16,7 @@ from mmace_sim.quality.preflight.pairs import arc_work, close_pairs
 from mmace_sim.quality.preflight.splits import features_of, is_same
 from mmace_sim.quality.preflight.work import fit_work
 from mmace_sim.testing.toys import HeisenbergModel
-from mmace_sim.training.dataset import GraphDataset, collate
+from mmace_sim.training.data.dataset import GraphDataset, collate
 
 NIO = Path(__file__).parents[2] / "shared" / "data" / "nio_deltaspin"
 

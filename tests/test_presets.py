@@ -11,8 +11,8 @@ from training_toys import toy_frames, write_toys
 from mmace_sim.architectures.paper_mmace import PaperConfig
 from mmace_sim.errors import ConfigError
 from mmace_sim.training.config import DataConfig, load_train_config
+from mmace_sim.training.data.split import read_split
 from mmace_sim.training.presets import presets
-from mmace_sim.training.split import read_split
 
 PAPER = {
     "fe": ("64x0e", 1, 4.5, 3),

@@ -11,10 +11,10 @@ from mmace_sim.errors import DataError
 from mmace_sim.io.database import atoms_to_row, write_database
 from mmace_sim.io.frames import read_frames
 from mmace_sim.training.config import DataConfig, LabelKeys, TrainConfig
-from mmace_sim.training.dataset import GraphDataset, make_loader
-from mmace_sim.training.split import describe_split, read_split
-from mmace_sim.training.stream import StoredFrames, open_frames
-from mmace_sim.training.stream_summary import elements_of, sample, select, summarize
+from mmace_sim.training.data.dataset import GraphDataset, make_loader
+from mmace_sim.training.data.split import describe_split, read_split
+from mmace_sim.training.data.stream import StoredFrames, open_frames
+from mmace_sim.training.data.stream_summary import elements_of, sample, select, summarize
 from mmace_sim.training.trainer import prepare, train
 
 N = 40

@@ -9,10 +9,10 @@ from mmace_sim.io.frames import LABELS, read_frames
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.magnetic_mace import MagneticMACE
-from mmace_sim.training.augment import Augment
 from mmace_sim.training.config import AugmentConfig
-from mmace_sim.training.dataset import GraphDataset
-from mmace_sim.training.sampling import Share, ShareDataset
+from mmace_sim.training.data.augment import Augment
+from mmace_sim.training.data.dataset import GraphDataset
+from mmace_sim.training.data.sampling import Share, ShareDataset
 
 KINDS = {
     "joint": AugmentConfig(rotation="joint"),

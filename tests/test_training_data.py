@@ -8,8 +8,8 @@ from training_toys import toy_frame, toy_frames, write_toys
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.graph.batch import build_graph
 from mmace_sim.io.frames import frame_identity, read_frames, stress_matrix
-from mmace_sim.training.dataset import EpochShuffle, GraphDataset, collate
-from mmace_sim.training.stream_summary import split_frames
+from mmace_sim.training.data.dataset import EpochShuffle, GraphDataset, collate
+from mmace_sim.training.data.stream_summary import split_frames
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from training_toys import TINY_MODEL, toy_frames
 from mmace_sim.io.frames import read_frames
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.dataset import GraphDataset
-from mmace_sim.training.sampling import ShareSampler, share_loader
+from mmace_sim.training.data.dataset import GraphDataset
+from mmace_sim.training.data.sampling import ShareSampler, share_loader
 from mmace_sim.training.trainer import train
 
 
@@ -83,8 +83,8 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
 
 
 def processes(monkeypatch, rank, world):
-    monkeypatch.setattr("mmace_sim.training.sampling.rank", lambda: rank)
-    monkeypatch.setattr("mmace_sim.training.sampling.world_size", lambda: world)
+    monkeypatch.setattr("mmace_sim.training.data.sampling.rank", lambda: rank)
+    monkeypatch.setattr("mmace_sim.training.data.sampling.world_size", lambda: world)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -10,8 +10,8 @@ from training_toys import E0, TINY_MODEL, toy_frames, write_toys
 from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.model.checkpoint import load_all_heads, load_model, read_metadata
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.evaluate import evaluate_files
-from mmace_sim.training.metrics import error_line
+from mmace_sim.training.evaluation.evaluate import evaluate_files
+from mmace_sim.training.evaluation.metrics import error_line
 from mmace_sim.training.setup import start_model
 from mmace_sim.training.trainer import train
 

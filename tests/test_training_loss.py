@@ -7,9 +7,9 @@ from training_toys import write_toys
 from mmace_sim.errors import ConfigError
 from mmace_sim.io.frames import LABELS, read_frames
 from mmace_sim.training.config import LossConfig, OptimizerConfig, StageTwoConfig, load_train_config
-from mmace_sim.training.dataset import GraphDataset, collate
+from mmace_sim.training.data.dataset import GraphDataset, collate
+from mmace_sim.training.evaluation.metrics import MetricAccumulator, error_line
 from mmace_sim.training.loss import HuberLoss, MSELoss, TotalLoss, build_loss
-from mmace_sim.training.metrics import MetricAccumulator, error_line
 from mmace_sim.training.optim import schedule_factor, stage_two_lr, update_average
 
 

@@ -5,7 +5,7 @@ import torch
 from test_training_run import tiny_config
 
 from mmace_sim.testing import HostReads
-from mmace_sim.training.dataset import collate
+from mmace_sim.training.data.dataset import collate
 from mmace_sim.training.module import MagneticTraining
 from mmace_sim.training.optim import update_average
 from mmace_sim.training.trainer import prepare

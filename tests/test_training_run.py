@@ -10,7 +10,7 @@ from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.model.checkpoint import load_model, read_metadata
 from mmace_sim.testing.identities import measure_identities
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.evaluate import evaluate_files
+from mmace_sim.training.evaluation.evaluate import evaluate_files
 from mmace_sim.training.trainer import train
 
 FILES = {"config.yaml", "metrics.csv", "model.safetensors", "summary.json", "checkpoints"}

@@ -31,8 +31,8 @@ from mmace_sim.structures.domain import domain_entry
 from mmace_sim.testing.structures import random_rotation, random_structure
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import initialize_state
-from mmace_sim.training.calibrate import calibrate, rank_correlation
-from mmace_sim.training.calibrate_files import judge_uncertainty
+from mmace_sim.training.calibration.calibrate import calibrate, rank_correlation
+from mmace_sim.training.calibration.files import judge_uncertainty
 
 PER_STRUCTURE = ("energy_uncertainty", "stress_uncertainty", "distance")
 

@@ -30,7 +30,7 @@ import torch
 
 from mmace_sim.model.checkpoint import load_model, save_model
 from mmace_sim.training.config import TrainConfig
-from mmace_sim.training.metrics import table_as_dict
+from mmace_sim.training.evaluation.metrics import table_as_dict
 from mmace_sim.training.trainer import train
 
 HERE = Path(__file__).parent

@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from mmace_sim.cli.declared import FILE_SWITCHES, settings_command
-from mmace_sim.training.calibrate_settings import HELP, CalibrateSettings
+from mmace_sim.training.calibration.settings import HELP, CalibrateSettings
 
 
 def _run(settings: CalibrateSettings, *, force: bool, quiet: bool) -> int:
@@ -15,7 +15,7 @@ def _run(settings: CalibrateSettings, *, force: bool, quiet: bool) -> int:
 
     with quiet_imports():
         from mmace_sim.model.registry import resolve_model
-        from mmace_sim.training.calibrate_files import calibrate_file
+        from mmace_sim.training.calibration.files import calibrate_file
     data, held_out = [Path(file) for file in settings.data], [Path(file) for file in settings.held_out]
     inputs = [resolve_model(settings.model), *data, *held_out]
     with open_file(Path(settings.output), "calibrate", force=force, inputs=inputs):

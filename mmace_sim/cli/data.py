@@ -8,7 +8,7 @@ import typer
 from mmace_sim.cli import candidates
 from mmace_sim.cli.declared import FILE_SWITCHES, settings_command
 from mmace_sim.cli.options import Force
-from mmace_sim.training.data_settings import (
+from mmace_sim.training.data.settings import (
     CHECK_HELP,
     CONVERT_HELP,
     DataCheckSettings,

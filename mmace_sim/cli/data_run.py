@@ -23,7 +23,7 @@ from mmace_sim.files import write_text
 if TYPE_CHECKING:
     from mmace_sim.base.labels import LabelKeys
     from mmace_sim.quality.preflight import PreflightReport
-    from mmace_sim.training.data_settings import DataCheckSettings
+    from mmace_sim.training.data.settings import DataCheckSettings
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def run_data_convert(files: list[Path], output: Path, keys: str | None, *, force
         OutputError: If the file exists or its folder does not.
     """
     with quiet_imports():
-        from mmace_sim.training.data_conversion import convert_files
+        from mmace_sim.training.data.conversion import convert_files
     labels = parse_keys(keys)
     with open_file(output, "data convert", force=force, inputs=files):
         done = convert_files(files, output, labels)

@@ -6,7 +6,7 @@ import typer
 
 from mmace_sim.cli import options as opt
 from mmace_sim.cli.declared import SWITCHES, settings_command
-from mmace_sim.training.evaluate_settings import HELP, EvaluateSettings
+from mmace_sim.training.evaluation.settings import HELP, EvaluateSettings
 
 
 def _run(settings: EvaluateSettings, **switches: Any) -> int:

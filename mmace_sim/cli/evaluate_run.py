@@ -23,14 +23,14 @@ from mmace_sim.engine.resume import Task, kept, open_resumable
 from mmace_sim.executors.interface import open_executor
 from mmace_sim.files import scratch, write_text
 from mmace_sim.report import write_report
-from mmace_sim.training.evaluate_settings import EvaluateSettings
+from mmace_sim.training.evaluation.settings import EvaluateSettings
 
 if TYPE_CHECKING:
     from mmace_sim.io.frames import Frame
     from mmace_sim.model.base import MagneticModel
-    from mmace_sim.training.evaluate import Evaluation
-    from mmace_sim.training.evaluate_ranking import Ranking
-    from mmace_sim.training.evaluate_relaxed import RelaxedErrors
+    from mmace_sim.training.evaluation.evaluate import Evaluation
+    from mmace_sim.training.evaluation.ranking import Ranking
+    from mmace_sim.training.evaluation.relaxed import RelaxedErrors
 
 MAX_PROBLEMS = 10
 """Skipped structures that are shown; all are in the log."""
@@ -89,8 +89,8 @@ def run_evaluate(
     """
     with quiet_imports():
         from mmace_sim.io.frames import file_sha256, read_frames
-        from mmace_sim.training.evaluate import Prediction, evaluate_frames, require_result
-        from mmace_sim.training.evaluate_ranking import rank_orders
+        from mmace_sim.training.evaluation.evaluate import Prediction, evaluate_frames, require_result
+        from mmace_sim.training.evaluation.ranking import rank_orders
 
         model = load_run_model(config)
     found = read_frames([Path(path) for path in config.data], parse_keys(config.keys))
@@ -144,7 +144,7 @@ def _predict(
     quiet: bool,
 ) -> None:
     """Predict what is not known by workers; then it is."""
-    from mmace_sim.training.evaluate_workers import predict_all
+    from mmace_sim.training.evaluation.workers import predict_all
 
     with progress("Predicting", len(frames) - len(known), "structures", quiet=quiet) as advance:
 
@@ -170,7 +170,7 @@ def _relaxed(
     """Errors at the moments that the model relaxes, of the structures that could be evaluated."""
     from mmace_sim.graph.atoms import set_magmoms
     from mmace_sim.properties.singlepoint import SinglePoint
-    from mmace_sim.training.evaluate_relaxed import compare_relaxed
+    from mmace_sim.training.evaluation.relaxed import compare_relaxed
 
     usable = [frames[record.index] for record in result.structures]
     starts = [frame.atoms.copy() for frame in usable]
@@ -186,7 +186,7 @@ def _honesty(
     model: "MagneticModel", frames: "list[Frame]", result: "Evaluation", config: EvaluateSettings
 ) -> dict[str, Any] | None:
     """How honest the uncertainties of the model are on what could be evaluated; None if it has none."""
-    from mmace_sim.training.calibrate_files import judge_uncertainty
+    from mmace_sim.training.calibration.files import judge_uncertainty
 
     if getattr(model, "uncertainty", None) is None:
         return None
@@ -198,7 +198,7 @@ def uncertainty_table(honest: dict[str, Any]) -> Table:
     """Coverage and rank correlation of every uncertainty, and the verdicts, as a rich table.
 
     Args:
-        honest: From `mmace_sim.training.calibrate_files.judge_uncertainty`.
+        honest: From `mmace_sim.training.calibration.files.judge_uncertainty`.
     """
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in honest["domain"].items())
     table = Table("uncertainty of", title=f"Uncertainty; structures: {verdicts}")
@@ -239,8 +239,8 @@ def _summary(
 def _write(
     folder: Path, config: EvaluateSettings, summary: dict[str, Any], result: "Evaluation", ranking: "Ranking"
 ) -> None:
-    from mmace_sim.training.metrics import error_line
-    from mmace_sim.training.parity import save_evaluation_plots
+    from mmace_sim.training.evaluation.metrics import error_line
+    from mmace_sim.training.evaluation.parity import save_evaluation_plots
 
     _log.info("%d structures, MAE: %s", result.n_structures, error_line(result.overall))
     for problem in result.problems:
@@ -309,7 +309,7 @@ def relaxed_table(relaxed: "RelaxedErrors") -> Table:
     Returns:
         The table, one line for each config_type.
     """
-    from mmace_sim.training.evaluate_errors import UNITS as ERROR_UNITS
+    from mmace_sim.training.evaluation.errors import UNITS as ERROR_UNITS
 
     labels = list(relaxed.overall)
     headings = [f"{label.replace('_', ' ')}\n{ERROR_UNITS[label]}" for label in labels]
@@ -358,7 +358,7 @@ def error_table(result: "Evaluation", *, by: str = "config_type") -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from mmace_sim.training.metrics import UNITS
+    from mmace_sim.training.evaluation.metrics import UNITS
 
     shift = ["energy_shifted"] if "energy_shifted" in result.derived else []
     labels = [label for x in result.overall for label in ([x, *shift] if x == "energy" else [x])]

@@ -10,11 +10,11 @@ from mmace_sim.cli import options as opt
 from mmace_sim.cli.declared import as_command, given
 from mmace_sim.cli.stability_run import judge, report_and_exit
 from mmace_sim.cli.train_run import data_files, model_files, open_training, print_outcome, require_run
-from mmace_sim.training.evaluate_settings import FORMATS
-from mmace_sim.training.finetune_config import FinetuneConfig
+from mmace_sim.training.evaluation.settings import FORMATS
+from mmace_sim.training.finetuning.config import FinetuneConfig
 
 if TYPE_CHECKING:
-    from mmace_sim.training.finetune import FinetuneResult
+    from mmace_sim.training.finetuning.finetune import FinetuneResult
 
 HELP = """Fine-tune a magnetic model to new data, or train a magnetic model from a non-magnetic foundation model.
 
@@ -89,8 +89,8 @@ def _finetune(
     config: Path | None, flags: dict[str, Any], folder: Path, *, resume: bool, force: bool, quiet: bool
 ) -> tuple[FinetuneConfig, Any]:
     with opt.quiet_imports():
-        from mmace_sim.training.finetune import finetune as run_finetuning
-        from mmace_sim.training.finetune import load_finetune_config
+        from mmace_sim.training.finetuning.finetune import finetune as run_finetuning
+        from mmace_sim.training.finetuning.finetune import load_finetune_config
 
         settings = load_finetune_config(config, flags)
     with open_training(

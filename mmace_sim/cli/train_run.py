@@ -213,7 +213,7 @@ class TrainingProgress:
         Args:
             row: Its row of `metrics.csv`.
         """
-        from mmace_sim.training.metrics import SHORT, UNITS
+        from mmace_sim.training.evaluation.metrics import SHORT, UNITS
 
         errors = "  ".join(
             f"{SHORT[label]} {row[f'valid_{label}_mae']:.1f} {unit}"

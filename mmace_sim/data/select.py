@@ -22,8 +22,8 @@ from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.error_sizes import max_of_systems
 from mmace_sim.model.uncertainty import FAR, UNITS, Domain, evaluate_with_uncertainty, require_uncertainty
 from mmace_sim.nn.surroundings import surroundings
-from mmace_sim.training.metrics import MILLI
-from mmace_sim.training.novelty import fit_coordinates
+from mmace_sim.training.calibration.novelty import fit_coordinates
+from mmace_sim.training.evaluation.metrics import MILLI
 
 RADIUS: float = 5.0
 """How far atoms are looked around where there is no model, in Å."""

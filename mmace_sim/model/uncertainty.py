@@ -1,8 +1,8 @@
 """What a model does not know: the sizes of its errors, and how far a structure is from its data.
 
-Two things are fitted by :mod:`mmace_sim.training.calibrate`, both functions of invariants of the surroundings of an
-atom (`mmace_sim.nn.surroundings`) and of what one evaluation gives anyway: the distance to the nearest atom of the
-calibration data, and the size of the errors, whose logarithm is a regression.
+Two things are fitted by :mod:`mmace_sim.training.calibration.calibrate`, both functions of invariants of the
+surroundings of an atom (`mmace_sim.nn.surroundings`) and of what one evaluation gives anyway: the distance to the
+nearest atom of the calibration data, and the size of the errors, whose logarithm is a regression.
 """
 
 from collections.abc import Mapping

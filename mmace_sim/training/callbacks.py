@@ -11,10 +11,10 @@ from pathlib import Path
 from mmace_sim.base.extras import extra
 from mmace_sim.files import append, write_text
 from mmace_sim.io.frames import LABELS
-from mmace_sim.training.dataset import LabelledBatch
+from mmace_sim.training.data.dataset import LabelledBatch
 from mmace_sim.training.distributed import is_main
+from mmace_sim.training.evaluation.metrics import error_line
 from mmace_sim.training.loggers import list_logger_files
-from mmace_sim.training.metrics import error_line
 from mmace_sim.training.module import MagneticTraining, training_of
 
 with extra("train", "Training"):

@@ -17,7 +17,7 @@ from mmace_sim.base.signals import handled
 from mmace_sim.errors import ModelFileError
 from mmace_sim.files import replacing
 from mmace_sim.training.config import TrainConfig
-from mmace_sim.training.dataset import LabelledBatch
+from mmace_sim.training.data.dataset import LabelledBatch
 from mmace_sim.training.distributed import is_main, max_over_processes
 from mmace_sim.training.module import MagneticTraining, training_of
 

@@ -24,7 +24,7 @@ from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
 from mmace_sim.model.config import check_head
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
-from mmace_sim.training.evaluate_settings import FORMATS
+from mmace_sim.training.evaluation.settings import FORMATS
 from mmace_sim.training.presets import preset as find_preset
 
 DATA = "Data"

@@ -13,12 +13,12 @@ from ase.data import chemical_symbols
 from mmace_sim.errors import ConfigError
 from mmace_sim.io.frames import LABELS
 from mmace_sim.training.config import TrainConfig
-from mmace_sim.training.dataset import LabelledBatch
+from mmace_sim.training.data.dataset import LabelledBatch
+from mmace_sim.training.data.sampling import ShareSampler, share_loader
+from mmace_sim.training.data.stream_summary import summarize
 from mmace_sim.training.loss import build_loss
 from mmace_sim.training.module import predict
 from mmace_sim.training.optim import build_optimizer
-from mmace_sim.training.sampling import ShareSampler, share_loader
-from mmace_sim.training.stream_summary import summarize
 from mmace_sim.training.trainer import Prepared, prepare, training_device
 
 _N_STEPS = 3

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmace_sim.io.frames import LABELS
 from mmace_sim.training.config_loss import Label, LossConfig, LossTerm
-from mmace_sim.training.dataset import LabelledBatch
+from mmace_sim.training.data.dataset import LabelledBatch
 
 Predictions = dict[str, Tensor]
 

@@ -8,8 +8,8 @@ from ase.data import chemical_symbols
 from mmace_sim.io.frames import file_sha256
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.training.config import TrainConfig
-from mmace_sim.training.evaluate import Evaluation
-from mmace_sim.training.metrics import table_as_dict
+from mmace_sim.training.evaluation.evaluate import Evaluation
+from mmace_sim.training.evaluation.metrics import table_as_dict
 
 
 def model_metadata(

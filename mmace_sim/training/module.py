@@ -13,12 +13,13 @@ from mmace_sim.base.extras import extra
 from mmace_sim.errors import ConfigError
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.derivatives import evaluate
-from mmace_sim.training.augment import Augment
 from mmace_sim.training.config import TrainConfig
-from mmace_sim.training.dataset import GraphDataset, LabelledBatch
+from mmace_sim.training.data.augment import Augment
+from mmace_sim.training.data.dataset import GraphDataset, LabelledBatch
+from mmace_sim.training.data.sampling import ShareSampler, share_loader
 from mmace_sim.training.distributed import is_main, sum_over_processes, world_size
+from mmace_sim.training.evaluation.metrics import ErrorTable, LabelError, MetricAccumulator
 from mmace_sim.training.loss import TotalLoss, build_loss
-from mmace_sim.training.metrics import ErrorTable, LabelError, MetricAccumulator
 from mmace_sim.training.optim import (
     build_optimizer,
     build_scheduler,
@@ -26,7 +27,6 @@ from mmace_sim.training.optim import (
     stage_two_lr,
     update_average,
 )
-from mmace_sim.training.sampling import ShareSampler, share_loader
 
 with extra("train", "Training"):
     from lightning.pytorch import LightningModule

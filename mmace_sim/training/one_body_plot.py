@@ -11,7 +11,7 @@ from mmace_sim.io.frames import Frame
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import SMALL_MOMENT
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
-from mmace_sim.training.stream_summary import sample, select, summarize
+from mmace_sim.training.data.stream_summary import sample, select, summarize
 
 N_BINS = 30
 """Intervals of |m| over which the forces of the data are averaged."""

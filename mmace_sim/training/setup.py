@@ -24,16 +24,16 @@ from mmace_sim.model.heads import with_heads
 from mmace_sim.model.reference import ReferenceSample, fit_reference
 from mmace_sim.model.registry import split_head
 from mmace_sim.training.config import DataConfig, DataSource, TrainConfig
-from mmace_sim.training.data_limits import lower_onsets, with_onsets
-from mmace_sim.training.from_foundation import (
+from mmace_sim.training.data.limits import lower_onsets, with_onsets
+from mmace_sim.training.data.split import DataSplit
+from mmace_sim.training.data.stream_summary import elements_of, sample, select, summarize
+from mmace_sim.training.finetuning.from_foundation import (
     foundation_config,
     foundation_file,
     foundation_model,
     left_of_energies,
     resolved_section,
 )
-from mmace_sim.training.split import DataSplit
-from mmace_sim.training.stream_summary import elements_of, sample, select, summarize
 
 logger = logging.getLogger(__name__)
 

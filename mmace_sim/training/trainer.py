@@ -24,7 +24,7 @@ from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.checkpoint import save_model
 from mmace_sim.model.data_range import DATA_RANGE_KEY
 from mmace_sim.model.heads import with_heads
-from mmace_sim.training.calibrate_files import calibrate_trained
+from mmace_sim.training.calibration.files import calibrate_trained
 from mmace_sim.training.callbacks import EpochLog, StepProgress, StepReport
 from mmace_sim.training.checkpoints import (
     BEST_FILE,
@@ -37,17 +37,20 @@ from mmace_sim.training.checkpoints import (
     read_checkpoint,
 )
 from mmace_sim.training.config import TrainConfig, save_config
-from mmace_sim.training.data_limits import data_ranges, repulsion_onsets, set_outer_limits
-from mmace_sim.training.dataset import GraphDataset
+from mmace_sim.training.data.dataset import GraphDataset
+from mmace_sim.training.data.limits import data_ranges, repulsion_onsets, set_outer_limits
+from mmace_sim.training.data.sampling import ShareSampler, share_loader
+from mmace_sim.training.data.split import DataSplit, describe_split, read_split
+from mmace_sim.training.data.stream import StoredFrames
+from mmace_sim.training.data.stream_summary import sample, select, summarize
 from mmace_sim.training.distributed import is_main, processes_per_machine, world_size
-from mmace_sim.training.evaluate import Evaluation, evaluate_frames
+from mmace_sim.training.evaluation.evaluate import Evaluation, evaluate_frames
+from mmace_sim.training.evaluation.metrics import error_line
+from mmace_sim.training.finetuning.lora import choose_trained, merge_adapters
 from mmace_sim.training.loggers import build_loggers, require_loggers
-from mmace_sim.training.lora import choose_trained, merge_adapters
 from mmace_sim.training.metadata import model_metadata
-from mmace_sim.training.metrics import error_line
 from mmace_sim.training.module import MagneticTraining
 from mmace_sim.training.one_body_plot import save_one_body_figures
-from mmace_sim.training.sampling import ShareSampler, share_loader
 from mmace_sim.training.setup import (
     build_model,
     check_names,
@@ -56,9 +59,6 @@ from mmace_sim.training.setup import (
     resolved_model_section,
     start_config,
 )
-from mmace_sim.training.split import DataSplit, describe_split, read_split
-from mmace_sim.training.stream import StoredFrames
-from mmace_sim.training.stream_summary import sample, select, summarize
 
 with extra("train", "Training"):
     from lightning.pytorch import Trainer

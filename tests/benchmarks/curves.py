@@ -14,7 +14,7 @@ from ase.io import read, write
 
 from mmace_sim import plots
 from mmace_sim.model.architectures import AnyModel
-from mmace_sim.training.evaluate import evaluate_files
+from mmace_sim.training.evaluation.evaluate import evaluate_files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

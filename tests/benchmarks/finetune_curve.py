@@ -24,7 +24,7 @@ from mmace_sim.base.settings import merge
 from mmace_sim.model.architectures import AnyModel
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.training.config import load_train_config
-from mmace_sim.training.finetune import finetune, load_finetune_config
+from mmace_sim.training.finetuning.finetune import finetune, load_finetune_config
 from mmace_sim.training.trainer import train
 
 NAME = "finetune_curve"

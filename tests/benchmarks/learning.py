@@ -21,7 +21,7 @@ from mmace_sim.data.learn.rounds import Round
 from mmace_sim.data.learn.run import learn
 from mmace_sim.data.learn.settings import LearnSettings
 from mmace_sim.plots import save_figure
-from mmace_sim.training.metrics import UNITS
+from mmace_sim.training.evaluation.metrics import UNITS
 
 
 def labelled(folder: Path) -> list[str]:

@@ -19,9 +19,9 @@ from record import write
 from mmace_sim.io.database import atoms_to_row, write_database
 from mmace_sim.io.frames import read_frames
 from mmace_sim.training.config import DataConfig, TrainConfig
-from mmace_sim.training.dataset import GraphDataset, make_loader
+from mmace_sim.training.data.dataset import GraphDataset, make_loader
+from mmace_sim.training.data.stream import open_frames
 from mmace_sim.training.module import MagneticTraining, predict
-from mmace_sim.training.stream import open_frames
 from mmace_sim.training.trainer import prepare, train
 
 N = int(os.environ.get("MMACE_BENCHMARK_STRUCTURES", "400000"))

@@ -33,10 +33,10 @@ from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.error_sizes import max_of_systems
 from mmace_sim.model.uncertainty import TARGETS
 from mmace_sim.nn.surroundings import surroundings
-from mmace_sim.training.calibrate import fit_uncertainty, rank_correlation
-from mmace_sim.training.calibrate_files import judge_uncertainty
-from mmace_sim.training.evidence import Evidence, gather
-from mmace_sim.training.novelty import choose_landmarks, fit_coordinates, nearest_of_others
+from mmace_sim.training.calibration.calibrate import fit_uncertainty, rank_correlation
+from mmace_sim.training.calibration.evidence import Evidence, gather
+from mmace_sim.training.calibration.files import judge_uncertainty
+from mmace_sim.training.calibration.novelty import choose_landmarks, fit_coordinates, nearest_of_others
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "docs" / "accuracy" / "models"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mmace_sim.data.learn.rounds import Round
 from mmace_sim.plots import COLORS, MARKERS, add_legend, new_figure, save_figure
-from mmace_sim.training.metrics import UNITS
+from mmace_sim.training.evaluation.metrics import UNITS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -30,8 +30,8 @@ from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.frames import Frame, read_frames
 from mmace_sim.io.writing import write_extxyz
 from mmace_sim.model.checkpoint import load_model
-from mmace_sim.training.evaluate import evaluate_frames
-from mmace_sim.training.metrics import UNITS, LabelError
+from mmace_sim.training.evaluation.evaluate import evaluate_frames
+from mmace_sim.training.evaluation.metrics import UNITS, LabelError
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from mmace_sim.data.select import TOLD, Scores
 from mmace_sim.files import write_text
 from mmace_sim.model.error_sizes import max_of_systems
 from mmace_sim.model.uncertainty import EDGE
-from mmace_sim.training.metrics import MILLI, UNITS
+from mmace_sim.training.evaluation.metrics import MILLI, UNITS
 
 QUANTILE: float = 0.9
 """Share of the candidates whose uncertainties have to be below the limits."""
@@ -37,7 +37,7 @@ class Round:
         train_seconds: Duration of the training.
         trusted: Whether `data check` found no error in the labels; others are not trained on.
         findings: What it found.
-        errors: Mean absolute errors on the test, in the units of `mmace_sim.training.metrics.UNITS`.
+        errors: Mean absolute errors on the test, in the units of `mmace_sim.training.evaluation.metrics.UNITS`.
         rmse: The same, root mean square.
         by_kind: Mean absolute errors by the kind of the candidate.
         uncertainty: By name of `TOLD`, what nine tenths of the candidates are below, in eV.

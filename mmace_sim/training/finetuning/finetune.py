@@ -25,15 +25,15 @@ from mmace_sim.training.config import (
     load_section,
     save_config,
 )
+from mmace_sim.training.data.split import DataSplit, read_split
+from mmace_sim.training.data.stream_summary import elements_of, sample, select, split_frames, summarize
 from mmace_sim.training.distributed import world_size
-from mmace_sim.training.evaluate import Evaluation
-from mmace_sim.training.finetune_config import REPLAY_HEAD, FinetuneConfig
-from mmace_sim.training.finetune_zero import has_one_body, refit_one_body, set_zero
-from mmace_sim.training.metrics import table_as_dict
-from mmace_sim.training.moment_limits import check_moments
-from mmace_sim.training.replay import replay_frames, write_frames
-from mmace_sim.training.split import DataSplit, read_split
-from mmace_sim.training.stream_summary import elements_of, sample, select, split_frames, summarize
+from mmace_sim.training.evaluation.evaluate import Evaluation
+from mmace_sim.training.evaluation.metrics import table_as_dict
+from mmace_sim.training.finetuning.config import REPLAY_HEAD, FinetuneConfig
+from mmace_sim.training.finetuning.moment_limits import check_moments
+from mmace_sim.training.finetuning.replay import replay_frames, write_frames
+from mmace_sim.training.finetuning.zero import has_one_body, refit_one_body, set_zero
 from mmace_sim.training.trainer import SUMMARY_FILE, OnEpoch, OnStep, TrainResult, final_errors, train
 
 logger = logging.getLogger(__name__)

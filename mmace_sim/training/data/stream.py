@@ -12,7 +12,7 @@ from mmace_sim.io import expand_folders, labelled
 from mmace_sim.io.database import FORMAT, Rows, is_database, open_rows
 from mmace_sim.io.frames import Frame, FrameSet, frame_of, read_frames
 from mmace_sim.io.rows import row_to_atoms
-from mmace_sim.training.stream_summary import FrameSummary, SummaryBuilder, summarize
+from mmace_sim.training.data.stream_summary import FrameSummary, SummaryBuilder, summarize
 
 STREAM_ABOVE: int = 30_000
 """Databases with more structures than this are read from the disk while training, if not asked otherwise."""

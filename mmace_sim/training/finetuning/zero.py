@@ -13,9 +13,9 @@ from mmace_sim.errors import ConfigError
 from mmace_sim.io.frames import Frame
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.reference import fit_reference
-from mmace_sim.training.replay import label
+from mmace_sim.training.data.stream_summary import elements_of
+from mmace_sim.training.finetuning.replay import label
 from mmace_sim.training.setup import reference_sample
-from mmace_sim.training.stream_summary import elements_of
 
 logger = logging.getLogger(__name__)
 

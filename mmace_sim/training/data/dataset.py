@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmace_sim.graph.batch import Kept, MagneticGraph, build_graph
 from mmace_sim.io.frames import LABELS, Frame
-from mmace_sim.training.stream import StoredFrames
-from mmace_sim.training.stream_summary import sample, summarize
+from mmace_sim.training.data.stream import StoredFrames
+from mmace_sim.training.data.stream_summary import sample, summarize
 
 MAX_WORKERS: int = 4
 """Most processes that prepare batches where graphs are built when they are needed."""

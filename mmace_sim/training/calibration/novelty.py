@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmace_sim.training.evidence import Evidence
+from mmace_sim.training.calibration.evidence import Evidence
 
 WHITENING: float = 0.3
 """Directions in which the data hardly vary are stretched to unit variance as if they had this share of the largest."""

@@ -30,10 +30,10 @@ from mmace_sim.model.uncertainty import (
     Uncertainty,
     UncertaintyFacts,
 )
-from mmace_sim.training.evidence import Evidence, gather
-from mmace_sim.training.novelty import choose_landmarks, fit_coordinates, nearest_of_others
-from mmace_sim.training.stream import Frames
-from mmace_sim.training.stream_summary import sample
+from mmace_sim.training.calibration.evidence import Evidence, gather
+from mmace_sim.training.calibration.novelty import choose_landmarks, fit_coordinates, nearest_of_others
+from mmace_sim.training.data.stream import Frames
+from mmace_sim.training.data.stream_summary import sample
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from mmace_sim.errors import DataError
 from mmace_sim.io.frames import Frame
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.moment_limits import TOLERANCE
-from mmace_sim.training.stream_summary import summarize
+from mmace_sim.training.data.stream_summary import summarize
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.error_sizes import SMALLEST_MOMENT, log_sizes, moment_directions
 from mmace_sim.nn.surroundings import surroundings
-from mmace_sim.training.dataset import GraphDataset, LabelledBatch, make_loader
+from mmace_sim.training.data.dataset import GraphDataset, LabelledBatch, make_loader
 
 ZERO: dict[str, float] = {"stress": 1e-6, "forces": 1e-4, "magforces": 1e-4}
 """Components whose label and prediction are both below this are zero by symmetry: they tell nothing of errors."""

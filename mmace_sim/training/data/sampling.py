@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mmace_sim.training.augment import Augment
-from mmace_sim.training.dataset import EpochShuffle, GraphDataset, LabelledBatch, collate
+from mmace_sim.training.data.augment import Augment
+from mmace_sim.training.data.dataset import EpochShuffle, GraphDataset, LabelledBatch, collate
 from mmace_sim.training.distributed import rank, world_size
 
 

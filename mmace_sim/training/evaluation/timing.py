@@ -10,7 +10,7 @@ from torch import Tensor
 from mmace_sim.io.frames import LABELS, Frame
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.interface import Potential
-from mmace_sim.training.dataset import GraphDataset, LabelledBatch, collate
+from mmace_sim.training.data.dataset import GraphDataset, LabelledBatch, collate
 
 
 @dataclass

@@ -8,10 +8,10 @@ import numpy as np
 
 from mmace_sim.io.frames import LABELS
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
-from mmace_sim.training.evaluate import Evaluation
-from mmace_sim.training.evaluate_errors import Samples
-from mmace_sim.training.evaluate_ranking import Ranking
-from mmace_sim.training.metrics import MILLI, LabelError
+from mmace_sim.training.evaluation.errors import Samples
+from mmace_sim.training.evaluation.evaluate import Evaluation
+from mmace_sim.training.evaluation.metrics import MILLI, LabelError
+from mmace_sim.training.evaluation.ranking import Ranking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

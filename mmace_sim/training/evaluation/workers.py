@@ -1,4 +1,4 @@
-"""Predictions of a model for `mmace_sim.training.evaluate`, computed by workers."""
+"""Predictions of a model for `mmace_sim.training.evaluation.evaluate`, computed by workers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +8,8 @@ from mmace_sim.engine.inputs import load_run_model
 from mmace_sim.errors import DataError, MmaceError
 from mmace_sim.executors.interface import Executor, Failure
 from mmace_sim.io.frames import Frame
-from mmace_sim.training.evaluate import Prediction, evaluate_frames
-from mmace_sim.training.evaluate_settings import EvaluateSettings
+from mmace_sim.training.evaluation.evaluate import Prediction, evaluate_frames
+from mmace_sim.training.evaluation.settings import EvaluateSettings
 
 BATCHES: int = 8
 """Batches of a piece."""

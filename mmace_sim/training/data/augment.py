@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from mmace_sim.training.config_loss import AugmentConfig
-from mmace_sim.training.dataset import LabelledBatch
+from mmace_sim.training.data.dataset import LabelledBatch
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,14 @@ from mmace_sim.base.quantities import DEFAULT_HEAD
 from mmace_sim.errors import DataError
 from mmace_sim.io.frames import LABELS
 from mmace_sim.training.config import DataConfig, DataSource
-from mmace_sim.training.stream import Frames, open_frames
-from mmace_sim.training.stream_summary import elements_of, require_labels, select, split_frames, summarize
+from mmace_sim.training.data.stream import Frames, open_frames
+from mmace_sim.training.data.stream_summary import (
+    elements_of,
+    require_labels,
+    select,
+    split_frames,
+    summarize,
+)
 
 logger = logging.getLogger(__name__)
 

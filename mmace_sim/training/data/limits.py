@@ -13,9 +13,9 @@ from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.config import ArchitectureConfig, pair_name
 from mmace_sim.model.data_range import DataRange, interaction_energy_per_atom
 from mmace_sim.training.config import TrainConfig
-from mmace_sim.training.dataset import GraphDataset, make_loader
-from mmace_sim.training.stream import Frames
-from mmace_sim.training.stream_summary import summarize
+from mmace_sim.training.data.dataset import GraphDataset, make_loader
+from mmace_sim.training.data.stream import Frames
+from mmace_sim.training.data.stream_summary import summarize
 
 SAMPLED_SHARE: float = 0.9
 """Onset of the repulsion over the shortest distance where only some of the structures were measured."""

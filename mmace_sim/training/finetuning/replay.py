@@ -16,9 +16,9 @@ from mmace_sim.io.frames import Frame
 from mmace_sim.model.base import MagneticModel
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.training.config import LabelKeys
-from mmace_sim.training.finetune_config import ReplayConfig
-from mmace_sim.training.moment_limits import check_moments
-from mmace_sim.training.stream import open_frames
+from mmace_sim.training.data.stream import open_frames
+from mmace_sim.training.finetuning.config import ReplayConfig
+from mmace_sim.training.finetuning.moment_limits import check_moments
 
 _IDENTITY = ("group", "config_id", "uid")
 

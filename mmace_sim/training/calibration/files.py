@@ -17,10 +17,10 @@ from mmace_sim.model.checkpoint import load_all_heads, load_model, save_model
 from mmace_sim.model.heads import with_heads
 from mmace_sim.model.registry import split_head
 from mmace_sim.model.uncertainty import TARGETS, Domain, require_uncertainty
-from mmace_sim.training.calibrate import MAX_STRUCTURES, calibrate, rank_correlation
-from mmace_sim.training.evidence import gather
-from mmace_sim.training.stream import Frames
-from mmace_sim.training.stream_summary import sample
+from mmace_sim.training.calibration.calibrate import MAX_STRUCTURES, calibrate, rank_correlation
+from mmace_sim.training.calibration.evidence import gather
+from mmace_sim.training.data.stream import Frames
+from mmace_sim.training.data.stream_summary import sample
 
 logger = logging.getLogger(__name__)
 

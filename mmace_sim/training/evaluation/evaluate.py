@@ -13,10 +13,16 @@ from mmace_sim.errors import DataError
 from mmace_sim.graph.magnetic_order import classify_order
 from mmace_sim.io.frames import LABELS, Frame, read_frames
 from mmace_sim.model.interface import Potential
-from mmace_sim.training.dataset import LabelledBatch
-from mmace_sim.training.evaluate_errors import Compared, ErrorSums, Samples, StructureErrors, magforce_errors
-from mmace_sim.training.evaluate_timing import Clock, Timing
-from mmace_sim.training.metrics import ErrorTable, LabelError, table_as_dict
+from mmace_sim.training.data.dataset import LabelledBatch
+from mmace_sim.training.evaluation.errors import (
+    Compared,
+    ErrorSums,
+    Samples,
+    StructureErrors,
+    magforce_errors,
+)
+from mmace_sim.training.evaluation.metrics import ErrorTable, LabelError, table_as_dict
+from mmace_sim.training.evaluation.timing import Clock, Timing
 
 ANGLE_THRESHOLD: float = 0.01
 """Magnetic forces of the reference below this (eV/μB) have no direction that counts."""

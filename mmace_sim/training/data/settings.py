@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mmace_sim.base.settings import Flag, Settings
-from mmace_sim.training.evaluate_settings import FORMATS, LabelNames
+from mmace_sim.training.evaluation.settings import FORMATS, LabelNames
 
 SPLITS = "Splits"
 

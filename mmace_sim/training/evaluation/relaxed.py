@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from mmace_sim.graph.magnetic_order import classify_order
 from mmace_sim.io.frames import Frame
-from mmace_sim.training.evaluate_errors import ErrorSums
-from mmace_sim.training.metrics import ErrorTable, LabelError, table_as_dict
+from mmace_sim.training.evaluation.errors import ErrorSums
+from mmace_sim.training.evaluation.metrics import ErrorTable, LabelError, table_as_dict
 
 SAME_ORDER: float = 0.9
 """Overlap of two sets of moments from which on they are the same order."""

@@ -7,8 +7,8 @@ from jaxtyping import Float
 
 from mmace_sim.graph.magnetic_order import MOMENT_TOL
 from mmace_sim.io.frames import LABELS
-from mmace_sim.training.metrics import MILLI, LabelError
-from mmace_sim.training.metrics import UNITS as LABEL_UNITS
+from mmace_sim.training.evaluation.metrics import MILLI, LabelError
+from mmace_sim.training.evaluation.metrics import UNITS as LABEL_UNITS
 
 DEGREES = "°"
 

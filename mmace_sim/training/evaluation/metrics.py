@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmace_sim.io.frames import LABELS
-from mmace_sim.training.dataset import LabelledBatch
+from mmace_sim.training.data.dataset import LabelledBatch
 from mmace_sim.training.distributed import sum_over_processes
 
 UNITS: dict[str, str] = {

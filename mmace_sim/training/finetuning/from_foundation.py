@@ -13,7 +13,7 @@ from mmace_sim.architectures.foundation_mmace import MAGNETIC_FIELDS, Foundation
 from mmace_sim.interop.foundation import FoundationFile, find_foundation
 from mmace_sim.io.frames import Frame
 from mmace_sim.model.registry import split_head
-from mmace_sim.training.dataset import GraphDataset, make_loader
+from mmace_sim.training.data.dataset import GraphDataset, make_loader
 
 FOUNDATION_KEYS: tuple[str, ...] = ("foundation", "head", "freeze_backbone")
 """Keys of the model section that say what to start from and what to train."""

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from mmace_sim.graph.spglib_call import call_spglib
 from mmace_sim.io.frames import Frame
-from mmace_sim.training.evaluate_errors import StructureErrors
+from mmace_sim.training.evaluation.errors import StructureErrors
 
 GEOMETRY_TOL: float = 0.01
 """Geometries whose cell vectors and positions differ by less (Å) are the same."""

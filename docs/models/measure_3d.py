@@ -1,0 +1,200 @@
+"""Measure mmace-3d-pbe against the DFT of its own data: python docs/models/measure_3d.py [MODEL].
+
+Writes docs/models/NAME.json: for each crystal and magnetic state the volume, moments, bulk modulus and energy of
+DFT and model by the same fit through the same volumes; formation energies; and whether magnetic states of one cell
+come in the same order. Moments of the model are relaxed from those of the DFT, atoms and cells stay.
+"""
+
+import json
+import re
+import sys
+from collections import defaultdict
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io import read
+
+import mmace_sim
+from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.units import EV_PER_A3_IN_GPA
+
+HERE = Path(__file__).parent
+DATA = HERE.parents[1] / "examples" / "data" / "mag3d-gpaw"
+GROUND = {"Fe": "eos_Fe_bcc_fm", "Co": "eos_Co_hcp_fm", "Ni": "eos_Ni_fcc_fm", "Al": "eos_Al_fcc_nm"}
+"""Ground states of the elements, the zero of formation energies."""
+CURVE = re.compile(r"(eos_|[A-Z]\w*_(B2|L10|L12)_)\w*(fm|afm|nm)$")
+"""Families that are ideal cells at several volumes."""
+STRAIN, DISPLACEMENT = 0.03, 0.1
+"""Of the strained and displaced cells, as in tools/propose_mag3d.py; displacements in Å."""
+GAP = 0.010
+"""Differences of energies of states that count, in eV/atom."""
+
+
+def states(frames: list[Atoms]) -> dict[str, list[Atoms]]:
+    """Curves of at least three volumes, by name, in the order of the volumes."""
+    found: dict[str, list[Atoms]] = defaultdict(list)
+    for frame in frames:
+        if CURVE.match(frame.info["config_type"]) and frame.info["constrained"] in ("F", False):
+            found[frame.info["config_type"]].append(frame)
+    found = {name: sorted(curve, key=lambda a: a.get_volume()) for name, curve in sorted(found.items())}
+    return {name: curve for name, curve in found.items() if len(curve) >= 3}
+
+
+def moments_of(atoms: Atoms) -> np.ndarray:
+    """Moments of the DFT along z, (n,) in μB."""
+    return atoms.arrays["REF_magmom"].reshape(len(atoms), -1)[:, -1]
+
+
+def start(frame: Atoms) -> Atoms:
+    """The cell with the moments of the DFT."""
+    atoms = Atoms(frame.numbers, positions=frame.positions, cell=frame.cell, pbc=True)
+    set_magmoms(atoms, np.outer(moments_of(frame), [0, 0, 1]))
+    return atoms
+
+
+def minimum(volumes: np.ndarray, energies: np.ndarray) -> dict[str, float] | None:
+    """Of a parabola in V^(-2/3) through the three points about the lowest one; None if it lies at the edge."""
+    low = int(np.argmin(energies))
+    if not 0 < low < len(volumes) - 1:
+        return None
+    near = slice(low - 1, low + 2)
+    x = volumes[near] ** (-2 / 3)
+    poly = np.polynomial.Polynomial.fit(x, energies[near], 2)
+    x0 = poly.deriv().roots()[0].real
+    volume = x0**-1.5
+    return {
+        "volume": float(volume),
+        "energy": float(poly(x0)),
+        "bulk_modulus": float(4 / 9 * x0**2 * poly.deriv(2)(x0) / volume * EV_PER_A3_IN_GPA),
+    }
+
+
+def compare(name: str, curve: list[Atoms], results: list) -> dict:
+    """One state by DFT and by the model, at the same volumes."""
+    n = len(curve[0])
+    volumes = np.array([a.get_volume() / n for a in curve])
+    sides = {
+        "dft": (np.array([a.info["REF_energy"] / n for a in curve]), [moments_of(a) for a in curve]),
+        "model": (np.array([r.energy / n for r in results]), [get_magmoms(r.atoms)[:, 2] for r in results]),
+    }
+    row: dict = {"name": name, "symbols": curve[0].get_chemical_formula(), "volumes": volumes.tolist()}
+    for side, (energies, moments) in sides.items():
+        row[side] = {
+            "energies": energies.tolist(),
+            "moments": np.round(moments, 4).tolist(),
+            "minimum": minimum(volumes, energies),
+        }
+    row["status"] = [str(r.status) for r in results]
+    return row
+
+
+def formation_energies(rows: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """Of every compound's lowest state at its minimum, in eV/atom, by DFT and by the model."""
+    found: dict[str, dict[str, float]] = {}
+    for side in ("dft", "model"):
+        zero = {s: rows[name][side]["minimum"]["energy"] for s, name in GROUND.items() if name in rows}
+        for name, row in rows.items():
+            symbols = Atoms(row["symbols"]).get_chemical_symbols()
+            low = row[side]["minimum"]
+            if name.startswith("eos_") or low is None or not set(symbols) <= set(zero):
+                continue
+            energy = low["energy"] - sum(zero[s] for s in symbols) / len(symbols)
+            phase = "_".join(name.split("_")[:2])
+            found.setdefault(phase, {})
+            found[phase][side] = min(energy, found[phase].get(side, np.inf))
+    return {phase: values for phase, values in found.items() if len(values) == 2}
+
+
+def order_of_states(frames: list[Atoms], results: list) -> dict:
+    """Pairs of magnetic states of one cell that differ by more than the gap: how many have the right sign."""
+    cells: dict[str, list[int]] = defaultdict(list)
+    for k, frame in enumerate(frames):
+        key = np.round(np.c_[frame.cell.array.ravel()[None], frame.positions.ravel()[None]], 3)
+        cells[f"{frame.get_chemical_symbols()}{key.tolist()}"].append(k)
+    pairs, wrong = 0, []
+    for members in cells.values():
+        for i, j in combinations(members, 2):
+            gap = (frames[i].info["REF_energy"] - frames[j].info["REF_energy"]) / len(frames[i])
+            if abs(gap) > GAP:
+                pairs += 1
+                ours = (results[i].energy - results[j].energy) / len(frames[i])
+                if ours * gap <= 0:
+                    wrong.append([frames[i].info["config_id"], frames[j].info["config_id"], gap, ours])
+    return {"gap": GAP, "pairs": pairs, "right": pairs - len(wrong), "wrong": wrong}
+
+
+def shear_moduli(frames: list[Atoms], results: list) -> dict[str, dict[str, float]]:
+    """Shear moduli from the stresses of strained cells, moments relaxed, atoms not, in GPa: of DFT and of the model.
+
+    yz: C44 = σ23/2d; xy: C66 = σ12/2d; ortho: (C11 - C12)/2 = (σ11 - σ22)/4d; tet: σ33 - σ11 = 3d C', the
+    (C11 - C12)/2 of a cubic crystal, and of both signs together, where there are both, that of any other.
+    """
+    found: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    for frame, result in zip(frames, results, strict=True):
+        if frame.info["config_type"].startswith("strain_"):
+            phase, tag = frame.info["config_id"].removeprefix("x_").rsplit("_", 1)
+            strain = -STRAIN if tag.endswith("-") else STRAIN
+            for side, stress in (
+                ("dft", frame.info["REF_stress"]),
+                ("model", result.atoms.get_stress(voigt=False)),
+            ):
+                s = np.reshape(stress, (3, 3)) * EV_PER_A3_IN_GPA
+                moduli = {
+                    "yz": s[1, 2] / (2 * strain),
+                    "xy": s[0, 1] / (2 * strain),
+                    "ortho": (s[0, 0] - s[1, 1]) / (4 * strain),
+                    "tet": (s[2, 2] - s[0, 0]) / (3 * strain),
+                }
+                found[f"{phase}_{tag.rstrip('+-')}"][side].append(moduli[tag.rstrip("+-")])
+    return {
+        name: {side: float(np.mean(values)) for side, values in sides.items()}
+        for name, sides in found.items()
+    }
+
+
+def restoring_forces(frames: list[Atoms], results: list) -> dict[str, dict[str, float]]:
+    """Forces on displaced atoms against their displacement, in eV/Å²: of DFT and of the model, moments relaxed."""
+    found = {}
+    for frame, result in zip(frames, results, strict=True):
+        if frame.info["config_type"].startswith("frozen_"):
+            forces = {"dft": frame.arrays["REF_forces"][1], "model": result.atoms.get_forces()[1]}
+            along = forces["dft"] / np.linalg.norm(forces["dft"])
+            found[frame.info["config_id"].removeprefix("x_")] = {
+                side: float(force @ along / DISPLACEMENT) for side, force in forces.items()
+            }
+    return found
+
+
+def main() -> None:
+    """Measure and write."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "mmace-3d-pbe"
+    model = mmace_sim.load_model(name)
+    frames = [a for path in sorted(DATA.glob("*.extxyz.xz")) for a in read(path, ":")]
+    frames = [a for a in frames if a.info["constrained"] in ("F", False)]
+    results = mmace_sim.relax(
+        [start(a) for a in frames],
+        model,
+        relax_cell=False,
+        relax_positions=False,
+        collinear=True,
+        magforce_tol=1e-4,
+        max_steps=1000,
+    )
+    at = {id(frame): result for frame, result in zip(frames, results, strict=True)}
+    rows = {key: compare(key, curve, [at[id(a)] for a in curve]) for key, curve in states(frames).items()}
+    report = {
+        "model": model.metadata.get("name"),
+        "states": list(rows.values()),
+        "formation_energies": formation_energies(rows),
+        "order": order_of_states(frames, list(results)),
+        "shear_moduli": shear_moduli(frames, list(results)),
+        "restoring_forces": restoring_forces(frames, list(results)),
+    }
+    path = HERE / f"{report['model']}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

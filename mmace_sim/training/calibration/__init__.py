@@ -1,0 +1,1 @@
+"""What a model does not know, from labelled structures that it has not seen."""

@@ -1,0 +1,1 @@
+"""Labelled structures of a training: reading, splitting, limits, batches."""
