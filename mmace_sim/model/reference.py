@@ -120,7 +120,8 @@ def fit_reference(
         samples: Training structures of that head.
         head: Which one; the others are left as they are.
         curvature: Weight of the penalty, in eV.
-        atomic_energies: E0 of elements for which it is known and not fitted, in eV, by atomic number.
+        atomic_energies: E0 of elements for which it is known, in eV, by atomic number. It takes the place of the
+            fitted one in the end: what lies between them is cohesion, which is the network's and no matter of E1.
         spring: Energy of m·m of elements whose moments in the data are too small to tell, in eV/μB².
 
     Returns:
@@ -135,12 +136,13 @@ def fit_reference(
     penalty = _curvature_rows(n_z, n_b) * curvature * np.sqrt(len(samples))
     A = np.concatenate([A_e, A_t * weight_t, penalty])
     b = np.concatenate([energies - mean, b_t * weight_t, np.zeros(len(penalty))])
-    known = {list(elements).index(z): energy - mean for z, energy in (atomic_energies or {}).items()}
-    known |= _springs(reference, elements, samples, head, spring)
+    known = _springs(reference, elements, samples, head, spring)
     solution = np.zeros(A.shape[1])
     solution[list(known)] = list(known.values())
     free = np.setdiff1d(np.arange(len(solution)), list(known))
     solution[free] = np.linalg.lstsq(A[:, free], b - A @ solution, rcond=1e-10)[0]
+    for z, energy in (atomic_energies or {}).items():
+        solution[list(elements).index(z)] = energy - mean
     own = slice(head * n_z, (head + 1) * n_z)
     reference.atomic_energies[own] = torch.from_numpy(solution[:n_z] + mean)
     reference.one_body[own] = torch.from_numpy(solution[n_z:].reshape(n_z, n_b))

@@ -63,7 +63,7 @@ class DataSource(Section):
 
     atomic_energies: dict[str, float] | None = None
     """Energy of the non-magnetic isolated atom per element symbol (eV); default: least squares on the training set. The
-    one-body energies E1(m·m) are fitted with these values held."""
+    one-body energies E1(m·m) do not depend on it."""
 
     @field_validator("train_file", "valid_file", "test_file", mode="before")
     @classmethod
