@@ -21,6 +21,9 @@ VALID, TEST = 0.08, 0.12
 """Parts for the choice of the best weights and for the errors of the card."""
 SAME_ENERGY, SAME_MOMENT = 5e-4, 0.02
 """Two calculations of one crystal are the same state if energies (eV/atom) and moments (μB) differ by less."""
+THROUGH = frozenset({"Fe", "Co", "Ni", "Al"})
+"""Elements whose plan is through; frames with others wait in a file of their own."""
+PARTS = ("train", "valid", "test", "unfinished")
 COPIES = "copies.txt"
 """Ids of calculations that are left out since another one found the same state."""
 KEPT = ("config_id", "config_type", "constrained", "constrained_species", "cpu_s")
@@ -31,8 +34,10 @@ def reserved(config_id):
     return hashlib.sha256(config_id.encode()).digest()[0] % 5 == 0
 
 
-def role(config_id):
-    """Where a frame belongs, by its id alone."""
+def role(config_id, symbols=THROUGH):
+    """Where a frame belongs, by its id alone, once its elements are through."""
+    if not THROUGH.issuperset(symbols):
+        return "unfinished"
     u = int.from_bytes(hashlib.sha256(f"split {config_id}".encode()).digest()[:8]) / 2**64
     return "valid" if u < VALID else "test" if u < VALID + TEST else "train"
 
@@ -62,17 +67,20 @@ def pack(raws, out):
         twin = next((other for other in kept if same_state(frame, other)), None)
         (copies if twin is not None else kept).append(frame)
     hours = sum(float(f.info.get("cpu_s", 0)) for f in frames) / 3600
-    parts = {"train": [], "valid": [], "test": []}
+    parts = {name: [] for name in PARTS}
     for frame in kept:
         frame.info = {k: v for k, v in frame.info.items() if k in KEPT or k.startswith("REF_")}
         frame.arrays = {
             k: v for k, v in frame.arrays.items() if k in ("numbers", "positions") or k.startswith("REF_")
         }
-        parts[role(frame.info["config_id"])].append(frame)
+        parts[role(frame.info["config_id"], frame.get_chemical_symbols())].append(frame)
     for name, members in parts.items():
+        path = out / f"{name}.extxyz.xz"
+        path.unlink(missing_ok=True)
+        if not members:
+            continue
         text = StringIO()
         write(text, members, format="extxyz")
-        path = out / f"{name}.extxyz.xz"
         path.write_bytes(lzma.compress(text.getvalue().encode(), preset=9))
         print(f"{path}: {len(members)} frames, {path.stat().st_size / 1e3:.0f} kB")
     ids = sorted(f.info["config_id"] for f in copies)
@@ -82,11 +90,8 @@ def pack(raws, out):
 
 def restore(out, raw):
     """Write what the generator and `mmace-sim label` need to go on: frames, and copies as if they had failed."""
-    frames = [
-        f
-        for part in ("train", "valid", "test")
-        for f in read(out / f"{part}.extxyz.xz", ":", format="extxyz")
-    ]
+    packed = [path for part in PARTS if (path := out / f"{part}.extxyz.xz").is_file()]
+    frames = [f for path in packed for f in read(path, ":", format="extxyz")]
     write(raw, frames, format="extxyz")
     lines = [
         json.dumps({"id": config_id, "error": "a copy"}) for config_id in (out / COPIES).read_text().split()

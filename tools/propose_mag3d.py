@@ -1,4 +1,4 @@
-"""Candidates for the GPAW campaign beyond its first plan: strains, frozen phonons, layered orders, short distances.
+"""Candidates for the GPAW campaign beyond its first plan: strains, phonons, layers, ends of the data.
 
     python tools/propose_mag3d.py -o candidates.extxyz
     mmace-sim label candidates.extxyz --engine gpaw -o more
@@ -10,6 +10,7 @@ test are left out.
 """
 
 import argparse
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ VOLUME = {"Fe": 11.4, "Co": 10.9, "Ni": 10.9, "Al": 16.5}
 """Moments (μB) and volumes (Å³) to start with."""
 STRAIN, DISPLACEMENT = 0.03, 0.1
 SHORT = (1.8, 1.95, 2.1)
-"""Strains, displacements from ideal sites (Å), and distances (Å) that repulsion begins with."""
+EXPANDED = (1.5, 2.2, 3.2)
+"""Strains, displacements from ideal sites (Å), distances (Å) where repulsion begins, volumes of torn crystals."""
 AXES = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "xy": (0.5**0.5, 0.5**0.5, 0), "xyz": (3**-0.5,) * 3}
 
 
@@ -86,8 +88,8 @@ def phases():
         yield f"{three}3{one}_L12", cubic(one + three * 3, "L12", volume), True, "xz"
 
 
-def candidates():
-    """Pairs of an id and a cell with moments to start from, in the order of their value."""
+def bent():
+    """Strained phases, and phases with an atom displaced."""
     for name, atoms, isotropic, axes in phases():
         for tag, strain in strains(isotropic):
             strained = atoms.copy()
@@ -95,25 +97,38 @@ def candidates():
             yield f"x_{name}_{tag}", f"strain_{name}", ferromagnet(strained)
         for axis in axes:
             yield f"x_{name}_u{axis}", f"frozen_{name}", ferromagnet(displaced(atoms, axis))
+
+
+def layered():
+    """Phonons at the boundary of the zone, and antiferromagnetic layers."""
     for symbol, lattice in (("Fe", "bcc"), ("Ni", "fcc"), ("Al", "fcc"), ("Co", "fcc")):
         cell = zone_boundary(symbol, lattice, VOLUME[symbol])
         for axis in ("x", "z", "xy"):
-            yield (
-                f"x_{symbol}_{lattice}_zb_u{axis}",
-                f"frozen_{symbol}_{lattice}",
-                ferromagnet(displaced(cell, axis)),
-            )
+            name = f"{symbol}_{lattice}"
+            yield f"x_{name}_zb_u{axis}", f"frozen_{name}", ferromagnet(displaced(cell, axis))
     for lattice, volume in (("bcc", 11.4), ("fcc", 10.7), ("fcc", 11.4)):
         layers = zone_boundary("Fe", lattice, volume)
         yield f"x_Fe_{lattice}_layers_{volume}", f"layers_Fe_{lattice}", with_moments(layers, [2.0, -2.0])
+
+
+def ends():
+    """Where the data end: torn crystals, and atoms that are too close."""
     symbols = tuple(MOMENT)
+    for symbol in symbols:
+        for factor in EXPANDED:
+            crystal = cubic(symbol * 2, "fcc", factor * VOLUME[symbol])
+            yield f"x_{symbol}_fcc_expanded_{factor}", "expanded", ferromagnet(crystal, 1.2)
     for i, one in enumerate(symbols):
         for other in symbols[i:]:
             for distance in SHORT:
                 cell = cubic([one, other], "bcc", (VOLUME[one] + VOLUME[other]) / 2)
-                direction = cell.positions[1] / np.linalg.norm(cell.positions[1])
-                cell.positions[1] = distance * direction
+                cell.positions[1] *= distance / np.linalg.norm(cell.positions[1])
                 yield f"x_{one}{other}_short_{distance}", "short", ferromagnet(cell, 0.7, held=True)
+
+
+def candidates():
+    """Ids, families, and cells with moments to start from, in the order of their value."""
+    yield from chain(bent(), layered(), ends())
 
 
 def with_moments(atoms, moments, *, held=False):
