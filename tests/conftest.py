@@ -8,9 +8,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
+from typechecking import install
 
-install_import_hook("mmace_sim", "typechecking.checker")
+install("mmace_sim")
 
 with warnings.catch_warnings():
     warnings.simplefilter(
