@@ -318,6 +318,7 @@ def test_models(model, monkeypatch, tmp_path):
     text = mmace_sim("models").output
     assert "Al Fe" in text
     assert "energy 2.5 meV/atom" in text
+    assert rows[1]["problem"] in text
     monkeypatch.setattr("mmace_sim.cli.model_tables.list_models", dict)
-    monkeypatch.setattr("mmace_sim.cli.model_tables.read_catalogue", dict)
+    monkeypatch.setattr("mmace_sim.cli.model_tables.usable_catalogues", lambda: ({}, []))
     assert "mmace-sim train" in mmace_sim("models").output

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -370,6 +371,25 @@ def test_broken_catalogues(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ModelFileError, match=r"c\.yaml"):
         read_catalogue_file(tmp_path / "c.yaml")
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_a_broken_catalogue_hides_no_others(tmp_path, monkeypatch):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("ours: 3")
+    assert mmace_sim("models", "list").exit_code == 0
+    monkeypatch.setenv("MMACE_SIM_MODELS", os.pathsep.join([str(broken), os.environ["MMACE_SIM_MODELS"]]))
+    done = mmace_sim("models", "list", "--json")
+    assert done.exit_code == 3
+    rows = json.loads(done.output)
+    assert {"default", "tiny"} <= {name for row in rows for name in row["names"]}
+    (problem,) = [row["problem"] for row in rows if "problem" in row]
+    assert problem.startswith(f"{broken}: model 'ours'")
+    done = mmace_sim("models")
+    assert done.exit_code == 3
+    assert problem in done.output
+    assert mmace_sim("models", "info", "tiny").exit_code == 0
+    assert mmace_sim("models", "get", "tiny").exit_code == 2  # a later catalogue may say otherwise of it
 
 
 def test_what_is_at_hand_need_not_be_fetched_and_a_broken_file_is_no_success(tmp_path):

@@ -108,6 +108,9 @@ def test_links_lead_nowhere(tmp_path):
     (tmp_path / "link").symlink_to(run)
     with pytest.raises(OutputError, match=r"is a symbolic link.*--output"):
         force(tmp_path / "link")
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    with pytest.raises(OutputError, match=r"dangling: is a link to .*gone, which is not there"):
+        make_run(tmp_path / "dangling")
     (run / LIST).rename(outside / "list")
     (run / LIST).symlink_to(outside / "list")
     with pytest.raises(OutputError, match="it is a symbolic link"):

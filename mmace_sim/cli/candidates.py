@@ -26,5 +26,5 @@ def _select(settings: SelectSettings, **switches: Any) -> int:
     return run_select(settings, **switches)
 
 
-propose = settings_command(_propose, "propose", PROPOSE_HELP, ProposeSettings, _SWITCHES, needs_paths=True)
+propose = settings_command(_propose, "propose", PROPOSE_HELP, ProposeSettings, _SWITCHES, needed=("paths",))
 select = settings_command(_select, "select", SELECT_HELP, SelectSettings, _SWITCHES)

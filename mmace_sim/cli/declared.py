@@ -44,7 +44,7 @@ def property_command(declared: Property) -> Callable[..., None]:
 
     switches = SWITCHES | {"dry_run": (opt.DryRun, False)}
     about = (declared.name, declared.help, declared.settings)
-    return settings_command(run, *about, switches, needs_paths=declared.needs_paths)
+    return settings_command(run, *about, switches, needed=declared.needed)
 
 
 def settings_command(
@@ -54,7 +54,6 @@ def settings_command(
     kind: type[Settings],
     switches: dict[str, Any],
     *,
-    needs_paths: bool = False,
     needed: Sequence[str] = (),
 ) -> Callable[..., None]:
     """A command whose options are settings; it ends with the exit code of what runs.
@@ -65,18 +64,13 @@ def settings_command(
         text: Its help.
         kind: Class of the settings.
         switches: Annotations and defaults of what is no setting.
-        needs_paths: Whether structures must be named.
         needed: Settings that must be given.
     """
 
     def call(**values: Any) -> None:
         given_switches = {key: values.pop(key) for key in switches}
         config = given_switches.pop("config", None)
-        settings = load_command_settings(kind, config, values, needs_paths=needs_paths)
-        for setting in kind.declared():
-            if setting.name in needed and not getattr(settings, setting.name) and setting.flag is not None:
-                hint = setting.flag.metavar if setting.flag.argument else setting.flag.names[0]
-                raise typer.BadParameter(f"missing. {setting.text}", param_hint=hint)
+        settings = load_command_settings(kind, config, values, needed)
         raise typer.Exit(run(settings, **given_switches))
 
     return as_command(call, name, text, kind, switches)
@@ -117,7 +111,7 @@ def as_command(
 
 
 def load_command_settings[S: Settings](
-    kind: type[S], config: Path | None, values: dict[str, Any], *, needs_paths: bool = False
+    kind: type[S], config: Path | None, values: dict[str, Any], needed: Sequence[str] = ()
 ) -> S:
     """Settings from a YAML file and flags.
 
@@ -125,16 +119,18 @@ def load_command_settings[S: Settings](
         kind: Class of the settings.
         config: YAML file, or None.
         values: What the command line gave; None, and an empty list, is nothing.
-        needs_paths: Whether structures must be named.
+        needed: Settings that must be given.
 
     Raises:
         ConfigError: If the file cannot be read, holds unknown keys or impossible values.
-        typer.BadParameter: If no structures are named.
+        typer.BadParameter: If a setting that must be given is not.
     """
     given = {key: value for key, value in values.items() if value not in (None, [])}
     settings = load_settings(kind, config, given)
-    if needs_paths and not settings.paths:  # type: ignore[attr-defined]
-        raise typer.BadParameter("name at least one file or folder with structures", param_hint="PATHS")
+    for setting in kind.declared():
+        if setting.name in needed and not getattr(settings, setting.name) and setting.flag is not None:
+            hint = setting.flag.metavar if setting.flag.argument else setting.flag.names[0]
+            raise typer.BadParameter(f"missing. {setting.text}", param_hint=hint)
     settings.check_given(frozenset(given))
     return settings
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmace_sim.errors import ModelFileError
-from mmace_sim.hub.catalogue import RemoteModel, read_catalogue
+from mmace_sim.hub.catalogue import RemoteModel, usable_catalogues
 from mmace_sim.hub.store import model_folder
 from mmace_sim.model import registry
 from mmace_sim.model.checkpoint import read_metadata
@@ -19,9 +19,12 @@ from mmace_sim.model.uncertainty import UNCERTAINTY_KEY, UncertaintyFacts
 MANY_ELEMENTS: int = 12
 """From this number of elements on, a table says how many there are."""
 
+BROKEN_CATALOGUE: str = "catalogue"
+"""Where a model would be of which only a problem is known."""
+
 
 def collect_models(file: Path | None = None) -> list[dict[str, Any]]:
-    """One row for each model at hand, then one for each that can be fetched.
+    """One row for each model at hand, then one for each that can be fetched and for each catalogue that is broken.
 
     Args:
         file: A model file to describe beside those that have a name.
@@ -39,8 +42,10 @@ def collect_models(file: Path | None = None) -> list[dict[str, Any]]:
             rows[key]["names"].append(name)
         else:
             rows[key] = _row(name, path)
-    remote = [_remote_row(model) for name, model in read_catalogue().items() if name not in models]
-    return [*rows.values(), *remote]
+    known, problems = usable_catalogues()
+    remote = [_remote_row(model) for name, model in known.items() if name not in models]
+    broken = [{"names": [], "where": BROKEN_CATALOGUE, "problem": str(error)} for error in problems]
+    return [*rows.values(), *remote, *broken]
 
 
 def _row(name: str, path: Path) -> dict[str, Any]:
@@ -110,15 +115,17 @@ def _remote_row(model: RemoteModel) -> dict[str, Any]:
 
 
 def print_models(rows: list[dict[str, Any]]) -> None:
-    """Print a table that fits into 80 columns.
+    """Print a table that fits into 80 columns, and below it what is broken.
 
     Args:
         rows: From `collect_models`.
     """
     table = Table("name", "where", "elements", "MB", "test MAE", "licence", box=None, pad_edge=False)
     for row in rows:
+        if row["where"] == BROKEN_CATALOGUE:
+            continue
         if "problem" in row:
-            cells = ["\n".join(row["names"]), row["where"], row["problem"]]
+            cells = ["\n".join(row["names"]), row["where"], "broken"]
         else:
             cells = [
                 "\n".join(row["names"]),
@@ -134,6 +141,9 @@ def print_models(rows: list[dict[str, Any]]) -> None:
     to_fetch = [row["names"][0] for row in rows if row["where"] == "to fetch"]
     if to_fetch:
         console.print(f"Fetch one with: mmace-sim models get {to_fetch[0]}", highlight=False)
+    for row in rows:
+        if "problem" in row:
+            console.print(escape(row["problem"]), highlight=False, soft_wrap=True)
 
 
 def print_model(row: dict[str, Any]) -> None:

@@ -36,9 +36,13 @@ def overview() -> None:
 
 @models.command(name="list")
 def list_models(json_output: _Json = False) -> None:
-    """List the models at hand and those that can be fetched: elements, size, licence, errors on their test sets."""
+    """List the models at hand and those that can be fetched: elements, size, licence, errors on their test sets.
+
+    Ends with 3 if a model file or a catalogue is broken; the others are listed.
+    """
     with options.quiet_imports():
         from mmace_sim.cli.model_tables import collect_models, print_models
+        from mmace_sim.engine.results import EXIT_INCOMPLETE
 
         rows = collect_models()
     if json_output:
@@ -47,6 +51,8 @@ def list_models(json_output: _Json = False) -> None:
         typer.echo("No model is installed. Train one with `mmace-sim train`, and use it with --model FILE.")
     else:
         print_models(rows)
+    if any("problem" in row for row in rows):
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 @models.command()

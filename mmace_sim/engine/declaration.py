@@ -103,8 +103,8 @@ class Property:
     python: str = ""
     computation: str
     variants: "Mapping[str, Property]" = field(default_factory=dict, hash=False)
-    needs_paths: bool = True
-    """Whether structures must be named."""
+    needed: tuple[str, ...] = ("paths",)
+    """Settings that must be given."""
     may_differ: frozenset[str] = NOT_PHYSICS
     """Settings that may differ when a run is resumed."""
 

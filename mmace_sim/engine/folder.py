@@ -158,6 +158,10 @@ def _check_unlisted(
     try:
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder}: is a file, not a folder. Choose another --output.")
+        if folder.is_symlink() and not folder.exists():
+            raise OutputError(
+                f"{folder}: is a link to {folder.readlink()}, which is not there. Make that folder first."
+            )
         folder.mkdir(parents=True, exist_ok=True)
         _check_writable(folder)
         if not _content(folder):

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -113,7 +113,22 @@ def read_catalogue() -> dict[str, RemoteModel]:
     Raises:
         ModelFileError: If a catalogue cannot be read; the message names it.
     """
-    return {model.name: model for path in _catalogues() for model in read_catalogue_file(path)}
+    known, problems = usable_catalogues()
+    if problems:
+        raise problems[0]
+    return known
+
+
+def usable_catalogues() -> tuple[dict[str, RemoteModel], list[ModelFileError]]:
+    """The models of all catalogues that can be read, and what is wrong with the others."""
+    known: dict[str, RemoteModel] = {}
+    problems = []
+    for catalogue in _catalogues():
+        try:
+            known |= {model.name: model for model in read_catalogue_file(_path_of(catalogue))}
+        except ModelFileError as error:
+            problems.append(error)
+    return known, problems
 
 
 def remote_model(name: str) -> RemoteModel:
@@ -168,17 +183,22 @@ def listed_files() -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
-def _catalogues() -> Iterator[Path]:
+def _catalogues() -> Iterator[Path | EntryPoint]:
     yield BUILT_IN
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            yield Path(entry.load()())
-        except Exception as error:
-            raise ModelFileError(
-                f"catalogue '{entry.name}' of {entry.dist.name if entry.dist else 'a plugin'} cannot be loaded: "
-                f"{error}. Reinstall or remove that package."
-            ) from error
+    yield from entry_points(group=ENTRY_POINT_GROUP)
     yield from (path for path in _listed_paths() if path.suffix.lower() in (".yaml", ".yml"))
+
+
+def _path_of(catalogue: Path | EntryPoint) -> Path:
+    if isinstance(catalogue, Path):
+        return catalogue
+    try:
+        return Path(catalogue.load()())
+    except Exception as error:
+        raise ModelFileError(
+            f"catalogue '{catalogue.name}' of {catalogue.dist.name if catalogue.dist else 'a plugin'} cannot be "
+            f"loaded: {error}. Reinstall or remove that package."
+        ) from error
 
 
 def _listed_paths() -> list[Path]:

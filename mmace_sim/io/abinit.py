@@ -109,6 +109,11 @@ def _document(text: str, name: str) -> dict[str, Any]:
     return parse_yaml(body.encode(), f"summary {name!r}")
 
 
+def input_words(text: str) -> list[str]:
+    """Words of an input of ABINIT in lower case, without comments."""
+    return re.sub(r"[#!].*", " ", text).lower().split()
+
+
 def starting_moments(text: str, n_atoms: int) -> np.ndarray | None:
     """``spinat`` of an input of ABINIT, in μB.
 
@@ -119,7 +124,7 @@ def starting_moments(text: str, n_atoms: int) -> np.ndarray | None:
     Returns:
         Shape (n_atoms, 3); None if there are not three numbers for each atom (ABINIT completes them by symmetry).
     """
-    words = re.sub(r"[#!].*", " ", text).lower().split()
+    words = input_words(text)
     values: list[float] = []
     for word in words[words.index("spinat") + 1 :]:
         found = re.fullmatch(r"(?:(\d+)\*)?([-+]?(?:\d+\.?\d*|\.\d+)(?:[ed][-+]?\d+)?)", word)

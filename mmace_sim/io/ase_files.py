@@ -15,7 +15,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioforma
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
 from mmace_sim.graph.atoms import INITIAL_MAGMOMS, set_magmoms
-from mmace_sim.io.abinit import starting_moments
+from mmace_sim.io.abinit import input_words, starting_moments
 from mmace_sim.io.base import Format, Item, add_note
 from mmace_sim.io.opening import bare_name, open_text, plain_file, read_text
 from mmace_sim.io.poscar import read_poscar
@@ -70,7 +70,7 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
 
 def _take_starting_moments(atoms: Atoms, name: str, text: str) -> None:
     """Moments of inputs that ASE reads otherwise than they are meant, or not."""
-    words = set(re.sub(r"[#!].*", " ", text).lower().split()) if name == "abinit-in" else set()
+    words = set(input_words(text)) if name == "abinit-in" else set()
     if name == "espresso-in" and re.search(r"(?i)starting_magnetization", text):
         atoms.arrays.pop(INITIAL_MAGMOMS, None)
         add_note(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mmace_sim.base.labels import LabelKeys
-from mmace_sim.errors import NotAStructureError, StructureError
-from mmace_sim.io.base import Format, Item
+from mmace_sim.errors import NotAStructureError
+from mmace_sim.io.base import Format, Item, structure_or_reason
 from mmace_sim.io.opening import bare_suffix, read_text
 from mmace_sim.io.plain_json import parse_json, plain_values
 from mmace_sim.io.pymatgen_json import atoms_from_dict, find_structures
@@ -23,19 +23,8 @@ def _read(path: Path, keys: LabelKeys) -> Iterator[Item]:
     readers = readers or [partial(atoms_from_dict, found) for found in find_structures(data)]
     if not readers:
         raise NotAStructureError("cannot be read: the JSON holds no structure of ASE or pymatgen.")
-    for read in readers:
-        try:
-            yield read()
-        except NotAStructureError:
-            raise
-        except StructureError as error:
-            yield error
-        except (
-            TypeError,
-            ValueError,
-            AttributeError,
-        ) as error:  # values of other kinds than ASE and pymatgen write
-            yield StructureError(f"cannot be read: it is no structure of ASE or pymatgen ({error}).")
+    for number, read in enumerate(readers):
+        yield structure_or_reason(read, f"entry {number}")
 
 
 def _ase_rows(data: object) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from mmace_sim.base.labels import LabelKeys
 from mmace_sim.base.quantities import PER_ATOM as PER_ATOM
 from mmace_sim.base.quantities import PER_STRUCTURE as PER_STRUCTURE
 from mmace_sim.base.text import printable
-from mmace_sim.errors import DataError, StructureError
+from mmace_sim.errors import DataError, NotAStructureError, StructureError
 
 Item = Atoms | StructureError
 """A structure with its labels, or why it cannot be used (the structures after it may be)."""
@@ -97,6 +97,27 @@ def add_unread(atoms: Atoms, values: Mapping[str, Any]) -> None:
 def take_unread(atoms: Atoms) -> dict[str, Any]:
     """Take what `add_unread` left off a structure."""
     return atoms.info.pop(_UNREAD, {})
+
+
+def structure_or_reason(read: Callable[[], Atoms], what: str) -> Item:
+    """A structure of a file with several, or why it is none; the others go on.
+
+    Args:
+        read: Reads it.
+        what: What it is called, for values of other kinds than a structure has.
+
+    Raises:
+        DataError: If the file as a whole cannot be read.
+        NotAStructureError: If the file is none of structures.
+    """
+    try:
+        return read()
+    except (DataError, NotAStructureError):
+        raise
+    except StructureError as error:
+        return error
+    except (TypeError, ValueError, AttributeError) as error:
+        return StructureError(f"{what} is no structure ({error})")
 
 
 def put_labels(atoms: Atoms, keys: LabelKeys, labels: Mapping[str, Any]) -> Atoms:

@@ -8,6 +8,7 @@ unpickled, SQLite files are opened for reading only, and rows are plain data (`m
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +19,7 @@ from ase import Atoms
 from mmace_sim.base.extras import require
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError, MissingExtraError, StructureError
-from mmace_sim.io.base import Format, Item
+from mmace_sim.io.base import Format, Item, structure_or_reason
 from mmace_sim.io.lmdb_file import LmdbFile
 from mmace_sim.io.opening import (
     ALWAYS_ALLOWED,
@@ -125,14 +126,8 @@ def _rows(path: Path) -> Rows:
 
 def _read_rows(rows: Rows, positions: Iterable[int], keys: LabelKeys) -> Iterator[Item]:
     for position in positions:
-        try:
-            yield row_to_atoms(rows[position], keys)
-        except StructureError as error:
-            yield error
-        except DataError:
-            raise
-        except (TypeError, ValueError, AttributeError) as error:  # values of other kinds than ASE writes
-            yield StructureError(f"the row {rows.ids[position]} is no structure of ASE ({error})")
+        read = partial(lambda place: row_to_atoms(rows[place], keys), position)
+        yield structure_or_reason(read, f"row {rows.ids[position]}")
 
 
 def _bounds(path: Path) -> Iterator[tuple[int, int]] | None:

@@ -6,6 +6,7 @@ null. Other columns become entries of ``atoms.info``.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ase import Atoms
 from mmace_sim.base.extras import extra
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import StructureError
-from mmace_sim.io.base import Format, Item
+from mmace_sim.io.base import Format, Item, structure_or_reason
 from mmace_sim.io.opening import ALWAYS_ALLOWED, MAX_RATIO
 from mmace_sim.io.rows import NAMES, atoms_of_row
 
@@ -69,13 +70,9 @@ def _structure(row: dict[str, Any]) -> Atoms:
 
 def _structures(path: Path, first: int, last: int | None) -> Iterator[Item]:
     file = _open(path)
-    for row in _rows(file, first, file.metadata.num_rows if last is None else last):
-        try:
-            yield _structure(row)
-        except StructureError as error:
-            yield error
-        except (TypeError, ValueError) as error:
-            yield StructureError(f"the row cannot be read: {error}")
+    rows = _rows(file, first, file.metadata.num_rows if last is None else last)
+    for number, row in enumerate(rows, start=first):
+        yield structure_or_reason(partial(_structure, row), f"row {number}")
 
 
 def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:

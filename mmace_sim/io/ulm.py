@@ -7,6 +7,7 @@ given by shape, type and offset. Everything announced is compared with the size 
 import math
 import struct
 from collections.abc import Iterator
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import NotAStructureError, StructureError
-from mmace_sim.io.base import Format, Item
+from mmace_sim.io.base import Format, Item, structure_or_reason
 from mmace_sim.io.opening import bare_suffix, plain_file
 from mmace_sim.io.plain_json import checked_dtype, parse_ase_json
 from mmace_sim.io.rows import atoms_of_row
@@ -77,13 +78,10 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
             raise NotAStructureError("cannot be read: it is no trajectory of ASE.")
         _, n_items, first = file.integers(24, 3)
         header: dict[str, Any] = {}
-        for offset in file.integers(first, n_items):
+        for number, offset in enumerate(file.integers(first, n_items)):
             item = file.item(offset)
             header = {key: item.get(key) for key in _HEADER} if "numbers" in item else header
-            try:
-                yield _atoms(header | item)
-            except StructureError as error:
-                yield error
+            yield structure_or_reason(partial(_atoms, header | item), f"image {number}")
 
 
 def _atoms(item: dict[str, Any]) -> Any:

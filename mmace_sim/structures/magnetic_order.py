@@ -37,6 +37,8 @@ __all__ = [
     "magnetic_operations",
     "magnetic_primitive",
     "magnetic_symmetry",
+    "moment_deviations",
+    "symmetry_of_primitive",
 ]
 
 _SAME = 1e-4
@@ -95,10 +97,26 @@ def magnetic_symmetry(
         The symmetry, or None for a structure that is not a crystal or that spglib cannot analyse.
     """
     moments = get_magmoms(atoms) if magmoms is None else np.asarray(magmoms, dtype=float)
-    if not atoms.pbc.all() or len(atoms) == 0 or not np.isfinite(moments).all():
-        return None
     cell, members = magnetic_primitive(atoms, moments, symprec=symprec)
-    found = magnetic_operations(cell, moments[members], symprec=symprec, magmom_tol=10 * symprec)
+    return symmetry_of_primitive(cell, moments[members], symprec=symprec)
+
+
+def symmetry_of_primitive(
+    cell: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"], *, symprec: float = 0.01
+) -> MagneticSymmetry | None:
+    """The same of the smallest cell that repeats atoms and moments.
+
+    Args:
+        cell: What `magnetic_primitive` gives.
+        magmoms: Moments, in μB.
+        symprec: As of `magnetic_symmetry`.
+
+    Returns:
+        As `magnetic_symmetry`.
+    """
+    if not cell.pbc.all() or len(cell) == 0 or not np.isfinite(magmoms).all():
+        return None
+    found = magnetic_operations(cell, magmoms, symprec=symprec, magmom_tol=10 * symprec)
     if found is None or not found.tolerance:
         return None
     dataset = call_spglib(
@@ -145,11 +163,11 @@ def magnetic_operations(
     except StructureError:
         return None
     turns = axial_rotations(atoms.cell.array, rotations)
-    reversals, chosen = np.nonzero(_group(_deviations(magmoms, turns, images), magmom_tol))
+    reversals, chosen = np.nonzero(_group(moment_deviations(magmoms, turns, images), magmom_tol))
     exact = np.zeros_like(magmoms)
     moved = (1 - 2 * reversals)[:, None, None] * (magmoms @ turns[chosen].transpose(0, 2, 1))
     np.add.at(exact, images[chosen], moved / len(chosen))
-    deviations = _deviations(exact, turns, images)
+    deviations = moment_deviations(exact, turns, images)
     kept = np.zeros(deviations.shape, dtype=bool)
     kept[reversals, chosen] = True
     within, beyond = (
@@ -189,7 +207,7 @@ def magnetic_primitive(
         images, _ = operation_images(atoms, rotations, shifts, symprec)
     except StructureError:
         return atoms, everything
-    shifts = shifts[_group(_deviations(magmoms, rotations.astype(float), images)[:1], 10 * symprec)[0]]
+    shifts = shifts[_group(moment_deviations(magmoms, rotations.astype(float), images)[:1], 10 * symprec)[0]]
     if len(shifts) < 2:
         return atoms, everything
     steps = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
@@ -222,12 +240,21 @@ def _shortest_basis(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n_b
     return np.array(basis)
 
 
-def _deviations(
+def moment_deviations(
     magmoms: Float[np.ndarray, "n_atoms 3"],
     turns: Float[np.ndarray, "n 3 3"],
     images: Int[np.ndarray, "n n_atoms"],
 ) -> Float[np.ndarray, "2 n"]:
-    """How far each operation takes a moment from the one that is there, without and with time reversal, in μB."""
+    """How far operations take moments from those that are there.
+
+    Args:
+        magmoms: Moments, in μB.
+        turns: How each operation turns axial vectors.
+        images: Which atom each operation takes each atom to.
+
+    Returns:
+        The largest distance of each operation, without and with time reversal, in μB.
+    """
     moved = magmoms @ turns.transpose(0, 2, 1)
     apart = [
         np.linalg.norm(magmoms[images] - sign * moved, axis=2).max(axis=1, initial=0.0) for sign in (1, -1)

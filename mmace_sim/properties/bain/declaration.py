@@ -79,7 +79,7 @@ BAIN = Property(
     Examples: `mmace-sim bain`; `mmace-sim bain --element Fe --states fm,nm`; `mmace-sim bain B2.cif --ratio-max 1.5`.
     """,
     settings=run_settings("bain", BainSettings, FigureSettings, BainInput),
-    needs_paths=False,
+    needed=(),
     columns=(
         *head("name", "file", "index", "formula"),
         Column(key="state", text="magnetic state that the map belongs to", heading="state", left=True),

@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.graph.spglib_call import call_spglib
@@ -19,7 +19,8 @@ from mmace_sim.structures.magnetic_order import (
     MagneticSymmetry,
     classify_order,
     magnetic_primitive,
-    magnetic_symmetry,
+    moment_deviations,
+    symmetry_of_primitive,
 )
 from mmace_sim.structures.parent import axial_rotations, operation_images, rotation_axes
 
@@ -50,12 +51,16 @@ def best_rotation(
     images, _ = operation_images(atoms, found["rotations"], found["translations"], symprec)
     turns = axial_rotations(atoms.cell.array, found["rotations"])
     axes = rotation_axes(turns)
-    most = _n_kept(magmoms, images, turns, 10 * symprec)
+
+    def n_kept(turned: Float[np.ndarray, "n_atoms 3"]) -> int:
+        return int((moment_deviations(turned, turns, images) < 10 * symprec).sum())
+
+    most = n_kept(magmoms)
     is_collinear = classify_order(magmoms) is not MagneticOrder.NON_COLLINEAR
     own = _frame(magmoms)
     for frame in [_completed(axis) for axis in axes] if is_collinear else _frames(axes):
         rotation = own.T @ frame
-        count = _n_kept(magmoms @ rotation, images, turns, 10 * symprec)
+        count = n_kept(magmoms @ rotation)
         if count > most:
             best, most = rotation, count
     return best
@@ -81,19 +86,7 @@ def symmetry_of_moments(
         results = dict(atoms.calc.results) | {"magmoms": magmoms}
         set_magmoms(atoms, magmoms)
         atoms.calc = SinglePointCalculator(atoms, **results)
-    return magnetic_symmetry(cell, magmoms[members], symprec=symprec)
-
-
-def _n_kept(
-    magmoms: Float[np.ndarray, "n_atoms 3"],
-    images: Int[np.ndarray, "n n_atoms"],
-    turns: Float[np.ndarray, "n 3 3"],
-    tolerance: float,
-) -> int:
-    """Number of operations that map the moments onto themselves, with or without time reversal."""
-    moved = magmoms @ turns.transpose(0, 2, 1)
-    kept = [np.abs(magmoms[images] - sign * moved).max(axis=(1, 2)) < tolerance for sign in (1, -1)]
-    return int(np.sum(kept))
+    return symmetry_of_primitive(cell, magmoms[members], symprec=symprec)
 
 
 def _frame(magmoms: Float[np.ndarray, "n_atoms 3"]) -> Float[np.ndarray, "3 3"]:
