@@ -302,6 +302,35 @@ def test_parity_with_the_authors_code(code, precision):
         assert cell == f"{largest:.0e}"
 
 
+def test_costs_of_the_page_on_molecular_dynamics():
+    names = {
+        "ordinary MACE": "mace",
+        "frozen": "frozen",
+        "adiabatic (10⁻³ eV/μB)": "adiabatic",
+        "llg, midpoint 10⁻⁵ μB": "llg",
+        "llg, sib": "llg, sib",
+        "llg, `--lengths langevin`, bath": "llg, lengths",
+    }
+    page, sizes = rows("docs/md.md"), benchmark("md")["rows"]
+    assert page["moments"][1:] == [f"{row['atoms']} atoms" for row in sizes]
+    for name, key in names.items():
+        measured = [row[key] for row in sizes]
+        evaluations, *costs = page[name]
+        for cell, ratio in zip(costs, [one["ratio"] for one in measured], strict=True):
+            digits = 0 if ratio >= 10 or key == "mace" else 1
+            assert cell.partition(" ")[0] == f"{ratio:.{digits}f}", name
+        more = [one["evaluations_of_magforces_per_step"] for one in measured]
+        said = re.findall(r"1 \+ ([\d.]+)", evaluations)
+        assert said == [f"{x:.{int(x < 10)}f}" for x in more if x], name
+    small, large = sizes
+    one, other = (round(row["mace"]["cpu_ms_per_step"]) for row in sizes)
+    for sentence in (
+        f"{one} and {other} ms a step of the ordinary MACE",
+        f"of {small['steps']} steps with {small['atoms']} atoms and {large['steps']} with {large['atoms']}",
+    ):
+        assert sentence in " ".join(text("docs/md.md").split()), sentence
+
+
 def test_numbers_of_the_page_on_large_runs():
     page = " ".join(text("docs/large-runs.md").split())
     driver, real, rates, files = (
