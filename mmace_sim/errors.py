@@ -57,9 +57,5 @@ class MissingExtraError(MmaceError, ImportError):
     """A library of an optional feature is not installed; the message names the extra that brings it."""
 
 
-class DetachedEnergyError(MmaceError, RuntimeError):
-    """An energy does not depend on the variable that it should be differentiated by."""
-
-
 class PhysicsWarning(UserWarning):
     """A model violates a physical identity, or is used outside of its range."""

@@ -12,7 +12,7 @@ import yaml
 from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
 
 from mmace_sim.graph.atoms import get_magmoms
-from mmace_sim.io.mcif import write_mcif
+from mmace_sim.io.mcif import mcif_text
 from mmace_sim.properties.relax.relaxation import Relaxation, Status, StructureResult
 
 LOOSE = ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10")
@@ -30,7 +30,7 @@ def inputs(tmp_path):
     folder.mkdir()
     ase.io.write(folder / "a.extxyz", [bcc([2.2, 2.2]), bcc([2.2, -2.2])])
     ase.io.write(folder / "b.cif", bcc(None))
-    write_mcif(folder / "c.mcif", bcc([[2, 0, 0], [0, 2, 0]]))
+    (folder / "c.mcif").write_text(mcif_text(bcc([[2, 0, 0], [0, 2, 0]])))
     ase.io.write(folder / "d.extxyz", molecule())
     return folder
 

@@ -13,7 +13,7 @@ from mmace_sim.errors import ConfigError
 from mmace_sim.structures.initial_moments import initial_magmoms
 from mmace_sim.structures.ions import ion_name, oxidation_states, spin_moment
 from mmace_sim.structures.magnetic_states import magnetic_state
-from mmace_sim.structures.moment_table import COMPOUND, HIGH_SPIN, is_compound, starting_moment
+from mmace_sim.structures.moment_table import COMPOUND, HIGH_SPIN, is_compound, usual_lengths
 
 
 def rocksalt(formula, a, n=1):
@@ -58,13 +58,10 @@ def parallel(atoms, moments, low, high):
 
 
 def test_every_element_has_a_usual_moment():
-    for symbol in chemical_symbols[1:]:
-        for compound in (False, True):
-            assert 0 <= starting_moment(symbol, compound=compound) <= 7
-    assert {s for s in chemical_symbols[1:] if starting_moment(s)} == set(HIGH_SPIN)
-    assert set(COMPOUND) <= set(chemical_symbols)
-    with pytest.raises(KeyError):
-        starting_moment("Xx")
+    for table in (HIGH_SPIN, COMPOUND):
+        assert set(table) <= set(chemical_symbols[1:])
+        assert all(0 <= length <= 7 for length in table.values())
+    assert {s for s in chemical_symbols[1:] if usual_lengths(Atoms([s]))[0] > 0} == set(HIGH_SPIN)
 
 
 @pytest.mark.parametrize(

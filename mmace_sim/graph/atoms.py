@@ -31,9 +31,6 @@ MomentsLike = ArrayLike | Sequence[Any]
 INITIAL_MAGMOMS = "initial_magmoms"
 """The array that moments are written to."""
 
-LABEL_MAGMOMS: str = str(QUANTITIES["magmoms"].extxyz)
-"""The array of labels that moments are read from."""
-
 MAGMOM_ARRAYS: tuple[str, ...] = QUANTITIES["magmoms"].read_from
 """Further arrays that moments are read from, in order of precedence."""
 

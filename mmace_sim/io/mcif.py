@@ -8,7 +8,6 @@ its moment into time · det(R) · R m (an axial vector, odd under time reversal)
 import math
 import re
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from ase.cell import Cell
 from jaxtyping import Float
 
 from mmace_sim.errors import StructureError
-from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.io.base import add_note
 from mmace_sim.io.operations import Operation, column, lower_tags, magnetic_operations, parse_coordinate
@@ -39,20 +37,6 @@ DENSEST: float = 0.5**3 / 2**0.5
 
 MOMENT_TOLERANCE: float = 0.05
 """How much the moment of one atom may differ between two symmetry operations (μB), for rounded files."""
-
-
-def write_mcif(path: Path, atoms: Atoms, *, name: str = "mmace_sim") -> None:
-    """Write a structure with its moments as magnetic CIF, see `mcif_text`.
-
-    Args:
-        path: File to write.
-        atoms: Structure with moments, periodic in three directions.
-        name: Name of the data block.
-
-    Raises:
-        StructureError: If the structure is not periodic.
-    """
-    write_text(path, mcif_text(atoms, name=name))
 
 
 def mcif_text(atoms: Atoms, *, name: str = "mmace_sim") -> str:

@@ -128,15 +128,6 @@ def find_colors(graph: MagneticGraph, n_steps: int) -> list[Color]:
     return colors
 
 
-def sweep_cost(colors: list[Color]) -> float:
-    """What a move of every atom costs without kept sums, in energies of the supercell: centres summed per atom.
-
-    Args:
-        colors: From `find_colors`.
-    """
-    return sum(len(color.centres) for color in colors) / sum(len(color.atoms) for color in colors)
-
-
 @dataclass(frozen=True)
 class Proposal:
     """What new moments of one color would do.

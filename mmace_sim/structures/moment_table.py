@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
 from jaxtyping import Float
 
 from mmace_sim.structures.moment_range import START_SHARE
@@ -77,17 +76,3 @@ def within_range(
         largest: Largest moment of each element, in μB, by atomic number; others have no limit.
     """
     return np.minimum(lengths, [START_SHARE * (largest or {}).get(z, np.inf) for z in atoms.numbers.tolist()])
-
-
-def starting_moment(symbol: str, *, compound: bool = False) -> float:
-    """Usual starting moment of an element, in μB.
-
-    Args:
-        symbol: Any element.
-        compound: In a compound with anions.
-
-    Raises:
-        KeyError: If there is no such element.
-    """
-    atomic_numbers[symbol]
-    return (HIGH_SPIN | COMPOUND if compound else HIGH_SPIN).get(symbol, 0.0)

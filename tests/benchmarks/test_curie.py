@@ -26,7 +26,6 @@ from mmace_sim.sampling.hamiltonian import SpinHamiltonian
 from mmace_sim.sampling.heatbath import HeatBath
 from mmace_sim.sampling.hmc import HybridMonteCarlo
 from mmace_sim.sampling.local import LocalMoves
-from mmace_sim.sampling.local_energy import sweep_cost
 from mmace_sim.sampling.statistics import points
 from mmace_sim.sampling.surface import Supercells
 from mmace_sim.units import BOLTZMANN_EV_PER_K
@@ -144,7 +143,7 @@ def sweep_costs(model, repeat, n_chains, n_rounds):
         "chains_in_one_batch": len(sampler.members[0]),
         "n_colors": len(colors),
         "atoms_per_color": graph.n_atoms / len(colors),
-        "energies_of_atoms_without_kept_sums": sweep_cost(colors),
+        "energies_of_atoms_without_kept_sums": sum(len(color.centres) for color in colors) / graph.n_atoms,
         "seconds": median,
         "in_energies": {name: value / energy for name, value in median.items()},
         "in_full_evaluations": {name: value / full for name, value in median.items()},

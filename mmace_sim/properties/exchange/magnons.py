@@ -131,23 +131,6 @@ def stiffness(
     return Stiffness(span @ (second - lag) @ span / lattice.lengths.sum(), dimensions)
 
 
-def spin_stiffness(
-    lattice: SpinLattice, pairs: Pairs, isotropic: Float[np.ndarray, " n_pairs"]
-) -> float | None:
-    """D of ħω = D q² at small q of a ferromagnet, averaged over the directions that its exchange couples in.
-
-    Args:
-        lattice: The magnet.
-        pairs: Pairs within the cutoff.
-        isotropic: J' of each pair, in eV.
-
-    Returns:
-        D in eV Å², as `Stiffness.mean`; None for an order that is no ferromagnet.
-    """
-    found = stiffness(lattice, pairs, isotropic)
-    return None if found is None else found.mean
-
-
 def _coupled(
     lattice: SpinLattice, pairs: Pairs, isotropic: Float[np.ndarray, " n_pairs"]
 ) -> Float[np.ndarray, "3 3"]:

@@ -68,14 +68,6 @@ class PreflightReport:
         """The highest severity of all findings."""
         return max((f.severity for f in self.findings), key=SEVERITIES.index, default=Severity.OK)
 
-    def with_code(self, code: str) -> list[Finding]:
-        """Findings of one kind.
-
-        Args:
-            code: Such as `duplicates`.
-        """
-        return [finding for finding in self.findings if finding.code == code]
-
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         counts = {str(s): sum(f.severity == s for f in self.findings) for s in SEVERITIES}
