@@ -180,25 +180,23 @@ def test_one_atom_cells(model, tmp_path):
     assert [len(entry["magmoms"]) for entry in summary_of(tmp_path / "o")["structures"]] == [1, 1, 1]
 
 
-def test_ten_thousand_tiny_structures_are_read_and_checked(tmp_path):
+def test_thousands_of_tiny_structures_are_read_and_checked(tmp_path):
     line = 'Lattice="{a} 0 0 0 {a} 0 0 0 {a}" Properties=species:S:1:pos:R:3:initial_magmoms:R:1 pbc="T T T"'
-    frames = [f"1\n{line.format(a=2.2 + k * 1e-5)}\nFe 0 0 0 2.2\n" for k in range(10_000)]
+    frames = [f"1\n{line.format(a=2.2 + k * 1e-5)}\nFe 0 0 0 2.2\n" for k in range(2_000)]
     (tmp_path / "a.extxyz").write_text("".join(frames))
     _, items = prepare_run(RELAX.settings(paths=[str(tmp_path / "a.extxyz")]))
-    assert len(items) == 10_000
+    assert len(items) == 2_000
     assert all(isinstance(item, LoadedStructure) for item in items)
-    assert items[9_999].name == "a.extxyz#9999"
+    assert items[1_999].name == "a.extxyz#1999"
 
 
-@pytest.mark.slow
-def test_a_thousand_tiny_structures_are_relaxed(model, tmp_path):
-    """The command takes 20 ms for each on one core, most of it for spglib: 10⁴ do not fit into a test."""
+def test_hundreds_of_tiny_structures_are_relaxed(model, tmp_path):
     rng = np.random.default_rng(0)
-    ase.io.write(tmp_path / "a.extxyz", [bcc([2.2, 2.2], a=a)[[0]] for a in rng.uniform(2.7, 3.0, size=1000)])
+    ase.io.write(tmp_path / "a.extxyz", [bcc([2.2, 2.2], a=a)[[0]] for a in rng.uniform(2.7, 3.0, size=200)])
     result = mmace_sim("relax", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *LOOSE)
     assert result.exit_code == 0, result.output[-2000:]
-    assert "1000 structures: 1000 converged" in result.output
-    assert "and 900 more" in result.output
+    assert "200 structures: 200 converged" in result.output
+    assert "and 100 more" in result.output
 
 
 def test_bad_files_do_not_stop_the_good_one(model, tmp_path):
