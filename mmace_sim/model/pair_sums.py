@@ -38,7 +38,9 @@ class PairTable:
 
 
 class PairSums:
-    """Sums over neighbours of a one-layer `MagneticMACE`, and energies of atoms from them; no gradients.
+    """Sums over neighbours of a one-layer `MagneticMACE`, and energies of atoms from them.
+
+    They can be differentiated by the moments, once.
 
     The sums of an atom are linear in what its neighbours send. They are a list of arrays (n_atoms, …): first those that
     depend on the lengths of moments only, then those that depend on their directions too.
@@ -103,7 +105,6 @@ class PairSums:
         none = vectors.new_zeros(n_atoms, dtype=torch.float64)
         return PairTable(edges, self.layer.interaction.pair_weights(edges), none)
 
-    @torch.no_grad()
     def sums(
         self,
         magmoms: Float[Tensor, "n_senders 3"],
@@ -150,7 +151,6 @@ class PairSums:
         n_fields = 0 if self.model.spin_orbit_term is None else FIELD_MAX_ELL + 1
         return 1 + n_fields + (self.model.short_range is not None)
 
-    @torch.no_grad()
     def energies(
         self, sums: list[Tensor], magmoms: Float[Tensor, "n_atoms 3"], species: Int[Tensor, " n_atoms"]
     ) -> Float[Tensor, " n_atoms"]:

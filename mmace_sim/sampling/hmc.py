@@ -90,7 +90,10 @@ class HybridMonteCarlo:
 
     def _evaluate(self, moments: Tensor, positions: Tensor) -> Point:
         return self.cells.evaluate(
-            moments, positions if self.moving else None, self.cells.cells if self.free else None
+            moments,
+            positions if self.moving else None,
+            self.cells.cells if self.free else None,
+            same_lengths=self.on_sphere,
         )
 
     def _trajectory(self, current: Point, generators: list[torch.Generator]) -> tuple[Point, Tensor]:

@@ -251,12 +251,14 @@ class KeptSums(LocalEnergy):
         self.species = terms.model.species_table[graph.atomic_numbers]
         super().__init__(terms.model, graph, colors)
 
+    @torch.no_grad()
     def refresh(self) -> None:
         """Compute everything afresh."""
         magmoms = self.graph.magmoms
         self.sums = self.terms.sums(magmoms, self.species, self.terms.table(self.graph))
         self.node_energy = self.terms.energies(self.sums, magmoms, self.species)
 
+    @torch.no_grad()
     def _affected(
         self, k: int, moments: Float[Tensor, "n 3"]
     ) -> tuple[Float[Tensor, " n_affected"], list[Tensor]]:

@@ -14,7 +14,9 @@ from mmace_sim.errors import StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.batch import MagneticGraph, build_graph
 from mmace_sim.model.derivatives import evaluate
+from mmace_sim.model.pair_sums import PairSums
 from mmace_sim.sampling.chains import Chain, block_generator
+from mmace_sim.sampling.resting import RestingAtoms
 from mmace_sim.structures.magnetic_order import INDUCED_TOL, MOMENT_TOL, MagneticOrder, classify_order
 from mmace_sim.torchsim.memory import estimate_max_memory_scaler
 from mmace_sim.torchsim.model import MagneticMaceModel
@@ -99,40 +101,51 @@ class Supercells:
         cells: Float[Tensor, "n_systems 3 3"] | None = None,
         *,
         gradients: bool = True,
+        same_lengths: bool = False,
     ) -> tuple[Float[Tensor, " n_systems"], Tensor, Tensor]:
         """Energies and their negative gradients.
+
+        Where atoms rest and the model has one layer, what distances decide is computed once.
 
         Args:
             moments: Of all atoms, in μB.
             positions: In Å, with forces; None: the atoms are where they were, and no forces.
             cells: In Å; None: unchanged.
             gradients: Whether gradients are needed.
+            same_lengths: Whether moments are as long as in all such calls; only the part of magforces that turns
+                them is needed then.
 
         Returns:
             Energies in eV, magforces in eV/μB, forces in eV/Å; empty tensors of what was not asked for.
         """
-        self._parts = self._parts or [self._part(batch) for batch in self.batches()]
-        moving = positions is not None
-        outs = []
-        for part in self._parts:
-            where = None if positions is None else positions[part.atoms]
-            boxes = None if cells is None else cells[part.systems].mT
-            state = trial_state(part.state, moments[part.atoms], positions=where, cell=boxes)
-            outs.append(
-                evaluate(
-                    self.model,
-                    part.pairs.graph(state, moments[part.atoms]),
-                    compute_forces=moving and gradients,
-                    compute_stress=False,
-                    compute_magforces=gradients,
-                )
+        self._parts = self._parts or self._make_parts()
+        outs = [
+            part.evaluate(
+                self.model, moments, positions, cells, gradients=gradients, same_lengths=same_lengths
             )
+            for part in self._parts
+        ]
         nothing = moments.new_zeros(0, 3)
         return (
             torch.cat([out["energy"] for out in outs]),
             torch.cat([out.get("magforces", nothing) for out in outs]),
             torch.cat([out.get("forces", nothing) for out in outs]),
         )
+
+    def _make_parts(self) -> list["_Part"]:
+        """All supercells; equal ones share what their distances decide."""
+        parts: list[_Part] = []
+        terms = PairSums(self.model) if PairSums.offered_by(self.model) else None
+        for batch in self.batches():
+            part = self._part(batch)
+            if terms is not None:
+                graph = part.pairs.graph(part.state, self.moments[part.atoms])
+                known = [
+                    p.resting for p in parts if p.resting is not None and _same_places(p.resting.graph, graph)
+                ]
+                part.resting = RestingAtoms(terms, graph, known[0].table if known else terms.table(graph))
+            parts.append(part)
+        return parts
 
     def _part(self, batch: range) -> "_Part":
         """Supercells that are evaluated together, with pairs of their own."""
@@ -235,12 +248,45 @@ class _Part:
         systems: Their numbers.
         state: As they were at the start.
         pairs: Their pairs, kept while nothing moves.
+        resting: Their energies while their atoms rest, if the model offers that.
     """
 
     atoms: slice
     systems: slice
     state: ts.SimState
     pairs: PairKeeper
+    resting: RestingAtoms | None = None
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        moments: Float[Tensor, "n_atoms 3"],
+        positions: Float[Tensor, "n_atoms 3"] | None,
+        cells: Float[Tensor, "n_systems 3 3"] | None,
+        *,
+        gradients: bool,
+        same_lengths: bool,
+    ) -> dict[str, Tensor]:
+        """See `Supercells.evaluate`, whose arrays these are."""
+        magmoms = moments[self.atoms]
+        if self.resting is not None and positions is None and cells is None:
+            return self.resting.evaluate(magmoms, gradients=gradients, same_lengths=same_lengths)
+        where = None if positions is None else positions[self.atoms]
+        boxes = None if cells is None else cells[self.systems].mT
+        state = trial_state(self.state, magmoms, positions=where, cell=boxes)
+        return evaluate(
+            model,
+            self.pairs.graph(state, magmoms),
+            compute_forces=positions is not None and gradients,
+            compute_stress=False,
+            compute_magforces=gradients,
+        )
+
+
+def _same_places(first: MagneticGraph, second: MagneticGraph) -> bool:
+    """Whether two graphs differ in their moments only."""
+    keys = ("positions", "cell", "atomic_numbers", "edge_index", "edge_shifts")
+    return all(torch.equal(getattr(first, key), getattr(second, key)) for key in keys)
 
 
 def reference_signs(atoms: Atoms) -> Float[np.ndarray, " n_atoms"]:
