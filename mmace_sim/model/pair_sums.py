@@ -119,7 +119,7 @@ class PairSums:
             magmoms: Moments of the senders, in μB.
             species: Index of each sender's element.
             table: The pairs.
-            directions_only: Leave out what depends on the lengths of moments only.
+            directions_only: Leave out what depends on the lengths of moments only, and gradients by lengths.
 
         Returns:
             For each centre: space (n_channels · n_harmonics), mixed to what enters the features; the crystal fields of
@@ -128,6 +128,8 @@ class PairSums:
         """
         moments, basis = self._moments(magmoms, species)
         scalars = self.model.embed(basis, species)
+        if directions_only:
+            scalars = scalars.detach()
         hidden = Hidden(scalars=[scalars[:, :, None]], spins=None)
         for_space, for_spin = table.weights
         interaction = self.layer.interaction
@@ -144,6 +146,35 @@ class PairSums:
         if self.model.short_range is not None and not directions_only:
             lengths.append(table.repulsion)
         return lengths + directions
+
+    @torch.no_grad()
+    def sums_of_pairs(
+        self,
+        vectors: Float[Tensor, "n_pairs 3"],
+        magmoms: Float[Tensor, "n_pairs 3"],
+        species: Int[Tensor, " n_pairs"],
+    ) -> list[tuple[Float[Tensor, "n_pairs _n_columns"], torch.Size]]:
+        """What each pair adds to the sums that depend on directions, by a component of the sender's moment.
+
+        Args:
+            vectors: From the centre to the neighbour, in Å, as the network sees them.
+            magmoms: Moments of the neighbours, in μB; their lengths count.
+            species: Index of each neighbour's element.
+
+        Returns:
+            For each sum, columns in 1/μB, and the shape of the sum of an atom: columns times three components. Sums
+            are linear in the moments at their lengths (columns of a moment of no length are zero).
+        """
+        along = torch.zeros_like(magmoms)
+        lengths = torch.linalg.norm(magmoms, dim=1)
+        along[:, 0] = lengths
+        own = torch.arange(len(vectors), device=vectors.device)
+        table = self.some_pairs(vectors, own, own, len(vectors))
+        found = []
+        for values in self.sums(along, species, table, directions_only=True):
+            columns = values.reshape(len(vectors), values[0].numel() // 3, 3)[:, :, 0]
+            found.append((columns / lengths.clamp(min=1e-30)[:, None], values.shape[1:]))
+        return found
 
     @property
     def n_length_sums(self) -> int:

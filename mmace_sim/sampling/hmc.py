@@ -19,29 +19,43 @@ Point = tuple[Float[Tensor, " n_systems"], Tensor, Tensor]
 
 _TARGET = 0.75
 _GAIN = 0.5
+_OUTER = 0.1931833
+"""Share of the kicks of two steps that the first and the last of them take (Omelyan's λ)."""
+_LEAPFROG = 0.25
+"""The same for leapfrog."""
+_MANY = 50
+"""Smaller cells take steps that are so long that leapfrog is better."""
+_CALM = 0.1
+"""kT per atom by which a trajectory may miss its energy while a chain warms up."""
 
 
 class HybridMonteCarlo:
     """Samples exp(−E/kT) by trajectories that end in one Metropolis decision each.
 
-    Every moment (and atom) gets a Gaussian momentum, follows −∂(E/kT) for `n_steps` leapfrog steps, and the change of
-    the whole Hamiltonian is accepted or not: exact for any step. Moments of fixed length move on great circles, those
-    of variable length in ℝ³ with the measure d³m (that is m² dm dΩ). One gradient moves all atoms.
+    Every moment (and atom) gets a Gaussian momentum, follows −∂(E/kT) for `n_steps` steps of one gradient each, and the
+    change of the whole Hamiltonian is accepted or not: exact for any step. Two steps are three kicks and two drifts; in
+    cells of 50 atoms or more the kicks are those of the least error, in smaller ones leapfrog. Moments of fixed length
+    move on great circles, those of variable length in ℝ³ with the measure d³m (that is m² dm dΩ). One gradient moves
+    all atoms.
+
+    In the first half of `n_adapt` whatever keeps its energy roughly is accepted: large cells begin far from
+    equilibrium, where the error of a step grows as the number of atoms, not as its root.
 
     Args:
         cells: Supercells at their temperatures; changed in place.
         lengths: "fixed" or "variable" |m|.
         lattice: "fixed": atoms stay. "moving": they are sampled too (canonical). "free": the volume too, by isotropic
             strains at zero pressure.
-        n_steps: Leapfrog steps of a trajectory.
-        step: First leapfrog step of all systems; it adapts to an acceptance of 75 %.
+        n_steps: Steps of a trajectory; an odd number counts as the next even one.
+        step: First step of all systems; it adapts to an acceptance of 75 %.
         n_adapt: Trajectories in which steps adapt; they must not count.
 
     Raises:
         UnsupportedOptionError: If an option is unknown.
 
     References:
-        Duane et al., Phys. Lett. B 195, 216 (1987); on spheres: Byrne & Girolami, Scand. J. Stat. 40, 825 (2013).
+        Duane et al., Phys. Lett. B 195, 216 (1987); on spheres: Byrne & Girolami, Scand. J. Stat. 40, 825 (2013);
+        steps: Omelyan, Mryglod & Folk, Comput. Phys. Commun. 151, 272 (2003), doi:10.1016/S0010-4655(02)00754-3.
     """
 
     records = RECORDS
@@ -66,6 +80,8 @@ class HybridMonteCarlo:
         self.log_step = torch.full((len(cells),), float(np.log(step)), dtype=torch.float64)
         self.log_strain = torch.full((len(cells),), float(np.log(0.01)), dtype=torch.float64)
         self.n_done = 0
+        outer = [_OUTER if n >= _MANY else _LEAPFROG for n in cells.sizes]
+        self._outer = self._of_atoms(torch.tensor(outer))
 
     def advance(self, block: int, n_sweeps: int) -> dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]:
         """Run trajectories and observe after each.
@@ -105,21 +121,27 @@ class HybridMonteCarlo:
         pushes = self._normal(generators) if self.moving else None
         before = self._kinetic(kicks, pushes) + beta * current[0]
         point = current
-        for _ in range(self.n_steps):
-            kicks, pushes = self._push(kicks, pushes, moments, point, steps)
-            moments, kicks = self._drift(moments, kicks, steps)
-            if pushes is not None:
-                positions = positions + POSITION_SCALE * steps * pushes
-            point = self._evaluate(moments, positions)
-            kicks, pushes = self._push(kicks, pushes, moments, point, steps)
+        for _ in range((self.n_steps + 1) // 2):
+            for share in (self._outer, 1 - 2 * self._outer):
+                kicks, pushes = self._push(kicks, pushes, moments, point, 2 * share * steps)
+                moments, kicks = self._drift(moments, kicks, steps)
+                if pushes is not None:
+                    positions = positions + POSITION_SCALE * steps * pushes
+                point = self._evaluate(moments, positions)
+            kicks, pushes = self._push(kicks, pushes, moments, point, 2 * self._outer * steps)
         change = self._kinetic(kicks, pushes) + beta * point[0] - before
         accepted, probability = _decided(change, generators)
+        n_warming = self.n_adapt // 2
+        if self.n_done < n_warming:
+            accepted = change.abs() < _CALM * torch.tensor(cells.sizes).to(change)
         atoms = accepted[cells.system_idx, None]
         cells.moments = torch.where(atoms, moments, cells.moments)
         if self.moving:
             cells.positions = torch.where(atoms, positions, cells.positions)
-        if self.n_done < self.n_adapt:
-            self.log_step += _GAIN * (self.n_done + 1) ** -0.5 * (probability - _TARGET)
+        if self.n_done < n_warming:
+            self.log_step -= _GAIN * (~accepted).cpu()
+        elif self.n_done < self.n_adapt:
+            self.log_step += _GAIN * (self.n_done - n_warming + 1) ** -0.5 * (probability - _TARGET)
         return self._merged(current, point, accepted), accepted.double()
 
     def _of_atoms(self, values: Tensor) -> Tensor:
@@ -153,11 +175,11 @@ class HybridMonteCarlo:
     def _push(
         self, kicks: Tensor, pushes: Tensor | None, moments: Tensor, point: Point, steps: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Momenta after half a step. On spheres coordinates are angles: ∂/∂e = |m| ∂/∂m."""
-        half = 0.5 * steps * self._of_atoms(self.cells.beta)
+        """Momenta after a kick. On spheres coordinates are angles: ∂/∂e = |m| ∂/∂m."""
+        kick = steps * self._of_atoms(self.cells.beta)
         scale = torch.linalg.norm(moments, dim=1, keepdim=True) if self.on_sphere else 1.0
-        kicks = kicks + half * scale * self._tangent(point[1], moments)
-        return kicks, None if pushes is None else pushes + half * POSITION_SCALE * point[2]
+        kicks = kicks + kick * scale * self._tangent(point[1], moments)
+        return kicks, None if pushes is None else pushes + kick * POSITION_SCALE * point[2]
 
     def _drift(self, moments: Tensor, kicks: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the coordinates: along great circles or straight."""

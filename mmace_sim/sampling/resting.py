@@ -3,18 +3,21 @@
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.pair_sums import PairSums, PairTable
+from mmace_sim.sampling.environments import Environments, find_environments
 
 
 @dataclass
 class RestingAtoms:
     """Supercells of a model in two parts, `PairSums`.
 
-    A gradient by moments costs a fifth of one by the model itself if lengths stay as they are, else two fifths.
+    If lengths of moments stay as they are, so does all that depends on them; in crystals atoms with the same
+    surroundings then share one matrix. A gradient by directions costs a tenth of one by the model itself, a gradient by
+    directions and lengths two fifths.
 
     Args:
         terms: The model in two parts.
@@ -26,6 +29,7 @@ class RestingAtoms:
     graph: MagneticGraph
     table: PairTable
     _of_lengths: list[Tensor] = field(default_factory=list)
+    _environments: Environments | None = None
 
     def evaluate(
         self, moments: Float[Tensor, "n_atoms 3"], *, gradients: bool = True, same_lengths: bool = False
@@ -53,10 +57,25 @@ class RestingAtoms:
     ) -> Float[Tensor, " n_systems"]:
         terms, graph = self.terms, self.graph
         species = terms.model.species_table[graph.atomic_numbers]
-        if same_lengths and not self._of_lengths:
-            with torch.no_grad():
-                self._of_lengths = terms.sums(magmoms, species, self.table)[: terms.n_length_sums]
-        kept = self._of_lengths if same_lengths else []
-        sums = kept + terms.sums(magmoms, species, self.table, directions_only=same_lengths)
+        sums = (
+            self._of_directions(magmoms, species)
+            if same_lengths
+            else terms.sums(magmoms, species, self.table)
+        )
         energies = terms.energies(sums, magmoms, species)
         return energies.new_zeros(graph.n_systems).index_add(0, graph.system_idx, energies)
+
+    def _of_directions(
+        self, magmoms: Float[Tensor, "n_atoms 3"], species: Int[Tensor, " n_atoms"]
+    ) -> list[Tensor]:
+        """All sums, of which those that depend on lengths are kept."""
+        terms = self.terms
+        if not self._of_lengths:
+            now = magmoms.detach()
+            with torch.no_grad():
+                self._of_lengths = terms.sums(now, species, self.table)[: terms.n_length_sums]
+                found = find_environments(terms, self.graph, now)
+                self._environments = Environments(terms, self.graph, now, found) if found else None
+        if self._environments is not None:
+            return self._of_lengths + self._environments.sums(magmoms)
+        return self._of_lengths + terms.sums(magmoms, species, self.table, directions_only=True)
