@@ -1,5 +1,7 @@
 """Hybrid Monte Carlo on the energy of a model: all moments (and atoms) move at once, by its gradients, exactly."""
 
+from dataclasses import dataclass, fields
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -27,6 +29,17 @@ _MANY = 50
 """Smaller cells take steps that are so long that leapfrog is better."""
 _CALM = 0.1
 """kT per atom by which a trajectory may miss its energy while a chain warms up."""
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Where trajectories are: coordinates, momenta, and the energies and gradients there."""
+
+    moments: Tensor
+    positions: Tensor
+    kicks: Tensor
+    pushes: Tensor | None
+    point: Point
 
 
 class HybridMonteCarlo:
@@ -116,11 +129,29 @@ class HybridMonteCarlo:
         cells, beta = self.cells, self.cells.beta
         spread = torch.stack([torch.rand((), generator=g) for g in generators])
         steps = self._of_atoms(torch.exp(self.log_step) * (0.8 + 0.4 * spread))
-        moments, positions = cells.moments, cells.positions
-        kicks = self._tangent(self._normal(generators), moments)
+        kicks = self._tangent(self._normal(generators), cells.moments)
         pushes = self._normal(generators) if self.moving else None
         before = self._kinetic(kicks, pushes) + beta * current[0]
-        point = current
+        start = _Phase(cells.moments, cells.positions, kicks, pushes, current)
+        end = self._follow(start, steps)
+        change = self._kinetic(end.kicks, end.pushes) + beta * end.point[0] - before
+        accepted, probability = _decided(change, generators)
+        n_warming = self.n_adapt // 2
+        if self.n_done < n_warming:
+            accepted = change.abs() < _CALM * torch.tensor(cells.sizes).to(change)
+        atoms = accepted[cells.system_idx, None]
+        cells.moments = torch.where(atoms, end.moments, cells.moments)
+        if self.moving:
+            cells.positions = torch.where(atoms, end.positions, cells.positions)
+        if self.n_done < n_warming:
+            self.log_step -= _GAIN * (~accepted).cpu()
+        elif self.n_done < self.n_adapt:
+            self.log_step += _GAIN * (self.n_done - n_warming + 1) ** -0.5 * (probability - _TARGET)
+        return self._merged(current, end.point, accepted), accepted.double()
+
+    def _follow(self, start: "_Phase", steps: Float[Tensor, "n_atoms 1"]) -> "_Phase":
+        """A trajectory: pairs of steps, each of three kicks and two drifts."""
+        moments, positions, kicks, pushes, point = (getattr(start, key.name) for key in fields(start))
         for _ in range((self.n_steps + 1) // 2):
             for share in (self._outer, 1 - 2 * self._outer):
                 kicks, pushes = self._push(kicks, pushes, moments, point, 2 * share * steps)
@@ -129,20 +160,7 @@ class HybridMonteCarlo:
                     positions = positions + POSITION_SCALE * steps * pushes
                 point = self._evaluate(moments, positions)
             kicks, pushes = self._push(kicks, pushes, moments, point, 2 * self._outer * steps)
-        change = self._kinetic(kicks, pushes) + beta * point[0] - before
-        accepted, probability = _decided(change, generators)
-        n_warming = self.n_adapt // 2
-        if self.n_done < n_warming:
-            accepted = change.abs() < _CALM * torch.tensor(cells.sizes).to(change)
-        atoms = accepted[cells.system_idx, None]
-        cells.moments = torch.where(atoms, moments, cells.moments)
-        if self.moving:
-            cells.positions = torch.where(atoms, positions, cells.positions)
-        if self.n_done < n_warming:
-            self.log_step -= _GAIN * (~accepted).cpu()
-        elif self.n_done < self.n_adapt:
-            self.log_step += _GAIN * (self.n_done - n_warming + 1) ** -0.5 * (probability - _TARGET)
-        return self._merged(current, point, accepted), accepted.double()
+        return _Phase(moments, positions, kicks, pushes, point)
 
     def _of_atoms(self, values: Tensor) -> Tensor:
         """Values of systems at their atoms, as the model takes them."""
