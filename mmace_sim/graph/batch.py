@@ -134,6 +134,23 @@ class MagneticGraph:
         return vectors + torch.einsum("ei,eij->ej", self.edge_shifts, cell)
 
 
+def sum_by_system(
+    values: Float[Tensor, "n ..."], system_idx: Int[Tensor, " n"], n_systems: int
+) -> Float[Tensor, "n_systems ..."]:
+    """Sums of each system, added up in float64: in single precision every addition rounds to a part of the whole sum.
+
+    Args:
+        values: Of atoms or pairs.
+        system_idx: System of each.
+        n_systems: Number of systems.
+
+    Returns:
+        In the type of the values.
+    """
+    zeros = torch.zeros(n_systems, *values.shape[1:], dtype=torch.float64, device=values.device)
+    return zeros.index_add(0, system_idx, values.double()).to(values.dtype)
+
+
 def build_graph(
     positions: Float[Tensor, "n_atoms 3"],
     cell: Float[Tensor, "n_systems 3 3"],

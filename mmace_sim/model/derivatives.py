@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmace_sim.errors import UnsupportedElementError
-from mmace_sim.graph.batch import MagneticGraph
+from mmace_sim.graph.batch import MagneticGraph, sum_by_system
 
 
 @runtime_checkable
@@ -140,7 +140,7 @@ def _forces(graph: MagneticGraph, gradient: Tensor) -> Tensor:
 def _stress(graph: MagneticGraph, vectors: Tensor, gradient: Tensor) -> Tensor:
     system = graph.system_idx[graph.edge_index[1]]
     products = gradient[:, :, None] * vectors[:, None, :]
-    virial = torch.zeros_like(graph.cell).index_add(0, system, products)
+    virial = sum_by_system(products, system, graph.n_systems)
     volume = torch.linalg.det(graph.cell).abs()[:, None, None]
     stress = 0.5 * (virial + virial.mT) / volume.clamp(min=1e-30)
     return torch.where(volume > 1e-10, stress, torch.zeros_like(stress))

@@ -168,8 +168,8 @@ class HeatBath:
 
     def _observe(self) -> Float[Tensor, "3 n_sizes n_chains"]:
         n = torch.tensor(self.sizes, device=self.device)[:, None]
-        rows = self.spins.flatten(1)
-        sums = [self._sums(rows, w).double().view(len(n), 3, -1) for w in (self._signs, self._lengths)]
+        rows = self.spins.flatten(1).double()
+        sums = [self._sums(rows, w.double()).view(len(n), 3, -1) for w in (self._signs, self._lengths)]
         return torch.stack([self._energy / n, *[torch.sqrt(_dot(v, v)) / n for v in sums]])
 
     def state(self) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from torch_sim.units import MetalUnits
 
 from mmace_sim.base.constants import ELECTRON_G
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
+from mmace_sim.graph.batch import sum_by_system
 from mmace_sim.torchsim.adiabatic import EVALUATIONS
 from mmace_sim.torchsim.langevin_spins import (
     NOISE_COLUMNS,
@@ -198,7 +199,7 @@ def kinetic_energy(state: MDState) -> Float[Tensor, " n_systems"]:
         state: State with momenta.
     """
     parts = (state.momenta * state.momenta).sum(dim=1) / state.masses
-    return 0.5 * parts.new_zeros(state.cell.shape[0]).index_add(0, state.system_idx, parts)
+    return 0.5 * sum_by_system(parts, state.system_idx, state.cell.shape[0])
 
 
 def drifts(state: SimState) -> Bool[Tensor, " n_systems"]:
@@ -230,8 +231,7 @@ def _thermal_momenta(state: SimState, kT: float | Tensor, seed: Tensor) -> Float
     momenta = (state.masses * kT[idx]).sqrt()[:, None] * noise[:, :3]
     for constraint in state.constraints:
         constraint.adjust_momenta(state, momenta)
-    total = like.new_zeros(state.n_systems, 3).index_add(0, idx, momenta)
-    mass = like.new_zeros(state.n_systems).index_add(0, idx, state.masses)
+    total, mass = (sum_by_system(values, idx, state.n_systems) for values in (momenta, state.masses))
     shift = torch.where(drifts(state)[:, None], total / mass[:, None], 0.0)
     return momenta - state.masses[:, None] * shift[idx]
 

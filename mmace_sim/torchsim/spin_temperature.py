@@ -9,6 +9,7 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES
+from mmace_sim.graph.batch import sum_by_system
 from mmace_sim.torchsim.state import state_magmoms
 from mmace_sim.torchsim.trial import next_state
 
@@ -70,4 +71,4 @@ def spin_temperature(
 
 
 def _sum(values: Float[Tensor, " n_atoms"], state: SimState) -> Float[Tensor, " n_systems"]:
-    return values.new_zeros(state.cell.shape[0]).index_add(0, state.system_idx, values)
+    return sum_by_system(values, state.system_idx, state.cell.shape[0])

@@ -126,11 +126,19 @@ def sweep_costs(model, repeat, n_chains, n_rounds):
     cells, colors = sampler.cells, sampler.local[0].colors
     graph = cells.batch_graph((0,))
     one = Supercells(model, [iron(repeat)], chains[:1])
+    for lengths in ("fixed", "variable"):
+        fixed = {"same_lengths": lengths == "fixed"}
+        parts[f"step of a hybrid move, {lengths} lengths"] = (
+            partial(one.evaluate, one.moments, **fixed),
+            1.0,
+        )
+    still = {"compute_forces": False, "compute_stress": False}
     parts |= {
-        "energy": (lambda: one.evaluate(one.moments, gradients=False), 1.0),
-        "energy and magforces": (lambda: one.evaluate(one.moments), 1.0),
-        "energy, forces, stress, magforces": (lambda: evaluate(model, graph), 1.0),
+        "energy": (partial(evaluate, model, graph, compute_magforces=False, **still), 1.0),
+        "energy and magforces": (partial(evaluate, model, graph, **still), 1.0),
+        "energy, forces, stress, magforces": (partial(evaluate, model, graph), 1.0),
     }
+    one.evaluate(one.moments, same_lengths=True)  # what is computed once
     times = {name: [] for name in parts}
     for _ in range(n_rounds):
         for name, (function, factor) in parts.items():
@@ -170,14 +178,15 @@ def test_cost_of_independent_samples():
     chains = replicas([900.0], 0, n_chains, "iron")
     samplers = {name: engine(Supercells(model, [iron(4)], chains), n_adapt=n_sweeps // 6, **settings)
                 for name, (engine, settings) in kinds.items()}  # fmt: skip
-    cells = Supercells(model, [iron(4)], chains)
+    graphs = [Supercells(model, [iron(4)], chains).batch_graph((k,)) for k in range(n_chains)]
+    still = dict.fromkeys(("compute_forces", "compute_stress", "compute_magforces"), False)
     times, parts, energies = {name: [] for name in kinds}, {name: [] for name in kinds}, []
 
     def advance(name, block):
         parts[name].append(samplers[name].advance(block, 5))
 
     for block in range(n_sweeps // 5):
-        energies.append(seconds(lambda: cells.evaluate(cells.moments, gradients=False)))
+        energies.append(seconds(lambda: [evaluate(model, graph, **still) for graph in graphs]))
         for name in kinds:
             times[name].append(seconds(partial(advance, name, block)) / 5)
         if block % 4 == 3:
