@@ -85,7 +85,7 @@ class CurieSettings(OrderSettings):
     moves: Annotated[Literal["hybrid", "local"], Flag(DIRECT)] = "hybrid"
     """**hybrid**: all moments at once by gradients. **local**: Metropolis moves of single moments."""
     n_steps: Annotated[int, Flag(DIRECT)] = Field(default=10, ge=1)
-    """Leapfrog steps of a hybrid move."""
+    """Steps of a hybrid move, one gradient each (an odd number counts as the next even one)."""
 
     @model_validator(mode="after")
     def _local_moves_keep_atoms(self) -> Any:
