@@ -23,9 +23,9 @@ from mmace_sim.sampling.hmc import HybridMonteCarlo
 from mmace_sim.sampling.local import LocalMoves
 from mmace_sim.sampling.surface import Supercells
 from mmace_sim.torchsim.spin_dynamics import kinetic_energy
-from mmace_sim.training.dataset import Errors, LabelledBatch
+from mmace_sim.training.data.dataset import Errors, LabelledBatch
+from mmace_sim.training.evaluation.metrics import MetricAccumulator
 from mmace_sim.training.loss import HuberLoss, MSELoss
-from mmace_sim.training.metrics import MetricAccumulator
 
 U = 2.0**-24
 OPERATIONS = 64
