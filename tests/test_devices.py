@@ -87,13 +87,14 @@ def test_dynamics(model, how):
         np.testing.assert_allclose(b.column("energy_total"), a.column("energy_total"), atol=1e-8)
 
 
-def test_hybrid_monte_carlo(model):
+@pytest.mark.parametrize("lattice", ["fixed", "free"])
+def test_hybrid_monte_carlo(model, lattice):
     crystal = iron(2)[1]
     crystal.arrays["initial_magmoms"][:] = [0.0, 0.0, 2.2]
 
     def compute(tsm):
         cells = Supercells(tsm.model, [crystal], [Chain(300.0), Chain(500.0)])
-        sampler = HybridMonteCarlo(cells, lattice="free", n_steps=1, step=0.05)
+        sampler = HybridMonteCarlo(cells, lattice=lattice, n_steps=1, step=0.05)
         return sampler.advance(0, 1)
 
     here, there = both(model, compute)

@@ -118,7 +118,9 @@ class Supercells:
         Returns:
             Energies in eV, magforces in eV/μB, forces in eV/Å; empty tensors of what was not asked for.
         """
-        self._parts = self._parts or self._make_parts()
+        self._parts = self._parts or [self._part(batch) for batch in self.batches()]
+        if positions is None and cells is None:
+            self._rest()
         outs = [
             part.evaluate(
                 self.model, moments, positions, cells, gradients=gradients, same_lengths=same_lengths
@@ -132,20 +134,16 @@ class Supercells:
             torch.cat([out.get("forces", nothing) for out in outs]),
         )
 
-    def _make_parts(self) -> list["_Part"]:
-        """All supercells; equal ones share what their distances decide."""
-        parts: list[_Part] = []
-        terms = PairSums(self.model) if PairSums.offered_by(self.model) else None
-        for batch in self.batches():
-            part = self._part(batch)
-            if terms is not None:
-                graph = part.pairs.graph(part.state, self.moments[part.atoms])
-                known = [
-                    p.resting for p in parts if p.resting is not None and _same_places(p.resting.graph, graph)
-                ]
-                part.resting = RestingAtoms(terms, graph, known[0].table if known else terms.table(graph))
-            parts.append(part)
-        return parts
+    def _rest(self) -> None:
+        """Compute once what distances decide, if the model offers that; equal supercells share it."""
+        if self._parts[0].resting is not None or not PairSums.offered_by(self.model):
+            return
+        terms, known = PairSums(self.model), list[RestingAtoms]()
+        for part in self._parts:
+            graph = part.pairs.graph(part.state, self.moments[part.atoms])
+            same = [resting.table for resting in known if _same_places(resting.graph, graph)]
+            part.resting = RestingAtoms(terms, graph, same[0] if same else terms.table(graph))
+            known.append(part.resting)
 
     def _part(self, batch: range) -> "_Part":
         """Supercells that are evaluated together, with pairs of their own."""
