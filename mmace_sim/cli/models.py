@@ -38,10 +38,10 @@ def overview() -> None:
 def list_models(json_output: _Json = False) -> None:
     """List the models at hand and those that can be fetched: elements, size, licence, errors on their test sets.
 
-    Ends with 3 if a model file or a catalogue is broken; the others are listed.
+    Ends with 3 if a catalogue is broken, so that the list is not whole; the others are listed.
     """
     with options.quiet_imports():
-        from mmace_sim.cli.model_tables import collect_models, print_models
+        from mmace_sim.cli.model_tables import BROKEN_CATALOGUE, collect_models, print_models
         from mmace_sim.engine.results import EXIT_INCOMPLETE
 
         rows = collect_models()
@@ -51,7 +51,7 @@ def list_models(json_output: _Json = False) -> None:
         typer.echo("No model is installed. Train one with `mmace-sim train`, and use it with --model FILE.")
     else:
         print_models(rows)
-    if any("problem" in row for row in rows):
+    if any(row["where"] == BROKEN_CATALOGUE for row in rows):
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
