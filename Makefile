@@ -1,4 +1,4 @@
-# make demo   create the environment and relax the structures in examples/structures
+# make demo   create the environment and relax the structures in examples/structures and examples/alloys
 # make test   the same environment, then the test suite
 #
 # PYTHON=/path/to/python3.12   the interpreter to build the environment with (found by itself otherwise)
@@ -15,11 +15,12 @@ installed := $(VENV)/.installed
 docs_installed := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test dft lint format reference docs dist lowest clean distclean
+.PHONY: help env demo test model dft lint format reference docs dist lowest clean distclean
 
 help:
-	@echo "make demo       relax the structures in examples/structures with the default model"
+	@echo "make demo       relax the structures in examples/structures and examples/alloys"
 	@echo "make test       run the test suite"
+	@echo "make model      train the embedded model mmace-3d-pbe again, and compare it"
 	@echo "make dft        install GPAW and ABINIT for mmace-sim label, and test both"
 	@echo "make lint       ruff check, ruff format --check and mypy"
 	@echo "make reference  write the pages of docs/reference anew"
@@ -46,11 +47,18 @@ $(docs_installed): pyproject.toml $(installed)
 env: $(installed)
 
 demo: $(installed)
-	$(bin)/mmace-sim relax examples/structures --output $(DEMO_DIR) --force
+	$(bin)/mmace-sim relax examples/structures examples/alloys --output $(DEMO_DIR) --force
 
-# two at a time: the tests compute on one thread each
+# two at a time: the tests compute on one thread each; compiled modules are kept, since many tests start processes
 test: $(installed)
-	$(bin)/python -m pytest -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(bin)/python -m pytest -n 2 --dist loadfile
+
+# the embedded model from the data beside it, on one thread, and whether its weights are those of the package to the last bit:
+# PyTorch and processor must be those of the card for that
+MODEL ?= mmace-3d-pbe
+model: $(installed)
+	$(bin)/mmace-sim train examples/data/$(MODEL).yaml --threads 1 --device cpu --output build/model --force
+	$(bin)/python tools/same_weights.py build/model/model.safetensors mmace_sim/models/$(MODEL).safetensors
 
 # free DFT codes for `mmace-sim label`; minutes, and the tests skip what could not be installed
 dft: $(installed)

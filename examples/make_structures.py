@@ -1,4 +1,4 @@
-"""Write the starting structures of iron in examples/structures.
+"""Write the starting structures of iron in examples/structures, and of alloys in examples/alloys.
 
 Run ``python examples/make_structures.py [FOLDER]``; the result is the same every time.
 """
@@ -144,6 +144,30 @@ def structures() -> dict[str, Atoms]:
     }
 
 
+def alloys() -> dict[str, Atoms]:
+    """Elements and ordered compounds of Fe, Co, Ni and Al as from a database: cells of experiment, no moments."""
+    l12 = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+
+    def cubic(symbols: str, a: float, places: list) -> Atoms:
+        return Atoms(symbols, scaled_positions=places, cell=[a] * 3, pbc=True)
+
+    b2 = [[0, 0, 0], [0.5] * 3]
+    heusler = [[0.25] * 3, [0.75] * 3, [0.0] * 3, [0.5] * 3]
+    primitive = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    return {
+        "co_hcp.cif": without_moments(bulk("Co", "hcp", a=2.507, c=4.069)),
+        "ni_fcc.cif": without_moments(bulk("Ni", "fcc", a=3.524)),
+        "al_fcc.cif": bulk("Al", "fcc", a=4.05),
+        "feco_b2.cif": cubic("FeCo", 2.857, b2),
+        "feal_b2.cif": cubic("FeAl", 2.909, b2),
+        "nial_b2.cif": cubic("NiAl", 2.887, b2),
+        "feni_l10.cif": Atoms("FeNi", scaled_positions=b2, cell=[2.531, 2.531, 3.579], pbc=True),
+        "ni3fe_l12.cif": cubic("FeNi3", 3.553, l12),
+        "ni3al_l12.cif": cubic("AlNi3", 3.572, l12),
+        "co2feal_l21.cif": Atoms("Co2FeAl", scaled_positions=heusler, cell=5.73 * primitive, pbc=True),
+    }
+
+
 def to_pymatgen(atoms: Atoms):
     """The same structure with vector moments in the site property ``magmom``."""
     moments = atoms.get_initial_magnetic_moments()
@@ -174,10 +198,11 @@ def write_one(path: Path, atoms: Atoms) -> None:
 
 
 def main(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, atoms in structures().items():
-        write_one(folder / name, atoms)
+    for part, members in (("structures", structures()), ("alloys", alloys())):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for name, atoms in members.items():
+            write_one(folder / part / name, atoms)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "structures")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)

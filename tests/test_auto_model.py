@@ -144,7 +144,7 @@ def test_missing_models_are_fetched_if_that_is_allowed(way, cache, folder, tmp_p
     assert fetched == ["mmace-matpes-pbe"]
     assert "84 MB, CC-BY-4.0" in result.output
     assert [entry["model"] for entry in summary_of(out)["structures"]] == [
-        "mmace-fe-pbe", "mmace-matpes-pbe", "mmace-matpes-pbe", "mmace-fe-pbe",
+        "mmace-fe-pbe", "mmace-3d-pbe", "mmace-matpes-pbe", "mmace-fe-pbe",
     ]  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def test_magnets_of_any_elements_by_an_installed_model_of_89(tmp_path):
     assert result.exit_code in (0, 3), result.output
     entries = {Path(entry["file"]).stem: entry for entry in summary_of(tmp_path / "out")["structures"]}
     assert {name: entry["model"] for name, entry in entries.items()} == {
-        "Fe": "mmace-fe-pbe", "NiO": "any89", "FeAl": "any89", "Mn3Pt": "any89", "Cr2O3": "any89",
+        "Fe": "mmace-fe-pbe", "NiO": "any89", "FeAl": "mmace-3d-pbe", "Mn3Pt": "any89", "Cr2O3": "any89",
     }  # fmt: skip
     assert all(np.isfinite(entry["energy"]) for entry in entries.values())
     notes = {name: " ".join(entry["notes"]) for name, entry in entries.items()}

@@ -281,6 +281,7 @@ def test_add_list_info_and_remove(tmp_path):
     where = {row["names"][0]: row["where"] for row in rows}
     assert where == {
         "default": "embedded",
+        "mmace-3d-pbe": "embedded",
         "mine": "installed",
         "mmace-matpes-pbe": "to fetch",
         "tiny": "to fetch",

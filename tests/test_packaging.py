@@ -208,11 +208,12 @@ def test_named_python_is_the_only_one_tried(tools):
 def test_demo_structures_are_what_the_script_writes(tmp_path):
     script = ROOT / "examples" / "make_structures.py"
     subprocess.run([sys.executable, "-W", "ignore", str(script), str(tmp_path)], check=True)
-    written = {p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir()}
-    kept = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "examples" / "structures").iterdir()}
-    assert written.keys() == kept.keys()
-    for name in written:
-        assert_same_but_for_rounding(written[name], kept[name])
+    for folder in ("structures", "alloys"):
+        written = {p.name: p.read_text(encoding="utf-8") for p in (tmp_path / folder).iterdir()}
+        kept = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "examples" / folder).iterdir()}
+        assert written.keys() == kept.keys()
+        for name in written:
+            assert_same_but_for_rounding(written[name], kept[name])
 
 
 def assert_same_but_for_rounding(a: str, b: str) -> None:

@@ -18,12 +18,25 @@ from ase.io import read
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.io.frames import read_frames
+from mmace_sim.training.evaluation.evaluate import evaluate_frames
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "examples" / "data" / "mag3d-gpaw"
 GROUND = {"Fe": "eos_Fe_bcc_fm", "Co": "eos_Co_hcp_fm", "Ni": "eos_Ni_fcc_fm", "Al": "eos_Al_fcc_nm"}
 """Ground states of the elements, the zero of formation energies."""
+FAMILIES = {
+    "elements": r"eos_",
+    "lengths of moments": r"mscan_|\w+_len$",
+    "ordered compounds": r"(?!eos_)\w+_(B2|L10|L12|D03)_|L21_",
+    "bcc to fcc": r"\w+_bain_",
+    "rattled": r"rat",
+    "strained, displaced": r"strain_|frozen_|layers_",
+    "vacancies, short distances": r"vac4_|short",
+    "torn crystals": r"expanded",
+}
+"""What the data have, by the name of the family."""
 CURVE = re.compile(r"(eos_|[A-Z]\w*_(B2|L10|L12)_)\w*(fm|afm|nm)$")
 """Families that are ideal cells at several volumes."""
 STRAIN, DISPLACEMENT = 0.03, 0.1
@@ -90,21 +103,29 @@ def compare(name: str, curve: list[Atoms], results: list) -> dict:
     return row
 
 
-def formation_energies(rows: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """Of every compound's lowest state at its minimum, in eV/atom, by DFT and by the model."""
-    found: dict[str, dict[str, float]] = {}
-    for side in ("dft", "model"):
-        zero = {s: rows[name][side]["minimum"]["energy"] for s, name in GROUND.items() if name in rows}
-        for name, row in rows.items():
-            symbols = Atoms(row["symbols"]).get_chemical_symbols()
-            low = row[side]["minimum"]
-            if name.startswith("eos_") or low is None or not set(symbols) <= set(zero):
-                continue
-            energy = low["energy"] - sum(zero[s] for s in symbols) / len(symbols)
-            phase = "_".join(name.split("_")[:2])
-            found.setdefault(phase, {})
-            found[phase][side] = min(energy, found[phase].get(side, np.inf))
-    return {phase: values for phase, values in found.items() if len(values) == 2}
+def formation_energies(
+    rows: dict[str, dict], frames: list[Atoms], results: list
+) -> dict[str, dict[str, float | str]]:
+    """Of every ordered compound in the lowest state and cell of the DFT, in eV/atom, by DFT and by the model."""
+    zero = {
+        side: {s: rows[name][side]["minimum"]["energy"] for s, name in GROUND.items()}
+        for side in ("dft", "model")
+    }
+    lowest: dict[str, tuple[float, int]] = {}
+    for k, frame in enumerate(frames):
+        name = frame.info["config_type"]
+        if re.match(FAMILIES["ordered compounds"], name):
+            phase = name.rsplit("_", 1)[0]
+            lowest[phase] = min(lowest.get(phase, (np.inf, k)), (frame.info["REF_energy"] / len(frame), k))
+    found: dict[str, dict[str, float | str]] = {}
+    for phase, (energy, k) in sorted(lowest.items()):
+        symbols = frames[k].get_chemical_symbols()
+        energies = {"dft": energy, "model": results[k].energy / len(symbols)}
+        found[phase] = {"cell": frames[k].info["config_id"]} | {
+            side: value - sum(zero[side][s] for s in symbols) / len(symbols)
+            for side, value in energies.items()
+        }
+    return found
 
 
 def order_of_states(frames: list[Atoms], results: list) -> dict:
@@ -167,6 +188,18 @@ def restoring_forces(frames: list[Atoms], results: list) -> dict[str, dict[str, 
     return found
 
 
+def test_errors(model: mmace_sim.MagneticMACE) -> dict[str, dict]:
+    """Mean absolute errors on the test set by family, in meV."""
+    frames = read_frames([DATA / "test.extxyz.xz"]).frames
+    found = {}
+    for name, pattern in {"all": "", "all but torn crystals": r"(?!expanded)", **FAMILIES}.items():
+        members = [f for f in frames if re.match(pattern, f.atoms.info["config_type"])]
+        if members:
+            overall = evaluate_frames(model, members).overall
+            found[name] = {"count": len(members)} | {label: error.mae for label, error in overall.items()}
+    return found
+
+
 def main() -> None:
     """Measure and write."""
     name = sys.argv[1] if len(sys.argv) > 1 else "mmace-3d-pbe"
@@ -186,8 +219,10 @@ def main() -> None:
     rows = {key: compare(key, curve, [at[id(a)] for a in curve]) for key, curve in states(frames).items()}
     report = {
         "model": model.metadata.get("name"),
+        "sets": {part: len(read(DATA / f"{part}.extxyz.xz", ":")) for part in ("train", "valid", "test")},
+        "test_errors": test_errors(model),
         "states": list(rows.values()),
-        "formation_energies": formation_energies(rows),
+        "formation_energies": formation_energies(rows, frames, list(results)),
         "order": order_of_states(frames, list(results)),
         "shear_moduli": shear_moduli(frames, list(results)),
         "restoring_forces": restoring_forces(frames, list(results)),

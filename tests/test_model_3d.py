@@ -1,0 +1,150 @@
+"""The embedded model of Fe, Co, Ni, Al on real crystals, against the DFT of its data and what its card says."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk, fcc111
+
+import mmace_sim
+from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.graph.batch import graph_from_atoms
+from mmace_sim.io.frames import read_frames
+from mmace_sim.model.uncertainty import Domain, evaluate_with_uncertainty
+from mmace_sim.structures.model_choice import choose_model
+from mmace_sim.testing.structures import random_structure
+from mmace_sim.training.evaluation.evaluate import evaluate_frames
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "examples" / "data" / "mag3d-gpaw"
+CARD = json.loads((ROOT / "docs/models/mmace-3d-pbe.json").read_text(encoding="utf-8"))
+NAME = "mmace-3d-pbe"
+MOMENT = {"Fe": 2.2, "Co": 1.7, "Ni": 0.7, "Al": 0.0}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mmace_sim.load_model(NAME)
+
+
+def magnetic(atoms):
+    set_magmoms(atoms, [[0, 0, MOMENT[s]] for s in atoms.get_chemical_symbols()])
+    return atoms
+
+
+def b2(first, second, a):
+    atoms = bulk(first, "bcc", a=a, cubic=True)
+    atoms.symbols[1] = second
+    return magnetic(atoms)
+
+
+CRYSTALS = {
+    # name: start, volume per atom (Å³) and moments (μB) of its own DFT at rest
+    "Fe bcc": (magnetic(bulk("Fe", "bcc", a=2.8, cubic=True)), "eos_Fe_bcc_fm"),
+    "Ni fcc": (magnetic(bulk("Ni", "fcc", a=3.5)), "eos_Ni_fcc_fm"),
+    "Co hcp": (magnetic(bulk("Co", "hcp", a=2.5, c=4.05)), "eos_Co_hcp_fm"),
+    "Al fcc": (magnetic(bulk("Al", "fcc", a=4.0)), "eos_Al_fcc_nm"),
+}
+
+
+def test_elements_have_the_volumes_and_moments_of_their_dft(model):
+    states = {state["name"]: state for state in CARD["states"]}
+    results = mmace_sim.relax([start for start, _ in CRYSTALS.values()], model, fmax=1e-3, magforce_tol=1e-4)
+    for (name, (_, key)), result in zip(CRYSTALS.items(), results, strict=True):
+        dft = states[key]["dft"]
+        assert result.status == "converged", name
+        length = (result.atoms.get_volume() / len(result.atoms) / dft["minimum"]["volume"]) ** (1 / 3)
+        assert abs(length - 1) < 0.01, name
+        nearest = int(np.argmin(np.abs(np.subtract(states[key]["volumes"], dft["minimum"]["volume"]))))
+        moment = np.abs(dft["moments"][nearest]).max()
+        assert np.linalg.norm(get_magmoms(result.atoms), axis=1).max() == pytest.approx(moment, abs=0.1), name
+
+
+def test_alloys_form_as_in_their_dft(model):
+    alloys = {
+        "FeCo B2": b2("Fe", "Co", 2.85),
+        "NiAl B2": b2("Ni", "Al", 2.9),
+        "FeAl B2": b2("Fe", "Al", 2.88),
+    }
+    starts = {**{name.split()[0]: start for name, (start, _) in CRYSTALS.items()}, **alloys}
+    results = mmace_sim.relax(list(starts.values()), model)
+    energy = {name: r.energy / len(r.atoms) for name, r in zip(starts, results, strict=True)}
+    for name in alloys:
+        symbols = starts[name].get_chemical_symbols()
+        formed = energy[name] - sum(energy[s] for s in symbols) / 2
+        assert formed == pytest.approx(CARD["formation_energies"][name.replace(" ", "_")]["dft"], abs=0.03), (
+            name
+        )
+
+
+def test_errors_on_the_test_set_are_those_of_the_card(model):
+    frames = read_frames([DATA / "test.extxyz.xz"]).frames
+    overall = evaluate_frames(model, frames).overall
+    said = CARD["test_errors"]["all"]
+    assert len(frames) == said["count"]
+    for label, error in overall.items():
+        assert error.mae == pytest.approx(said[label], rel=1e-6), label
+    crystals = CARD["test_errors"]["all but torn crystals"]
+    assert crystals["count"] > 0.9 * len(frames)
+    assert crystals["energy"] < 15  # meV/atom
+    assert crystals["forces"] < 80  # meV/Å
+    assert crystals["magforces"] < 40  # meV/μB
+
+
+def test_magnetic_states_come_in_the_order_of_the_dft():
+    order = CARD["order"]
+    assert order["pairs"] >= 100
+    assert order["right"] >= 0.95 * order["pairs"]
+
+
+def test_the_tables_of_the_card_are_those_of_its_file():
+    sys.path.insert(0, str(ROOT / "docs" / "models"))
+    try:
+        import card_3d
+    finally:
+        sys.path.pop(0)
+    text = (ROOT / "docs/models/mmace-3d-pbe.md").read_text(encoding="utf-8")
+    assert card_3d.card(text, CARD) == text, "python docs/models/card_3d.py"
+
+
+def test_it_is_taken_for_alloys_and_not_for_iron():
+    assert choose_model([26]) == "mmace-fe-pbe"
+    for numbers in ([28], [27, 26], [13, 28, 26], [13]):
+        assert choose_model(numbers) == NAME
+
+
+def verdict(model, atoms):
+    found = evaluate_with_uncertainty(model, graph_from_atoms([atoms], model.r_max))
+    return Domain.at(float(found["distance"]))
+
+
+def test_what_it_knows_and_what_not(model):
+    known = [start for start, _ in CRYSTALS.values()] + [b2("Fe", "Co", a) for a in (2.8, 2.85)]
+    assert [verdict(model, atoms) for atoms in known] == [Domain.INSIDE] * len(known)
+    slab = magnetic(fcc111("Ni", (1, 1, 4), a=3.52, vacuum=6.0))
+    slab.pbc = True
+    vacancy = magnetic(bulk("Fe", "bcc", a=2.83, cubic=True).repeat(2))
+    del vacancy[0]
+    inside = magnetic(bulk("Fe", "bcc", a=2.83, cubic=True).repeat(2))
+    inside.append("Ni")
+    inside.positions[-1] = [1.415, 1.415, 0.0]
+    set_magmoms(inside, np.zeros((17, 3)))
+    assert all(verdict(model, atoms) != Domain.INSIDE for atoms in (slab, vacancy, inside))
+
+
+def test_random_cells_do_not_fall_below_the_crystals(model):
+    rng = np.random.default_rng(5)
+    starts = [
+        random_structure(rng, elements=[13, 26, 27, 28], n_atoms=2 + k % 3, max_moment=1.0, min_distance=0.8)
+        for k in range(24)
+    ]
+    results = mmace_sim.relax(starts, model, max_steps=150)
+    states = {state["name"]: state["model"]["minimum"] for state in CARD["states"]}
+    ground = {name.split()[0]: states[key]["energy"] for name, (_, key) in CRYSTALS.items()}
+    strongest = min(both["model"] for both in CARD["formation_energies"].values())  # of NiAl
+    for result in results:
+        symbols = result.atoms.get_chemical_symbols()
+        formed = (result.energy - sum(ground[s] for s in symbols)) / len(symbols)
+        assert formed > strongest - 0.05
