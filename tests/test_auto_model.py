@@ -58,7 +58,7 @@ def test_the_model_of_the_package_first_then_the_one_with_the_fewest_elements(ca
     assert choose_model([13]) == "aaa"
     with pytest.raises(UnsupportedElementError, match=r"models get mmace-matpes-pbe.*84 MB, CC-BY-4\.0"):
         choose_model([8, 28])
-    assert "aaa, fe-al (--model NAME)" in which_model([13])
+    assert "aaa, fe-al, mmace-3d-pbe (--model NAME)" in which_model([13])
 
 
 @pytest.mark.usefixtures("fe_al")
@@ -77,6 +77,7 @@ def test_a_mixed_folder_is_relaxed_group_by_group(folder, tmp_path):
         assert [row["model"] for row in csv.DictReader(file)] == ["mmace-fe-pbe", "fe-al", "", "mmace-fe-pbe"]
     said = " ".join(result.output.split())
     assert "Energies of different models are on different zeros" in said
+    assert "fe-al knows all these elements: --model fe-al" in said
     alone = mmace_sim(
         "relax", folder / "b_feal.cif", "-o", tmp_path / "alone", "--model", "fe-al", "--fixed-cell",
         "--max-steps", "2", "--device", "cpu",

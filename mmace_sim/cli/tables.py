@@ -118,7 +118,7 @@ def print_run(
     for model, names in models.items() if len(models) > 1 else ():
         console.print(Text(printable(f"Model {model}: {_listed(names)}")), soft_wrap=True)
     if len(models) > 1:
-        console.print("Energies of different models are on different zeros and cannot be compared.")
+        console.print(_on_one_zero(entries), soft_wrap=True)
     for message, names in _grouped(entries).items():
         text = f"{_listed(names)}: {message}" if names else message
         console.print(Text(printable(text)), soft_wrap=True)
@@ -141,6 +141,15 @@ def _print_end(
     report = ["report.html"] if (folder / "report.html").is_file() else []
     names = ", ".join((*report, "summary.json", *files, "log.txt"))
     console.print(Text(f"Results: {printable(str(folder))}/{names}"), soft_wrap=True)
+
+
+def _on_one_zero(entries: list[dict[str, Any]]) -> str:
+    """Why energies of a run with several models cannot be compared, and how they could be."""
+    from mmace_sim.structures.model_choice import one_model
+
+    said = "Energies of different models are on different zeros and cannot be compared."
+    name = one_model(entry["formula"] for entry in entries if entry.get("model"))
+    return f"{said} {name} knows all these elements: --model {name}" if name else said
 
 
 def _by_model(entries: list[dict[str, Any]]) -> dict[str, list[str]]:

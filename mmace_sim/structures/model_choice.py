@@ -6,7 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ase import Atoms
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
+from ase.formula import Formula
 
 from mmace_sim.base.quantities import DEFAULT_HEAD
 from mmace_sim.errors import ModelFileError, UnsupportedElementError
@@ -31,13 +32,26 @@ def choose_model(numbers: Iterable[int]) -> str:
         UnsupportedElementError: If no model at hand knows them all; the message says how to get one.
     """
     wanted = frozenset(int(z) for z in numbers)
-    fitting = [(len(known), name) for name, known in models_at_hand() if wanted <= known]
+    fitting = _fitting(wanted)
     if not fitting:
         symbols = ", ".join(chemical_symbols[z] for z in sorted(wanted))
         together = " together" if len(wanted) > 1 else ""
         raise UnsupportedElementError(f"no model at hand knows {symbols}{together}. {which_model(wanted)}")
-    names = [name for _, name in fitting]
-    return DEFAULT_MODEL if DEFAULT_MODEL in names else min(fitting)[1]
+    return DEFAULT_MODEL if DEFAULT_MODEL in fitting else fitting[0]
+
+
+def one_model(formulas: Iterable[str]) -> str | None:
+    """The model at hand with the fewest elements that knows all elements of some formulas, if there is one."""
+    symbols = {symbol for formula in formulas for symbol in Formula(formula).count()}
+    fitting = _fitting(frozenset(atomic_numbers[symbol] for symbol in symbols))
+    return fitting[0] if fitting else None
+
+
+def _fitting(wanted: frozenset[int]) -> list[str]:
+    """Models at hand that know some elements, those with the fewest elements first."""
+    return [
+        name for _, name in sorted((len(known), name) for name, known in models_at_hand() if wanted <= known)
+    ]
 
 
 def group_by_model(
@@ -79,8 +93,7 @@ def which_model(numbers: Iterable[int]) -> str:
         Models at hand that know them all; else what to fetch; else how to train one.
     """
     wanted = frozenset(int(z) for z in numbers)
-    fitting = [name for name, known in models_at_hand() if wanted <= known]
-    if fitting:
+    if fitting := _fitting(wanted):
         return f"Models that know them all: {', '.join(fitting)} (--model NAME)."
     them = "them all" if len(wanted) > 1 else "it"
     try:
