@@ -93,6 +93,30 @@ def test_earlier_exchange_from_file_to_files_and_resumed(model, iron, tmp_path):
     assert mmace_sim(*arguments, "--force", "--resume").exit_code == 2
 
 
+@pytest.mark.parametrize("method", ["heisenberg", "direct"])
+def test_a_run_may_be_longer_than_the_earlier_one(method, model, iron, tmp_path):
+    source = ["--from", exchange_run(tmp_path / "exchange")] if method == "heisenberg" else ["--n-steps", 2]
+    some = ("curie", iron, "-m", model, "--method", method, *source, "--temperatures", "300,500", "--sizes", 2,
+            "--equilibration", 5, "--no-figures", "-q")  # fmt: skip
+    block = {"heisenberg": 200, "direct": 5}[method]
+    first, more = (5 * block - 5, 8 * block - 5)
+    assert mmace_sim(*some, "-o", tmp_path / "parts", "--sweeps", first).exit_code in (0, 3)
+    assert mmace_sim(*some, "-o", tmp_path / "parts", "--sweeps", more, "--resume").exit_code in (0, 3)
+    assert mmace_sim(*some, "-o", tmp_path / "whole", "--sweeps", more).exit_code in (0, 3)
+    parts, whole = (summary_of(tmp_path / name)["structures"][0] for name in ("parts", "whole"))
+    assert parts["n_sweeps"] == more
+    for key in ("energy", "order", "susceptibility", "binder"):
+        one, other = ([point[key] for point in entry["points"]] for entry in (parts, whole))
+        assert one == pytest.approx(other, rel=1e-9)
+    log = (tmp_path / "parts" / "log.txt").read_text()
+    assert f"going on after {first + 5} of {more + 5} sweeps" in log
+    other = mmace_sim(
+        *some[:-1], "-o", tmp_path / "parts", "--sweeps", more + 5, "--resume", "--equilibration", 9
+    )
+    assert other.exit_code == 2
+    assert "config differs: equilibration" in other.output
+
+
 def test_direct_method_and_failures_are_told(model, iron, tmp_path):
     ase.io.write(tmp_path / "fe2.extxyz", molecule())
     out = tmp_path / "run"

@@ -105,6 +105,7 @@ def run_blocks(
     block_sweeps: int = 200,
     checkpoint: Path | None = None,
     identity: str = "",
+    renew: bool = False,
     on_block: Callable[[int], None] | None = None,
 ) -> Series:
     """Run a sampler in blocks; after each, all that is needed to go on is on disk.
@@ -115,7 +116,8 @@ def run_blocks(
         n_sweeps: Sweeps that count.
         block_sweeps: Sweeps between two checkpoints.
         checkpoint: File that keeps state and observations; an existing one is gone on with.
-        identity: What the file must belong to.
+        identity: What the file must belong to. The number of sweeps is no part of it: a longer run goes on.
+        renew: Start over where the file belongs to something else.
         on_block: Called with the number of sweeps of each block, those read from the file included.
 
     Returns:
@@ -127,15 +129,19 @@ def run_blocks(
     """
     total = n_equilibration + n_sweeps
     done, parts = 0, []
-    if checkpoint is not None and checkpoint.is_file():
-        done, values = _load(sampler, checkpoint, identity)
-        parts.append(values)
+    content = None if checkpoint is None else _content(checkpoint, identity, renew=renew)
+    if checkpoint is not None and content is not None:
+        done = int(content["done"])
+        sampler.load_state({key[6:]: content[key] for key in content if key.startswith("state_")})
+        parts.append({key[6:]: content[key] for key in content if key.startswith("value_")})
         _log.info("%s: going on after %d of %d sweeps", checkpoint.name, done, total)
         if on_block:
             on_block(done)
     while done < total:
         n = min(block_sweeps, total - done)
-        parts.append(sampler.advance(done // block_sweeps, n))
+        parts.append(
+            sampler.advance(-(-done // block_sweeps), n)
+        )  # a run that is made longer may end within a block
         done += n
         if checkpoint is not None:
             parts = [_joined(parts)]
@@ -157,15 +163,20 @@ def _save(sampler: Sampler, path: Path, identity: str, done: int, values: dict[s
         np.savez(temporary, **content)
 
 
-def _load(sampler: Sampler, path: Path, identity: str) -> tuple[int, dict[str, np.ndarray]]:
+def _content(path: Path, identity: str, *, renew: bool) -> dict[str, np.ndarray] | None:
+    """What a file of samples holds; None if there is none, or one that is to be renewed."""
+    if not path.is_file():
+        return None
     with np.load(path, allow_pickle=False) as file:
         content = {key: file[key] for key in file.files}
-    if str(content["identity"]) != identity:
-        raise OutputError(
-            f"{path}: belongs to another run ({content['identity']}, now {identity}). Start over with --force."
-        )
-    sampler.load_state({key[6:]: content[key] for key in content if key.startswith("state_")})
-    return int(content["done"]), {key[6:]: content[key] for key in content if key.startswith("value_")}
+    if str(content["identity"]) == identity:
+        return content
+    if renew:
+        return None
+    raise OutputError(
+        f"{path}: belongs to another run. --resume takes more --sweeps with the same --equilibration (a fifth of the "
+        "sweeps by default), and nothing else. Start over with --force."
+    )
 
 
 def replicas(temperatures: Sequence[float], seed: int, n_replicas: int, name: str) -> list[Chain]:

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mmace_sim.base.settings import Flag, Settings
 from mmace_sim.engine.declaration import Column, OutputFile, Property, head
-from mmace_sim.engine.settings import FigureSettings, OrderSettings, run_settings
+from mmace_sim.engine.settings import NOT_PHYSICS, FigureSettings, OrderSettings, run_settings
 from mmace_sim.properties.exchange.declaration import CONVENTION
 
 SAMPLING = "Sampling"
@@ -262,5 +262,6 @@ curie = Curie(method="heisenberg", temperatures=[300.0, 600.0], sizes=[4], sweep
 print(result.status, result.mean_field)  # K
 """,
     computation="mmace_sim.properties.curie.output:CurieComputation",
+    may_differ=NOT_PHYSICS | {"sweeps"},
 )  # fmt: skip
 """Ordering temperatures."""

@@ -72,6 +72,11 @@ class CurieComputation(Computation[Any, CurieResult]):
         return [known[name] for name in names]
 
     @override
+    def is_finished(self, entry: dict[str, Any]) -> bool:
+        """A run may be longer than the earlier one was."""
+        return entry["status"] == "failed" or entry.get("n_sweeps", 0) >= self.settings.n_sweeps
+
+    @override
     def total(self, part: Part) -> int:
         return len(part.pending) * self._sweeps
 

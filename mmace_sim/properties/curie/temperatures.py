@@ -210,9 +210,10 @@ class Curie:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         known = self.settings
-        settings = {key: getattr(known, key) for key in CurieSettings.model_fields if key != "quantum"}
+        kept = CurieSettings.model_fields.keys() - {"quantum", "sweeps"}
+        settings = {key: getattr(known, key) for key in kept}
         settings |= {"temperatures": self.temperatures, "sizes": known.all_sizes}
-        settings |= {"sweeps": known.n_sweeps, "equilibration": known.n_equilibration}
+        settings["equilibration"] = known.n_equilibration
         parts = repr((sorted(settings.items()), chains, weights_hash(self.model)))
         identity = hashlib.sha256(parts.encode() + content).hexdigest()[:16]
         return run_blocks(
@@ -222,6 +223,7 @@ class Curie:
             block_sweeps=200 if self.settings.method == "heisenberg" else 5,
             checkpoint=None if folder is None else folder / f"samples-{stage}.npz",
             identity=identity,
+            renew=stage != "1",  # whose temperatures follow from those before
             on_block=on_sweeps,
         )
 
@@ -234,7 +236,10 @@ class Curie:
         if bad:
             where = ", ".join(f"{p.temperature:.0f} K ({p.n_spins} spins)" for p in bad[:4])
             more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
-            notes.append(f"not in equilibrium, or too short: {where}{more}; raise --sweeps.")
+            notes.append(
+                f"not in equilibrium, or too short: {where}{more}; raise --sweeps; the chains go on with "
+                f"--resume --equilibration {self.settings.n_equilibration}."
+            )
         status = CurieStatus.NOT_EQUILIBRATED if bad else CurieStatus.CONVERGED
         notes += too_short(rows)
         factor = quantum_factor if self.settings.quantum else None
