@@ -147,8 +147,11 @@ def test_module_runs_as_the_command_and_names_its_versions():
     for package in ("torch", "torch-sim-atomistic", "ase"):
         assert f"{package} {version(package)}" in done.stdout
     assert "CPU" in done.stdout or "NVIDIA" in done.stdout
+    named = os.environ | {
+        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"
+    }  # else that of the parent process
     shown = subprocess.run(
-        [*command, "--show-completion", "bash"], capture_output=True, text=True, check=False
+        [*command, "--show-completion", "bash"], capture_output=True, text=True, check=False, env=named
     )
     assert "complete" in shown.stdout
     assert "mmace-sim" in shown.stdout
