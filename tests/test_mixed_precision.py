@@ -47,7 +47,7 @@ def cells_of(dtype, seed=0):
     atoms.positions += rng.normal(scale=0.03, size=atoms.positions.shape)
     cells = Supercells(load_model("default", dtype=dtype), [atoms], [Chain(600.0)])
     turned = rng.normal((0.0, 0.0, 2.2), 0.4, size=(len(atoms), 3))
-    cells.moments = torch.as_tensor(turned).to(dtype)
+    cells.moments = cells.reference = torch.as_tensor(turned).to(dtype)
     return cells
 
 

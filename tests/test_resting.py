@@ -5,6 +5,8 @@ import pytest
 import torch
 from test_curie_direct import UNIT, J, compare, cubic, network, sampled, toy
 
+from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.nn.polynomial import ChannelPolynomial
 from mmace_sim.nn.product import SymmetricContraction
@@ -12,6 +14,7 @@ from mmace_sim.sampling.chains import Chain, replicas, run_blocks
 from mmace_sim.sampling.hamiltonian import SpinHamiltonian
 from mmace_sim.sampling.heatbath import HeatBath
 from mmace_sim.sampling.hmc import HybridMonteCarlo, _Phase
+from mmace_sim.sampling.local import LocalMoves
 from mmace_sim.sampling.statistics import points
 from mmace_sim.sampling.surface import Supercells
 
@@ -42,12 +45,17 @@ def crystal(model, repeat, *, shaken):
     atoms = cell.repeat(repeat)
     if shaken:
         atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)
+    lengths = np.tile(np.linspace(0.5, 2.2, 4), len(atoms) // 4)
+    lengths[1::8] = 0.0  # an atom without a moment in each cell of the crystal
+    set_magmoms(atoms, lengths)
     cells = Supercells(model, [atoms], [Chain(300.0), Chain(600.0)])
-    moments = rng.normal(size=cells.moments.shape)
-    lengths = np.tile(np.linspace(0.5, 2.2, 4), len(moments) // 4)
-    moments *= (lengths / np.linalg.norm(moments, axis=1))[:, None]
-    moments[1::8] = 0.0  # an atom without a moment in each cell of the crystal
-    return cells, torch.as_tensor(moments)
+    return cells, turned(cells)
+
+
+def turned(cells, seed=1):
+    """Moments of supercells in all directions."""
+    moments = torch.as_tensor(np.random.default_rng(seed).normal(size=cells.moments.shape)).to(cells.moments)
+    return moments / moments.norm(dim=1, keepdim=True) * cells.reference.norm(dim=1, keepdim=True)
 
 
 @pytest.mark.parametrize("shaken", [False, True])
@@ -65,15 +73,62 @@ def test_resting_atoms_have_the_energies_of_the_model(kind, shaken):
     assert (found - energy).abs().max() < 1e-10
     assert (gradient - magforces).abs().max() < 1e-10
     for seed in range(2):  # the second time with all that was kept
-        turned = moments if seed == 0 else moments[:, [1, 2, 0]]
-        now = [evaluate(model, graph) for graph in graphs(cells, turned)]
-        found, gradient, _ = cells.evaluate(turned, same_lengths=True)
+        others = moments if seed == 0 else moments[:, [1, 2, 0]]
+        now = [evaluate(model, graph) for graph in graphs(cells, others)]
+        found, gradient, _ = cells.evaluate(others, same_lengths=True)
         assert (found - torch.cat([out["energy"] for out in now])).abs().max() < 1e-10
         off = gradient - torch.cat([out["magforces"] for out in now])
-        assert torch.linalg.cross(off, turned).abs().max() < 1e-10
+        assert torch.linalg.cross(off, others).abs().max() < 1e-10
     part = cells._parts[0]
     assert (part.resting._environments is None) == shaken
     assert all(other.resting.table is part.resting.table for other in cells._parts)
+
+
+@pytest.mark.parametrize("a", [2.87, 9.0], ids=["neighbours", "isolated"])
+@pytest.mark.parametrize("n_atoms", [1, 5])
+def test_one_atom_alone(n_atoms, a, monkeypatch):
+    """One atom in the cell, or left over where atoms are evaluated in fours; with neighbours and without any."""
+    monkeypatch.setattr("mmace_sim.model.pair_sums._CHUNK", 4)
+    model = load_model("default")
+    cells = Supercells(model, [cubic((n_atoms, 1, 1), name="bcc", a=a)], [Chain(300.0)])
+    for seed in range(3):
+        moments = turned(cells, seed)
+        (graph,) = graphs(cells, moments)
+        exact = evaluate(model, graph)
+        for gradients in (False, True):
+            energy, magforces, _ = cells.evaluate(moments, same_lengths=True, gradients=gradients)
+            assert (energy - exact["energy"]).abs().max() < 1e-10
+        assert torch.linalg.cross(magforces - exact["magforces"], moments).abs().max() < 1e-10
+    local = LocalMoves(cells).local[0]
+    kept = [values.clone() for values in local.sums]
+    local.terms.energies(local.sums, moments, local.species)
+    assert all(torch.equal(old, new) for old, new in zip(kept, local.sums, strict=True))
+    assert local.node_energy.sum() == pytest.approx(float(exact["energy"]), abs=1e-10)
+
+
+def single_precision():
+    model = load_model("default", dtype=torch.float32)
+    atoms = cubic(1, name="bcc", a=2.87).repeat(2)
+    return HybridMonteCarlo(Supercells(model, [atoms], replicas([300.0], 0, 1, "x")), n_steps=2, n_adapt=3)
+
+
+def test_a_killed_chain_goes_on_to_the_last_bit(tmp_path):
+    """What depends on lengths alone is that of the start, not that of moments which rounding has changed."""
+    whole = run_blocks(single_precision(), 3, 5, block_sweeps=2).values
+    path = tmp_path / "samples.npz"
+    run_blocks(single_precision(), 3, 3, block_sweeps=2, checkpoint=path)
+    resumed = run_blocks(single_precision(), 3, 5, block_sweeps=2, checkpoint=path).values
+    for key, values in whole.items():
+        assert np.array_equal(resumed[key], values), key
+
+
+def test_moments_of_fixed_length_do_not_shrink():
+    sampler = single_precision()
+    moments, generator = sampler.cells.moments, torch.Generator().manual_seed(0)
+    for _ in range(2000):
+        kicks = sampler._tangent(torch.randn(moments.shape, generator=generator), moments)
+        moments, _ = sampler._drift(moments, kicks, torch.full((len(moments), 1), 0.2))
+    assert (moments.norm(dim=1) / 2.0 - 1).abs().max() < 5e-7
 
 
 def graphs(cells, moments):

@@ -172,7 +172,7 @@ class PairSums:
         table = self.some_pairs(vectors, own, own, len(vectors))
         found = []
         for values in self.sums(along, species, table, directions_only=True):
-            columns = values.reshape(len(vectors), values[0].numel() // 3, 3)[:, :, 0]
+            columns = values.reshape(len(vectors), values.shape[1:].numel() // 3, 3)[:, :, 0]
             found.append((columns / lengths.clamp(min=1e-30)[:, None], values.shape[1:]))
         return found
 
@@ -221,7 +221,7 @@ class PairSums:
     ) -> Float[Tensor, " n"]:
         """Network output of atoms from their sums: the layer of the model with atoms as the last axis."""
         partner = self.layer.interaction.partner
-        x = space.permute(1, 2, 0).contiguous()
+        x = space.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)  # not the sums: it changes
         spin = spin.permute(1, 2, 3, 0).contiguous()
         centre = (spin * moments.T).sum(dim=2)
         mixed = (partner.weight * partner.norm) @ spin[:, 0].flatten(1)

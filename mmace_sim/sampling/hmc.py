@@ -203,8 +203,8 @@ class HybridMonteCarlo:
         """One step of the coordinates: along great circles or straight."""
         if not self.on_sphere:
             return moments + steps * kicks, kicks
-        lengths = torch.linalg.norm(moments, dim=1, keepdim=True)
-        unit = moments / lengths.clamp(min=1e-30)
+        lengths = torch.linalg.norm(self.cells.reference, dim=1, keepdim=True)  # rounding does not add up
+        unit = moments / torch.linalg.norm(moments, dim=1, keepdim=True).clamp(min=1e-30)
         speed = torch.linalg.norm(kicks, dim=1, keepdim=True).clamp(min=1e-30)
         cosine, sine = torch.cos(speed * steps), torch.sin(speed * steps)
         new = unit * cosine + kicks / speed * sine

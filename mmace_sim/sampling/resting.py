@@ -21,7 +21,7 @@ class RestingAtoms:
 
     Args:
         terms: The model in two parts.
-        graph: Positions and elements.
+        graph: Positions, elements, and moments whose lengths may stay.
         table: Pairs of the graph; those of another with the same positions will do.
     """
 
@@ -39,7 +39,7 @@ class RestingAtoms:
         Args:
             moments: Of all atoms, in μB.
             gradients: Whether magforces are needed.
-            same_lengths: Whether |m| is the same in all calls; magforces along the moments are none then.
+            same_lengths: Whether |m| is that of the graph; magforces along the moments are none then.
 
         Returns:
             "energy" (n_systems,) in eV and float64; "magforces" (n_atoms, 3) in eV/μB if asked for.
@@ -71,7 +71,7 @@ class RestingAtoms:
         """All sums, of which those that depend on lengths are kept."""
         terms = self.terms
         if not self._of_lengths:
-            now = magmoms.detach()
+            now = self.graph.magmoms
             with torch.no_grad():
                 self._of_lengths = terms.sums(now, species, self.table)[: terms.n_length_sums]
                 found = find_environments(terms, self.graph, now)

@@ -45,6 +45,7 @@ class Supercells:
         sizes: Atoms of each supercell.
         system_idx: Supercell of each atom.
         moments: Of all atoms, in μB.
+        reference: As they were at the start; moments of fixed length stay as long.
         positions: Of all atoms, in Å.
         cells: Cell vectors of each supercell as rows, in Å.
         beta: 1/kT of each supercell, in 1/eV.
@@ -67,6 +68,7 @@ class Supercells:
         self.positions = self._tensor(np.concatenate([atoms.positions for atoms in images]))
         self.cells = self._tensor(np.stack([atoms.cell.array for atoms in images]))
         self.moments = self._tensor(np.concatenate([get_magmoms(atoms) for atoms in images]))
+        self.reference = self.moments
         self._numbers, self._pbc = numbers, torch.as_tensor(images[0].pbc, device=model.device)
         self._signs = [reference_signs(atoms) for atoms in supercells for _ in chains]
         self.n_spins = [int(np.count_nonzero(reference_signs(atoms))) for atoms in supercells]
@@ -112,8 +114,8 @@ class Supercells:
             positions: In Å, with forces; None: the atoms are where they were, and no forces.
             cells: In Å; None: unchanged.
             gradients: Whether gradients are needed.
-            same_lengths: Whether moments are as long as in all such calls; only the part of magforces that turns
-                them is needed then.
+            same_lengths: Whether moments are as long as the reference; only the part of magforces that turns them
+                is needed then.
 
         Returns:
             Energies in eV, magforces in eV/μB, forces in eV/Å; empty tensors of what was not asked for.
@@ -140,7 +142,7 @@ class Supercells:
             return
         terms, known = PairSums(self.model), list[RestingAtoms]()
         for part in self._parts:
-            graph = part.pairs.graph(part.state, self.moments[part.atoms])
+            graph = part.pairs.graph(part.state, self.reference[part.atoms])
             same = [resting.table for resting in known if _same_places(resting.graph, graph)]
             part.resting = RestingAtoms(terms, graph, same[0] if same else terms.table(graph))
             known.append(part.resting)
@@ -221,6 +223,7 @@ class Supercells:
         """Moments, positions and cells of all supercells."""
         return {
             "moments": self.moments.cpu().numpy(),
+            "reference": self.reference.cpu().numpy(),
             "positions": self.positions.cpu().numpy(),
             "cells": self.cells.cpu().numpy(),
         }
@@ -232,6 +235,7 @@ class Supercells:
             state: Moments, positions and cells.
         """
         self.moments = self._tensor(state["moments"])
+        self.reference = self._tensor(state.get("reference", state["moments"]))  # older files have none
         self.positions = self._tensor(state["positions"])
         self.cells = self._tensor(state["cells"])
         self._parts = []
