@@ -217,6 +217,22 @@ def test_a_chain_does_not_depend_on_its_batch_and_a_killed_run_goes_on(tmp_path)
         assert np.array_equal(values, whole[key])
 
 
+def test_no_block_of_random_numbers_is_used_twice(tmp_path):
+    """A run that is made longer again and again, each time within a block."""
+    model, used = SpinHamiltonian.from_shells(lattice(), [(2.5, J)]), []
+
+    class Told(HeatBath):
+        def advance(self, block, n_sweeps):
+            used.append(block)
+            return super().advance(block, n_sweeps)
+
+    for n in (3, 6, 7, 8, 21):
+        sampler = Told([model.network(2)], replicas([UNIT], 0, 1, "x"))
+        series = run_blocks(sampler, 2, n, block_sweeps=5, checkpoint=tmp_path / "samples.npz")
+        assert len(series.counted["energy"]) == n
+    assert used == list(range(len(used)))
+
+
 def test_spins_coupled_to_their_own_images_are_a_constant():
     model = SpinHamiltonian.from_shells(lattice(), [(2.5, J), (5.0, 0.3 * J)])
     large, small = model.network(5), model.network(2)  # in the small one the second shell is the spin itself

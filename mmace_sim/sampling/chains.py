@@ -128,10 +128,11 @@ def run_blocks(
         OutputError: If the file belongs to another run, or cannot be written.
     """
     total = n_equilibration + n_sweeps
-    done, parts = 0, []
+    done, blocks, parts = 0, 0, []
     content = None if checkpoint is None else _content(checkpoint, identity, renew=renew)
     if checkpoint is not None and content is not None:
         done = int(content["done"])
+        blocks = int(content.get("blocks", -(-done // block_sweeps)))  # older files do not say
         sampler.load_state({key[6:]: content[key] for key in content if key.startswith("state_")})
         parts.append({key[6:]: content[key] for key in content if key.startswith("value_")})
         _log.info("%s: going on after %d of %d sweeps", checkpoint.name, done, total)
@@ -139,13 +140,12 @@ def run_blocks(
             on_block(done)
     while done < total:
         n = min(block_sweeps, total - done)
-        parts.append(
-            sampler.advance(-(-done // block_sweeps), n)
-        )  # a run that is made longer may end within a block
-        done += n
+        parts.append(sampler.advance(blocks, n))
+        done, blocks = done + n, blocks + 1  # no block twice: runs that are made longer have short ones
         if checkpoint is not None:
             parts = [_joined(parts)]
-            _save(sampler, checkpoint, identity, done, parts[0])
+            counts = {"done": np.array(done), "blocks": np.array(blocks), "identity": np.array(identity)}
+            _save(sampler, checkpoint, counts, parts[0])
         if on_block:
             on_block(n)
     return Series(_joined(parts), n_equilibration)
@@ -155,9 +155,8 @@ def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def _save(sampler: Sampler, path: Path, identity: str, done: int, values: dict[str, np.ndarray]) -> None:
-    content: dict[str, Any] = {"done": np.array(done), "identity": np.array(identity)}
-    content |= {f"state_{key}": value for key, value in sampler.state().items()}
+def _save(sampler: Sampler, path: Path, counts: dict[str, np.ndarray], values: dict[str, np.ndarray]) -> None:
+    content: dict[str, Any] = counts | {f"state_{key}": value for key, value in sampler.state().items()}
     content |= {f"value_{key}": value for key, value in values.items()}
     with replacing(path) as temporary:
         np.savez(temporary, **content)
