@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def large(task):
+    """As `square`, with a result that takes longer to write than to compute."""
+    return (*square(task), b"x" * 10**8)
+
+
 def square(task):
     """Square a number, slowly; or die, once or always, or raise."""
     number, how, folder = task

@@ -1,6 +1,7 @@
 """Functions and tasks on other processes: all results, whoever dies."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -67,17 +68,20 @@ def test_workers_that_die_cost_only_their_task(tmp_path, capfd, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("importable")
-def test_workers_end_with_a_killed_driver(tmp_path):
+@pytest.mark.parametrize("function", ["square", "large"])
+def test_workers_end_with_a_killed_driver(function, tmp_path):
     pytest.importorskip("parsl")
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom mmace_sim.executors.interface import open_executor\n"
-        "from executor_tasks import square\n"
+        f"from executor_tasks import {function}\n"
         "with open_executor('local:2', Path(sys.argv[1]) / 'pool') as executor:\n"
         "    tasks = ((k, '', sys.argv[1]) for k in range(10**9))\n"
-        "    executor.map(square, tasks, lambda task, result: print(result[1], flush=True), lambda *_: ())\n"
+        f"    executor.map({function}, tasks, lambda task, result: print(result[1], flush=True), lambda *_: ())\n"
     )
     driver = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True)
     workers = {int(driver.stdout.readline()) for _ in range(20)}
+    status = Path(f"/proc/{min(workers)}/status").read_text(encoding="utf-8")
+    workers.add(int(re.search(r"PPid:\s*(\d+)", status)[1]))  # the pool that started them
     driver.kill()
     driver.wait()
     driver.stdout.close()

@@ -209,6 +209,7 @@ def open_pool(settings: PoolSettings, folder: Path) -> Iterator[ParslPool]:
 def _executor(settings: PoolSettings, folder: Path) -> Any:
     """Parsl's executor; its helper programs are those of this environment, found without PATH."""
     from parsl.executors import HighThroughputExecutor
+    from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
     from parsl.jobs.error_handlers import windowed_error_handler
 
     script = str(Path(sysconfig.get_path("scripts")) / "interchange.py")
@@ -217,6 +218,9 @@ def _executor(settings: PoolSettings, folder: Path) -> Any:
         label="workers",
         provider=_provider(settings),
         address=_resolved(settings.address) if settings.address and not local else "127.0.0.1",
+        launch_cmd=DEFAULT_LAUNCH_CMD.replace(
+            "process_worker_pool.py", "python -m mmace_sim.executors.worker pool", 1
+        ),
         interchange_launch_cmd=[sys.executable, "-m", "mmace_sim.executors.worker", script],
         max_workers_per_node=settings.workers,
         cores_per_worker=1e-3,  # `max_workers_per_node` alone says how many

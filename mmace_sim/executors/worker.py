@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ from mmace_sim.base.signals import interruptible
 
 GPUS: str = "MMACE_SIM_GPUS"
 """Environment variable with the number of GPUs that the workers of a node share."""
+
+POOL: str = "parsl.executors.high_throughput.process_worker_pool"
 
 SIGN_INTERVAL: float = 10.0
 """Seconds between two signs of life."""
@@ -92,5 +95,26 @@ def _interchange(script: str) -> None:
     runpy.run_path(script, run_name="__main__")
 
 
+def _pool() -> None:
+    """Run Parsl's pool of workers, and end with its main thread.
+
+    Another of its threads waits for results as long as there is the process: a pool whose driver was killed stayed for
+    ever, with its place in a batch system.
+    """
+    code = 1
+    try:
+        runpy.run_module(POOL, run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
-    _interchange(sys.argv.pop(1))
+    what = sys.argv.pop(1)
+    _pool() if what == "pool" else _interchange(what)
