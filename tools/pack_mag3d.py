@@ -1,6 +1,6 @@
 """Pack finished frames of the GPAW campaign into `examples/data`: without copies, in a split that stays as they grow.
 
-    python tools/pack_mag3d.py RAW.extxyz... [--out examples/data/mag3d-gpaw]
+    python tools/pack_mag3d.py RAW.extxyz... [--wait] [--out examples/data/mag3d-gpaw]
     python tools/pack_mag3d.py RAW.extxyz --restore
 
 RAW is what the campaign's generator and `mmace-sim label` write; `--restore` writes it again from what is packed, so
@@ -22,7 +22,7 @@ VALID, TEST = 0.08, 0.12
 SAME_ENERGY, SAME_MOMENT = 5e-4, 0.02
 """Two calculations of one crystal are the same state if energies (eV/atom) and moments (μB) differ by less."""
 THROUGH = frozenset({"Fe", "Co", "Ni", "Al"})
-"""Elements whose plan is through; frames with others wait in a file of their own."""
+"""Elements that the shipped model knows; frames with others wait in a file of their own."""
 PARTS = ("train", "valid", "test", "unfinished")
 COPIES = "copies.txt"
 """Ids of calculations that are left out since another one found the same state."""
@@ -57,13 +57,26 @@ def same_state(one, other):
     return min(np.abs(a - b).max(), np.abs(a + b).max()) < SAME_MOMENT
 
 
-def pack(raws, out):
+def packed(out):
+    """Ids of the frames in each part."""
+    paths = {part: out / f"{part}.extxyz.xz" for part in PARTS}
+    return {
+        part: {f.info["config_id"] for f in read(path, ":", format="extxyz")} if path.is_file() else set()
+        for part, path in paths.items()
+    }
+
+
+def pack(raws, out, *, wait=False):
+    """Write the parts. With `wait`, those of the shipped model stay as they are, and what is new is unfinished."""
+    shipped = (
+        set().union(*(ids for part, ids in packed(out).items() if part != "unfinished")) if wait else set()
+    )
     frames = [frame for raw in raws for frame in read(raw, ":", format="extxyz")]
     held_back = [f.info["config_id"] for f in frames if reserved(f.info["config_id"])]
     if held_back:
         raise SystemExit(f"reserved ids: {', '.join(held_back[:5])}")
     kept, copies = [], []
-    for frame in sorted(frames, key=lambda f: f.info["config_id"]):
+    for frame in sorted(frames, key=lambda f: (f.info["config_id"] not in shipped, f.info["config_id"])):
         twin = next((other for other in kept if same_state(frame, other)), None)
         (copies if twin is not None else kept).append(frame)
     hours = sum(float(f.info.get("cpu_s", 0)) for f in frames) / 3600
@@ -73,9 +86,13 @@ def pack(raws, out):
         frame.arrays = {
             k: v for k, v in frame.arrays.items() if k in ("numbers", "positions") or k.startswith("REF_")
         }
-        parts[role(frame.info["config_id"], frame.get_chemical_symbols())].append(frame)
+        config_id = frame.info["config_id"]
+        waits = wait and config_id not in shipped
+        parts["unfinished" if waits else role(config_id, frame.get_chemical_symbols())].append(frame)
     for name, members in parts.items():
         path = out / f"{name}.extxyz.xz"
+        if wait and name != "unfinished":
+            continue
         path.unlink(missing_ok=True)
         if not members:
             continue
@@ -90,8 +107,8 @@ def pack(raws, out):
 
 def restore(out, raw):
     """Write what the generator and `mmace-sim label` need to go on: frames, and copies as if they had failed."""
-    packed = [path for part in PARTS if (path := out / f"{part}.extxyz.xz").is_file()]
-    frames = [f for path in packed for f in read(path, ":", format="extxyz")]
+    paths = [path for part in PARTS if (path := out / f"{part}.extxyz.xz").is_file()]
+    frames = [f for path in paths for f in read(path, ":", format="extxyz")]
     write(raw, frames, format="extxyz")
     lines = [
         json.dumps({"id": config_id, "error": "a copy"}) for config_id in (out / COPIES).read_text().split()
@@ -107,8 +124,13 @@ if __name__ == "__main__":
     parser.add_argument(
         "--restore", action="store_true", help="write RAW from what is packed, to go on with the campaign"
     )
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="leave the parts of the shipped model alone; what is new is unfinished",
+    )
     arguments = parser.parse_args()
     if arguments.restore:
         restore(arguments.out, arguments.raw[0])
     else:
-        pack(arguments.raw, arguments.out)
+        pack(arguments.raw, arguments.out, wait=arguments.wait)
