@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mmace_sim.base.text import printable
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import HEAD
 from mmace_sim.engine.results import Outcome
+from mmace_sim.errors import ModelFileError
 
 MAX_ROWS = 100
 """Longer tables show the first rows; all are in ``summary.csv``."""
@@ -148,7 +150,9 @@ def _on_one_zero(entries: list[dict[str, Any]]) -> str:
     from mmace_sim.structures.model_choice import one_model
 
     said = "Energies of different models are on different zeros and cannot be compared."
-    name = one_model(entry["formula"] for entry in entries if entry.get("model"))
+    name = None
+    with suppress(ModelFileError):  # a broken plugin is told where it matters
+        name = one_model(entry["formula"] for entry in entries if entry.get("model"))
     return f"{said} {name} knows all these elements: --model {name}" if name else said
 
 
