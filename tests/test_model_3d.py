@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from ase.build import bulk, fcc111
+from ase.io import read
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -91,6 +93,29 @@ def test_errors_on_the_test_set_are_those_of_the_card(model):
     assert crystals["energy"] < 15  # meV/atom
     assert crystals["forces"] < 80  # meV/Å
     assert crystals["magforces"] < 40  # meV/μB
+
+
+def test_what_the_card_says_of_the_data_and_of_its_errors(model):
+    text = (ROOT / "docs/models/mmace-3d-pbe.md").read_text(encoding="utf-8")
+    sizes = [CARD["sets"][part] for part in ("train", "valid", "test")]
+    assert f"{sizes[0]} / {sizes[1]} / {sizes[2]} (train / validation / test" in text
+    assert f"from {sum(sizes)} GPAW calculations" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    shaken = [a for a in read(DATA / "train.extxyz.xz", ":") if a.info["config_type"].startswith("rat")]
+    assert f"rest on {len(shaken)} shaken cells" in text
+    assert f"{round(sum(p.numel() for p in model.parameters()), -3) // 1000} 000 weights" in text
+    known = model.metadata["uncertainty"]["calibration"]
+    energy, forces, stress, magforces = (
+        1000 * known[key]["median"] for key in ("energy", "forces", "stress", "magforces_length")
+    )
+    assert f"{energy:.0f} meV/atom, {forces:.0f} meV/Å, {stress:.0f} meV/Å³, {magforces:.0f} meV/μB" in text
+    assert f"forces (rank correlation {known['forces']['spearman']:.2f})" in text
+    assert f"magnetic forces ({known['magforces_length']['spearman']:.2f})" in text
+
+
+def test_energies_of_atoms_are_those_of_their_calculations():
+    config = yaml.safe_load((DATA.parent / "mmace-3d-pbe.yaml").read_text(encoding="utf-8"))
+    computed = {a.get_chemical_formula(): a.info["REF_energy"] for a in read(DATA / "atoms.extxyz", ":")}
+    assert config["data"]["atomic_energies"] == pytest.approx(computed, abs=5e-4)
 
 
 def test_magnetic_states_come_in_the_order_of_the_dft():

@@ -46,10 +46,10 @@ GAP = 0.010
 
 
 def states(frames: list[Atoms]) -> dict[str, list[Atoms]]:
-    """Curves of at least three volumes, by name, in the order of the volumes."""
+    """Curves of at least three volumes, by name, in the order of the volumes, of frames whose moments are free."""
     found: dict[str, list[Atoms]] = defaultdict(list)
     for frame in frames:
-        if CURVE.match(frame.info["config_type"]) and frame.info["constrained"] in ("F", False):
+        if CURVE.match(frame.info["config_type"]):
             found[frame.info["config_type"]].append(frame)
     found = {name: sorted(curve, key=lambda a: a.get_volume()) for name, curve in sorted(found.items())}
     return {name: curve for name, curve in found.items() if len(curve) >= 3}
@@ -141,7 +141,7 @@ def order_of_states(frames: list[Atoms], results: list) -> dict:
             if abs(gap) > GAP:
                 pairs += 1
                 ours = (results[i].energy - results[j].energy) / len(frames[i])
-                if ours * gap <= 0:
+                if not ours * gap > 0:  # also where the model gives no energy
                     wrong.append([frames[i].info["config_id"], frames[j].info["config_id"], gap, ours])
     return {"gap": GAP, "pairs": pairs, "right": pairs - len(wrong), "wrong": wrong}
 
@@ -204,8 +204,8 @@ def main() -> None:
     """Measure and write."""
     name = sys.argv[1] if len(sys.argv) > 1 else "mmace-3d-pbe"
     model = mmace_sim.load_model(name)
-    frames = [a for path in sorted(DATA.glob("*.extxyz.xz")) for a in read(path, ":")]
-    frames = [a for a in frames if a.info["constrained"] in ("F", False)]
+    sets = {part: read(DATA / f"{part}.extxyz.xz", ":") for part in ("test", "train", "valid")}
+    frames = [a for part in sets.values() for a in part if a.info["constrained"] in ("F", False)]
     results = mmace_sim.relax(
         [start(a) for a in frames],
         model,
@@ -219,7 +219,7 @@ def main() -> None:
     rows = {key: compare(key, curve, [at[id(a)] for a in curve]) for key, curve in states(frames).items()}
     report = {
         "model": model.metadata.get("name"),
-        "sets": {part: len(read(DATA / f"{part}.extxyz.xz", ":")) for part in ("train", "valid", "test")},
+        "sets": {part: len(members) for part, members in sets.items()},
         "test_errors": test_errors(model),
         "states": list(rows.values()),
         "formation_energies": formation_energies(rows, frames, list(results)),
