@@ -89,6 +89,14 @@ def test_what_is_packed_is_not_reserved_and_in_the_part_of_its_name(tools):
             seen.add(name)
 
 
+def test_the_page_of_the_campaign_counts_what_is_there(tools):
+    folder = TOOLS.parent / "examples" / "data" / "mag3d-gpaw"
+    copies, frames = (folder / "copies.txt").read_text().split(), tools[0].packed(folder)
+    said = (folder / "README.markdown").read_text(encoding="utf-8")
+    assert f"\n{len(frames) + len(copies)} calculations, " in said
+    assert f" none failed, {len(copies)} copies." in said
+
+
 def test_candidates_have_names_of_their_own_and_atoms_apart(tools):
     found = list(tools[1].candidates())
     assert len({name for name, _, _ in found}) == len(found) > 100

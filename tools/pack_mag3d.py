@@ -57,20 +57,15 @@ def same_state(one, other):
     return min(np.abs(a - b).max(), np.abs(a + b).max()) < SAME_MOMENT
 
 
-def packed(out):
-    """Ids of the frames in each part."""
-    paths = {part: out / f"{part}.extxyz.xz" for part in PARTS}
-    return {
-        part: {f.info["config_id"] for f in read(path, ":", format="extxyz")} if path.is_file() else set()
-        for part, path in paths.items()
-    }
+def packed(out, parts=PARTS):
+    """Frames of some parts."""
+    paths = [path for part in parts if (path := out / f"{part}.extxyz.xz").is_file()]
+    return [frame for path in paths for frame in read(path, ":", format="extxyz")]
 
 
 def pack(raws, out, *, wait=False):
     """Write the parts. With `wait`, those of the shipped model stay as they are, and what is new is unfinished."""
-    shipped = (
-        set().union(*(ids for part, ids in packed(out).items() if part != "unfinished")) if wait else set()
-    )
+    shipped = {f.info["config_id"] for f in packed(out, PARTS[:-1])} if wait else set()
     frames = [frame for raw in raws for frame in read(raw, ":", format="extxyz")]
     held_back = [f.info["config_id"] for f in frames if reserved(f.info["config_id"])]
     if held_back:
@@ -107,8 +102,7 @@ def pack(raws, out, *, wait=False):
 
 def restore(out, raw):
     """Write what the generator and `mmace-sim label` need to go on: frames, and copies as if they had failed."""
-    paths = [path for part in PARTS if (path := out / f"{part}.extxyz.xz").is_file()]
-    frames = [f for path in paths for f in read(path, ":", format="extxyz")]
+    frames = packed(out)
     write(raw, frames, format="extxyz")
     lines = [
         json.dumps({"id": config_id, "error": "a copy"}) for config_id in (out / COPIES).read_text().split()
