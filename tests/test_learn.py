@@ -213,6 +213,22 @@ def test_known_structures_are_neither_computed_again_nor_the_test(whole, iron, t
     assert done.rounds[-1].n_training == 11 + done.rounds[-1].n_chosen
 
 
+def test_a_labelled_set_can_be_learned_from_without_structures_and_without_an_engine(whole, tmp_path):
+    pool = [str(file) for file in sorted(whole.folder.glob("**/labelled.extxyz"))]
+    own = {"candidates": pool, "labels": pool, "structures": [], "label": {"engine": "nobody"}, "first": 5}
+    done = learn(
+        LearnSettings.model_validate(TINY | own | {"output": str(tmp_path / "run"), "max_calculations": 12})
+    )
+    assert [r.n_training for r in done.rounds] == [6, 8]  # the structure itself, and 5
+    assert not done.problems
+    assert done.rounds[0].errors["energy"] > 0
+    assert not list((tmp_path / "run").glob("**/calculations"))
+    with pytest.raises(ConfigError, match="nobody"):
+        learn(
+            LearnSettings.model_validate(TINY | own | {"labels": pool[:1], "output": str(tmp_path / "other")})
+        )
+
+
 def test_a_budget_that_the_test_eats_is_refused(iron, tmp_path):
     with pytest.raises(ConfigError, match="leave nothing to learn from"):
         learn(settings(iron, tmp_path / "run", max_calculations=5))

@@ -3,12 +3,13 @@
 #
 #     sh tools/install_dft.sh .venv/bin/python
 #
-# GPAW is compiled: it needs a C++ compiler, libxc and OpenBLAS. Where apt-get can be used (as root, or by sudo without
-# a password) they are installed, and ABINIT with them; elsewhere install them by hand: conda-forge has all of them.
+# GPAW is compiled: it needs a C++ compiler, libxc and OpenBLAS, and is 1.5 times as fast with FFTW. Where apt-get can be
+# used (as root, or by sudo without a password) they are installed, and ABINIT with them; elsewhere install them by hand:
+# conda-forge has all of them.
 set -e
 
 python=${1:-python}
-packages="g++ libxc-dev libopenblas-dev"
+packages="g++ libxc-dev libopenblas-dev libfftw3-dev"
 codes="abinit abinit-data"
 
 as_root() {
@@ -24,14 +25,16 @@ else
     echo "No apt-get here: install a C++ compiler, libxc and OpenBLAS by hand, and ABINIT if you want it." >&2
 fi
 
+fftw=False
+if echo '#include <fftw3.h>' | g++ -E - > /dev/null 2>&1; then fftw=True; fi
 siteconfig=$(mktemp)
 trap 'rm -f "$siteconfig"' EXIT
-cat > "$siteconfig" << 'END'
+cat > "$siteconfig" << END
 compiler = 'g++'
 mpi = False
-fftw = False
+fftw = $fftw
 scalapack = False
-libraries = ['xc', 'openblas']
+libraries = ['xc', 'openblas'] + ['fftw3'] * $fftw
 END
 
 # The wheel of gpaw knows nothing of this machine, so it is compiled here.

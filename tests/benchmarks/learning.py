@@ -34,8 +34,9 @@ def one_run(content: dict, folder: Path, choose: str, seed: int) -> list[Round]:
     output = folder / f"{choose}-{seed}"
     if (output / "summary.json").exists():
         return [Round.of(r) for r in json.loads((output / "summary.json").read_text())["rounds"]]
+    labels = content.get("labels", []) + labelled(folder)
     settings = LearnSettings.model_validate(
-        content | {"choose": choose, "seed": seed, "output": str(output), "labels": labelled(folder)}
+        content | {"choose": choose, "seed": seed, "output": str(output), "labels": labels}
     )
     return learn(settings, resume=(output / "finished.jsonl").exists(), tell=print).rounds
 
@@ -68,10 +69,10 @@ def main() -> None:
     options = parser.parse_args()
     content = yaml.safe_load(options.config.read_text())
     options.output.mkdir(exist_ok=True)
-    runs = {
-        choose: [one_run(content, options.output, choose, seed) for seed in options.seeds]
-        for choose in options.choose
-    }
+    runs: dict[str, list[list[Round]]] = {choose: [] for choose in options.choose}
+    for seed in options.seeds:
+        for choose in options.choose:
+            runs[choose].append(one_run(content, options.output, choose, seed))
     means = {choose: mean_of(rounds) for choose, rounds in runs.items()}
     errors = {
         choose: [

@@ -21,7 +21,7 @@ from mmace_sim.data.label.run import label
 from mmace_sim.data.learn.rounds import Round, measure, write_curve
 from mmace_sim.data.learn.settings import LearnSettings
 from mmace_sim.data.learn.training import train_round
-from mmace_sim.data.propose import propose, read_parents
+from mmace_sim.data.propose import Proposal, propose, read_parents
 from mmace_sim.data.select import Scores, random_choice, score, select
 from mmace_sim.data.settings import ProposeSettings
 from mmace_sim.errors import DataError, UncalibratedModelError
@@ -95,8 +95,9 @@ class Learning:
     computed: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.parents, problems = read_parents(self._proposing)
-        self.problems += problems
+        if self.settings.structures or self.settings.propose.paths:
+            self.parents, problems = read_parents(self._proposing)
+            self.problems += problems
 
     def run(self) -> str:
         """Go on until there is a reason to stop.
@@ -107,14 +108,12 @@ class Learning:
         Raises:
             DataError: If there is nothing to learn from: no structure, no candidate, no calculation that worked.
         """
+        self._known = {str(f.atoms.info.get(ID)): f.atoms for f in self._frames_of(self.settings.labels)}
         pool, test_ids = self._first_pool()
         self._cpu, self._n_calculations = 0.0, 0
         self._training = [Path(file) for file in self.settings.known]
         self._test_candidates = test = [atoms for atoms in pool if atoms.info[ID] in test_ids]
-        self.tell(
-            f"{len(pool)} candidates of {len(self.parents)} structures; {len(test)} of them are the test"
-        )
-        self._known = {str(f.atoms.info.get(ID)): f.atoms for f in self._frames_of(self.settings.labels)}
+        self.tell(f"{len(pool)} candidates; {len(test)} of them are the test")
         labelled = self._label(self.folder / TEST, test)
         self._test = read_frames(labelled.files).frames if labelled.files else []
         if test and not self._test:
@@ -169,10 +168,14 @@ class Learning:
                 named(candidate(atoms, get_magmoms(atoms), hold=False), name, "start")
                 for name, atoms in self.parents.items()
             ]
-            starts = [atoms for atoms in starts if distinct.is_new(atoms)]
-            made = propose(self.parents, self._proposing, distinct=distinct)
+            own, problems = (
+                load_candidates(self.settings.candidates) if self.settings.candidates else ([], [])
+            )
+            self.problems += problems
+            given = [atoms for atoms in [*starts, *own] if distinct.is_new(atoms)]
+            made = propose(self.parents, self._proposing, distinct=distinct) if self.parents else Proposal()
             self.problems += made.problems
-            write_extxyz(file, self._computable([*starts, *made.candidates]))
+            write_extxyz(file, self._computable([*given, *made.candidates]))
         known = {str(f.atoms.info.get(ID)) for f in self._frames_of(self.settings.known)}
         pool = [atoms for atoms in load_candidates([file])[0] if atoms.info[ID] not in known]
         others = [atoms.info[ID] for atoms in pool if not str(atoms.info[TYPE]).endswith("-start")]
@@ -181,9 +184,10 @@ class Learning:
         return pool, {others[k] for k in order[:n_test]}
 
     def _computable(self, candidates: Sequence[Atoms]) -> list[Atoms]:
-        """Candidates that the engine does not refuse."""
-        calculations, failures = make_calculations(candidates, self.settings.label)
-        failures += refusals(self._engine, calculations)
+        """Candidates that have labels or that the engine does not refuse."""
+        unknown = [atoms for atoms in candidates if atoms.info[ID] not in self._known]
+        calculations, failures = make_calculations(unknown, self.settings.label)
+        failures += refusals(self._engine, calculations) if calculations else []
         refused = {failure.config_id: failure.reason for failure in failures}
         for name, reason in refused.items():
             _log.info("%s: left out, %s", name, reason)
@@ -239,7 +243,12 @@ class Learning:
 
     def _choose(self, folder: Path, model: Path | None, record: Round) -> list[Atoms]:
         """Candidates of a round; those of an earlier run if it came so far."""
-        if model is not None and self.settings.fresh and self.settings.choose == "informative":
+        if (
+            model is not None
+            and self.parents
+            and self.settings.fresh
+            and self.settings.choose == "informative"
+        ):
             self._pool += self._fresh(folder, model)
         left = [atoms for atoms in self._pool if atoms.info[ID] not in self._taken]
         record.n_candidates = len(left)

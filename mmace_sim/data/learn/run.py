@@ -78,10 +78,10 @@ def learn(
         DataError: If there is nothing to learn from.
         OutputError: If the folder cannot be used.
     """
-    named = [*settings.propose.paths, *settings.structures]
-    if not named:
+    if not (settings.propose.paths or settings.structures or settings.candidates):
         raise ConfigError(
-            "name structures to learn from: --structures PATH, or `structures` in the configuration."
+            "name structures to learn from: --structures PATH, or `structures` in the configuration (or candidates of "
+            "your own: --candidates FILE)."
         )
     if settings.max_calculations < settings.test + 2:
         raise ConfigError(

@@ -36,6 +36,9 @@ class LearnSettings(Settings):
     """Folder of the run."""
     structures: Annotated[list[str], Flag(metavar="PATH", repeated=True)] = Field(default_factory=list)
     """File or folder with structures (may be repeated)."""
+    candidates: Annotated[list[str], Flag(metavar="FILE", repeated=True)] = Field(default_factory=list)
+    """Candidates of one's own beside those of the recipes (may be repeated). With labels of all of them (`labels`) no
+    engine is asked: the loop tells how few of a large set are enough."""
     choose: Annotated[Literal["informative", "varied", "random"], Flag()] = "informative"
     """How candidates are chosen. **informative**: by uncertainty and variety. The others are to compare with."""
     first: Annotated[int, Flag()] = Field(default=20, ge=2)
