@@ -81,6 +81,7 @@ for curve, color, width in zip(result.curves, COLORS, (3.0, 1.8, 1.0), strict=Fa
     )
 polar.set_title("E − lowest (μeV/atom)", fontsize=8)
 polar.tick_params(labelsize=7)
+polar.set_rlabel_position(55)
 polar.legend(fontsize=6, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 plt.show()
 
