@@ -4,10 +4,13 @@ Heavy imports happen on first use, so that ``import mmace_sim`` stays fast.
 """
 
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__version__ = version("mmace-sim")
+try:
+    __version__ = version("mmace-sim")
+except PackageNotFoundError:  # a checkout on the path, not installed
+    __version__ = "0+unknown"
 
 _LAZY = {
     "load_model": "mmace_sim.model.checkpoint",

@@ -59,6 +59,12 @@ def reads_per_step(run, monkeypatch, *, n_steps=12, skip=4):
     return np.diff(counts)[skip:], reads
 
 
+def test_waiting_structures_are_not_measured_at_every_step(monkeypatch):
+    relaxation = Relaxation(MagneticMaceModel("default", **KEPT), force_tol=1e-9, max_batch_atoms=6)
+    steps, reads = reads_per_step(lambda: relaxation.run(iron(6)), monkeypatch)
+    assert np.median(steps) <= 2, reads.where
+
+
 @pytest.mark.parametrize("how", [{}, KEPT], ids=["cpu", "kept"])
 @pytest.mark.parametrize("stability", [False, True])
 def test_relaxation_reads_at_most_three_times_a_step(how, stability, monkeypatch):

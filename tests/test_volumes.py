@@ -16,6 +16,7 @@ from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
 from test_shards import Lossy, assert_same
 
 from mmace_sim.engine import shards, volumes
+from mmace_sim.engine.declaration import GOOD
 from mmace_sim.engine.journal import FILE_NAME, read_journal
 from mmace_sim.engine.run import run_property
 from mmace_sim.engine.status import run_status
@@ -84,6 +85,10 @@ def test_a_large_run_gives_what_a_small_one_gives(model, inputs, tmp_path, monke
     assert "sample" in (tmp_path / "large" / "report.html").read_text()
     status = run_status(tmp_path / "large")
     assert (status.done, status.written, status.statuses) == (15, True, summary["statuses"])
+    assert len(status.failures) == sum(n for s, n in summary["statuses"].items() if s not in GOOD)
+    assert any(message.startswith("failed: ") for message in status.failures.values())
+    one = (tmp_path / "large" / "volumes" / "00000" / "summary.json").read_text()
+    assert one.count("\n") == 1
     assert (
         "15 of 16 results" in mmace_sim("status", tmp_path / "large").output
     )  # note.json was not yet known to be none

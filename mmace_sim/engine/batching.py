@@ -78,6 +78,9 @@ class RefillingBatch[State: ts.SimState]:
         self._next: dict[
             int, ts.SimState
         ] = {}  # the one that did not fit, so that it is not made at every step
+        self._full = (
+            False  # whether nothing more fits until one leaves, so that sizes are not read at every step
+        )
         self._start, self._init, self._step, self._fail = start, init, step, fail
         self._check = check
         self._max_scaler, self._max_atoms = max_scaler, max_atoms or float("inf")
@@ -94,7 +97,7 @@ class RefillingBatch[State: ts.SimState]:
         while True:
             if not self.indices and self._parked:
                 self.indices, self.state = self._parked.popleft()
-            if self._waiting and not self._parked:
+            if self._waiting and not self._parked and not (self._full and self.indices):
                 self._admit()
             if self.indices:
                 return True
@@ -131,7 +134,7 @@ class RefillingBatch[State: ts.SimState]:
             scaler += memory_scaler(candidate)
             n_atoms += candidate.n_atoms
             if (self.indices or new) and (scaler > self._max_scaler or n_atoms > self._max_atoms):
-                self._next = {index: candidate}
+                self._next, self._full = {index: candidate}, True
                 break
             new.append(self._waiting.popleft())
             plain.append(candidate)
@@ -154,8 +157,9 @@ class RefillingBatch[State: ts.SimState]:
         """Take finished systems out: their positions in the batch, indices and states."""
         if not positions or self.state is None:
             return
-        taken = [self.indices[k] for k in positions]
-        keep = [k for k in range(len(self.indices)) if k not in set(positions)]
+        taken, out = [self.indices[k] for k in positions], set(positions)
+        keep = [k for k in range(len(self.indices)) if k not in out]
+        self._full = False
         states = self.state[positions].split()
         self.state = self.state[keep] if keep else None
         self.indices = [self.indices[k] for k in keep]
@@ -177,6 +181,7 @@ class RefillingBatch[State: ts.SimState]:
             "a batch of %d structures raised %s: %s", len(self.indices), type(error).__name__, error
         )
         self._after(error, memory_scaler(self.state))
+        self._full = False
         if len(self.indices) == 1:
             self._fail(self.indices[0], error)
             self.indices, self.state = [], None

@@ -121,6 +121,8 @@ def write_summary(
     summary: dict[str, Any],
     columns: Sequence[str],
     rows: Sequence[dict[str, Any]] | None = None,
+    *,
+    indent: int | None = 1,
 ) -> None:
     """Write ``summary.json`` and ``summary.csv``, each complete or not at all.
 
@@ -129,11 +131,12 @@ def write_summary(
         summary: Everything about the run.
         columns: Keys of the rows that are columns of the table.
         rows: Lines of the table; by default the entries of ``structures`` in the summary.
+        indent: Spaces of each level of the JSON; None: on one line.
 
     Raises:
         OutputError: If a file cannot be written.
     """
-    write_text(folder / "summary.json", json_text(summary))
+    write_text(folder / "summary.json", json_text(summary, indent=indent))
     write_csv(folder / "summary.csv", columns, summary["structures"] if rows is None else rows)
 
 

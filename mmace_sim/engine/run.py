@@ -341,8 +341,9 @@ def _conclude(run: Run, computation: Computation, report: Callable[[Path], objec
     computation.compare(entries)
     rows = computation.table(entries)
     columns = (*run.declared.csv_columns, *(column.key for column in told_domain(rows)))
-    summary = run.summary(entries) | {"finished": now()}
-    write_summary(run.folder, summary, columns, rows)
+    summary = run.summary(entries) | {"finished": now(), "notes": run.notes}
+    indent = None if run.is_volume else 1  # there may be thousands of volumes, which programs read
+    write_summary(run.folder, summary, columns, rows, indent=indent)
     if run.is_volume and can_write():
         run.attempt(f"{TABLE} was not written", lambda: write_table(run.folder / TABLE, rows))
 
@@ -351,8 +352,8 @@ def _conclude(run: Run, computation: Computation, report: Callable[[Path], objec
         return computation.write(run, entries, computed)
 
     written = run.attempt("some files were not written", write) or []
-    summary |= {"notes": run.notes}
-    write_summary(run.folder, summary, columns, rows)
+    if run.notes:
+        write_summary(run.folder, summary, columns, rows, indent=indent)
     good = sum(entry["status"] in GOOD for entry in entries)
     _log.info("finished: %d of %d converged", good, len(entries))
     if report is not None:

@@ -21,6 +21,9 @@ from mmace_sim.io.collection import VOLUMES
 RECENT: int = 200
 """Results that the rate is taken from."""
 
+MOST_FAILURES: int = 100
+"""Failures of a large run that are told."""
+
 SILENT: float = 60.0
 """Seconds after which a worker that says nothing is left out."""
 
@@ -57,7 +60,8 @@ class RunStatus:
         total: How many results there will be; None if the journal does not say.
         done: How many there are.
         statuses: How many ended how.
-        failures: Messages of what failed, by the name of the structure.
+        failures: Messages of what failed, by the name of the structure; of a large run the first
+            `MOST_FAILURES` of its finished volumes.
         rate: Results per second, of the last ones; None if there are too few.
         workers: Other processes that compute for it.
         volumes: Of a large run: results of each volume under way, and how many it is expected to have.
@@ -109,7 +113,6 @@ def run_status(folder: Path) -> RunStatus:
     entries = {key: record.get("entry", {}) for key, record in results.items()}
     inputs = head.get("inputs", {})
     unusable = sum(identity == "unusable" for identity in inputs.values())
-    failed = {k: e for k, e in entries.items() if e.get("status") and e["status"] not in GOOD}
     return RunStatus(
         folder=str(folder),
         command=str(head.get("command", "")),
@@ -117,11 +120,31 @@ def run_status(folder: Path) -> RunStatus:
         total=len(inputs) - unusable if set(entries) <= set(inputs) else None,
         done=len(results),
         statuses=dict(Counter(str(entry.get("status", "finished")) for entry in entries.values())),
-        failures={str(e.get("name", k)): f"{e['status']}: {e.get('message', '')}" for k, e in failed.items()},
+        failures=_failures(entries),
         rate=_rate(folder, [record["at"] for record in results.values() if "at" in record]),
         workers=workers,
         written=not running and (folder / "summary.json").is_file(),
     )
+
+
+def _failures(entries: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Messages of those that failed, by the name of the structure."""
+    failed = {k: e for k, e in entries.items() if e.get("status") and e["status"] not in GOOD}
+    return {str(e.get("name", k)): f"{e['status']}: {e.get('message', '')}" for k, e in failed.items()}
+
+
+def _failures_of_volumes(folder: Path, records: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The first failures of finished volumes."""
+    found: dict[str, str] = {}
+    for name in sorted(name for name, record in records.items() if not GOOD.issuperset(record["counts"])):
+        try:
+            summary = json.loads((folder / VOLUMES / name / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # somebody took it away
+            continue
+        found |= _failures({str(k): entry for k, entry in enumerate(summary["structures"])})
+        if len(found) >= MOST_FAILURES:
+            break
+    return dict(list(found.items())[:MOST_FAILURES])
 
 
 def _large(
@@ -149,7 +172,7 @@ def _large(
         total=sum(sizes.values()),
         done=done,
         statuses=dict(statuses),
-        failures={},
+        failures=_failures_of_volumes(folder, records),
         rate=(done - before) / seconds if running and done > before and math.isfinite(seconds) else None,
         volumes=dict(sorted(under_way.items())),
         written=not running and (folder / "summary.json").is_file(),
