@@ -8,6 +8,7 @@ import torch
 from ase.io import write
 from training_toys import TINY_MODEL, toy_frames
 
+from mmace_sim.errors import ConfigError
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.checkpoint import load_model, read_metadata, save_model
 from mmace_sim.model.config import SMALL_MOMENT
@@ -73,6 +74,13 @@ def test_the_wall_of_small_moments_begins_where_they_end(tmp_path, magforces):
     assert float(wall[0]) == pytest.approx(0.0, abs=1e-15)
     assert wall[1] > 10
     assert energies(model, [0.0, 2.0 * largest, 10 * largest])[1:].min() > 100
+
+
+def test_an_element_with_moments_in_the_data_cannot_be_called_nonmagnetic(tmp_path):
+    section = {**TINY_MODEL, "nonmagnetic": ["Ge"]}
+    assert prepare(config_for(tmp_path, 0.1 / 3**0.5, model=section)).model.config.nonmagnetic == [32]
+    with pytest.raises(ConfigError, match=r"nonmagnetic.*Ge \(up to 0\.\d\d μB\)"):
+        prepare(config_for(tmp_path, 0.2, model=section))
 
 
 def test_a_model_that_says_otherwise_is_obeyed(tmp_path):

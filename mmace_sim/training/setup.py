@@ -101,6 +101,7 @@ def complete_model_config(
         derived["avg_num_neighbors"] = round(max(mean_neighbors, 1.0), 3)
         derived = {k: v for k, v in derived.items() if k in architecture.config.model_fields}
         complete = _model_config(config, derived)
+        _check_nonmagnetic(complete, moments)
     missing = set(elements_of(frames)) - set(complete.atomic_numbers)
     if missing:
         names = ", ".join(chemical_symbols[z] for z in sorted(missing))
@@ -138,6 +139,17 @@ def cutoff_of(config: TrainConfig) -> float:
 def largest_moments(frames: Sequence[Frame]) -> dict[int, float]:
     """Largest moment of each element, in μB, rounded up to 0.01."""
     return summarize(frames).largest_moments
+
+
+def _check_nonmagnetic(complete: ArchitectureConfig, moments: dict[int, float]) -> None:
+    """Elements without moments must have none in the data: beyond `SMALL_MOMENT` there is a wall of 100 eV/μB."""
+    wrong = [z for z in getattr(complete, "nonmagnetic", []) if moments.get(z, 0.0) > SMALL_MOMENT]
+    if wrong:
+        told = ", ".join(f"{chemical_symbols[z]} (up to {moments[z]:.2f} μB)" for z in wrong)
+        raise ConfigError(
+            f"model.nonmagnetic names elements that have moments above {SMALL_MOMENT} μB in the data: {told}. Leave "
+            "them out of it."
+        )
 
 
 def _derived_fields(
