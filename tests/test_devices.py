@@ -128,15 +128,12 @@ def test_hybrid_monte_carlo(model, lattice):
         np.testing.assert_allclose(there[key], value, rtol=1e-9)
 
 
-@pytest.mark.parametrize("lengths", ["fixed", "variable"])
-def test_local_moves(model, lengths):
+def test_local_moves(model):
     crystal = iron(2)[1]
     crystal.arrays["initial_magmoms"][:] = [0.0, 0.0, 2.2]
 
     def compute(tsm):
-        return LocalMoves(
-            Supercells(tsm.model, [crystal], [Chain(300.0), Chain(500.0)]), lengths=lengths
-        ).advance(0, 1)
+        return LocalMoves(Supercells(tsm.model, [crystal], [Chain(300.0), Chain(500.0)])).advance(0, 1)
 
     here, there = both(model, compute)
     for key, value in here.items():
