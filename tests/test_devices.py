@@ -6,6 +6,7 @@ import torch
 from test_host_reads import iron
 from test_training_run import tiny_config
 
+from mmace_sim.calculator import MMACECalculator
 from mmace_sim.graph.batch import graph_from_atoms
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.model.derivatives import evaluate
@@ -14,6 +15,7 @@ from mmace_sim.properties.moments.relax import MomentRelaxation
 from mmace_sim.properties.relax.relaxation import Relaxation
 from mmace_sim.sampling.chains import Chain
 from mmace_sim.sampling.hmc import HybridMonteCarlo
+from mmace_sim.sampling.local import LocalMoves
 from mmace_sim.sampling.surface import Supercells
 from mmace_sim.testing.pretended import DEVICE, PretendedGpu, WrongDeviceError, moved_to_pretended
 from mmace_sim.torchsim.model import MagneticMaceModel
@@ -56,6 +58,30 @@ def test_energies_and_their_derivatives(model, pbc):
         torch.testing.assert_close(there[key], value, rtol=0, atol=1e-10, equal_nan=True)
 
 
+def test_uncertainties(model):
+    def compute(tsm):
+        doubtful = MagneticMaceModel(tsm.model, uncertainty=True, backend="torch")
+        out = doubtful(initialize_state(iron(2), device=tsm.device, dtype=torch.float64))
+        assert {value.device for value in out.values()} == {tsm.device}
+        return {key: value.cpu() for key, value in out.items()}
+
+    here, there = both(model, compute)
+    assert {"energy_uncertainty", "forces_uncertainty"} <= set(here)
+    for key, value in here.items():
+        torch.testing.assert_close(there[key], value, rtol=1e-9, atol=1e-10, equal_nan=True)
+
+
+def test_the_calculator_of_ase(model):
+    def compute(tsm):
+        atoms = iron(1)[0]
+        atoms.calc = MMACECalculator(tsm.model)
+        return [atoms.calc.get_property(key, atoms) for key in ("energy", "forces", "stress", "magforces")]
+
+    here, there = both(model, compute)
+    for a, b in zip(here, there, strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("magmoms", ["joint", "adiabatic"])
 def test_relaxations(model, magmoms):
     here, there = both(model, lambda tsm: Relaxation(tsm, magmoms=magmoms, max_steps=2).run(iron(2)))
@@ -74,7 +100,7 @@ def test_moments(model):
 
 @pytest.mark.parametrize(
     "how",
-    [{"spins": "frozen"}, {"spins": "llg", "lengths": "langevin", "ensemble": "npt"}],
+    [{"spins": "frozen"}, {"spins": "adiabatic"}, {"spins": "llg", "lengths": "langevin", "ensemble": "npt"}],
     ids=str,
 )
 def test_dynamics(model, how):
@@ -96,6 +122,18 @@ def test_hybrid_monte_carlo(model, lattice):
         cells = Supercells(tsm.model, [crystal], [Chain(300.0), Chain(500.0)])
         sampler = HybridMonteCarlo(cells, lattice=lattice, n_steps=1, step=0.05)
         return sampler.advance(0, 1)
+
+    here, there = both(model, compute)
+    for key, value in here.items():
+        np.testing.assert_allclose(there[key], value, rtol=1e-9)
+
+
+def test_local_moves(model):
+    crystal = iron(2)[1]
+    crystal.arrays["initial_magmoms"][:] = [0.0, 0.0, 2.2]
+
+    def compute(tsm):
+        return LocalMoves(Supercells(tsm.model, [crystal], [Chain(300.0), Chain(500.0)])).advance(0, 1)
 
     here, there = both(model, compute)
     for key, value in here.items():

@@ -370,6 +370,17 @@ def test_relaxations_of_the_page_on_performance():
         assert first_number(table[name][2]) == measured["speedup"][key]
 
 
+def test_adiabatic_against_joint_of_the_page_on_performance():
+    measured, table = benchmark("batched_relaxation"), rows("docs/performance.md")
+    seconds = [
+        first_number(table[f"64 in one run, moments {how}"][0])
+        for how in ("adiabatic", "relaxed too (to 3·10⁻⁴ eV/μB)")
+    ]
+    assert seconds[0] / seconds[1] == pytest.approx(measured["adiabatic_over_joint"], abs=0.01)
+    page = " ".join(text("docs/performance.md").split())
+    assert f"{measured['adiabatic_over_joint']} times as long as with joint moments" in page
+
+
 @pytest.mark.parametrize("row", benchmark("moment_solvers")["rows"], ids=lambda row: row["name"])
 def test_evaluations_of_the_page_on_moments(row):
     tolerance = {1e-3: "10⁻³", 1e-6: "10⁻⁶"}[row["magforce_tol"]]
