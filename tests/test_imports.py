@@ -11,7 +11,7 @@ ROOT = Path(mmace_sim.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 400
 
-BASE = {"base", "errors", "files", "plots", "typing", "units"}
+BASE = {"base", "errors", "files", "plots", "units"}
 _MODEL = BASE | {"nn", "graph", "hub", "model", "architectures"}
 _TORCHSIM = _MODEL | {"io", "torchsim", "calculator", "testing"}
 _PROPERTIES = _TORCHSIM | {"executors", "interop", "structures", "engine", "sampling", "properties"}
@@ -117,6 +117,15 @@ def imported_modules(path):
                 yield node.module
 
 
+def host_modules(path):
+    """Modules of other packages that a file imports, ``from ase import io`` among them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_downward(path):
     layer = layer_of(path)
@@ -160,6 +169,25 @@ def test_typed_modules_evaluate_their_annotations():
     """With postponed annotations, shapes would be strings that nobody checks."""
     lazy = [p for p in FILES if "from __future__ import annotations" in p.read_text()]
     assert lazy == []
+
+
+OPENS_FILES = ("ase.io", "ase.db", "pymatgen.io", "phonopy.interface", "phonopy.file_IO")
+"""Modules of other packages that read or write structures: for `mmace_sim.io` alone."""
+
+MAY_OPEN_FILES = {
+    "properties/phonons/output.py": "writes phonopy's own FORCE_SETS and FORCE_CONSTANTS",
+}
+
+
+def test_structure_files_are_opened_in_one_folder():
+    users = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if layer_of(path) != "io"
+        and any(f"{name}.".startswith(f"{known}.") for name in host_modules(path) for known in OPENS_FILES)
+    }
+    assert users - set(MAY_OPEN_FILES) == set(), "read and write structures through mmace_sim.io"
+    assert set(MAY_OPEN_FILES) <= users, "these need no exception any more"
 
 
 def test_importing_the_package_is_light():

@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,22 @@ def frames_text(images: Iterable[Atoms]) -> tuple[str, dict[int, str]]:
         if frame.note:
             notes[index] = frame.note
     return "".join(parts), notes
+
+
+def read_written(path: Path, *, last: bool = False) -> list[Atoms]:
+    """Read back what a run wrote with these functions: as it is, with results and names, unlike `mmace_sim.io.read_atoms`.
+
+    Args:
+        path: The file.
+        last: Read the last structure alone.
+
+    Returns:
+        The structures with what was computed in ``calc``; none if the file does not exist or is empty.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return []
+    with path.open(encoding="utf-8") as file:
+        return list(read_xyz(file, slice(-1 if last else 0, None)))
 
 
 def _extras(atoms: Atoms) -> Iterator[_Extra]:
