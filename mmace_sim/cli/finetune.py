@@ -8,8 +8,8 @@ import typer
 from mmace_sim.base.settings import merge
 from mmace_sim.cli import options as opt
 from mmace_sim.cli.declared import as_command, given
-from mmace_sim.cli.stability_run import judge, report_and_exit
 from mmace_sim.cli.train_run import data_files, model_files, open_training, print_outcome, require_run
+from mmace_sim.cli.verdict import judge, report_and_exit
 from mmace_sim.training.evaluation.settings import FORMATS
 from mmace_sim.training.finetuning.config import FinetuneConfig
 

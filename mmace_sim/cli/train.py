@@ -9,8 +9,8 @@ import typer
 from mmace_sim.base.settings import Flag, setting_of
 from mmace_sim.cli import options as opt
 from mmace_sim.cli.declared import as_command, given
-from mmace_sim.cli.stability_run import judge, report_and_exit
 from mmace_sim.cli.train_run import data_files, model_files, open_training, print_outcome, require_run
+from mmace_sim.cli.verdict import judge, report_and_exit
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.training.config import TrainConfig
 

@@ -153,7 +153,7 @@ class PointMomentSettings(Settings):
     """**relaxed**: moments follow the atoms adiabatically. **fixed**: they stay as they are."""
 
 
-class OrderSettings(Settings):
+class GivenOrderSettings(Settings):
     """Whether the moments of a given order relax before they turn."""
 
     magmoms: Annotated[Literal["relaxed", "fixed"], Flag(MOMENTS)] = "relaxed"

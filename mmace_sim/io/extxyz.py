@@ -113,7 +113,7 @@ def frames_text(images: Iterable[Atoms]) -> tuple[str, dict[int, str]]:
 
 
 def read_written(path: Path, *, last: bool = False) -> list[Atoms]:
-    """Read back what a run wrote with these functions: as it is, with results and names, unlike `mmace_sim.io.read_atoms`.
+    """Read back what a run wrote with these functions, as it is: with results and names, unlike `read_atoms`.
 
     Args:
         path: The file.
