@@ -42,6 +42,17 @@ MAY_IMPORT = {
 }
 """Layer: the layers below it (each layer may import itself)."""
 
+MAX_ARGUMENTS = 8
+MANY_ARGUMENTS = {
+    "magnetic_fire_step": "ts.optimize passes the parameters of FIRE one by one, under TorchSim's names",
+    "spin_lattice_step": "ts.integrate passes what an integrator takes one by one, under TorchSim's names",
+    "SinglePoint.__init__": "settings of a workflow are keywords, and where it runs (device, dtype, batch) is three of them",
+    "check_model": "what is checked, how strictly, and where a model given by name is loaded",
+    "HeisenbergModel.__init__": "the terms of its energy, each zero or known by default",
+    "SingleIonModel.__init__": "the terms of its energy, each zero or known by default",
+}
+"""Functions that take more than `MAX_ARGUMENTS`, and why."""
+
 MACE_FILES = {"nn", "interop/from_mace.py"}
 """Where mace-torch may be imported, so that it can be replaced in one place."""
 
@@ -142,6 +153,26 @@ def test_imports_go_downward(path):
 def test_files_stay_short(path):
     n_lines = len(path.read_text().splitlines())
     assert n_lines <= MAX_LINES, f"{path.relative_to(ROOT)} has {n_lines} lines: split it by concept"
+
+
+def arguments_of(path):
+    """Name of each function or method of a file with the number of its arguments, without ``self`` and ``**rest``."""
+
+    def visit(node, owner):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                taken = child.args.posonlyargs + child.args.args + child.args.kwonlyargs
+                yield owner + child.name, len([one for one in taken if one.arg not in ("self", "cls")])
+            inner = f"{child.name}." if isinstance(child, ast.ClassDef) else owner
+            yield from visit(child, inner)
+
+    yield from visit(ast.parse(path.read_text()), "")
+
+
+def test_functions_take_few_arguments():
+    many = {name for path in FILES for name, count in arguments_of(path) if count > MAX_ARGUMENTS}
+    assert many - set(MANY_ARGUMENTS) == set(), "make a settings object of what belongs together"
+    assert set(MANY_ARGUMENTS) <= many, "these need no exception any more"
 
 
 def test_mace_is_imported_in_one_place():
