@@ -20,7 +20,7 @@ from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, read_xyz, write_xyz
 
-from mmace_sim.base.text import as_text, printable
+from mmace_sim.base.text import array_values, as_text, printable
 
 RESERVED: frozenset[str] = frozenset({"Lattice", "Properties", "pbc", *all_properties})
 """Keys that mean something else in the format: a result of a calculator, the cell."""
@@ -184,13 +184,7 @@ def _json_value(value: object) -> str:
 
 
 def _plain_json(value: object) -> str:
-    return json.dumps(value, default=_tolist)
-
-
-def _tolist(value: object) -> Any:
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufU":
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not plain")
+    return json.dumps(value, default=array_values)
 
 
 def _checked_text(atoms: Atoms, extras: list[_Extra]) -> str | None:
