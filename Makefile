@@ -93,11 +93,13 @@ dist: $(installed)
 # Warnings of old versions are not ours to repair: here they are no errors.
 LOWEST_TESTS ?= tests
 LOWEST := build/lowest
+# uv asks the first index that knows a package: of a CPU, it is told which PyTorch, as PIP_ARGS tells pip
+uv_args := $(if $(findstring /whl/cpu,$(PIP_ARGS)),--torch-backend cpu)
 lowest: pyproject.toml
 	python=$$(sh tools/find_python.sh "$(PYTHON)") && "$$python" -m venv "$(LOWEST)"
 	"$(LOWEST)/bin/python" -m pip install --quiet $(PIP_ARGS) uv
-	"$(LOWEST)/bin/uv" pip compile --quiet --resolution lowest-direct --extra test pyproject.toml -o "$(LOWEST)/lowest.txt"
-	"$(LOWEST)/bin/uv" pip install --quiet --python "$(LOWEST)/bin/python" -r "$(LOWEST)/lowest.txt"
+	"$(LOWEST)/bin/uv" pip compile --quiet $(uv_args) --resolution lowest-direct --extra test pyproject.toml -o "$(LOWEST)/lowest.txt"
+	"$(LOWEST)/bin/uv" pip install --quiet $(uv_args) --python "$(LOWEST)/bin/python" -r "$(LOWEST)/lowest.txt"
 	"$(LOWEST)/bin/uv" pip install --quiet --python "$(LOWEST)/bin/python" --no-deps -e .
 	"$(LOWEST)/bin/python" -m pytest -n 2 --dist loadfile -W default $(LOWEST_TESTS)
 

@@ -58,7 +58,7 @@ napoleon_use_ivar = True
 # Only links within the documentation are checked: other projects' inventories would need the network.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!mmace_sim).*"),
-    (r"py:.*", r"mmace_sim\.(nn|typing|properties\.\w+\.declaration)\..*"),
+    (r"py:.*", r"mmace_sim\.(nn|properties\.\w+\.declaration)\..*"),
 ]
 suppress_warnings = ["toc.empty_glob", "config.cache"]
 

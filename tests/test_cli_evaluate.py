@@ -9,7 +9,7 @@ from cli_tools import mmace_sim, names_in, summary_of, write_tiny_model
 from training_toys import toy_frames, write_toys
 
 from mmace_sim.cli import evaluate_run
-from mmace_sim.executors.interface import Failure, ThisProcess
+from mmace_sim.executors.interface import TaskFailure, ThisProcess
 from mmace_sim.training.evaluation import workers as evaluate_workers
 
 FIGURES = {
@@ -167,7 +167,7 @@ def test_workers_give_the_same_errors(model, tmp_path, monkeypatch):
 
         def map(self, function, source, on_result, on_failure):
             for task in source:
-                (again,) = on_failure(task, Failure(RuntimeError("gone"), "block"))
+                (again,) = on_failure(task, TaskFailure(RuntimeError("gone"), "block"))
                 tasks.append(again)
                 on_result(again, function(again))
 

@@ -61,8 +61,10 @@ def test_train_does_not_overwrite(trained):
 
 def test_train_resumes(trained):
     folder, _ = trained
-    result = runner.invoke(app, ["train", "--resume", "-o", str(folder / "run"), "--max-epochs", "3"])
+    command = ["train", "--resume", "-o", str(folder / "run"), "--max-epochs", "3", "--json"]
+    result = runner.invoke(app, command)
     assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads((folder / "run" / "summary.json").read_text())
     assert len((folder / "run" / "metrics.csv").read_text().splitlines()) == 4
 
 

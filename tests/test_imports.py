@@ -11,7 +11,7 @@ ROOT = Path(mmace_sim.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 400
 
-BASE = {"base", "errors", "files", "plots", "typing", "units"}
+BASE = {"base", "errors", "files", "plots", "units"}
 _MODEL = BASE | {"nn", "graph", "hub", "model", "architectures"}
 _TORCHSIM = _MODEL | {"io", "torchsim", "calculator", "testing"}
 _PROPERTIES = _TORCHSIM | {"executors", "interop", "structures", "engine", "sampling", "properties"}
@@ -41,6 +41,17 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 """Layer: the layers below it (each layer may import itself)."""
+
+MAX_ARGUMENTS = 8
+MANY_ARGUMENTS = {
+    "magnetic_fire_step": "ts.optimize passes the parameters of FIRE one by one, under TorchSim's names",
+    "spin_lattice_step": "ts.integrate passes what an integrator takes one by one, under TorchSim's names",
+    "SinglePoint.__init__": "settings of a workflow are keywords, and where it runs (device, dtype, batch) is three of them",
+    "check_model": "what is checked, how strictly, and where a model given by name is loaded",
+    "HeisenbergModel.__init__": "the terms of its energy, each zero or known by default",
+    "SingleIonModel.__init__": "the terms of its energy, each zero or known by default",
+}
+"""Functions that take more than `MAX_ARGUMENTS`, and why."""
 
 MACE_FILES = {"nn", "interop/from_mace.py"}
 """Where mace-torch may be imported, so that it can be replaced in one place."""
@@ -117,6 +128,15 @@ def imported_modules(path):
                 yield node.module
 
 
+def host_modules(path):
+    """Modules of other packages that a file imports, ``from ase import io`` among them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_downward(path):
     layer = layer_of(path)
@@ -133,6 +153,26 @@ def test_imports_go_downward(path):
 def test_files_stay_short(path):
     n_lines = len(path.read_text().splitlines())
     assert n_lines <= MAX_LINES, f"{path.relative_to(ROOT)} has {n_lines} lines: split it by concept"
+
+
+def arguments_of(path):
+    """Name of each function or method of a file with the number of its arguments, without ``self`` and ``**rest``."""
+
+    def visit(node, owner):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                taken = child.args.posonlyargs + child.args.args + child.args.kwonlyargs
+                yield owner + child.name, len([one for one in taken if one.arg not in ("self", "cls")])
+            inner = f"{child.name}." if isinstance(child, ast.ClassDef) else owner
+            yield from visit(child, inner)
+
+    yield from visit(ast.parse(path.read_text()), "")
+
+
+def test_functions_take_few_arguments():
+    many = {name for path in FILES for name, count in arguments_of(path) if count > MAX_ARGUMENTS}
+    assert many - set(MANY_ARGUMENTS) == set(), "make a settings object of what belongs together"
+    assert set(MANY_ARGUMENTS) <= many, "these need no exception any more"
 
 
 def test_mace_is_imported_in_one_place():
@@ -160,6 +200,25 @@ def test_typed_modules_evaluate_their_annotations():
     """With postponed annotations, shapes would be strings that nobody checks."""
     lazy = [p for p in FILES if "from __future__ import annotations" in p.read_text()]
     assert lazy == []
+
+
+OPENS_FILES = ("ase.io", "ase.db", "pymatgen.io", "phonopy.interface", "phonopy.file_IO")
+"""Modules of other packages that read or write structures: for `mmace_sim.io` alone."""
+
+MAY_OPEN_FILES = {
+    "properties/phonons/output.py": "writes phonopy's own FORCE_SETS and FORCE_CONSTANTS",
+}
+
+
+def test_structure_files_are_opened_in_one_folder():
+    users = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if layer_of(path) != "io"
+        and any(f"{name}.".startswith(f"{known}.") for name in host_modules(path) for known in OPENS_FILES)
+    }
+    assert users - set(MAY_OPEN_FILES) == set(), "read and write structures through mmace_sim.io"
+    assert set(MAY_OPEN_FILES) <= users, "these need no exception any more"
 
 
 def test_importing_the_package_is_light():

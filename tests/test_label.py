@@ -30,7 +30,7 @@ from mmace_sim.data.label.engine import (
     load_engine,
 )
 from mmace_sim.errors import ConfigError, DataError, OutputError
-from mmace_sim.executors.interface import Failure as ExecutorFailure
+from mmace_sim.executors.interface import TaskFailure
 from mmace_sim.io.frames import Frame, read_frames
 from mmace_sim.properties.singlepoint import SinglePoint
 
@@ -458,7 +458,7 @@ class Short:
         del function, on_result, watch
         waiting = list(tasks)
         while waiting:
-            waiting += on_failure(waiting.pop(0), ExecutorFailure(RuntimeError("gone"), "block"))
+            waiting += on_failure(waiting.pop(0), TaskFailure(RuntimeError("gone"), "block"))
 
 
 def test_jobs_that_are_too_short_are_no_failure_of_a_calculation(toy, monkeypatch):

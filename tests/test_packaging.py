@@ -9,6 +9,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms
@@ -100,6 +101,31 @@ def test_address_of_the_repository_stands_in_one_place():
         assert f"repository-code: {address}" in citation.replace('"', "")
     else:
         assert "repository-code" not in citation
+
+
+GITHUB = ROOT / ".github"
+in_a_clone = pytest.mark.skipif(
+    not GITHUB.is_dir(), reason="the sources are no clone: .github is not part of an sdist"
+)
+
+
+@in_a_clone
+def test_forms_of_github_offer_no_word_that_github_keeps_for_itself():
+    """A dropdown adds "None" by itself, and a form that has it too is not shown."""
+    for form in GITHUB.glob("ISSUE_TEMPLATE/*.yml"):
+        fields = yaml.safe_load(form.read_text(encoding="utf-8")).get("body", [])
+        offered = [option for field in fields for option in field.get("attributes", {}).get("options", [])]
+        assert {str(option).lower() for option in offered}.isdisjoint({"none", "true", "false"}), form
+
+
+@in_a_clone
+def test_every_workflow_that_makes_an_environment_leaves_gpu_libraries_out():
+    flows = {path.name: path.read_text(encoding="utf-8") for path in GITHUB.glob("workflows/*.yml")}
+    arguments = {
+        yaml.safe_load(text).get("env", {}).get("PIP_ARGS") for text in flows.values() if "run: make " in text
+    }
+    assert len(arguments) == 1
+    assert "download.pytorch.org/whl/cpu" in arguments.pop()
 
 
 @pytest.mark.parametrize("module", ["mmace_sim", "mmace_sim.ase_plugin", "mmace_sim.cli.app"])

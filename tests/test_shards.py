@@ -29,7 +29,7 @@ from mmace_sim.engine.resume import item_key
 from mmace_sim.engine.run import run_property
 from mmace_sim.engine.worker import compute_shard
 from mmace_sim.errors import OutputError, UnsupportedOptionError
-from mmace_sim.executors.interface import Failure
+from mmace_sim.executors.interface import TaskFailure
 from mmace_sim.files import manifest
 
 HERE = Path(__file__).parent
@@ -110,7 +110,7 @@ class Lossy:
                 on_result(task, end)
             else:
                 self.lost += 1
-                waiting.extend(on_failure(task, Failure(RuntimeError("gone"), "block")))
+                waiting.extend(on_failure(task, TaskFailure(RuntimeError("gone"), "block")))
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_pieces_give_what_one_process_gives(command, model, inputs, tmp_path, lo
 def test_a_full_disk_ends_the_run(model, inputs, tmp_path, monkeypatch):
     def full(_executor, _function, tasks, _on_result, on_failure, _watch):
         (first, *_) = tasks
-        on_failure(first, Failure(OutputError("finished.jsonl: No space left on device.")))
+        on_failure(first, TaskFailure(OutputError("finished.jsonl: No space left on device.")))
 
     monkeypatch.setattr(Lossy, "map", full)
     result = mmace_sim("relax", inputs, "-m", model, "-o", tmp_path / "o", "--executor", "local:1")
@@ -190,7 +190,7 @@ def pool(monkeypatch):
                     self.seen.append(task)
                     end = fate(function, task)
                     watch()
-                    if isinstance(end, Failure):
+                    if isinstance(end, TaskFailure):
                         waiting += on_failure(task, end)
                     else:
                         on_result(task, end)
@@ -206,7 +206,7 @@ def pool(monkeypatch):
     return use
 
 
-DEAD = Failure(RuntimeError("gone"), "worker")
+DEAD = TaskFailure(RuntimeError("gone"), "worker")
 
 
 @pytest.mark.parametrize("left", ["nothing", "died"])

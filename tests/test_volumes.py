@@ -149,7 +149,7 @@ def test_volumes_that_lose_their_workers(model, inputs, tmp_path, monkeypatch, s
                 if fate == "well":
                     on_result(task, end)
                 else:
-                    waiting += on_failure(task, shards.Failure(RuntimeError("gone"), "worker"))
+                    waiting += on_failure(task, shards.TaskFailure(RuntimeError("gone"), "worker"))
 
     @contextlib.contextmanager
     def opened(choice, folder):

@@ -45,6 +45,21 @@ def plain(value: object) -> Any:
     return str(value)
 
 
+def array_values(value: object) -> Any:
+    """Arrays within what is to be JSON, as lists: the ``default`` of `json.dumps`.
+
+    Args:
+        value: What JSON does not know.
+
+    Raises:
+        TypeError: If it is no array of numbers or texts.
+    """
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and hasattr(value, "tolist") and dtype.kind in "biufU":
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is neither a number nor a text")
+
+
 def json_text(value: object, *, indent: int | None = 1) -> str:
     """A value as strict JSON, as `plain` makes it.
 

@@ -72,11 +72,9 @@ def _versions() -> str:
     found = versions()
     import torch
 
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
+    threads = torch.get_num_threads()
+    cpu = f"CPU, {threads} thread{'' if threads == 1 else 's'}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
     packages = ", ".join(
         f"{name} {found[name]}" for name in ("python", "torch", "torch-sim-atomistic", "ase")
     )

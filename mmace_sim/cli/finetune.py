@@ -8,8 +8,15 @@ import typer
 from mmace_sim.base.settings import merge
 from mmace_sim.cli import options as opt
 from mmace_sim.cli.declared import as_command, given
-from mmace_sim.cli.stability_run import judge, report_and_exit
-from mmace_sim.cli.train_run import data_files, model_files, open_training, print_outcome, require_run
+from mmace_sim.cli.train_run import (
+    data_files,
+    model_files,
+    open_training,
+    print_outcome,
+    print_summary,
+    require_run,
+)
+from mmace_sim.cli.verdict import judge, report_and_exit
 from mmace_sim.training.evaluation.settings import FORMATS
 from mmace_sim.training.finetuning.config import FinetuneConfig
 
@@ -53,6 +60,7 @@ _SWITCHES: dict[str, Any] = {
     "resume": (opt.Resume, False),
     "force": (opt.Force, False),
     "quiet": (opt.Quiet, False),
+    "as_json": (opt.AsJson, False),
 }
 _SETTINGS = [s for s in FinetuneConfig.declared() if s.name != "data.train_file"]
 
@@ -65,6 +73,7 @@ def _run(
     resume: bool,
     force: bool,
     quiet: bool,
+    as_json: bool,
     **values: Any,
 ) -> None:
     folder = Path(output or "finetune")
@@ -77,7 +86,9 @@ def _run(
         require_run(folder)
         config = config or folder / "finetune.yaml"
     settings, result = _finetune(config, flags, folder, resume=resume, force=force, quiet=quiet)
-    if not quiet:
+    if as_json:
+        print_summary(result.training)
+    elif not quiet:
         _report(settings, result, folder)
     report_and_exit(result.training)
 

@@ -114,6 +114,10 @@ def _remote_row(model: RemoteModel) -> dict[str, Any]:
     }
 
 
+TEST_ERRORS: str = "test MAE: on each model's own structures, unseen in training; the sets differ."
+"""What stands below the table of models."""
+
+
 def print_models(rows: list[dict[str, Any]]) -> None:
     """Print a table that fits into 80 columns, and below it what is broken.
 
@@ -138,6 +142,8 @@ def print_models(rows: list[dict[str, Any]]) -> None:
         table.add_row(*map(escape, cells))  # what a file says is text, whatever brackets it has
     console = Console()
     console.print(table)
+    if any("errors" in row and row["errors"] for row in rows):
+        console.print(TEST_ERRORS, highlight=False, soft_wrap=True)
     to_fetch = [row["names"][0] for row in rows if row["where"] == "to fetch"]
     if to_fetch:
         console.print(f"Fetch one with: mmace-sim models get {to_fetch[0]}", highlight=False)

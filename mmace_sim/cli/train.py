@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmace_sim.base.settings import Flag, setting_of
+from mmace_sim.base.text import json_text
 from mmace_sim.cli import options as opt
 from mmace_sim.cli.declared import as_command, given
-from mmace_sim.cli.stability_run import judge, report_and_exit
-from mmace_sim.cli.train_run import data_files, model_files, open_training, print_outcome, require_run
+from mmace_sim.cli.train_run import (
+    data_files,
+    model_files,
+    open_training,
+    print_outcome,
+    print_summary,
+    require_run,
+)
+from mmace_sim.cli.verdict import judge, report_and_exit
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.training.config import TrainConfig
 
@@ -57,6 +65,7 @@ _SWITCHES: dict[str, Any] = {
     "resume": (opt.Resume, False),
     "force": (opt.Force, False),
     "quiet": (opt.Quiet, False),
+    "as_json": (opt.AsJson, False),
     "dry_run": (_DryRun, False),
     "preset": (_Preset, None),
 }
@@ -73,6 +82,7 @@ def _run(
     resume: bool,
     force: bool,
     quiet: bool,
+    as_json: bool,
     dry_run: bool,
     preset: str | None,
     **values: Any,
@@ -88,7 +98,7 @@ def _run(
 
         settings = load_train_config(config, given(values), preset=preset)
         if dry_run:
-            return _print_plan(settings)
+            return _print_plan(settings, as_json=as_json)
     with open_training(
         "train",
         folder,
@@ -100,7 +110,9 @@ def _run(
     ) as displays:
         result = run_training(settings, folder, resume=resume, **displays)
         judge(result, settings.trainer)
-    if is_main() and not quiet:
+    if is_main() and as_json:
+        print_summary(result)
+    elif is_main() and not quiet:
         _report(result, folder)
     return report_and_exit(result)
 
@@ -108,7 +120,7 @@ def _run(
 train = as_command(_run, "train", HELP, [*_HYPERPARAMETERS, *TrainConfig.declared()], _SWITCHES)
 
 
-def _print_plan(config: TrainConfig) -> None:
+def _print_plan(config: TrainConfig, *, as_json: bool) -> None:
     """What the run would be, on stdout."""
     from rich.console import Console
     from rich.table import Table
@@ -118,6 +130,9 @@ def _print_plan(config: TrainConfig) -> None:
 
     plan = dry_run(config)
     if not is_main():
+        return
+    if as_json:
+        typer.echo(json_text(vars(plan)), nl=False)
         return
     console = Console(markup=False, highlight=False)
     table = Table("set", *next(iter(plan.sets.values())))

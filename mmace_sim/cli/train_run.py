@@ -160,6 +160,17 @@ def print_outcome(result: "TrainResult", console: Console) -> None:
     console.print(text, soft_wrap=True, markup=False)  # paths stay in one piece
 
 
+def print_summary(result: "TrainResult") -> None:
+    """Print ``summary.json`` of a training, the verdict on its model among it.
+
+    Args:
+        result: What came out of it.
+    """
+    from mmace_sim.training.trainer import SUMMARY_FILE
+
+    typer.echo(result.path.with_name(SUMMARY_FILE).read_text(encoding="utf-8").rstrip("\n"))
+
+
 class _Bars(Progress):
     """Progress bars with a line of text below."""
 

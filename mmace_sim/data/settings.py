@@ -6,8 +6,7 @@ from pydantic import Field, field_validator
 
 from mmace_sim.base.settings import MACHINE, MOMENTS, STRAIN, Flag, Settings
 from mmace_sim.data.recipes import RECIPES, STANDARD, parse_recipe
-from mmace_sim.engine.settings import MAX_THREADS, Start, Symbols
-from mmace_sim.structures import moment_words
+from mmace_sim.engine.settings import DeviceChoice, InitialMagmoms, Symbols, ThreadCount
 
 SNAPSHOTS = "Snapshots (recipes md and relax)"
 
@@ -61,9 +60,7 @@ class ProposeSettings(Settings):
     """Largest component of a random strain."""
     max_rattle: Annotated[float, Flag(STRAIN, unit="Å")] = Field(default=0.15, gt=0, le=1.0)
     """Largest standard deviation of random displacements, of each component."""
-    initial_magmoms: Annotated[Start, Flag(MOMENTS, metavar="START", shown=moment_words.DEFAULT)] = Field(
-        default=None, description=moment_words.HELP
-    )
+    initial_magmoms: InitialMagmoms = None
     collinear: Annotated[bool, Flag(MOMENTS, names=("--collinear",))] = False
     """Collinear states alone, for engines such as GPAW that know no others."""
     max_scale: Annotated[float, Flag(MOMENTS)] = Field(default=1.5, gt=0, le=10)
@@ -74,10 +71,7 @@ class ProposeSettings(Settings):
     """Model that makes the snapshots."""
     temperature: Annotated[float, Flag(SNAPSHOTS, unit="K")] = Field(default=600.0, gt=0)
     """Temperature of molecular dynamics."""
-    threads: Annotated[int | None, Flag(SNAPSHOTS, shown="all cores")] = Field(
-        default=None, ge=1, le=MAX_THREADS
-    )
-    """CPU threads."""
+    threads: Annotated[ThreadCount, Flag(SNAPSHOTS, shown="all cores")] = None
 
     @field_validator("recipe")
     @classmethod
@@ -120,9 +114,5 @@ class SelectSettings(Settings):
     """Choose at random, to compare with."""
     seed: Annotated[int, Flag()] = Field(default=0, ge=0)
     """Seed of a random choice."""
-    device: Annotated[str | None, Flag(MACHINE, metavar="cpu|cuda", shown="a GPU if there is one")] = None
-    """Where to compute."""
-    threads: Annotated[int | None, Flag(MACHINE, shown="all cores")] = Field(
-        default=None, ge=1, le=MAX_THREADS
-    )
-    """CPU threads."""
+    device: DeviceChoice = None
+    threads: Annotated[ThreadCount, Flag(MACHINE, shown="all cores")] = None

@@ -24,7 +24,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import dict2constraint
 
-from mmace_sim.base.text import as_text
+from mmace_sim.base.text import array_values, as_text
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Appender, cannot_write
 from mmace_sim.graph.atoms import get_magmoms
@@ -214,7 +214,7 @@ def atoms_to_record(atoms: Atoms) -> dict[str, Any]:
     record: dict[str, Any] = {
         "cell": atoms.cell.array.tolist(),
         "pbc": atoms.pbc.tolist(),
-        "constraints": json.loads(json.dumps(known, default=_tolist)),
+        "constraints": json.loads(json.dumps(known, default=array_values)),
     }
     for group, values in groups.items():
         written = {key: _encode(key, value) for key, value in values.items()}
@@ -262,16 +262,9 @@ def _encode(key: object, value: object) -> dict[str, Any] | None:
         value = as_text(value)
         return encode_array(value) if _kind(value) in _TYPES else None
     try:
-        return {"json": json.loads(json.dumps(value, default=_tolist))}
+        return {"json": json.loads(json.dumps(value, default=array_values))}
     except (TypeError, ValueError, RecursionError):
         return None
-
-
-def _tolist(value: object) -> Any:
-    """Arrays inside of lists and dictionaries."""
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufU":
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is neither a number nor a text")
 
 
 def _decode(value: dict[str, Any]) -> Any:

@@ -48,6 +48,20 @@ def _known_start(value: str | None) -> str | None:
 Start = Annotated[str | None, AfterValidator(_known_start)]
 """How moments start, see `mmace_sim.structures.moment_words`."""
 
+InitialMagmoms = Annotated[
+    Start,
+    Flag(MOMENTS, metavar="START", shown=moment_words.DEFAULT),
+    Field(description=moment_words.HELP),
+]
+"""The setting of it."""
+
+DeviceChoice = Annotated[
+    str | None,
+    Flag(MACHINE, metavar="cpu|cuda", shown="a GPU if there is one"),
+    Field(description="Where to compute."),
+]
+ThreadCount = Annotated[int | None, Field(ge=1, le=MAX_THREADS, description="CPU threads.")]
+
 
 def _known_symbols(value: list[str] | None) -> list[str] | None:
     from ase.data import atomic_numbers  # heavy, and not needed for --help
@@ -91,12 +105,8 @@ class ModelSettings(Settings):
     """Model: a name (see `mmace-sim models`) or a file."""
     dtype: Annotated[Literal["float64", "float32"], Flag(MACHINE)] = "float64"
     """Precision; float32 is faster on a GPU."""
-    device: Annotated[str | None, Flag(MACHINE, metavar="cpu|cuda", shown="a GPU if there is one")] = None
-    """Where to compute."""
-    threads: Annotated[int | None, Flag(MACHINE, shown="all cores")] = Field(
-        default=None, ge=1, le=MAX_THREADS
-    )
-    """CPU threads."""
+    device: DeviceChoice = None
+    threads: Annotated[ThreadCount, Flag(MACHINE, shown="all cores")] = None
 
 
 class ModelRunSettings(ModelSettings):
@@ -115,9 +125,7 @@ class RunSettings(ModelRunSettings):
     model: Annotated[str, Flag(metavar="NAME|FILE", names=("--model", "-m"))] = "auto"
     """Model: a name (see `mmace-sim models`) or a file. **auto**: for each structure the model of the package if it
     knows all elements, else the installed one with the fewest elements that does."""
-    initial_magmoms: Annotated[Start, Flag(MOMENTS, metavar="START", shown=moment_words.DEFAULT)] = Field(
-        default=None, description=moment_words.HELP
-    )
+    initial_magmoms: InitialMagmoms = None
     spin_orbit: Annotated[bool, Flag(MOMENTS, names=("--spin-orbit",))] = False
     """Require a model with spin–orbit coupling."""
     max_batch_atoms: Annotated[int | None, Flag(MACHINE, shown="as memory allows")] = Field(
@@ -153,7 +161,7 @@ class PointMomentSettings(Settings):
     """**relaxed**: moments follow the atoms adiabatically. **fixed**: they stay as they are."""
 
 
-class OrderSettings(Settings):
+class GivenOrderSettings(Settings):
     """Whether the moments of a given order relax before they turn."""
 
     magmoms: Annotated[Literal["relaxed", "fixed"], Flag(MOMENTS)] = "relaxed"

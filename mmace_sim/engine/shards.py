@@ -24,7 +24,7 @@ from mmace_sim.engine.progress import progress
 from mmace_sim.engine.results import lost_record
 from mmace_sim.engine.resume import item_key
 from mmace_sim.errors import MmaceError, StructureError
-from mmace_sim.executors.interface import Executor, ExecutorError, Failure, open_executor
+from mmace_sim.executors.interface import Executor, ExecutorError, TaskFailure, open_executor
 from mmace_sim.files import append, private_folder, scratch
 from mmace_sim.files.workers import known_by_folder, take_over
 from mmace_sim.io.collection import LoadedStructure
@@ -168,7 +168,7 @@ def compute_shards(run: "Run", computation: Computation, choice: str, *, quiet: 
                 _Shards(run, computation, executor, advance).compute()
 
 
-def check_failure(failure: Failure) -> None:
+def check_failure(failure: TaskFailure) -> None:
     """End the run for what no other worker can do better: a full disk, a missing model, another environment.
 
     Args:
@@ -294,7 +294,7 @@ class _Shards:
         self._close(shard)
         shutil.rmtree(shard.own, ignore_errors=True)
 
-    def _failed(self, shard: Shard, failure: Failure) -> list[Shard]:
+    def _failed(self, shard: Shard, failure: TaskFailure) -> list[Shard]:
         """What to compute in place of a piece that has no end."""
         check_failure(failure)
         self._take(shard.own)

@@ -34,7 +34,7 @@ from mmace_sim.engine.run import run_property
 from mmace_sim.engine.settings import NOT_PHYSICS
 from mmace_sim.engine.shards import LEAST_LIMIT, MOVES, check_failure
 from mmace_sim.errors import ModelFileError
-from mmace_sim.executors.interface import Failure, open_executor
+from mmace_sim.executors.interface import TaskFailure, open_executor
 from mmace_sim.files import scratch
 from mmace_sim.files.content import FolderInUseError
 from mmace_sim.io.collection import VOLUMES
@@ -297,7 +297,7 @@ class LargeRun:
         self._told(volume.n_structures - self._results(self._lines.pop(volume.name)))
         self.task.store(volume.name, asdict(end) | {"more": self.more})
 
-    def _failed(self, volume: Volume, failure: Failure) -> list[Volume]:
+    def _failed(self, volume: Volume, failure: TaskFailure) -> list[Volume]:
         """What to compute in place of a volume that has no end."""
         check_failure(failure)
         if failure.lost is None and self.computation.settings.executor is None:

@@ -34,7 +34,7 @@ class ExecutorError(MmaceError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Failure:
+class TaskFailure:
     """Why a task has no result.
 
     Attributes:
@@ -72,7 +72,7 @@ class Executor(Protocol):
         function: Callable[[Task], Result],
         tasks: Iterable[Task],
         on_result: Callable[[Task, Result], None],
-        on_failure: Callable[[Task, Failure], Iterable[Task]],
+        on_failure: Callable[[Task, TaskFailure], Iterable[Task]],
         watch: Callable[[], None] = lambda: None,
     ) -> None:
         """Apply a function to tasks; all callbacks come in the thread that calls this.
@@ -102,7 +102,7 @@ class ThisProcess:
         function: Callable[[Task], Result],
         tasks: Iterable[Task],
         on_result: Callable[[Task, Result], None],
-        on_failure: Callable[[Task, Failure], Iterable[Task]],
+        on_failure: Callable[[Task, TaskFailure], Iterable[Task]],
         watch: Callable[[], None] = lambda: None,
     ) -> None:
         """See `Executor.map`."""
@@ -113,7 +113,7 @@ class ThisProcess:
                 try:
                     result = function(one)
                 except Exception as error:
-                    waiting += on_failure(one, Failure(error))
+                    waiting += on_failure(one, TaskFailure(error))
                 else:
                     on_result(one, result)
                 watch()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmace_sim.base.extras import extra
 from mmace_sim.errors import ConfigError
-from mmace_sim.executors.interface import ExecutorError, Failure
+from mmace_sim.executors.interface import ExecutorError, TaskFailure
 from mmace_sim.executors.settings import PoolSettings
 from mmace_sim.executors.worker import GPUS, call
 
@@ -64,7 +64,7 @@ class ParslPool:
         function: Callable[[Task], Result],
         tasks: Iterable[Task],
         on_result: Callable[[Task, Result], None],
-        on_failure: Callable[[Task, Failure], Iterable[Task]],
+        on_failure: Callable[[Task, TaskFailure], Iterable[Task]],
         watch: Callable[[], None] = lambda: None,
     ) -> None:
         """See `mmace_sim.executors.interface.Executor.map`."""
@@ -140,7 +140,7 @@ class Signs:
                 )
 
 
-def _failure(error: BaseException) -> Failure:
+def _failure(error: BaseException) -> TaskFailure:
     """What became of a task, from what Parsl raises."""
     from parsl.executors.errors import BadStateException
     from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
@@ -151,12 +151,12 @@ def _failure(error: BaseException) -> Failure:
             "executor, then run the same command with --resume."
         ) from error
     if isinstance(error, WorkerLost):
-        return Failure(error, "worker")
+        return TaskFailure(error, "worker")
     if isinstance(error, ManagerLost):
-        return Failure(error, "block")
+        return TaskFailure(error, "block")
     if not isinstance(error, Exception):
         raise error
-    return Failure(error)
+    return TaskFailure(error)
 
 
 def _shortened(text: str) -> str:

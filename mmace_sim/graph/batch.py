@@ -14,7 +14,7 @@ from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.neighbors import neighbor_list
 
 
-class Kept:
+class Memo:
     """What was worked out of some objects, for as long as graphs have these very objects.
 
     Shapes, groupings and tables depend on the pairs or the elements alone: a solver that moves atoms by little, or only
@@ -79,7 +79,7 @@ class MagneticGraph:
     reference_lengths: Float[Tensor, " n_edges"] | None = None
     shortest: float | None = None
     pair_counts: np.ndarray | None = None
-    kept: Kept = field(default_factory=Kept, repr=False, compare=False)
+    kept: Memo = field(default_factory=Memo, repr=False, compare=False)
 
     @property
     def n_systems(self) -> int:
@@ -123,7 +123,7 @@ class MagneticGraph:
             edge_shifts=self.edge_shifts[columns],
             reference_lengths=None if self.reference_lengths is None else self.reference_lengths[columns],
             pair_counts=None,
-            kept=Kept(),
+            kept=Memo(),
         )
 
     def edge_vectors(self) -> Float[Tensor, "n_edges 3"]:

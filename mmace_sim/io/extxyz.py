@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, read_xyz, write_xyz
 
-from mmace_sim.base.text import as_text, printable
+from mmace_sim.base.text import array_values, as_text, printable
 
 RESERVED: frozenset[str] = frozenset({"Lattice", "Properties", "pbc", *all_properties})
 """Keys that mean something else in the format: a result of a calculator, the cell."""
@@ -111,6 +112,22 @@ def frames_text(images: Iterable[Atoms]) -> tuple[str, dict[int, str]]:
     return "".join(parts), notes
 
 
+def read_written(path: Path, *, last: bool = False) -> list[Atoms]:
+    """Read back what a run wrote with these functions, as it is: with results and names, unlike `read_atoms`.
+
+    Args:
+        path: The file.
+        last: Read the last structure alone.
+
+    Returns:
+        The structures with what was computed in ``calc``; none if the file does not exist or is empty.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return []
+    with path.open(encoding="utf-8") as file:
+        return list(read_xyz(file, slice(-1 if last else 0, None)))
+
+
 def _extras(atoms: Atoms) -> Iterator[_Extra]:
     """Everything beside elements, positions and cell, results first."""
     for key, value in (getattr(atoms.calc, "results", None) or {}).items():
@@ -167,13 +184,7 @@ def _json_value(value: object) -> str:
 
 
 def _plain_json(value: object) -> str:
-    return json.dumps(value, default=_tolist)
-
-
-def _tolist(value: object) -> Any:
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufU":
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not plain")
+    return json.dumps(value, default=array_values)
 
 
 def _checked_text(atoms: Atoms, extras: list[_Extra]) -> str | None:

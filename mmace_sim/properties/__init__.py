@@ -1,10 +1,9 @@
 """One property in each folder: its declaration, how it is computed, what it writes, its figures."""
 
 from functools import cache
-from importlib import import_module
 from importlib.metadata import entry_points
 
-from mmace_sim.engine.declaration import Property
+from mmace_sim.engine.declaration import Property, imported
 from mmace_sim.errors import UnsupportedOptionError
 
 ENTRY_POINT_GROUP: str = "mmace_sim.properties"
@@ -28,7 +27,7 @@ _OWN: dict[str, str] = {
 @cache
 def declared_properties() -> dict[str, Property]:
     """All properties by name, the package's own first."""
-    found = {name: _load(where) for name, where in _OWN.items()}
+    found = {name: imported(where) for name, where in _OWN.items()}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         try:
             found.setdefault(entry.name, entry.load())
@@ -38,8 +37,3 @@ def declared_properties() -> dict[str, Property]:
                 f"{error}. Reinstall or remove that package."
             ) from error
     return found
-
-
-def _load(where: str) -> Property:
-    module, name = where.split(":")
-    return getattr(import_module(module), name)

@@ -15,6 +15,8 @@ from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult
+from mmace_sim.structures.magnetic_states import magnetic_state
+from mmace_sim.structures.moment_range import largest_moments, shorten_moments
 from mmace_sim.torchsim.state import StructuresLike
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -152,6 +154,35 @@ def point_settings(settings: PointSettings) -> RelaxSettings:
         magmoms="joint" if settings.magmoms == "relaxed" else "fixed",
         **{name: getattr(settings, name) for name in names if hasattr(settings, name)},
     )
+
+
+def starting_state(atoms: Atoms, name: str, model: object) -> tuple[Atoms, str]:
+    """A structure in a magnetic state; moments that are not the user's own stay within what the model knows.
+
+    Args:
+        atoms: Structure.
+        name: Of the state, see `mmace_sim.structures.magnetic_states`.
+        model: The model.
+
+    Returns:
+        The structure, perhaps in a larger cell, and how the state was made.
+
+    Raises:
+        StructureError: If the structure has no such state.
+    """
+    state, note = magnetic_state(atoms, name)
+    if name != "file":
+        shorten_moments(state, largest_moments(model))
+    return state, note
+
+
+def not_computed(atoms: Atoms) -> PointResult:
+    """A point that is still to be computed.
+
+    Args:
+        atoms: Its structure.
+    """
+    return PointResult(atoms, np.nan, None, None, None, None, Status.FAILED)
 
 
 def check_point_mode(magmoms: str) -> None:

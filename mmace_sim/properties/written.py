@@ -24,6 +24,15 @@ def labelled(atoms: Atoms, **labels: Any) -> Atoms:
     return copy
 
 
+def some_folders(run: Run) -> list[str]:
+    """Folders of the first structures, to be named among the files of a run whose structures have one each.
+
+    Args:
+        run: The run.
+    """
+    return [f"{folder.name}/" for folder in run.folders.values()][:3]
+
+
 def draw_each(
     run: Run, computed: Sequence[tuple[LoadedStructure, Any]], draw: Callable[[Any, Path], object]
 ) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmace_sim.report.frame import page_frame
 from mmace_sim.report.images import collect_images
+from mmace_sim.report.run_facts import page_frame
 from mmace_sim.report.template import HEAD, LEFT_OUT, MACROS, RUN
 from mmace_sim.report.values import Table
 

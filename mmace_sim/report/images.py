@@ -9,6 +9,7 @@ from typing import Any
 from ase import Atoms
 
 from mmace_sim.graph.atoms import get_magmoms, has_magmoms
+from mmace_sim.io.extxyz import read_written
 from mmace_sim.io.writing import file_names
 from mmace_sim.report.pictures import structure_svg
 from mmace_sim.structures.magnetic_order import classify_order
@@ -158,15 +159,13 @@ def _is_broad(content: bytes) -> bool:
 
 def _find_structures(folder: Path) -> dict[str, list[tuple[str, Atoms]]]:
     """Structures by name with a caption: relaxed ones, or the lowest point of each magnetic state."""
-    from ase.io import read
-
     found: dict[str, list[tuple[str, Atoms]]] = {}
     for file in ("relaxed.extxyz", "points.extxyz", "sample.extxyz"):
-        path = folder / file
-        if not path.is_file() or not path.stat().st_size:
+        images = read_written(folder / file)
+        if not images:
             continue
         lowest: dict[tuple[str, str], Atoms] = {}
-        for atoms in read(path, ":"):
+        for atoms in images:
             key = str(atoms.info.get("name", "")), str(atoms.info.get("state", ""))
             if file != "points.extxyz":
                 found.setdefault(key[0], []).append((key[1], atoms))

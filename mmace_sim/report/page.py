@@ -19,9 +19,9 @@ from mmace_sim.engine.declaration import GOOD
 from mmace_sim.errors import OutputError
 from mmace_sim.files import write_text
 from mmace_sim.report.evaluation import render_evaluation
-from mmace_sim.report.frame import page_frame
 from mmace_sim.report.images import Figure, Images, Picture, collect_images
 from mmace_sim.report.learning import render_learning
+from mmace_sim.report.run_facts import page_frame
 from mmace_sim.report.template import STYLE, TEMPLATE
 from mmace_sim.report.values import Table, heading, make_table, nested_tables, show, show_text
 

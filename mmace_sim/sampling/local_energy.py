@@ -129,7 +129,7 @@ def find_colors(graph: MagneticGraph, n_steps: int) -> list[Color]:
 
 
 @dataclass(frozen=True)
-class Proposal:
+class ColorTrial:
     """What new moments of one color would do.
 
     Attributes:
@@ -166,7 +166,7 @@ class LocalEnergy:
         """Compute everything afresh."""
         self.node_energy = self.model(self.graph)["node_energy"]
 
-    def propose(self, k: int, moments: Float[Tensor, "n 3"]) -> Proposal:
+    def propose(self, k: int, moments: Float[Tensor, "n 3"]) -> ColorTrial:
         """Energy changes if the moments of one color were different.
 
         Args:
@@ -177,7 +177,7 @@ class LocalEnergy:
         node_energy, sums = self._affected(k, moments)
         change = (node_energy - self.node_energy[color.affected]).double()
         changes = change.new_zeros(len(moments)).index_add(0, color.owners, change)
-        return Proposal(changes, node_energy, sums)
+        return ColorTrial(changes, node_energy, sums)
 
     @torch.no_grad()
     def _affected(
@@ -210,7 +210,9 @@ class LocalEnergy:
         )
         return small, nodes
 
-    def accept(self, k: int, moments: Float[Tensor, "n 3"], flags: Bool[Tensor, " n"], new: Proposal) -> None:
+    def accept(
+        self, k: int, moments: Float[Tensor, "n 3"], flags: Bool[Tensor, " n"], new: ColorTrial
+    ) -> None:
         """Take over some of the proposed moments.
 
         Args:
@@ -276,7 +278,9 @@ class KeptSums(LocalEnergy):
             values += more - less
         return self.terms.energies(sums, magmoms[color.affected], self.species[color.affected]), sums
 
-    def accept(self, k: int, moments: Float[Tensor, "n 3"], flags: Bool[Tensor, " n"], new: Proposal) -> None:
+    def accept(
+        self, k: int, moments: Float[Tensor, "n 3"], flags: Bool[Tensor, " n"], new: ColorTrial
+    ) -> None:
         """Take over some of the proposed moments.
 
         Args:

@@ -91,10 +91,12 @@ def complete_model_config(
             lower = lower_onsets(complete.repulsion, onsets or {})
             complete = complete.model_copy(update={"repulsion": lower})
     elif "foundation" in config.model:
-        complete = foundation_config(config.model, _derived_fields(config, frames, largest_moments(frames)))
+        complete = foundation_config(
+            config.model, _derived_fields(config, frames, summarize(frames).largest_moments)
+        )
     else:
         architecture = _architecture(config)
-        moments = largest_moments(frames)
+        moments = summarize(frames).largest_moments
         if architecture.config is PaperConfig:  # it takes its scales as they are given
             moments = {z: max(moment, SMALL_MOMENT) for z, moment in moments.items()}
         derived = _derived_fields(config, frames, moments)
@@ -136,11 +138,6 @@ def cutoff_of(config: TrainConfig) -> float:
     return _model_config(config, {"atomic_numbers": [1]}, only=("r_max",)).r_max
 
 
-def largest_moments(frames: Sequence[Frame]) -> dict[int, float]:
-    """Largest moment of each element, in μB, rounded up to 0.01."""
-    return summarize(frames).largest_moments
-
-
 def _check_nonmagnetic(complete: ArchitectureConfig, moments: dict[int, float]) -> None:
     """Elements without moments must have none in the data: beyond `SMALL_MOMENT` there is a wall of 100 eV/μB."""
     wrong = [z for z in getattr(complete, "nonmagnetic", []) if moments.get(z, 0.0) > SMALL_MOMENT]
@@ -168,7 +165,10 @@ def _derived_fields(
 def _head_moments(frames: Sequence[Frame], moments: dict[int, float]) -> dict[str, dict[int, float]]:
     """For each head the elements whose moments stay below the largest of all heads."""
     heads = summarize(frames).heads
-    largest = {name: largest_moments(select(frames, heads == name)) for name in dict.fromkeys(heads.tolist())}
+    largest = {
+        name: summarize(select(frames, heads == name)).largest_moments
+        for name in dict.fromkeys(heads.tolist())
+    }
     return {
         name: {z: max(m, SMALL_MOMENT) for z, m in largest[name].items() if max(m, SMALL_MOMENT) < moments[z]}
         for name in largest

@@ -29,8 +29,7 @@ from mmace_sim.engine.journal import atoms_from_record, atoms_to_record
 from mmace_sim.engine.output import finite_or_none, formula_of, versions
 from mmace_sim.engine.resume import Task
 from mmace_sim.errors import ConfigError
-from mmace_sim.executors.interface import Failure as ExecutorFailure
-from mmace_sim.executors.interface import open_executor
+from mmace_sim.executors.interface import TaskFailure, open_executor
 from mmace_sim.files import Appender, cannot_write, remove, scratch, write_text
 from mmace_sim.io.extxyz import frame_text, frames_text
 from mmace_sim.io.frames import read_frames
@@ -149,7 +148,7 @@ class Batch:
             self._store(one.calculation, result)
             advance(detail=one.calculation.config_id)
 
-        def failed(one: Job, failure: ExecutorFailure) -> list[Job]:
+        def failed(one: Job, failure: TaskFailure) -> list[Job]:
             if failure.lost is not None and one.tries < MAX_LOST:
                 under_way.pop(one.calculation.config_id).close()
                 return [job(one.calculation, one.tries + 1)]

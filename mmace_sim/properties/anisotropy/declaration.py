@@ -9,9 +9,9 @@ from mmace_sim.base.settings import MOMENTS, Flag, Settings
 from mmace_sim.engine.declaration import Column, OutputFile, Property, head
 from mmace_sim.engine.settings import (
     FigureSettings,
+    GivenOrderSettings,
     MagforceTol,
     MaxSteps,
-    OrderSettings,
     run_settings,
 )
 
@@ -40,7 +40,7 @@ Direction = Annotated[list[float] | None, AfterValidator(_direction)]
 """A Cartesian vector of any length but zero."""
 
 
-class AnisotropySettings(OrderSettings):
+class AnisotropySettings(GivenOrderSettings):
     """Settings of energies against the direction of the moments."""
 
     directions: Annotated[int, Flag(PANEL)] = Field(default=50, ge=3)

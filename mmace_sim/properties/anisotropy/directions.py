@@ -1,13 +1,11 @@
-"""Directions on a sphere or in a plane, and structures whose moments are turned there as a body."""
+"""Directions on a sphere or in a plane, and rotations of moments to them."""
 
 import numpy as np
-from ase import Atoms
 from jaxtyping import Float
 from scipy.integrate import lebedev_rule
 from scipy.spatial.transform import Rotation
 
 from mmace_sim.errors import StructureError, UnsupportedOptionError
-from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.structures.magnetic_order import NET_TOL, MagneticOrder, classify_order
 
 _LEBEDEV_ORDERS: tuple[int, ...] = (*range(3, 33, 2), *range(35, 132, 6))
@@ -140,15 +138,3 @@ def rotation_to(
     if length < 1e-15:
         return np.eye(3)
     return Rotation.from_rotvec(normal / length * np.arctan2(length, cosine)).as_matrix()
-
-
-def turned(atoms: Atoms, magmoms: Float[np.ndarray, "n_atoms 3"]) -> Atoms:
-    """The same structure with other moments, and nothing else that the original carries.
-
-    Args:
-        atoms: Structure.
-        magmoms: Moments, in μB.
-    """
-    image = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    set_magmoms(image, magmoms)
-    return image

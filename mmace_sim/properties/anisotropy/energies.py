@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from mmace_sim.engine.batching import Outcomes
 from mmace_sim.errors import MmaceError, StructureError
-from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.properties.anisotropy.declaration import AnisotropySettings
 from mmace_sim.properties.anisotropy.directions import (
     circle_directions,
@@ -19,7 +19,6 @@ from mmace_sim.properties.anisotropy.directions import (
     reference_axis,
     rotation_to,
     sphere_directions,
-    turned,
 )
 from mmace_sim.properties.anisotropy.fits import (
     Constants,
@@ -245,7 +244,7 @@ class Anisotropy:
         reversed_of = np.arange(min(_N_CHECKS, len(directions)) if self.reversible else len(every))
         rotated += [-rotated[k] for k in reversed_of]
         result = AnisotropyResult(atoms, Status.CONVERGED, "", symmetry, axis, collinear)
-        return _Job(index, result, directions, circles, reversed_of, [turned(atoms, m) for m in rotated])
+        return _Job(index, result, directions, circles, reversed_of, [bare_copy(atoms, m) for m in rotated])
 
     def _finish(self, job: _Job, points: Sequence[PointResult]) -> AnisotropyResult:
         """Fits of the energies, and everything that follows."""

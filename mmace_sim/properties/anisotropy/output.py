@@ -19,6 +19,7 @@ from mmace_sim.properties.anisotropy.host import spin_orbit_host
 from mmace_sim.properties.anisotropy.sensitivity import Sensitivity, SensitivityResult
 from mmace_sim.properties.anisotropy.symmetry import crystal_direction
 from mmace_sim.properties.results import known
+from mmace_sim.properties.written import some_folders
 from mmace_sim.structures.magnetic_order import classify_order
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -91,7 +92,7 @@ class AnisotropyComputation(_Turning):
     @override
     def write(self, run: Run, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
         rows = ranked(entries, self.ranked_by)
-        names = [f"{folder.name}/" for folder in run.folders.values()][:3]
+        names = some_folders(run)
         if self.settings.figures and sum("rank" in row for row in rows) > 1:
             from mmace_sim.properties.anisotropy.plots import ranking_figure
 

@@ -11,9 +11,8 @@ from jaxtyping import Float
 
 from mmace_sim.engine.batching import Outcomes
 from mmace_sim.errors import StructureError
-from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.properties.anisotropy.declaration import SensitivitySettings
-from mmace_sim.properties.anisotropy.directions import turned
 from mmace_sim.properties.anisotropy.host import spin_orbit_host
 from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
 from mmace_sim.properties.singlepoint import PointResult, SinglePoint, converged, first_problem
@@ -111,7 +110,7 @@ class Sensitivity:
                 finish(index, SensitivityResult(atoms, Status.FAILED, str(error)))
                 continue
             chosen.append(index)
-            rotated.append([turned(atoms, magmoms @ rotation.T) for rotation in self.rotations])
+            rotated.append([bare_copy(atoms, magmoms @ rotation.T) for rotation in self.rotations])
         self.points.run_groups(
             rotated, lambda group, points: finish(chosen[group], _result(images[chosen[group]], points))
         )

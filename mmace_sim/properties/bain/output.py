@@ -1,13 +1,12 @@
 """Bain maps as a run: the cell of an element, entries of the summary, points, figures."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, override
 
 from ase.build import bulk
 from ase.data import atomic_numbers, chemical_symbols, reference_states
 
-from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.engine.run import Run
 from mmace_sim.errors import ConfigError
@@ -16,6 +15,7 @@ from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.model.interface import Potential
 from mmace_sim.properties.bain.path import BainMap, BainPath, BainResult, lowest_along_path
 from mmace_sim.properties.eos.output import minimum_rows
+from mmace_sim.properties.states import StatesComputation
 from mmace_sim.properties.written import draw_each
 from mmace_sim.structures.initial_moments import starting_lengths
 from mmace_sim.structures.moment_range import largest_moments
@@ -24,10 +24,10 @@ POINT_COLUMNS: tuple[str, ...] = ("name", "state", "c_over_a", "volume", "energy
 """Columns of ``curves.csv``: one line for each point."""
 
 
-class BainComputation(Computation[Any, BainResult]):
+class BainComputation(StatesComputation[BainResult]):
     """Bain maps of the structures of a run."""
 
-    counted = "points"
+    workflow = BainPath
     result = BainResult
 
     @override
@@ -44,24 +44,13 @@ class BainComputation(Computation[Any, BainResult]):
         return [LoadedStructure(f"element {name}", 0, name, atoms)]
 
     @property
-    def _n_points(self) -> int:
-        return len(self.settings.states) * self.settings.n_ratios * self.settings.n_volumes
-
     @override
-    def total(self, part: Part) -> int:
-        return len(part.pending) * self._n_points
+    def n_points(self) -> int:
+        return super().n_points * self.settings.n_ratios
 
     @override
     def evaluations(self, item: LoadedStructure) -> int:
-        steps = 60 if self.settings.relax_positions else 20 if self.settings.magmoms == "relaxed" else 1
-        return self._n_points * steps + 60 * len(self.settings.states)
-
-    @override
-    def compute(
-        self, part: Part, store: Callable[[int, BainResult], None], advance: Callable[..., None]
-    ) -> None:
-        workflow = BainPath(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-        workflow.run([item.atoms for item in part.pending], on_finished=store, on_point=advance)
+        return super().evaluations(item) + 60 * len(self.settings.states)
 
     @override
     def entry(self, item: LoadedStructure, result: BainResult) -> dict[str, Any]:

@@ -17,19 +17,19 @@ from mmace_sim.properties.bain.declaration import BainSettings
 from mmace_sim.properties.bain.minima import BainMinimum, find_minima
 from mmace_sim.properties.bain.refinement import TETRAGONAL_TOL, refined
 from mmace_sim.properties.eos.birch_murnaghan import EosStatus, fit_birch_murnaghan
-from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, as_atoms
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, as_atoms
 from mmace_sim.properties.singlepoint import (
     PointResult,
     converged,
     energies_and_moments,
     first_problem,
+    not_computed,
     point_result,
     point_settings,
     pressures_gpa,
+    starting_state,
 )
 from mmace_sim.properties.workflow import Workflow
-from mmace_sim.structures.magnetic_states import magnetic_state
-from mmace_sim.structures.moment_range import largest_moments, shorten_moments
 from mmace_sim.torchsim.state import StructuresLike
 
 REFINED_STRESS_GPA: float = 1e-3
@@ -181,9 +181,7 @@ class BainPath(Workflow[BainSettings]):
         """A map whose points are still to be computed, or one that failed."""
         try:
             base, height = _tetragonal(atoms)
-            state, note = magnetic_state(atoms, name)
-            if name != "file":
-                shorten_moments(state, largest_moments(self.relaxation.bare_model))
+            state, note = starting_state(atoms, name, self.relaxation.bare_model)
         except StructureError as error:
             return BainMap(name, EosStatus.FAILED, str(error))
         points = []
@@ -193,7 +191,7 @@ class BainPath(Workflow[BainSettings]):
             stretch = np.diag([edge / base, edge / base, ratio * edge / height])
             axes = _axes(atoms)
             image.set_cell(state.cell.array @ (axes.T @ stretch @ axes), scale_atoms=True)
-            points.append(PointResult(image, np.nan, None, None, None, None, Status.FAILED))
+            points.append(not_computed(image))
         return BainMap(name, EosStatus.FAILED, note=note, points=points)
 
     def _finish(self, one: BainMap, volumes: Float[np.ndarray, " n_volumes"]) -> None:

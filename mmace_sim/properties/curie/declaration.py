@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mmace_sim.base.settings import Flag, Settings
 from mmace_sim.engine.declaration import Column, OutputFile, Property, head
-from mmace_sim.engine.settings import NOT_PHYSICS, FigureSettings, OrderSettings, run_settings
+from mmace_sim.engine.settings import NOT_PHYSICS, FigureSettings, GivenOrderSettings, run_settings
 from mmace_sim.properties.exchange.declaration import CONVENTION
 
 SAMPLING = "Sampling"
@@ -43,7 +43,7 @@ def _either(values: dict[str, Any]) -> str:
     return f"{values['heisenberg']}; direct: {values['direct']}"
 
 
-class CurieSettings(OrderSettings):
+class CurieSettings(GivenOrderSettings):
     """Settings of ordering temperatures."""
 
     method: Annotated[Literal["heisenberg", "direct"], Flag(SAMPLING)] = "heisenberg"

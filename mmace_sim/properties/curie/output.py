@@ -21,6 +21,7 @@ from mmace_sim.properties.curie.spin_codes import GIVEN, SPIN_CODES, read_spin_m
 from mmace_sim.properties.curie.temperatures import AUTO_FRACTIONS, Curie, CurieResult
 from mmace_sim.properties.exchange.declaration import CONVENTION
 from mmace_sim.properties.exchange.output import exchange_evaluations
+from mmace_sim.properties.written import some_folders
 from mmace_sim.sampling.hamiltonian import SpinHamiltonian
 from mmace_sim.sampling.statistics import Point, Value
 
@@ -134,7 +135,7 @@ class CurieComputation(Computation[Any, CurieResult]):
 
     @override
     def write(self, run: Any, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
-        return [f"{folder.name}/" for folder in run.folders.values()][:3]
+        return some_folders(run)
 
 
 def curie_entry(item: LoadedStructure, result: CurieResult) -> dict[str, Any]:

@@ -16,21 +16,21 @@ from mmace_sim.graph.cells import check_crystal
 from mmace_sim.properties.eos.analysis import Crossing, MomentJump, branches, crossings, moment_jumps
 from mmace_sim.properties.eos.birch_murnaghan import BirchMurnaghanFit, EosStatus, fit_birch_murnaghan
 from mmace_sim.properties.eos.declaration import EosSettings
-from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, as_atoms
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, as_atoms
 from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import (
     PointResult,
     converged,
     energies_and_moments,
     first_problem,
+    not_computed,
     point_result,
     point_settings,
     pressures_gpa,
+    starting_state,
 )
 from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.magnetic_order import classify_order
-from mmace_sim.structures.magnetic_states import magnetic_state
-from mmace_sim.structures.moment_range import largest_moments, shorten_moments
 from mmace_sim.torchsim.state import StructuresLike
 
 MESSAGES: dict[EosStatus, str] = {
@@ -175,16 +175,14 @@ class EquationOfState(Workflow[EosSettings]):
         """A curve whose points are still to be computed, or one that failed."""
         try:
             check_crystal(atoms, "an equation of state needs")
-            state, note = magnetic_state(atoms, name)
-            if name != "file":
-                shorten_moments(state, largest_moments(self.relaxation.bare_model))
+            state, note = starting_state(atoms, name, self.relaxation.bare_model)
         except StructureError as error:
             return EosCurve(name, EosStatus.FAILED, str(error))
         points = []
         for factor in self._factors:
             image = state.copy()
             image.set_cell(state.cell.array * factor ** (1 / 3), scale_atoms=True)
-            points.append(PointResult(image, np.nan, None, None, None, None, Status.FAILED))
+            points.append(not_computed(image))
         volumes = self._factors * state.cell.volume / len(state)
         return EosCurve(name, EosStatus.FAILED, note=note, volumes=volumes, points=points)
 

@@ -1,15 +1,15 @@
 """Equations of state as a run: entries of the summary, points, figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, override
 
-from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.engine.run import Run
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import write_extxyz
 from mmace_sim.properties.eos.equation_of_state import EosCurve, EosResult, EquationOfState
 from mmace_sim.properties.results import known
+from mmace_sim.properties.states import StatesComputation
 from mmace_sim.properties.written import draw_each, labelled
 
 POINT_COLUMNS: tuple[str, ...] = (
@@ -20,27 +20,11 @@ POINT_COLUMNS: tuple[str, ...] = (
 _LISTS = ("volume_range", "coefficients")
 
 
-class EosComputation(Computation[Any, EosResult]):
+class EosComputation(StatesComputation[EosResult]):
     """Equations of state of the structures of a run."""
 
-    counted = "points"
+    workflow = EquationOfState
     result = EosResult
-
-    @override
-    def total(self, part: Part) -> int:
-        return len(part.pending) * len(self.settings.states) * self.settings.n_volumes
-
-    @override
-    def evaluations(self, item: LoadedStructure) -> int:
-        steps = 60 if self.settings.relax_positions else 20 if self.settings.magmoms == "relaxed" else 1
-        return len(self.settings.states) * self.settings.n_volumes * steps
-
-    @override
-    def compute(
-        self, part: Part, store: Callable[[int, EosResult], None], advance: Callable[..., None]
-    ) -> None:
-        workflow = EquationOfState(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-        workflow.run([item.atoms for item in part.pending], on_finished=store, on_point=advance)
 
     @override
     def entry(self, item: LoadedStructure, result: EosResult) -> dict[str, Any]:

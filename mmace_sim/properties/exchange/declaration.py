@@ -8,9 +8,9 @@ from mmace_sim.base.settings import Flag
 from mmace_sim.engine.declaration import Column, OutputFile, Property, fixed, head
 from mmace_sim.engine.settings import (
     FigureSettings,
+    GivenOrderSettings,
     MagforceTol,
     MaxSteps,
-    OrderSettings,
     run_settings,
 )
 
@@ -33,7 +33,7 @@ ROUTE_COLUMNS: dict[str, str] = {
 """Key of J' by each route."""
 
 
-class ExchangeSettings(OrderSettings):
+class ExchangeSettings(GivenOrderSettings):
     """Settings of exchange constants."""
 
     cutoff: Annotated[float, Flag(PANEL, unit="Å")] = Field(default=6.0, gt=0)

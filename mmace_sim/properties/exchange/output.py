@@ -16,6 +16,7 @@ from mmace_sim.properties.exchange.constants import Exchange, ExchangeResult
 from mmace_sim.properties.exchange.declaration import CONVENTION, ROUTE_COLUMNS
 from mmace_sim.properties.exchange.files import write_exchange_files
 from mmace_sim.properties.results import known
+from mmace_sim.properties.written import some_folders
 from mmace_sim.structures.magnetic_order import classify_order
 
 _SHELL_COLUMNS = (
@@ -53,7 +54,7 @@ class ExchangeComputation(Computation[Any, ExchangeResult]):
         entries: list[dict[str, Any]],
         computed: Sequence[tuple[LoadedStructure, ExchangeResult]],
     ) -> list[str]:
-        return [f"{folder.name}/" for folder in run.folders.values()][:3]
+        return some_folders(run)
 
 
 def exchange_evaluations(atoms: Atoms, cutoff: float, routes: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from ase import Atoms
 
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Appender, append, cannot_write, replacing
-from mmace_sim.io.extxyz import frame_text
+from mmace_sim.io.extxyz import frame_text, read_written
 from mmace_sim.properties.md.declaration import THERMO
 from mmace_sim.properties.md.frames import Checkpoint, Snapshot
 
@@ -117,11 +117,7 @@ class SimulationFiles:
 
     def last(self) -> Atoms | None:
         """The last structure of the trajectory."""
-        from ase.io import read
-
-        if not self.trajectory.is_file() or self.trajectory.stat().st_size == 0:
-            return None
-        return read(self.trajectory, index=-1)
+        return next(iter(read_written(self.trajectory, last=True)), None)
 
 
 def column(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from jaxtyping import Bool, Float
 
 from mmace_sim.errors import StructureError
-from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.testing.structures import random_vectors
 from mmace_sim.torchsim.freedom import FREE_MOMENTS
 
@@ -89,8 +89,7 @@ def random_starts(
     for number in range(n_starts):
         rng = np.random.default_rng([seed, number])
         moments = random_moments(magmoms, rng, collinear=collinear, fix_magnitude=fix_magnitude)
-        start = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        set_magmoms(start, np.where(free[:, None], moments, magmoms))
+        start = bare_copy(atoms, np.where(free[:, None], moments, magmoms))
         start.set_array(FREE_MOMENTS, free.copy())
         starts.append(start)
     return starts

@@ -20,6 +20,9 @@ from mmace_sim.properties.relax.declaration import RELAX
 
 PANEL = "Phonons"
 
+DISPLACEMENT: float = 0.01
+"""Length of displacements in double precision, in Å."""
+
 MAGFORCE_TOL: float = 1e-5
 """Largest magforce of relaxed moments, in eV/μB: frequencies of iron then are within 0.005 THz of the limit."""
 
@@ -31,10 +34,10 @@ class PhononsSettings(PointMomentSettings):
     """Smallest distance between an atom and its images in the supercell."""
     supercell: Annotated[list[int] | None, Flag(PANEL, metavar='"N N N"')] = None
     """Multiples of the cell vectors instead (one or three), or nine integers as in phonopy's DIM."""
-    displacement: Annotated[float, Flag(PANEL)] = Field(default=0.01, gt=0)
-    """Length of the displacements, Å; 0.03 with float32."""
-    symprec: Annotated[float, Flag(PANEL)] = Field(default=1e-3, gt=0)
-    """Tolerance of symmetry, Å for positions and μB for moments."""
+    displacement: Annotated[float, Flag(PANEL, unit="Å")] = Field(default=DISPLACEMENT, gt=0)
+    """Length of the displacements (with float32 rather 0.03)."""
+    symprec: Annotated[float, Flag(PANEL, unit="Å and μB")] = Field(default=1e-3, gt=0)
+    """Tolerance of symmetry, of positions and moments."""
     relax: Annotated[bool, Flag(RELAXATION)] = True
     """Relax positions, cell and moments first."""
     force_tol: ForceTol = 1e-3

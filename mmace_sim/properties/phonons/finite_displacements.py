@@ -22,7 +22,7 @@ from mmace_sim.properties.phonons.bands import (
     imaginary_modes,
 )
 from mmace_sim.properties.phonons.cells import Displaced, make_phonopy, restoring_forces, supercells
-from mmace_sim.properties.phonons.declaration import MAGFORCE_TOL, PhononsSettings
+from mmace_sim.properties.phonons.declaration import DISPLACEMENT, MAGFORCE_TOL, PhononsSettings
 from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
 from mmace_sim.properties.results import known
@@ -305,7 +305,7 @@ def force_constants(
     model: ModelLike = "default",
     magmoms: str = "fixed",
     *,
-    displacement: float = 0.01,
+    displacement: float = DISPLACEMENT,
     **settings: Any,
 ) -> Float[np.ndarray, "n_atoms n_atoms 3 3"]:
     """Force constants of the supercell of a phonopy object, symmetrised; also stored in the object.

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mmace_sim.graph.batch import Kept, MagneticGraph, build_graph
+from mmace_sim.graph.batch import MagneticGraph, Memo, build_graph
 from mmace_sim.io.frames import LABELS, Frame
 from mmace_sim.training.data.stream import StoredFrames
 from mmace_sim.training.data.stream_summary import sample, summarize
@@ -82,7 +82,7 @@ class LabelledBatch:
     structure_weight: Float[Tensor, " n_systems"]
     n_atoms: Int[Tensor, " n_systems"]
     config_idx: Int[Tensor, " n_systems"]
-    kept: Kept = field(init=False, default_factory=Kept, repr=False, compare=False)
+    kept: Memo = field(init=False, default_factory=Memo, repr=False, compare=False)
 
     def to(self, device: torch.device | str) -> "LabelledBatch":
         """The batch on another device, with what is known of its labels, so that no step has to ask there."""

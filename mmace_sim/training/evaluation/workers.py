@@ -6,7 +6,7 @@ from typing import Any
 
 from mmace_sim.engine.inputs import load_run_model
 from mmace_sim.errors import DataError, MmaceError
-from mmace_sim.executors.interface import Executor, Failure
+from mmace_sim.executors.interface import Executor, TaskFailure
 from mmace_sim.io.frames import Frame
 from mmace_sim.training.evaluation.evaluate import Prediction, evaluate_frames
 from mmace_sim.training.evaluation.settings import EvaluateSettings
@@ -83,7 +83,7 @@ def predict_all(
             indices = waiting[start : start + size]
             yield Piece(text, [frames[index] for index in indices], indices)
 
-    def failed(piece: Piece, failure: Failure) -> list[Piece]:
+    def failed(piece: Piece, failure: TaskFailure) -> list[Piece]:
         if failure.lost is None:
             raise failure.error if isinstance(failure.error, MmaceError) else DataError(failure.reason)
         if piece.tries < 2:
