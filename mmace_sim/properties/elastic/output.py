@@ -85,6 +85,12 @@ class ElasticComputation(Computation[Any, ElasticResult]):
         )
 
     @override
+    def stands_for(
+        self, entry: dict[str, Any], result: ElasticResult
+    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        return [(entry, [] if result.reference is None else [result.reference])]
+
+    @override
     def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
         constants = entry.get("constants") or {}
         return [entry | {"magmoms": mode} | values for mode, values in constants.items()] or [entry]

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, override
 
 import numpy as np
+from ase import Atoms
 
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.kept import Kept
@@ -59,6 +60,13 @@ class MomentsComputation(Computation[Any, MomentResult]):
             "mean_steps": finite_or_none(np.mean(steps)) if steps else None,
             "minima": [_minimum_entry(minimum) for minimum in result.minima],
         }
+
+    @override
+    def stands_for(
+        self, entry: dict[str, Any], result: MomentResult
+    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        images = [[minimum.atoms] for minimum in result.minima]
+        return [*zip(entry["minima"], images, strict=True), (entry, images[0] if images else [])]
 
     @override
     def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:

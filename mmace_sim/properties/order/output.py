@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, override
 
 import numpy as np
+from ase import Atoms
 
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.declaration import Column
@@ -69,6 +70,17 @@ class OrderComputation(Computation[Any, OrderResult]):
             "n_states": len(result.states),
             "orders": [_order_entry(order) for order in ranked],
         }
+
+    @override
+    def stands_for(
+        self, entry: dict[str, Any], result: OrderResult
+    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        ranked = sorted(result.orders, key=rank)
+        told: list[tuple[dict[str, Any], Sequence[Atoms]]] = [
+            (one, [order.atoms] if order.order_final else [])
+            for one, order in zip(entry["orders"], ranked, strict=True)
+        ]
+        return [*told, (entry, [result.best.atoms] if result.best else [])]
 
     @override
     def compare(self, entries: list[dict[str, Any]]) -> None:
