@@ -107,12 +107,6 @@ class MDComputation(Computation[Any, MDResult]):
         return entry | _farthest(rows), None
 
     @override
-    def stands_for(
-        self, entry: dict[str, Any], result: MDResult
-    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
-        return [(entry, [] if result.atoms is None else [result.atoms])]
-
-    @override
     def write(
         self, run: Run, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, MDResult]]
     ) -> list[str]:
