@@ -9,7 +9,7 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
+from ase.io import read, write
 from cli_tools import mmace_sim, summary_of
 from foundation_tools import write_mace
 from paper_tools import random_paper_model
@@ -344,7 +344,9 @@ def test_a_run_says_where_its_structures_lie(calibrated, tmp_path):
 )
 def test_every_line_of_a_table_says_where_its_structure_lies(calibrated, tmp_path, command, options, parts):
     path = save_model(calibrated, tmp_path / "m.safetensors")
-    write(tmp_path / "in.extxyz", rattled(np.random.default_rng(1), 0.02, collinear=True))
+    atoms = rattled(np.random.default_rng(1), 0.02, collinear=True)
+    atoms.arrays["magforces"] = np.full((len(atoms), 3), 9.0)  # of another model: must not count
+    write(tmp_path / "in.extxyz", atoms)
     out = tmp_path / "run"
     result = mmace_sim(command, tmp_path / "in.extxyz", "-m", path, "-o", out, "--no-figures", *options)
     assert result.exit_code in (0, 3), result.output
@@ -361,6 +363,14 @@ def test_every_line_of_a_table_says_where_its_structure_lies(calibrated, tmp_pat
     assert told
     assert told <= {str(part["domain_distance"]) for part in lines}
     assert all(float(row["stress_uncertainty"]) > 0 for row in rows if row["domain"])
+    if command == "order":
+        images = read(out / "relaxed.extxyz", ":")
+        for part, image in zip(entry["orders"], images, strict=True):
+            image.arrays.pop("magforces", None)
+            known = domain_entry(calibrated, image)
+            assert part["magforces_length_uncertainty"] == pytest.approx(
+                known["magforces_length_uncertainty"], rel=0.01
+            )
 
 
 def test_the_farthest_of_several_structures_counts(calibrated):

@@ -211,8 +211,8 @@ class Computation[S: RunSettings, R]:
 
         Returns:
             The entry, and parts of it, each with its structures: the farthest counts. Forces of a calculator and
-            magforces of an array must be those of the model. Empty: what `finish` says that the structure has become,
-            or else the structure as it was read.
+            magforces of an array must be those of the model, not of the file that was read. Empty: what `finish` says
+            that the structure has become, or else the structure as it was read.
         """
         del entry, result
         return []

@@ -12,6 +12,7 @@ from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments, write_csv
 from mmace_sim.engine.run import Run
+from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
 from mmace_sim.properties.moments.minimisation import MomentMinimum, MomentResult, MomentSearch
@@ -65,7 +66,7 @@ class MomentsComputation(Computation[Any, MomentResult]):
     def stands_for(
         self, entry: dict[str, Any], result: MomentResult
     ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
-        images = [[minimum.atoms] for minimum in result.minima]
+        images = [[bare_copy(minimum.atoms, minimum.magmoms)] for minimum in result.minima]
         return [*zip(entry["minima"], images, strict=True), (entry, images[0] if images else [])]
 
     @override

@@ -14,6 +14,7 @@ from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
 from mmace_sim.engine.run import Run
 from mmace_sim.errors import StructureError
+from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
 from mmace_sim.properties.order.search import OrderResult, OrderSearch, RelaxedOrder, composition
@@ -75,12 +76,11 @@ class OrderComputation(Computation[Any, OrderResult]):
     def stands_for(
         self, entry: dict[str, Any], result: OrderResult
     ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
-        ranked = sorted(result.orders, key=rank)
+        images = {o.name: bare_copy(o.atoms, o.magmoms) for o in result.orders if o.order_final is not None}
         told: list[tuple[dict[str, Any], Sequence[Atoms]]] = [
-            (one, [order.atoms] if order.order_final else [])
-            for one, order in zip(entry["orders"], ranked, strict=True)
+            (one, [images[one["start"]]] if one["start"] in images else []) for one in entry["orders"]
         ]
-        return [*told, (entry, [result.best.atoms] if result.best else [])]
+        return [*told, (entry, [images[result.best.name]] if result.best else [])]
 
     @override
     def compare(self, entries: list[dict[str, Any]]) -> None:
