@@ -188,6 +188,30 @@ def test_espresso_turns_vectors_into_angles(tmp_path):
         close(found, moment, 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("header", "electrons"),
+    [
+        ('<PP_HEADER element="Fe" z_valence=" 1.600000000000000E+001" mesh_size="1"/>', 16.0),
+        ("   16.00000000000               Z valence\n", 16.0),
+        ("", 10.0),
+    ],
+)
+def test_espresso_starts_free_moments_from_shares_of_the_electrons(tmp_path, header, electrons, caplog):
+    atoms = alloy([2.4, 0.0, 0.3, -0.5], held=[False] * 4)
+    (tmp_path / "potentials").mkdir()
+    for symbol in ("Fe", "Al", "Co"):
+        (tmp_path / "potentials" / f"{symbol}.upf").write_text(f"<UPF>\n{header}\n</UPF>")
+    written(tmp_path, "qe", atoms, potentials=str(tmp_path / "potentials"))
+    text = (tmp_path / "pw.in").read_text()
+    found = [float(x) for x in re.findall(r"starting_magnetization\(\d\) = (\S+)", text)]
+    close(found, np.array([2.4, 0.0, 0.3, -0.5]) / electrons)
+    assert ("valence electrons of Fe is not known" in caplog.text) == (not header)
+    canted = alloy(held=[False] * 4)
+    written(tmp_path, "qe", canted, potentials=str(tmp_path / "potentials"))
+    found = re.findall(r"starting_magnetization\(\d\) = (\S+)", (tmp_path / "pw.in").read_text())
+    close([float(x) for x in found], np.linalg.norm(CANTED, axis=1) / electrons)
+
+
 def test_espresso_holds_all_or_none():
     engine = load_engine(LabelSettings(engine="qe", write_only=True))
     (calculation,), _ = make_calculations(

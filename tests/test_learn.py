@@ -11,7 +11,9 @@ from ase.build import bulk
 from cli_tools import mmace_sim, summary_of
 
 from mmace_sim.data.candidates import ID, held, load_candidates
+from mmace_sim.data.label.engine import load_engine
 from mmace_sim.data.label.engines.model import ModelEngine
+from mmace_sim.data.label.settings import LabelSettings
 from mmace_sim.data.learn import loop
 from mmace_sim.data.learn.rounds import Round
 from mmace_sim.data.learn.run import learn
@@ -164,6 +166,39 @@ def test_a_batch_that_the_check_refuses_is_not_trained_on(iron, tmp_path, monkey
     assert [r.n_training for r in done.rounds] == [11, 0]  # not trained again
     assert not done.complete
     assert "wrong sign" in done.problems[0]
+
+
+def test_failed_calculations_cost_time_too(iron, tmp_path, monkeypatch):
+    original = loop.label
+
+    def costly(chosen, *arguments, **keywords):
+        outcome = original(chosen, *arguments, **keywords)
+        entries = outcome.summary["structures"]
+        for entry in entries:
+            entry["cpu_s"] = 10.0
+        entries[0]["status"] = "failed"
+        return outcome
+
+    monkeypatch.setattr(loop, "label", costly)
+    done = learn(settings(iron, tmp_path / "run", max_calculations=15))
+    counts = done.summary["computed"].values()
+    n_batches = 1 + len(done.rounds)
+    assert sum(count["failed"] for count in counts) == n_batches
+    assert sum(count["cpu_s"] for count in counts) == pytest.approx(150.0)
+
+
+@pytest.mark.parametrize("engine", ["vasp", "qe", "abacus"])
+def test_an_engine_that_is_not_here_says_which_ways_there_are(iron, tmp_path, engine):
+    label = {"engine": engine, "command": "no_such_program_of_dft"}
+    with pytest.raises(ConfigError, match=r"no_such_program_of_dft: .*--executor.*by hand") as caught:
+        learn(settings(iron, tmp_path / "run", label=label))
+    assert "--write-only, compute" not in str(caught.value)
+    pool = tmp_path / "cluster.yaml"
+    pool.write_text("provider: slurm\n")
+    assert load_engine(LabelSettings(executor=str(pool), **label)).name == engine
+    pool.write_text("provider: local\n")
+    with pytest.raises(ConfigError, match="no such program here"):
+        load_engine(LabelSettings(executor=str(pool), **label))
 
 
 def test_two_batches_that_are_not_trusted_end_the_loop(iron, tmp_path, monkeypatch):

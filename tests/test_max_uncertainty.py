@@ -82,6 +82,7 @@ def test_the_command_keeps_candidates(crystals, limit, tmp_path, command):
     entries = {entry["name"]: entry for entry in summary_of(out)["structures"]}
     assert entries["broken.extxyz"]["status"] == "uncertain"
     assert entries["broken.extxyz"]["domain"] in ("edge", "outside")
+    assert entries["broken.extxyz"]["energy_uncertainty"] > 0
     assert entries["good.extxyz"]["status"] in ("converged", "finished")
     (kept,), _ = load_candidates([out / "candidates.extxyz"])
     assert kept.info["config_id"] == f"broken.extxyz-{command}-uncertain"

@@ -129,6 +129,14 @@ def test_too_few_close_pairs_are_said(frames):
     assert "could not be tested" in findings[0].message
 
 
+def test_close_pairs_without_work_are_not_counted_as_those_with_work(clean):
+    still = labelled([(clean[0].atoms.copy(), frame.magmoms) for frame in clean[:12]])  # forces do no work
+    (finding,) = found(still, "work_forces")
+    n_pairs, n_working = finding.values["n_pairs"], finding.values["n_working"]
+    assert n_pairs > n_working == 0
+    assert f"they do work in 0 of {n_pairs} close pairs" in finding.message
+
+
 def test_work_along_the_arc_is_exact_for_a_moment_in_a_field():
     field, a = np.array([[0.1, -0.2, 0.3]]), np.array([[2.0, 0.0, 0.0]])
     b = 2.0 * np.array([[np.cos(1.2), np.sin(1.2), 0.0]])

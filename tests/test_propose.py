@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
+from ase.io import write
 from cli_tools import mmace_sim
 
 from mmace_sim.data.candidates import (
@@ -194,6 +195,32 @@ def test_two_contents_under_one_name_are_refused(feco, tmp_path):
     write_extxyz(tmp_path / "c.extxyz", [first, second])
     with pytest.raises(DataError, match="two candidates are called 'a'"):
         load_candidates([tmp_path / "c.extxyz"])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda atoms: atoms.positions.__setitem__((0, 0), np.nan), "is not finite"),
+        (lambda atoms: atoms.set_cell([[2.8, 0, 0], [0, 2.8, 0], [2.8, 2.8, 0]]), "zero volume"),
+    ],
+)
+def test_what_cannot_be_a_structure_is_told_when_it_is_read(feco, tmp_path, change, told):
+    good, bad = (candidate(feco, get_magmoms(feco), hold=True) for _ in range(2))
+    good.info[ID], bad.info[ID] = "good", "bad"
+    change(bad)
+    write(tmp_path / "c.extxyz", [bad, good])
+    found, problems = load_candidates([tmp_path / "c.extxyz"])
+    assert [atoms.info[ID] for atoms in found] == ["good"]
+    assert len(problems) == 1
+    assert told in problems[0]
+    chosen = mmace_sim("data", "select", "none", tmp_path / "c.extxyz", "-n", 2, "-o", tmp_path / "s.extxyz")
+    assert chosen.exit_code in (0, 3), chosen.output
+    assert [atoms.info[ID] for atoms in load_candidates([tmp_path / "s.extxyz"])[0]] == ["good"]
+
+
+def test_a_cell_that_is_far_too_small_is_refused_at_once():
+    point = candidate(Atoms("Fe", cell=[0.05] * 3, pbc=True), np.zeros((1, 3)), hold=False)
+    assert "0.050 Å apart" in refusal(point)
 
 
 def test_copies_in_other_clothes_are_recognised(feco):

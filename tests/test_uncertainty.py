@@ -1,5 +1,6 @@
 """Uncertainties: calibrated on errors of known size, invariant, independent of the batch, faithful in the file."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
+from ase.io import read, write
 from cli_tools import mmace_sim, summary_of
 from foundation_tools import write_mace
 from paper_tools import random_paper_model
@@ -27,7 +28,7 @@ from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.model.uncertainty import FAR, TARGETS, Domain, evaluate_with_uncertainty
 from mmace_sim.nn.surroundings import N_SURROUNDINGS, surroundings
-from mmace_sim.structures.domain import domain_entry
+from mmace_sim.structures.domain import domain_entries, domain_entry, farthest
 from mmace_sim.testing.structures import random_rotation, random_structure
 from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import initialize_state
@@ -331,6 +332,64 @@ def test_a_run_says_where_its_structures_lie(calibrated, tmp_path):
     arguments = (*arguments[:3], tmp_path / "plain.safetensors", *arguments[4:])
     assert "domain" not in mmace_sim(*arguments, "-o", tmp_path / "plain").output
     assert summary_of(tmp_path / "plain")["structures"][0]["domain"] is None
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "parts"),
+    [
+        ("order", ["--max-steps", 2, "--fixed-cell", "--max-orders", 3], "orders"),
+        ("eos", ["--magmoms", "fixed", "--n-volumes", 5], "states"),
+        ("moments", ["--starts", 2, "--magforce-tol", 50], "minima"),
+    ],
+)
+def test_every_line_of_a_table_says_where_its_structure_lies(calibrated, tmp_path, command, options, parts):
+    path = save_model(calibrated, tmp_path / "m.safetensors")
+    atoms = rattled(np.random.default_rng(1), 0.02, collinear=True)
+    atoms.arrays["magforces"] = np.full((len(atoms), 3), 9.0)  # of another model: must not count
+    write(tmp_path / "in.extxyz", atoms)
+    out = tmp_path / "run"
+    result = mmace_sim(command, tmp_path / "in.extxyz", "-m", path, "-o", out, "--no-figures", *options)
+    assert result.exit_code in (0, 3), result.output
+    assert "domain" in result.output
+    assert "±" in result.output
+    (entry,) = summary_of(out)["structures"]
+    lines = [part for part in entry[parts] if part["domain"] is not None]
+    assert lines
+    assert len({part["domain_distance"] for part in lines}) == len(lines)
+    assert entry["domain_distance"] in [part["domain_distance"] for part in lines]
+    with (out / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    told = {row["domain_distance"] for row in rows} - {""}
+    assert told
+    assert told <= {str(part["domain_distance"]) for part in lines}
+    assert all(float(row["stress_uncertainty"]) > 0 for row in rows if row["domain"])
+    if command == "order":
+        images = read(out / "relaxed.extxyz", ":")
+        for part, image in zip(entry["orders"], images, strict=True):
+            image.arrays.pop("magforces", None)
+            known = domain_entry(calibrated, image)
+            assert part["magforces_length_uncertainty"] == pytest.approx(
+                known["magforces_length_uncertainty"], rel=0.01
+            )
+
+
+def test_the_farthest_of_several_structures_counts(calibrated):
+    rng = np.random.default_rng(3)
+    near, far = rattled(rng, 0.02), rattled(rng, 0.02)
+    far.cell[0] *= 2.0
+    lost = rattled(rng, 0.02)
+    lost.positions[0] = np.nan
+    told = domain_entries(calibrated, [near, None, far, lost] * 20)
+    assert told[0]["domain_distance"] == domain_entry(calibrated, near)["domain_distance"]
+    assert told[-2] == domain_entry(calibrated, far)
+    assert (told[1], told[3]) == (domain_entry(None, None),) * 2
+    assert told[2]["stress_uncertainty"] is None  # a slab has no volume
+    assert told[0]["stress_uncertainty"] > 0
+    both = farthest(told)
+    assert (both["domain"], both["domain_distance"]) == (told[2]["domain"], told[2]["domain_distance"])
+    assert both["domain"] != told[0]["domain"]
+    assert both["stress_uncertainty"] == told[0]["stress_uncertainty"]
+    assert farthest([]) == domain_entry(None, None)
 
 
 def write_frames(path, frames):

@@ -11,10 +11,11 @@ from ase.geometry import complete_cell
 from jaxtyping import Bool, Float
 from matscipy.neighbours import neighbour_list
 
-from mmace_sim.errors import DataError
+from mmace_sim.errors import DataError, StructureError
 from mmace_sim.graph.atoms import bare_copy, get_magmoms, has_magmoms, set_magmoms
 from mmace_sim.io.collection import FailedStructure, load_structures
 from mmace_sim.properties.order.states import state_fingerprint
+from mmace_sim.structures.checks import check_distances, check_moments, check_numbers
 
 HOLD: str = "hold_moment"
 """Array of a candidate: whether the moment of each atom is held at its value, or is the start of a free one."""
@@ -113,6 +114,12 @@ def load_candidates(paths: Sequence[str | Path]) -> tuple[list[Atoms], list[str]
         if not has_magmoms(atoms):
             set_magmoms(atoms, np.zeros((len(atoms), 3)))
             atoms.set_array(HOLD, np.zeros(len(atoms), dtype=bool))
+        try:
+            check_numbers(atoms)
+            check_moments(atoms)
+        except StructureError as error:
+            problems.append(f"{item.name}: {error}")
+            continue
         name = str(atoms.info.setdefault(ID, item.name))
         atoms.info.setdefault(TYPE, "default")
         if content_hash(found.setdefault(name, atoms)) != content_hash(atoms):
@@ -131,6 +138,10 @@ def refusal(atoms: Atoms) -> str:
     Args:
         atoms: Candidate.
     """
+    try:
+        check_distances(atoms)  # in a cell that is far too small a list of neighbours has no end
+    except StructureError as error:
+        return str(error)
     radii = covalent_radii[atoms.numbers]
     first, second, distances = neighbour_list(
         "ijd",

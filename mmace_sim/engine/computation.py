@@ -202,6 +202,21 @@ class Computation[S: RunSettings, R]:
         del part
         return self.entry(item, result), None
 
+    def stands_for(self, entry: dict[str, Any], result: R) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        """The structures that a result stands for, whose place in the domain of the model is told.
+
+        Args:
+            entry: From `finish`.
+            result: What was computed.
+
+        Returns:
+            The entry, and parts of it, each with its structures: the farthest counts. Forces of a calculator and
+            magforces of an array must be those of the model, not of the file that was read. Empty: what `finish` says
+            that the structure has become, or else the structure as it was read.
+        """
+        del entry, result
+        return []
+
     def failed(self, item: FailedStructure | LoadedStructure, message: str | None = None) -> dict[str, Any]:
         """Entry of a structure that was not computed.
 

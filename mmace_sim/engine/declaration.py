@@ -209,6 +209,9 @@ DOMAIN: tuple[Column, ...] = (
         unit="eV/Å",
     ),
     Column(
+        key="stress_uncertainty", text="standard deviation of the error of a component of the stress", unit="eV/Å³",
+    ),
+    Column(
         key="magforces_length_uncertainty",
         text="the same of the part of a magnetic force that changes the length of its moment", unit="eV/μB",
     ),
@@ -219,6 +222,9 @@ DOMAIN: tuple[Column, ...] = (
 )  # fmt: skip
 """What the entries of all properties say of the structure that was computed and the data of its model; None where the
 model cannot tell (`mmace_sim.structures.domain`)."""
+
+PLACE: tuple[str, ...] = tuple(column.key for column in DOMAIN)
+"""Their keys, for the lines that a property makes of parts of an entry."""
 
 
 def head(*keys: str) -> tuple[Column, ...]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ase import Atoms
+
 from mmace_sim.base.text import plain
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.declaration import GOOD
@@ -13,7 +15,10 @@ from mmace_sim.engine.records import encode
 from mmace_sim.engine.resume import item_key
 from mmace_sim.errors import OutputError
 from mmace_sim.io.collection import LoadedStructure
-from mmace_sim.structures.domain import domain_entry
+from mmace_sim.structures.domain import domain_entries, domain_entry, farthest
+
+_COMPUTED = GOOD | {"uncertain"}
+"""Statuses at which the structure that was read has been computed."""
 
 EXIT_OK = 0
 EXIT_INCOMPLETE = 3
@@ -65,11 +70,7 @@ def record_of[R](
     """
     try:
         entry, atoms = computation.finish(item, result, part)
-        became = item.atoms if atoms is None and entry["status"] in GOOD else atoms
-        told = domain_entry(part.model, became, computed=atoms is not None)
-        entry |= {
-            key: value for key, value in told.items() if key not in entry
-        }  # unless the property knows better
+        _tell_domain(computation, part, item, result, entry, atoms)
         stored = None if atoms is None else atoms_to_record(atoms)
         if stored and stored["left_out"]:
             entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")
@@ -81,6 +82,28 @@ def record_of[R](
         _log.exception("%s: the result cannot be written", item.name)
         message = f"computed, but the result cannot be written: {type(error).__name__}: {error}"
         return _failed_record(computation, item, message)
+
+
+def _tell_domain[R](
+    computation: Computation[Any, R],
+    part: Part,
+    item: LoadedStructure,
+    result: R,
+    entry: dict[str, Any],
+    atoms: Atoms | None,
+) -> None:
+    """Add to an entry, and to what it holds, where their structures lie, unless the property knows better."""
+    targets = computation.stands_for(entry, result)
+    if not targets:
+        became = item.atoms if atoms is None and entry["status"] in _COMPUTED else atoms
+        told = domain_entry(part.model, became, computed=atoms is not None)
+        entry |= {key: value for key, value in told.items() if key not in entry}
+        return
+    images = {id(image): image for _, some in targets for image in some}
+    found = dict(zip(images, domain_entries(part.model, list(images.values()), computed=True), strict=True))
+    for target, some in targets:
+        told = farthest([found[id(image)] for image in some])
+        target |= {key: value for key, value in told.items() if key not in target}
 
 
 def lost_record(computation: Computation, item: LoadedStructure, message: str) -> dict[str, Any]:

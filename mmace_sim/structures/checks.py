@@ -103,11 +103,29 @@ def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureChe
         UnsupportedElementError: An element that the model does not know.
         UnsupportedConstraintError: A constraint that cannot be honoured.
     """
+    check_numbers(atoms)
+    if elements is not None:
+        _check_elements(atoms, {int(number) for number in elements})
+    from mmace_sim.torchsim.constraints import fixed_from_ase  # not above: TorchSim's import writes to stderr
+
+    fixed_from_ase(atoms)
+    check_distances(atoms)
+    free, note = free_strains(atoms)
+    return StructureCheck(cell_can_relax=bool(free.any()), note=note)
+
+
+def check_numbers(atoms: Atoms) -> None:
+    """The part of `check_geometry` that asks whether elements, positions and cell can be meant at all.
+
+    Args:
+        atoms: Structure, with or without moments.
+
+    Raises:
+        StructureError: No atoms, NaN or infinite numbers, flat or left-handed cell.
+    """
     if len(atoms) == 0:
         raise StructureError("the structure holds no atoms.")
     check_atomic_numbers(atoms.numbers)
-    if elements is not None:
-        _check_elements(atoms, {int(number) for number in elements})
     finite = np.isfinite(atoms.positions).all(axis=1)
     if not finite.all():
         index = int(np.argmin(finite))
@@ -122,12 +140,6 @@ def check_geometry(atoms: Atoms, elements: Iterable[int] | None) -> StructureChe
             "beyond any meaning. Correct the file; lengths are in Å."
         )
     _check_cell(atoms)
-    from mmace_sim.torchsim.constraints import fixed_from_ase  # not above: TorchSim's import writes to stderr
-
-    fixed_from_ase(atoms)
-    check_distances(atoms)
-    free, note = free_strains(atoms)
-    return StructureCheck(cell_can_relax=bool(free.any()), note=note)
 
 
 def _check_elements(atoms: Atoms, elements: set[int]) -> None:

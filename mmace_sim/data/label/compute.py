@@ -20,6 +20,7 @@ from mmace_sim.data.label.engine import (
     load_engine,
 )
 from mmace_sim.data.label.settings import LabelSettings
+from mmace_sim.executors.settings import pool_settings
 from mmace_sim.files import keep, scratch
 
 MAX_KEPT: int = 20 * 2**20
@@ -172,6 +173,18 @@ def executable(command: str) -> str | None:
         command: Such as ``mpirun -n 4 abinit``.
     """
     return shutil.which(command.split()[0])
+
+
+def starts_here(settings: LabelSettings) -> bool:
+    """Whether calculations are started on this machine, so that the program of the engine must be here.
+
+    Args:
+        settings: Of the run.
+    """
+    if settings.write_only or settings.collect:
+        return False
+    name = settings.executor
+    return name is None or not name.endswith((".yaml", ".yml")) or pool_settings(name).provider == "local"
 
 
 def _children_cpu() -> float:

@@ -131,6 +131,10 @@ class BatchEngine(Protocol):
         """Compute all, and hand over each as soon as it is finished."""
 
 
+class MissingProgramError(ConfigError):
+    """A code that runs on clusters is not on this machine; the message begins with its name and a colon."""
+
+
 def load_engine(settings: LabelSettings) -> Engine | BatchEngine:
     """The engine of a run.
 

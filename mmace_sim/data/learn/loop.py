@@ -16,7 +16,7 @@ from mmace_sim.base.text import json_text
 from mmace_sim.data.candidates import ID, TYPE, Distinct, candidate, load_candidates, named, refusal
 from mmace_sim.data.label.batch import LABELLED
 from mmace_sim.data.label.calculation import make_calculations
-from mmace_sim.data.label.engine import BatchEngine, Engine, load_engine, refusals
+from mmace_sim.data.label.engine import BatchEngine, Engine, MissingProgramError, load_engine, refusals
 from mmace_sim.data.label.run import label
 from mmace_sim.data.learn.rounds import Round, measure, write_curve
 from mmace_sim.data.learn.settings import LearnSettings
@@ -24,7 +24,7 @@ from mmace_sim.data.learn.training import train_round
 from mmace_sim.data.propose import Proposal, propose, read_parents
 from mmace_sim.data.select import Scores, random_choice, score, select
 from mmace_sim.data.settings import ProposeSettings
-from mmace_sim.errors import DataError, UncalibratedModelError
+from mmace_sim.errors import ConfigError, DataError, UncalibratedModelError
 from mmace_sim.files import write_text
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.frames import Frame, read_frames
@@ -134,7 +134,14 @@ class Learning:
     @cached_property
     def _engine(self) -> Engine | BatchEngine:
         """What computes."""
-        return load_engine(self.settings.label)
+        try:
+            return load_engine(self.settings.label)
+        except MissingProgramError as error:
+            raise ConfigError(
+                f"{str(error).partition(':')[0]}: no such program here. The loop starts every calculation itself: say "
+                "with --command how, and with --executor CLUSTER.yaml on which cluster. Or go its way by hand: data "
+                "propose, data select, label --write-only, label --collect, train (docs/learn.md)."
+            ) from error
 
     @cached_property
     def _proposing(self) -> ProposeSettings:
@@ -324,17 +331,22 @@ class Learning:
             if outcome.trainable:
                 found.files.append(folder / LABELLED)
         self._n_calculations += len(chosen)
-        self._count(chosen, [*known, *(outcome.frames if missing else ())])
+        self._count(chosen, known, outcome.summary["structures"] if missing else ())
         return found
 
-    def _count(self, chosen: Sequence[Atoms], frames: Sequence[Atoms]) -> None:
-        """What was computed, by kind."""
-        costs = {str(atoms.info[ID]): float(atoms.info.get("cpu_s", 0.0)) for atoms in frames}
+    def _count(
+        self, chosen: Sequence[Atoms], known: Sequence[Atoms], entries: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """What was computed, by kind: frames of another run, and entries of a batch; failures cost time, too."""
+        costs = {str(atoms.info[ID]): float(atoms.info.get("cpu_s", 0.0)) for atoms in known}
+        costs |= {entry["config_id"]: float(entry.get("cpu_s", 0.0)) for entry in entries}
+        finished = {str(atoms.info[ID]) for atoms in known}
+        finished |= {entry["config_id"] for entry in entries if entry["status"] == "finished"}
         for atoms in chosen:
             counts = self.computed.setdefault(
                 str(atoms.info[TYPE]), {"finished": 0, "failed": 0, "cpu_s": 0.0}
             )
-            counts["finished" if atoms.info[ID] in costs else "failed"] += 1
+            counts["finished" if atoms.info[ID] in finished else "failed"] += 1
             counts["cpu_s"] += costs.get(str(atoms.info[ID]), 0.0)
 
     def _measure(self, folder: Path, path: Path, record: Round) -> None:

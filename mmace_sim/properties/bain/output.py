@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, override
 
+from ase import Atoms
 from ase.build import bulk
 from ase.data import atomic_numbers, chemical_symbols, reference_states
 
@@ -14,7 +15,7 @@ from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.model.interface import Potential
 from mmace_sim.properties.bain.path import BainMap, BainPath, BainResult, lowest_along_path
-from mmace_sim.properties.eos.output import minimum_rows
+from mmace_sim.properties.eos.output import minimum_rows, told_points
 from mmace_sim.properties.states import StatesComputation
 from mmace_sim.properties.written import draw_each
 from mmace_sim.structures.initial_moments import starting_lengths
@@ -61,6 +62,12 @@ class BainComputation(StatesComputation[BainResult]):
             "volumes": result.volumes.tolist(),
             "maps": [_map_entry(one, result.lowest_energy) for one in result.maps],
         }
+
+    @override
+    def stands_for(
+        self, entry: dict[str, Any], result: BainResult
+    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        return told_points(entry, entry["maps"], [one.points for one in result.maps])
 
     @override
     def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:

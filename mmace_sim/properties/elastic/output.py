@@ -12,7 +12,7 @@ from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, mean_moments
 from mmace_sim.engine.run import Run
-from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import write_extxyz
 from mmace_sim.properties.elastic.constants import ElasticResult, ElasticTensorCalculation
@@ -83,6 +83,13 @@ class ElasticComputation(Computation[Any, ElasticResult]):
             }
             | _softening(result)
         )
+
+    @override
+    def stands_for(
+        self, entry: dict[str, Any], result: ElasticResult
+    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        crystal = result.reference
+        return [(entry, [] if crystal is None else [bare_copy(crystal, get_magmoms(crystal))])]
 
     @override
     def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from typing import Any, override
 
+from ase import Atoms
+
+from mmace_sim.engine.declaration import PLACE
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.engine.run import Run
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import write_extxyz
 from mmace_sim.properties.eos.equation_of_state import EosCurve, EosResult, EquationOfState
 from mmace_sim.properties.results import known
+from mmace_sim.properties.singlepoint import PointResult
 from mmace_sim.properties.states import StatesComputation
 from mmace_sim.properties.written import draw_each, labelled
 
@@ -36,6 +40,12 @@ class EosComputation(StatesComputation[EosResult]):
             "states": [_state_entry(curve, zero) for curve in result.curves],
             "crossings": [vars(crossing) for crossing in result.crossings],
         }
+
+    @override
+    def stands_for(
+        self, entry: dict[str, Any], result: EosResult
+    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        return told_points(entry, entry["states"], [one.points for one in result.curves])
 
     @override
     def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -116,7 +126,27 @@ def minimum_rows(entry: dict[str, Any], states: str = "states") -> list[dict[str
     if states not in entry:
         return [head | {"status": entry["status"], "message": entry["message"]}]
     return [
-        head | {"state": state["state"], "status": state["status"], "message": state["message"]} | minimum
+        head | {key: state.get(key) for key in ("state", "status", "message", *PLACE)} | minimum
         for state in entry[states]
         for minimum in [{"minimum": k} | m for k, m in enumerate(state["minima"], start=1)] or [{}]
     ]
+
+
+def told_points(
+    entry: dict[str, Any], parts: Sequence[dict[str, Any]], points: Sequence[Sequence[PointResult]]
+) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+    """The structures that each curve of an entry stands for, as `Computation.stands_for` gives them.
+
+    Args:
+        entry: Of a structure, which stands for all of them.
+        parts: Its curves.
+        points: Points of each curve, which may have failed.
+    """
+    images = [[_with_magforces(point) for point in some if point.magforces is not None] for some in points]
+    return [*zip(parts, images, strict=True), (entry, [image for some in images for image in some])]
+
+
+def _with_magforces(point: PointResult) -> Atoms:
+    atoms = labelled(point.atoms)
+    atoms.arrays["magforces"] = point.magforces
+    return atoms

@@ -6,11 +6,13 @@ from functools import partial
 from typing import Any, override
 
 import numpy as np
+from ase import Atoms
 
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments, write_csv
 from mmace_sim.engine.run import Run
+from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
 from mmace_sim.properties.moments.minimisation import MomentMinimum, MomentResult, MomentSearch
@@ -59,6 +61,13 @@ class MomentsComputation(Computation[Any, MomentResult]):
             "mean_steps": finite_or_none(np.mean(steps)) if steps else None,
             "minima": [_minimum_entry(minimum) for minimum in result.minima],
         }
+
+    @override
+    def stands_for(
+        self, entry: dict[str, Any], result: MomentResult
+    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        images = [[bare_copy(minimum.atoms, minimum.magmoms)] for minimum in result.minima]
+        return [*zip(entry["minima"], images, strict=True), (entry, images[0] if images else [])]
 
     @override
     def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:

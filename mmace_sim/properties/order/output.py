@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, override
 
 import numpy as np
+from ase import Atoms
 
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.declaration import Column
@@ -13,6 +14,7 @@ from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
 from mmace_sim.engine.run import Run
 from mmace_sim.errors import StructureError
+from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
 from mmace_sim.properties.order.search import OrderResult, OrderSearch, RelaxedOrder, composition
@@ -69,6 +71,16 @@ class OrderComputation(Computation[Any, OrderResult]):
             "n_states": len(result.states),
             "orders": [_order_entry(order) for order in ranked],
         }
+
+    @override
+    def stands_for(
+        self, entry: dict[str, Any], result: OrderResult
+    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        images = {o.name: bare_copy(o.atoms, o.magmoms) for o in result.orders if o.order_final is not None}
+        told: list[tuple[dict[str, Any], Sequence[Atoms]]] = [
+            (one, [images[one["start"]]] if one["start"] in images else []) for one in entry["orders"]
+        ]
+        return [*told, (entry, [images[result.best.name]] if result.best else [])]
 
     @override
     def compare(self, entries: list[dict[str, Any]]) -> None:

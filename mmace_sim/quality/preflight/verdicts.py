@@ -87,11 +87,10 @@ def _overall(frames: Sequence[Frame], fit: WorkFit) -> list[Finding]:
                 Finding(
                     f"work_{label}",
                     Severity.WARNING,
-                    f"sign and unit of the {WORDS[label]} could not be tested: {fit.n_pairs} close pairs of "
-                    f"structures in which they do work (at least {MIN_PAIRS} are needed)",
+                    f"sign and unit of the {WORDS[label]} could not be tested: {_too_little(label, fit)}",
                     "Trust them only if the exchange test or the source says so; a few structures displaced, "
                     "strained or tilted slightly from one another would allow the test.",
-                    {"n_pairs": fit.n_pairs},
+                    {"n_pairs": fit.n_pairs, "n_working": _n_working(label, fit)},
                 )
             )
     if fit.aligned > 0.2:
@@ -106,6 +105,18 @@ def _overall(frames: Sequence[Frame], fit: WorkFit) -> list[Finding]:
             )
         )
     return findings
+
+
+def _n_working(label: str, fit: WorkFit) -> int:
+    return max((n for part, n in fit.n_working.items() if part.split()[0] == label), default=0)
+
+
+def _too_little(label: str, fit: WorkFit) -> str:
+    """Why a label has no factor."""
+    number = _n_working(label, fit)
+    if number >= MIN_PAIRS:
+        return f"in {number} close pairs of structures they do less than a thousandth of the work"
+    return f"they do work in {number} of {fit.n_pairs} close pairs of structures (at least {MIN_PAIRS} are needed)"
 
 
 def _zeros(frames: Sequence[Frame], pairs: PairWork, fit: WorkFit) -> list[Finding]:

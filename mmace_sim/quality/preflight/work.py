@@ -62,6 +62,7 @@ class WorkFit:
         energy: E_b − E_a of each pair, in eV.
         work: Work by the labels as they are (all factors 1), in eV.
         aligned: Share of the pairs whose moments are rotated against each other as a whole.
+        n_working: Number of pairs in which each part does work.
     """
 
     name: str
@@ -71,6 +72,7 @@ class WorkFit:
     energy: np.ndarray = field(default_factory=lambda: np.zeros(0))
     work: np.ndarray = field(default_factory=lambda: np.zeros(0))
     aligned: float = 0.0
+    n_working: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -97,11 +99,10 @@ def fit_work(pairs: PairWork, name: str = "all") -> WorkFit:
     noise = _ENERGY_NOISE * pairs.n_atoms
     share = {k: float(np.abs(v).sum()) for k, v in pairs.work.items()}
     total = sum(share.values())
-    parts = [
-        k for k, v in share.items() if v > _MIN_SHARE * total and (pairs.work[k] != 0).sum() >= MIN_PAIRS
-    ]
+    working = {k: int((v != 0).sum()) for k, v in pairs.work.items()}
+    parts = [k for k, v in share.items() if v > _MIN_SHARE * total and working[k] >= MIN_PAIRS]
     if len(pairs) < MIN_PAIRS or not parts:
-        return WorkFit(name, len(pairs))
+        return WorkFit(name, len(pairs), n_working=working)
     work = np.stack([pairs.work[k] for k in parts], axis=1)
     scale = noise + pairs.curvature
     everything = np.ones(len(pairs), dtype=bool)
@@ -122,6 +123,7 @@ def fit_work(pairs: PairWork, name: str = "all") -> WorkFit:
         energy=pairs.energy,
         work=sum(pairs.work.values(), np.zeros(len(pairs))),
         aligned=float(pairs.aligned.mean()),
+        n_working=working,
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.data.label.calculation import Calculation, Mode
-from mmace_sim.data.label.compute import executable
+from mmace_sim.data.label.compute import executable, starts_here
 from mmace_sim.data.label.engine import (
     EngineError,
     Labels,
@@ -73,7 +73,7 @@ class AbinitEngine:
         self._settings = settings
         self._command = settings.command or "abinit"
         self._sets = None if settings.collect else find_sets(settings)
-        if not (settings.write_only or settings.collect) and executable(self._command) is None:
+        if starts_here(settings) and executable(self._command) is None:
             raise ConfigError(
                 f"{self._command.split()[0]}: no such program. Install ABINIT (Debian, Ubuntu: apt-get install abinit; "
                 "`make dft` does it), or say with --command how it is started."

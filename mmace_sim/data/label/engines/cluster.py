@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from mmace_sim.data.label.calculation import Calculation, Mode
-from mmace_sim.data.label.compute import executable
-from mmace_sim.data.label.engine import Limits
+from mmace_sim.data.label.compute import executable, starts_here
+from mmace_sim.data.label.engine import Limits, MissingProgramError
 from mmace_sim.data.label.processes import run_program, run_script
 from mmace_sim.data.label.settings import LabelSettings
-from mmace_sim.errors import ConfigError
 
 
 class ClusterEngine:
@@ -36,10 +35,11 @@ class ClusterEngine:
     def __init__(self, settings: LabelSettings) -> None:
         self.settings = settings
         command = settings.command or self.program
-        if not (settings.write_only or settings.collect) and executable(command) is None:
-            raise ConfigError(
+        if starts_here(settings) and executable(command) is None:
+            raise MissingProgramError(
                 f"{command.split()[0]}: no such program here. Write the inputs with --write-only, compute them where "
-                "it is, and read them with --collect; or say with --command how it is started."
+                "it is, and read them with --collect; or say with --command how it is started, and with --executor on "
+                "which cluster."
             )
 
     def command(self, folder: Path) -> str:

@@ -1,10 +1,14 @@
 """Quantum ESPRESSO: moments held by a penalty (``constrained_magnetization = 'atomic'``), in any direction.
 
 The target of a type is its ``starting_magnetization`` in μB, so that atoms with different moments are different types.
+Free moments start from the same number, which then is a share of the valence electrons: versions up to 7.2 know
+nothing else, later ones take what is below 1 for it, whatever was meant.
 The total energy that pw.x prints does not hold the penalty; magnetic forces are 2 λ (m − m0) (`mmace_sim.io.espresso`).
 Forces and stress of held runs are left out: pw.x does not count that the spheres of the moments move with the atoms.
 """
 
+import contextlib
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -30,8 +34,16 @@ from mmace_sim.io.frames import stress_matrix
 CUTOFF: float = 60.0 * Rydberg
 """Cutoff in eV."""
 
+VALENCE: float = 10.0
+"""Valence electrons of an element whose pseudopotential file is not here: starts of free moments are rough anyway."""
+
 DENSITY: float = 8.0
 """Cutoff of the density over that of the waves, enough for ultrasoft and PAW sets."""
+
+
+_Z_VALENCE = re.compile(r"""z_valence\s*=\s*["']?\s*([\d.+\-EeDd]+)|^\s*([\d.+\-EeDd]+)\s+Z valence""", re.M)
+
+_log = logging.getLogger(__name__)
 
 
 class EspressoEngine(ClusterEngine):
@@ -98,18 +110,20 @@ class EspressoEngine(ClusterEngine):
         }
         if calculation.mode is Mode.NONMAGNETIC:
             return system | {"nspin": 1}
-        collinear = calculation.mode is Mode.COLLINEAR
+        collinear, held = calculation.mode is Mode.COLLINEAR, holds(calculation)
         system |= {"nspin": 2} if collinear else {"noncolin": True, "lspinorb": False, "nosym": True}
-        for k, (_, moment) in enumerate(types):
+        for k, (symbol, moment) in enumerate(types):
             length = float(np.linalg.norm(moment))
+            start = float(np.dot(moment, calculation.axis)) if collinear else length
+            if not held:
+                start = float(np.clip(start / self._valence(symbol), -1.0, 1.0))
+            system[f"starting_magnetization({k + 1})"] = start
             if collinear:
-                system[f"starting_magnetization({k + 1})"] = float(np.dot(moment, calculation.axis))
                 continue
-            system[f"starting_magnetization({k + 1})"] = length
             cosine = moment[2] / length if length else 1.0
             system[f"angle1({k + 1})"] = float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
             system[f"angle2({k + 1})"] = float(np.degrees(np.arctan2(moment[1], moment[0])))
-        if holds(calculation):
+        if held:
             weight = 0.5 * self.settings.stiffness / Rydberg
             system |= {"constrained_magnetization": "atomic", "lambda": weight}
         return system
@@ -125,6 +139,23 @@ class EspressoEngine(ClusterEngine):
             if name.lower().startswith(symbol.lower()) and not name[len(symbol)].isalpha()
         ]
         return fitting[0] if fitting else f"{symbol}.UPF"
+
+    def _valence(self, symbol: str) -> float:
+        """Number of valence electrons of an element, from its pseudopotential file if that is here."""
+        if self.settings.potentials is not None:
+            path = Path(self.settings.potentials) / self._pseudo(symbol)
+            with contextlib.suppress(OSError):
+                match = _Z_VALENCE.search(path.read_text(errors="replace"))
+                number = float((match[1] or match[2]).replace("D", "E").replace("d", "e")) if match else 0.0
+                if number > 0.0:
+                    return number
+        _log.warning(
+            "qe: the number of valence electrons of %s is not known, no pseudopotential file in --potentials; free "
+            "moments start as if it were %g.",
+            symbol,
+            VALENCE,
+        )
+        return VALENCE
 
     def command(self, folder: Path) -> str:
         """pw.x on ``pw.in``."""

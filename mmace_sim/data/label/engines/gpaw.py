@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmace_sim.data.label.calculation import Calculation, Mode
+from mmace_sim.data.label.compute import starts_here
 from mmace_sim.data.label.engine import (
     EngineError,
     Labels,
@@ -67,7 +68,7 @@ class GpawEngine:
     def __init__(self, settings: LabelSettings) -> None:
         self._settings = settings
         self._python = settings.gpaw_python or os.environ.get(PYTHON_VARIABLE) or sys.executable
-        if not (settings.write_only or settings.collect):
+        if starts_here(settings):
             gpaw_versions(self._python)
 
     def refuse(self, calculation: Calculation) -> str:
