@@ -148,5 +148,5 @@ def told_points(
 
 def _with_magforces(point: PointResult) -> Atoms:
     atoms = labelled(point.atoms)
-    atoms.arrays["magforces"] = point.magforces
+    atoms.arrays["magforces"] = known(point.magforces)
     return atoms
