@@ -352,8 +352,9 @@ def _conclude(run: Run, computation: Computation, report: Callable[[Path], objec
         return computation.write(run, entries, computed)
 
     written = run.attempt("some files were not written", write) or []
-    if run.notes:
-        write_summary(run.folder, summary, columns, rows, indent=indent)
+    write_summary(
+        run.folder, summary, columns, rows, indent=indent
+    )  # what was written left notes in the entries
     good = sum(entry["status"] in GOOD for entry in entries)
     _log.info("finished: %d of %d converged", good, len(entries))
     if report is not None:
