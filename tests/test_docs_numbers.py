@@ -399,3 +399,26 @@ def test_fuzz_examples_of_the_page_on_limits():
         "journals": "journals", "model_files": "model files", "frames": "frames",
     }.items():  # fmt: skip
         assert f"{checks[name]['examples']:,} {words}" in LIMITS
+
+
+def test_measured_loops_of_the_page_on_learning():
+    page = text("docs/learn.md")
+
+    def listed(errors, digits):
+        return [f"{errors[name]:.{digits}f}" for name in ("energy", "forces", "magforces")]
+
+    pool = json.loads(text("docs/benchmarks/learning_3d.json"))["test mean absolute errors"]
+    for one, other in zip(pool["informative"], pool["random"], strict=True):
+        cells = (", ".join(listed(one, 0)), ", ".join(listed(other, 0)))
+        assert f"| {one['n_training']} | {' | '.join(cells)} |" in page
+    loop = json.loads(text("docs/benchmarks/learning_mnal.json"))
+    for row in loop["rounds"]:
+        cells = [str(row["n_training"]), f"{row['cpu_hours']:.2f}", *listed(row["errors"], 1)]
+        assert f"| {' | '.join(cells)} |" in page
+    for name, symbol in (("L10", "L1₀"), ("B2", "B2")):
+        sides = [loop["phases"][f"{name} {side}"] for side in ("dft", "model")]
+        cells = [f"{s['volume']:.2f}, {s['bulk_modulus']:.0f}, {s['moments'][0]:.2f}" for s in sides]
+        assert f"| {symbol} | {' | '.join(cells)} |" in page
+    last = loop["rounds"][-1]
+    told = f"{last['n_calculations']} calculations (14 the test) took {last['cpu_hours']:.2f} CPU hours"
+    assert told in page

@@ -95,10 +95,13 @@ def pack(raws, out, *, wait=False):
         write(text, members, format="extxyz")
         path.write_bytes(lzma.compress(text.getvalue().encode(), preset=9))
         print(f"{path}: {len(members)} frames, {path.stat().st_size / 1e3:.0f} kB")
-    before = (out / COPIES).read_text().split() if (out / COPIES).is_file() else []  # a restored campaign has no copies
+    # a restored campaign has no copies
+    before = (out / COPIES).read_text().split() if (out / COPIES).is_file() else []
     ids = sorted({*before, *(f.info["config_id"] for f in copies)})
     (out / COPIES).write_text("".join(f"{config_id}\n" for config_id in ids))
-    print(f"{len(kept) + len(ids)} calculations, {len(ids)} copies left out, {hours:.2f} CPU hours of what is here")
+    print(
+        f"{len(kept) + len(ids)} calculations, {len(ids)} copies left out, {hours:.2f} CPU hours of what is here"
+    )
 
 
 def restore(out, raw):

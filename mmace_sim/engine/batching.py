@@ -75,12 +75,10 @@ class RefillingBatch[State: ts.SimState]:
     ) -> None:
         self._waiting = deque(indices)
         self._parked: deque[tuple[list[int], State]] = deque()
-        self._next: dict[
-            int, ts.SimState
-        ] = {}  # the one that did not fit, so that it is not made at every step
-        self._full = (
-            False  # whether nothing more fits until one leaves, so that sizes are not read at every step
-        )
+        # the one that did not fit, so that it is not made at every step
+        self._next: dict[int, ts.SimState] = {}
+        # whether nothing more fits until one leaves, so that sizes are not read at every step
+        self._full = False
         self._start, self._init, self._step, self._fail = start, init, step, fail
         self._check = check
         self._max_scaler, self._max_atoms = max_scaler, max_atoms or float("inf")
