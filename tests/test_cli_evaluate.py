@@ -186,3 +186,17 @@ def test_workers_give_the_same_errors(model, tmp_path, monkeypatch):
     for label, errors in one["overall"].items():
         assert two["overall"][label]["rmse"] == pytest.approx(errors["rmse"], rel=1e-9)
     assert names_in(tmp_path / "one") == names_in(tmp_path / "two")
+
+
+def test_a_dry_run_tells_what_would_be_compared_and_writes_nothing(model, tmp_path):
+    atoms = toy_frames(1)[0]
+    atoms.symbols[:] = "Cr"
+    write(tmp_path / "foreign.extxyz", atoms)
+    data = (write_toys(tmp_path / "toys.extxyz", n=12), tmp_path / "foreign.extxyz")
+    result = mmace_sim("evaluate", model, *data, "-o", tmp_path / "eval", "--device", "cpu", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "12 structures with 24 atoms in batches of 16" in result.output
+    assert "forces of 12" in result.output
+    assert "magforces of 12" in result.output
+    assert "foreign.extxyz@0: element(s) Cr unknown" in result.output
+    assert not (tmp_path / "eval").exists()

@@ -24,9 +24,9 @@ from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
 from mmace_sim.engine import shards
 from mmace_sim.engine.checkpoint import kept_checkpoints
 from mmace_sim.engine.journal import CHECKPOINT, FILE_NAME, read_journal
+from mmace_sim.engine.lifecycle import run_property
 from mmace_sim.engine.output import check_versions, versions
 from mmace_sim.engine.resume import item_key
-from mmace_sim.engine.run import run_property
 from mmace_sim.engine.worker import compute_shard
 from mmace_sim.errors import OutputError, UnsupportedOptionError
 from mmace_sim.executors.interface import TaskFailure
@@ -391,7 +391,7 @@ def test_a_driver_that_is_killed_and_resumed_with_others(model, tmp_path, number
     ase.io.write(tmp_path / "a.extxyz", images)
     settings = slow_settings(model, tmp_path / "a.extxyz", tmp_path / "o", executor="local:2", seconds=0.4)
     code = (
-        "import sys\nfrom mmace_sim.engine.run import run_property\nfrom mmace_sim.base.signals import interruptible\n"
+        "import sys\nfrom mmace_sim.engine.lifecycle import run_property\nfrom mmace_sim.base.signals import interruptible\n"
         "from slow_property import SLOW\n"
         "with interruptible():\n"
         "    run_property(SLOW, SLOW.settings.model_validate_json(sys.argv[1]), quiet=True)\n"

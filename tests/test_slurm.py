@@ -19,7 +19,7 @@ ASKED = "MMACE_SIM_SLURM_TESTS"
 HERE = Path(__file__).parent
 N = 16
 SCRIPT = (
-    "import sys\nfrom mmace_sim.base.signals import interruptible\nfrom mmace_sim.engine.run import run_property\n"
+    "import sys\nfrom mmace_sim.base.signals import interruptible\nfrom mmace_sim.engine.lifecycle import run_property\n"
     "from slow_property import SLOW\n"
     "with interruptible():\n"
     "    run_property(SLOW, SLOW.settings.model_validate_json(sys.argv[1]), quiet=True, resume=len(sys.argv) > 2)\n"

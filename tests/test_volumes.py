@@ -18,7 +18,7 @@ from test_shards import Lossy, assert_same
 from mmace_sim.engine import shards, volumes
 from mmace_sim.engine.declaration import GOOD
 from mmace_sim.engine.journal import FILE_NAME, read_journal
-from mmace_sim.engine.run import run_property
+from mmace_sim.engine.lifecycle import run_property
 from mmace_sim.engine.status import run_status
 from mmace_sim.engine.table import join_tables, write_table
 from mmace_sim.io import spans
@@ -198,7 +198,7 @@ def test_tables_of_parts_with_other_columns(tmp_path):
 SCRIPT = """
 import sys
 from mmace_sim.base.signals import interruptible
-from mmace_sim.engine.run import run_property
+from mmace_sim.engine.lifecycle import run_property
 from mmace_sim.io import spans
 from slow_property import SLOW
 spans.LIMIT, spans.MAX_STRUCTURES = 10, 7

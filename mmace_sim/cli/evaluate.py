@@ -20,4 +20,6 @@ def _run(settings: EvaluateSettings, **switches: Any) -> int:
     return run_evaluate(settings, **switches)
 
 
-evaluate = settings_command(_run, "evaluate", HELP, EvaluateSettings, SWITCHES)
+_SWITCHES = SWITCHES | {"dry_run": (opt.DryRun, False)}
+
+evaluate = settings_command(_run, "evaluate", HELP, EvaluateSettings, _SWITCHES)

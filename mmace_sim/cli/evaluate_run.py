@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from mmace_sim.base.text import json_text
 from mmace_sim.cli.data_run import parse_keys
+from mmace_sim.cli.evaluation_tables import print_evaluation, uncertainty_table
 from mmace_sim.engine.folder import now
 from mmace_sim.engine.inputs import load_run_model
 from mmace_sim.engine.journal import decode_array, encode_array
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
     from mmace_sim.training.evaluation.evaluate import Evaluation
     from mmace_sim.training.evaluation.ranking import Ranking
     from mmace_sim.training.evaluation.relaxed import RelaxedErrors
-
-MAX_PROBLEMS = 10
-"""Skipped structures that are shown; all are in the log."""
 
 UNITS: dict[str, str] = {
     "mae, rmse, reference_rms": "that of the entry `unit`; of components for forces, stress, magforces and torque",
@@ -68,6 +64,7 @@ def run_evaluate(
     force: bool = False,
     quiet: bool = False,
     as_json: bool = False,
+    dry_run: bool = False,
 ) -> int:
     """Compare a model with everything that a configuration names.
 
@@ -77,6 +74,7 @@ def run_evaluate(
         force: Overwrite an earlier run.
         quiet: Show nothing but errors.
         as_json: Print the summary in place of the tables.
+        dry_run: Tell what would be compared, and write nothing.
 
     Returns:
         Exit code: 0, or 3 if a structure was skipped.
@@ -90,10 +88,16 @@ def run_evaluate(
     with quiet_imports():
         from mmace_sim.io.frames import file_sha256, read_frames
         from mmace_sim.training.evaluation.evaluate import Prediction, evaluate_frames, require_result
+        from mmace_sim.training.evaluation.plan import plan_evaluation
         from mmace_sim.training.evaluation.ranking import rank_orders
 
         model = load_run_model(config)
     found = read_frames([Path(path) for path in config.data], parse_keys(config.keys))
+    if dry_run:
+        size, elements = config.batch_size, config.magforce_elements
+        typer.echo(plan_evaluation(model, found, batch_size=size, magforce_elements=elements))
+        typer.echo(f"Would write to {config.output}/. Nothing was written.")
+        return EXIT_OK
     files = {path: file_sha256(Path(path)) for path in config.data}
     task = Task("evaluate", config, Path(config.output), files, {config.model: model})
     with (
@@ -129,7 +133,7 @@ def run_evaluate(
     if as_json:
         typer.echo(json_text(summary), nl=False)
     elif not quiet:
-        _print(result, ranking, relaxed, task.folder)
+        print_evaluation(result, ranking, relaxed, task.folder)
         if honest is not None:
             Console(markup=False).print(uncertainty_table(honest))
     return EXIT_INCOMPLETE if result.problems or (relaxed and relaxed.problems) else EXIT_OK
@@ -194,24 +198,6 @@ def _honesty(
     return judge_uncertainty(model, usable, magforce_elements=config.magforce_elements)
 
 
-def uncertainty_table(honest: dict[str, Any]) -> Table:
-    """Coverage and rank correlation of every uncertainty, and the verdicts, as a rich table.
-
-    Args:
-        honest: From `mmace_sim.training.calibration.files.judge_uncertainty`.
-    """
-    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in honest["domain"].items())
-    table = Table("uncertainty of", title=f"Uncertainty; structures: {verdicts}")
-    for heading in ("typical σ\nmeV, Å, μB", "errors\nwithin 1 σ", "rank\ncorrelation", "values"):
-        table.add_column(heading, justify="right")
-    for target, told in honest.items():
-        if target != "domain":
-            rank = "–" if told["spearman"] is None else f"{told['spearman']:.2f}"
-            cells = (f"{1000 * told['median']:.3g}", f"{100 * told['coverage']:.0f} %", rank)
-            table.add_row(target.replace("_", ", "), *cells, str(told["count"]))
-    return table
-
-
 def _summary(
     task: Task,
     files: dict[str, str],
@@ -254,122 +240,3 @@ def _write(
     write_text(folder / "summary.json", json_text(summary))
     if config.report:
         write_report(folder)
-
-
-def _print(result: "Evaluation", ranking: "Ranking", relaxed: "RelaxedErrors | None", folder: Path) -> None:
-    console = Console(markup=False)
-    tables = [error_table(result)]
-    tables += [error_table(result, by="order")] if len(result.by_order) > 1 else []
-    tables += [error_table(result, by="element")] if len(result.by_element) > 1 else []
-    tables += [derived_table(result)] if "torque" in result.derived else []
-    tables += [relaxed_table(relaxed)] if relaxed else []
-    if not console.is_terminal:
-        console = Console(markup=False, width=max(console.width, 140))
-    for table in tables:
-        console.print(table)
-    rate = result.timing.as_dict()
-    console.print(
-        f"Time: {rate['seconds_per_structure']:.3g} s/structure, {rate['milliseconds_per_atom']:.3g} ms/atom "
-        f"({rate['device']}, {rate['threads']} threads, {rate['dtype']}).",
-        highlight=False,
-    )
-    order = ranking.as_dict()
-    if order["n_pairs"]:
-        rho = order["spearman_within_geometries"]
-        console.print(
-            f"Magnetic states of {order['n_geometries']} crystals: {100 * order['pairs_in_order']:.0f} % of "
-            f"{order['n_pairs']} pairs in the right order, lowest state right for {100 * order['lowest_right']:.0f} %"
-            + ("." if rho is None else f", Spearman {rho:.3f}."),
-            highlight=False,
-        )
-    if relaxed:
-        console.print(
-            f"Relaxed moments: {100 * relaxed.kept_share:.0f} % of {len(relaxed.kept_order)} structures keep their "
-            f"magnetic order, {len(relaxed.problems)} did not come to rest.",
-            highlight=False,
-        )
-    for problem in result.problems[:MAX_PROBLEMS]:
-        console.print(Text.assemble(("skipped", "yellow"), f" {problem}"))
-    if len(result.problems) > MAX_PROBLEMS:
-        console.print(
-            f"... and {len(result.problems) - MAX_PROBLEMS} more, see {folder / 'log.txt'}", markup=False
-        )
-    console.print(
-        f"{result.n_structures} structures evaluated, {len(result.problems)} skipped; see {folder}",
-        markup=False,
-    )
-
-
-def relaxed_table(relaxed: "RelaxedErrors") -> Table:
-    """Errors at relaxed moments, as a rich table.
-
-    Args:
-        relaxed: Errors of a model.
-
-    Returns:
-        The table, one line for each config_type.
-    """
-    from mmace_sim.training.evaluation.errors import UNITS as ERROR_UNITS
-
-    labels = list(relaxed.overall)
-    headings = [f"{label.replace('_', ' ')}\n{ERROR_UNITS[label]}" for label in labels]
-    table = Table("config_type", *headings, title="MAE / RMSE at relaxed moments")
-    for name, errors in [*relaxed.by_config_type.items(), ("all", relaxed.overall)]:
-        cells = [f"{errors[x].mae:.1f} / {errors[x].rmse:.1f}" if x in errors else "–" for x in labels]
-        table.add_row(Text(name), *cells, style="bold" if name == "all" else None)
-    return table
-
-
-def derived_table(result: "Evaluation") -> Table:
-    """Errors of length, direction and torque of magnetic forces, as a rich table.
-
-    Args:
-        result: Errors of a model.
-
-    Returns:
-        The table.
-    """
-    table = Table("magnetic forces", "MAE", "RMSE", "RMS of reference", "unit", "count", title="H = −∂E/∂m")
-    names = ("magforces", *(name for name in result.derived if name != "energy_shifted"))
-    for name in names:
-        error = (result.overall | result.derived)[name]
-        rms = result.reference_rms.get(name)
-        table.add_row(
-            name,
-            f"{error.mae:.2f}",
-            f"{error.rmse:.2f}",
-            "–" if rms is None else f"{rms:.2f}",
-            error.unit,
-            str(error.count),
-        )
-    return table
-
-
-def error_table(result: "Evaluation", *, by: str = "config_type") -> Any:
-    """MAE and RMSE of every label, per group and overall, as a rich table.
-
-    Args:
-        result: Errors of a model.
-        by: "config_type", "order" or "element".
-
-    Returns:
-        The table.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    from mmace_sim.training.evaluation.metrics import UNITS
-
-    shift = ["energy_shifted"] if "energy_shifted" in result.derived else []
-    labels = [label for x in result.overall for label in ([x, *shift] if x == "energy" else [x])]
-    headings = {"energy_shifted": f"energy, shifted\n{UNITS['energy']}"}
-    table = Table(by, title="MAE / RMSE")
-    for label in labels:
-        table.add_column(headings.get(label) or f"{label}\n{UNITS[label]}", justify="right")
-    rows = [*getattr(result, f"by_{by}").items(), ("all", result.overall | result.derived)]
-    for k, (name, errors) in enumerate(rows):
-        cells = [f"{errors[x].mae:.1f} / {errors[x].rmse:.1f}" if x in errors else "–" for x in labels]
-        table.add_row(
-            Text(name), *cells, style="bold" if name == "all" else None, end_section=k == len(rows) - 2
-        )
-    return table

@@ -26,7 +26,7 @@ def run_command(
         dry_run: Tell what would be done, and do nothing.
         as_json: Print the summary in place of a table.
         quiet: Show nothing but errors.
-        **switches: `resume` and `force` of `mmace_sim.engine.run.run_property`.
+        **switches: `resume` and `force` of `mmace_sim.engine.lifecycle.run_property`.
 
     Returns:
         Exit code.
@@ -35,8 +35,8 @@ def run_command(
 
     with quiet_imports():
         from mmace_sim.cli.tables import print_outcome
+        from mmace_sim.engine.lifecycle import run_property
         from mmace_sim.engine.plan import plan_run
-        from mmace_sim.engine.run import run_property
         from mmace_sim.report import write_report
 
         declared = declared.chosen(settings)

@@ -154,7 +154,7 @@ def _print_plan(config: TrainConfig, *, as_json: bool) -> None:
 def _report(result: "TrainResult", folder: Path) -> None:
     from rich.console import Console
 
-    from mmace_sim.cli.evaluate_run import error_table
+    from mmace_sim.cli.evaluation_tables import error_table
 
     console = Console(markup=False)
     sets = {key.split("/")[0] for key in result.errors}

@@ -2,7 +2,7 @@
 
 From a `Property` follow the command, its options and help, the keys of ``config.yaml``, the table on the terminal,
 ``summary.csv``, the units in ``summary.json`` and the pages of the documentation. What is computed is a `Computation`,
-imported when a run begins (`mmace_sim.engine.computation`); how a run goes is in `mmace_sim.engine.run`.
+imported when a run begins (`mmace_sim.engine.computation`); how a run goes is in `mmace_sim.engine.lifecycle`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -2,8 +2,8 @@
 
 A volume is some thousand atoms, known by files and places in them before anything is read (`mmace_sim.io.spans`).
 Whoever computes it, this process or a worker, reads it, and does with it what is done with any run, in a folder of its
-own below ``volumes/``: journal, resume and files are those of `mmace_sim.engine.run`. What the process that was started
-keeps of a volume is how many of its structures ended how.
+own below ``volumes/``: journal, resume and files are those of `mmace_sim.engine.lifecycle`. What the process that was
+started keeps of a volume is how many of its structures ended how.
 """
 
 import json
@@ -25,12 +25,12 @@ from mmace_sim.engine.folder import only_warnings
 from mmace_sim.engine.gathered import gathered
 from mmace_sim.engine.inputs import load_run_model
 from mmace_sim.engine.journal import FILE_NAME, weights_hash
+from mmace_sim.engine.lifecycle import run_property
 from mmace_sim.engine.machine import quiet_imports, use_threads
 from mmace_sim.engine.output import check_versions, versions
 from mmace_sim.engine.progress import progress, says_what_is_finished
 from mmace_sim.engine.results import EXIT_INCOMPLETE, EXIT_OK, Outcome
 from mmace_sim.engine.resume import Task, open_resumable
-from mmace_sim.engine.run import run_property
 from mmace_sim.engine.settings import NOT_PHYSICS
 from mmace_sim.engine.shards import LEAST_LIMIT, MOVES, check_failure
 from mmace_sim.errors import ModelFileError

@@ -15,9 +15,10 @@ from mmace_sim.engine.declaration import imported
 from mmace_sim.engine.folder import log_to
 from mmace_sim.engine.inputs import load_run_model
 from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, Journal, weights_hash
+from mmace_sim.engine.lifecycle import compute_part
 from mmace_sim.engine.machine import quiet_imports, use_threads
 from mmace_sim.engine.output import check_versions
-from mmace_sim.engine.run import Run, compute_part
+from mmace_sim.engine.run import Run
 from mmace_sim.engine.shards import Shard, ShardEnd
 from mmace_sim.errors import ModelFileError
 from mmace_sim.files.workers import WorkerList

@@ -231,7 +231,7 @@ from pathlib import Path
 from mmace_sim.engine.machine import quiet_imports
 with quiet_imports():
     from mmace_sim.engine import volumes
-    from mmace_sim.engine.run import run_property
+    from mmace_sim.engine.lifecycle import run_property
     from mmace_sim.properties.relax import RELAX
 template, counts = Path(sys.argv[2]), json.loads(sys.argv[3])
 
@@ -251,7 +251,7 @@ def driver(options: argparse.Namespace, folder: Path) -> None:
     """A run of so many structures whose volumes are copies of one that was computed: what the driver itself takes."""
     import torch
 
-    from mmace_sim.engine.run import run_property
+    from mmace_sim.engine.lifecycle import run_property
     from mmace_sim.io.spans import cut
     from mmace_sim.properties.relax import RELAX
 
@@ -313,7 +313,7 @@ def real(options: argparse.Namespace, folder: Path) -> None:
     """The default model to the end, in this process: time of the processor for each structure, whatever else runs."""
     import torch
 
-    from mmace_sim.engine.run import run_property
+    from mmace_sim.engine.lifecycle import run_property
     from mmace_sim.properties.relax import RELAX
 
     torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import torch
 from ase.build import bulk
 from record import write
 
-from mmace_sim.engine.run import run_property
+from mmace_sim.engine.lifecycle import run_property
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.relax import RELAX
 

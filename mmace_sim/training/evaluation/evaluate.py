@@ -121,7 +121,7 @@ def evaluate_frames(
     clock = Clock(model, batch_size)
     for start in range(0, len(frames), batch_size):
         chunk = list(enumerate(frames[start : start + batch_size], start))
-        usable, problems = _supported(model, chunk)
+        usable, problems = supported(model, chunk)
         collector.problems += problems
         if usable:
             batch = clock.graphs(model, [frame for _, frame in usable], magforce_elements)
@@ -178,9 +178,15 @@ def require_result(result: Evaluation) -> None:
         raise DataError(f"no structure has a label ({', '.join(LABELS)}); are the keys of the file right?")
 
 
-def _supported(
+def supported(
     model: Potential, frames: Sequence[tuple[int, Frame]]
 ) -> tuple[list[tuple[int, Frame]], list[str]]:
+    """The structures whose elements a model knows, and a message for each of the others.
+
+    Args:
+        model: Magnetic model.
+        frames: Structures with their numbers.
+    """
     known = {int(z) for z in model.elements}
     usable, problems = [], []
     for index, frame in frames:
