@@ -161,6 +161,19 @@ class PointMomentSettings(Settings):
     """**relaxed**: moments follow the atoms adiabatically. **fixed**: they stay as they are."""
 
 
+class GridSettings(PointMomentSettings):
+    """How atoms and moments relax at the points of a grid of cells."""
+
+    relax_positions: Annotated[bool, Flag(RELAXATION, names=("--relax-positions/--fixed-positions",))] = False
+    """Relax the atoms within the cell at each point."""
+    force_tol: ForceTol = 0.005
+    """Largest force if atoms relax."""
+    magforce_tol: MagforceTol = 1e-4
+    """Largest magnetic force −∂E/∂m of relaxed moments."""
+    max_steps: MaxSteps = 500
+    """Largest number of steps of a point."""
+
+
 class GivenOrderSettings(Settings):
     """Whether the moments of a given order relax before they turn."""
 

@@ -4,22 +4,19 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from mmace_sim.base.settings import RELAXATION, STRAIN, Flag, Settings
+from mmace_sim.base.settings import STRAIN, Flag, Settings
 from mmace_sim.engine.declaration import Column, OutputFile, Property, head
 from mmace_sim.engine.settings import (
     FigureSettings,
-    ForceTol,
-    MagforceTol,
-    MaxSteps,
+    GridSettings,
     MomentSettings,
-    PointMomentSettings,
     States,
     check_ranges,
     run_settings,
 )
 
 
-class BainSettings(PointMomentSettings, MomentSettings):
+class BainSettings(GridSettings, MomentSettings):
     """Settings of Bain maps."""
 
     states: States = ["fm", "afm", "afmd", "nm"]  # noqa: RUF012
@@ -38,14 +35,6 @@ class BainSettings(PointMomentSettings, MomentSettings):
     """Largest volume, relative to that of the structure."""
     n_volumes: Annotated[int, Flag(STRAIN)] = Field(default=9, ge=3)
     """Number of volumes."""
-    relax_positions: Annotated[bool, Flag(RELAXATION, names=("--relax-positions/--fixed-positions",))] = False
-    """Relax the atoms within the cell at each point."""
-    force_tol: ForceTol = 0.005
-    """Largest force if atoms relax."""
-    magforce_tol: MagforceTol = 1e-4
-    """Largest magnetic force −∂E/∂m of relaxed moments."""
-    max_steps: MaxSteps = 500
-    """Largest number of steps of a point."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Any:

@@ -4,22 +4,19 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from mmace_sim.base.settings import RELAXATION, STRAIN, Flag
+from mmace_sim.base.settings import STRAIN, Flag
 from mmace_sim.engine.declaration import Column, OutputFile, Property, head
 from mmace_sim.engine.settings import (
     FigureSettings,
-    ForceTol,
-    MagforceTol,
-    MaxSteps,
+    GridSettings,
     MomentSettings,
-    PointMomentSettings,
     States,
     check_ranges,
     run_settings,
 )
 
 
-class EosSettings(PointMomentSettings, MomentSettings):
+class EosSettings(GridSettings, MomentSettings):
     """Settings of equations of state."""
 
     states: States = ["file"]  # noqa: RUF012
@@ -32,14 +29,6 @@ class EosSettings(PointMomentSettings, MomentSettings):
     """Largest volume, relative to that of the structure."""
     n_volumes: Annotated[int, Flag(STRAIN)] = Field(default=13, ge=2)
     """Number of volumes; five are needed for an equation of state."""
-    relax_positions: Annotated[bool, Flag(RELAXATION, names=("--relax-positions/--fixed-positions",))] = False
-    """Relax the atoms within the cell at each volume."""
-    force_tol: ForceTol = 0.005
-    """Largest force if atoms relax."""
-    magforce_tol: MagforceTol = 1e-4
-    """Largest magnetic force −∂E/∂m of relaxed moments."""
-    max_steps: MaxSteps = 500
-    """Largest number of steps of a point."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Any:
