@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from math import comb
 
 import numpy as np
 from jaxtyping import Float
-from numpy.polynomial import Polynomial
 
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -96,7 +96,7 @@ class BirchMurnaghanFit:
         Args:
             volumes: In Å³/atom.
         """
-        return Polynomial(self.coefficients)(_strain(volumes, self.volume))
+        return _values(np.array(self.coefficients), _strain(volumes, self.volume))
 
     def remark(self) -> str:
         """What to know of the fit; empty if nothing."""
@@ -161,8 +161,7 @@ def fit_birch_murnaghan(
     points = points[np.abs(points.volumes / points.volumes[np.argmin(points.energies)] - 1.0) <= FIT_WINDOW]
     if len(points) < MIN_POINTS:
         return EosStatus.TOO_FEW, None
-    tried = [_fit(window, order) for window in _windows(points) for order in ORDERS]
-    fits = [fit for fit in tried if fit is not None]
+    fits = [fit for window in _windows(points) for fit in _fits(window)]
     if not fits:
         return EosStatus.OUTSIDE, None
     fine = [fit for fit in fits if fit.residual <= LARGEST_RESIDUAL]
@@ -185,40 +184,48 @@ def _windows(points: _Points) -> Iterator[_Points]:
             yield points[first : last + 1]
 
 
-def _fit(points: _Points, order: int) -> BirchMurnaghanFit | None:
-    """The equation of an order; None if the points do not determine it, or it has no minimum among them."""
-    found = _solve(points, order)
-    if found is None:
-        return None
-    volume, polynomial, residual = found
-    if residual is None:
-        return None
-    energy, _, second, third = polynomial.coef[:4]
-    higher, bulk = _solve(points, order + 1), _bulk_modulus(volume, polynomial)
-    left = polynomial(_strain(points.volumes, volume)) - points.energies
-    return BirchMurnaghanFit(
-        volume=volume,
-        energy=float(energy),
-        bulk_modulus_gpa=bulk,
-        bulk_modulus_derivative=float(4.0 + third / second),
-        moment=float(np.interp(volume, points.volumes, points.moments)),
-        rms_error=float(np.sqrt(np.mean(left**2))),
-        volume_range=(float(points.volumes[0]), float(points.volumes[-1])),
-        order=order,
-        n_points=len(points),
-        residual=residual,
-        bulk_modulus_error_gpa=np.nan if higher is None else abs(_bulk_modulus(*higher[:2]) - bulk),
-        coefficients=tuple(polynomial.coef.tolist()),
-    )
+@dataclass(frozen=True)
+class _Equation:
+    """E = Σ c_k f^k of some points: V₀ (Å³/atom), c_k (eV/atom), and the relative residual, None if nothing is left."""
+
+    volume: float
+    coefficients: Float[np.ndarray, " n"]
+    residual: float | None
+
+    @property
+    def bulk_modulus(self) -> float:
+        """B₀ in GPa."""
+        return float(2.0 * self.coefficients[2] / (9.0 * self.volume)) * EV_PER_A3_IN_GPA
 
 
-def _bulk_modulus(volume: float, polynomial: Polynomial) -> float:
-    """B₀ in GPa."""
-    return float(2.0 * polynomial.coef[2] / (9.0 * volume)) * EV_PER_A3_IN_GPA
+def _fits(points: _Points) -> Iterator[BirchMurnaghanFit]:
+    """The equations of all orders that the points determine and that have a minimum among them."""
+    equations = {order: _solve(points, order) for order in {*ORDERS, *(order + 1 for order in ORDERS)}}
+    for order in ORDERS:
+        equation, higher = equations[order], equations[order + 1]
+        if equation is None or equation.residual is None:
+            continue
+        volume, coefficients = equation.volume, equation.coefficients
+        left = _values(coefficients, _strain(points.volumes, volume)) - points.energies
+        bulk, other = equation.bulk_modulus, np.nan if higher is None else higher.bulk_modulus
+        yield BirchMurnaghanFit(
+            volume=volume,
+            energy=float(coefficients[0]),
+            bulk_modulus_gpa=bulk,
+            bulk_modulus_derivative=float(4.0 + coefficients[3] / coefficients[2]),
+            moment=float(np.interp(volume, points.volumes, points.moments)),
+            rms_error=float(np.sqrt(np.mean(left**2))),
+            volume_range=(float(points.volumes[0]), float(points.volumes[-1])),
+            order=order,
+            n_points=len(points),
+            residual=equation.residual,
+            bulk_modulus_error_gpa=abs(other - bulk),
+            coefficients=tuple(coefficients.tolist()),
+        )
 
 
-def _solve(points: _Points, order: int) -> tuple[float, Polynomial, float | None] | None:
-    """V₀, the polynomial in the strain from there, and what it leaves relative to the ranges of energies and pressures.
+def _solve(points: _Points, order: int) -> _Equation | None:
+    """The polynomial in the strain that energies and pressures determine; None if there is no minimum among them.
 
     Least squares of both, each in units of its range; nothing is left to say where there are as many unknowns.
     """
@@ -234,24 +241,35 @@ def _solve(points: _Points, order: int) -> tuple[float, Polynomial, float | None
     spare = len(right) - len(powers)
     if spare < 0:
         return None
-    polynomial = Polynomial(np.linalg.lstsq(design, right, rcond=None)[0])
-    left = design @ polynomial.coef - right
-    split = np.split(left**2, [len(points)])
-    mean = max(part.mean() for part in split if len(part))
+    coefficients = np.linalg.lstsq(design, right, rcond=None)[0]
+    squares = (design @ coefficients - right) ** 2
+    parts = (squares[: len(points)], squares[len(points) :])
+    mean = max(part.mean() for part in parts if len(part))
     residual = float(np.sqrt(mean * len(right) / spare)) if spare else None
-    minima = [
-        float(root.real)
-        for root in polynomial.deriv().roots()
-        if abs(root.imag) < 1e-9
-        and strain.min() < root.real < strain.max()
-        and polynomial.deriv(2)(root.real) > 0
-    ]
-    if not minima:
+    slope = powers[1:] * coefficients[1:]
+    roots = np.roots(slope[::-1])
+    roots = roots.real[(abs(roots.imag) < 1e-9) & (strain.min() < roots.real) & (roots.real < strain.max())]
+    minima = roots[_values(powers[1:-1] * slope[1:], roots) > 0]
+    if not len(minima):
         return None
-    lowest = min(minima, key=polynomial)
+    lowest = float(minima[np.argmin(_values(coefficients, minima))])
+    coefficients[0] += zero
     volume = reference * (1.0 + 2.0 * lowest) ** -1.5
-    shifted = (polynomial + zero)(Polynomial([lowest, 1.0 + 2.0 * lowest]))
-    return volume, shifted, residual
+    return _Equation(volume, _moved(coefficients, lowest), residual)
+
+
+def _values(
+    coefficients: Float[np.ndarray, " n_powers"], strain: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Σ c_k f^k."""
+    return strain[:, None] ** np.arange(len(coefficients)) @ coefficients
+
+
+def _moved(coefficients: Float[np.ndarray, " n"], origin: float) -> Float[np.ndarray, " n"]:
+    """The polynomial in the strain g from another volume, f = origin + (1 + 2 origin) g."""
+    powers = range(len(coefficients))
+    shift = [[comb(j, k) * origin ** (j - k) if j >= k else 0.0 for j in powers] for k in powers]
+    return (1.0 + 2.0 * origin) ** np.arange(len(coefficients)) * (np.array(shift) @ coefficients)
 
 
 def _strain(volumes: Float[np.ndarray, " n"], reference: float) -> Float[np.ndarray, " n"]:
