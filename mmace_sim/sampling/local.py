@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmace_sim.sampling.chains import by_record
-from mmace_sim.sampling.local_energy import LocalEnergy, find_colors, local_energies, reach
+from mmace_sim.sampling.local_energy import find_colors, local_energies, reach
 from mmace_sim.sampling.surface import RECORDS, Supercells
 
 _BATCH = 1024
@@ -54,6 +54,7 @@ class LocalMoves:
                 copies = [color.repeated(n, graph.n_atoms) for color in colors]
                 self.local += local_energies(cells.model, graphs, copies, fixed_lengths=self.on_sphere)
                 self.members += members
+        self.lengths = [torch.linalg.norm(part.graph.magmoms.double(), dim=1) for part in self.local]
 
     def advance(self, block: int, n_sweeps: int) -> dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]:
         """Run sweeps, each moving every magnetic atom once, and observe after each.
@@ -70,8 +71,7 @@ class LocalMoves:
             part.refresh()
         observed = []
         for _ in range(n_sweeps):
-            parts = zip(self.local, self.members, strict=True)
-            rates = torch.cat([self._sweep(part, members, generators) for part, members in parts])
+            rates = torch.cat([self._sweep(k, generators) for k in range(len(self.local))])
             if self.n_done < self.n_adapt:
                 self.log_step += _GAIN * (rates - _TARGET)
             sizes = self.cells.sizes
@@ -82,10 +82,9 @@ class LocalMoves:
             self.n_done += 1
         return by_record(self.records, np.array(observed))
 
-    def _sweep(
-        self, local: LocalEnergy, members: tuple[int, ...], generators: list[torch.Generator]
-    ) -> Float[Tensor, " n_members"]:
+    def _sweep(self, part: int, generators: list[torch.Generator]) -> Float[Tensor, " n_members"]:
         """One move of every atom of some supercells of the same size, and the fraction that was accepted in each."""
+        local, members, lengths = self.local[part], self.members[part], self.lengths[part]
         n, own = len(members), [generators[k] for k in members]
         steps, beta = torch.exp(self.log_step[list(members)]), self.cells.beta[list(members)]
         accepted = torch.zeros(n, dtype=torch.float64)
@@ -97,7 +96,7 @@ class LocalMoves:
                 for s, g in zip(steps, own, strict=True)
             ]
             uniform = torch.cat([torch.rand(shape[0], generator=g, dtype=torch.float64) for g in own])
-            new = self._moved(old, torch.cat(noise).to(old))
+            new = self._moved(old, torch.cat(noise).to(old), lengths[color.atoms])
             proposal = local.propose(c, new)
             weights = torch.exp(
                 -beta.repeat_interleave(shape[0]) * proposal.changes.nan_to_num(nan=torch.inf)
@@ -107,12 +106,14 @@ class LocalMoves:
             accepted += flags.view(n, -1).sum(dim=1).cpu()
         return accepted * n / local.graph.n_atoms
 
-    def _moved(self, old: Float[Tensor, "n 3"], noise: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    def _moved(
+        self, old: Float[Tensor, "n 3"], noise: Float[Tensor, "n 3"], lengths: Float[Tensor, " n"]
+    ) -> Float[Tensor, "n 3"]:
+        """Proposed moments; fixed lengths are those of the start, so that rounding does not shrink them."""
         if not self.on_sphere:
             return old + noise
-        lengths = torch.linalg.norm(old, dim=1, keepdim=True)
-        unit = old / lengths.clamp(min=1e-30) + noise
-        return lengths * unit / torch.linalg.norm(unit, dim=1, keepdim=True)
+        unit = torch.nn.functional.normalize(old.double(), dim=1) + noise
+        return (lengths[:, None] * torch.nn.functional.normalize(unit, dim=1)).to(old)
 
     def state(self) -> dict[str, np.ndarray]:
         """Moments and steps."""
