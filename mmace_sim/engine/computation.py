@@ -156,6 +156,17 @@ class Computation[S: RunSettings, R]:
         del item
         return 100
 
+    def rounds(self, item: LoadedStructure) -> int:
+        """In about how many rounds `evaluations` are computed, those of a round in one batch.
+
+        Args:
+            item: The structure.
+
+        Returns:
+            By default each waits for the one before.
+        """
+        return self.evaluations(item)
+
     def seconds(self, item: LoadedStructure) -> float:
         """About how long a structure takes beside its energies, in s.
 

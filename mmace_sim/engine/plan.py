@@ -3,6 +3,8 @@
 import time
 from collections.abc import Sequence
 
+from torch_sim.state import SimState
+
 from mmace_sim.base.text import spelled_seconds
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import Property
@@ -94,18 +96,19 @@ def _estimate(computation: Computation, part: Run) -> tuple[float, str]:
     if not any(evaluations):
         return more, f"{what}, no energies, about {spelled_seconds(more)}."
     model = MagneticMaceModel(part.model)
-    states = [
-        initialize_state([item.atoms], device=model.device, dtype=model.dtype) for item in part.structures
-    ]
+    states = [_state(model, item) for item in part.structures]
     scalers = [memory_scaler(state) for state in states]
-    middle = sorted(range(len(states)), key=scalers.__getitem__)[len(states) // 2]
-    model(states[middle])  # what happens once does not count
-    start = time.perf_counter()
-    model(states[middle])
-    per_scaler = (time.perf_counter() - start) / scalers[middle]
     work = [scaler * count for scaler, count in zip(scalers, evaluations, strict=True)]
-    seconds, limit = per_scaler * sum(work) + more, estimate_max_memory_scaler(model)
-    batch = max(*scalers, min(sum(scalers), limit))
+    rounds = [max(1, computation.rounds(item)) for item in part.structures]
+    at_once = sum(amount / count for amount, count in zip(work, rounds, strict=True))
+    batch = max(*scalers, min(at_once, estimate_max_memory_scaler(model)))
+    middle = sorted(range(len(states)), key=scalers.__getitem__)[len(states) // 2]
+    n_copies = max(1, round(batch / scalers[middle]))
+    copies = _state(model, *[part.structures[middle]] * n_copies)
+    model(copies)  # what happens once does not count
+    start = time.perf_counter()
+    model(copies)
+    seconds = (time.perf_counter() - start) * sum(work) / (n_copies * scalers[middle]) + more
     config = getattr(part.model, "config", None)
     memory = ""
     if config is not None:
@@ -114,3 +117,7 @@ def _estimate(computation: Computation, part: Run) -> tuple[float, str]:
     return seconds, (
         f"{what}, about {sum(evaluations)} energies with derivatives, about {spelled_seconds(seconds)}{memory}."
     )
+
+
+def _state(model: MagneticMaceModel, *items: LoadedStructure) -> SimState:
+    return initialize_state([item.atoms for item in items], device=model.device, dtype=model.dtype)

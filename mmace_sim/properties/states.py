@@ -28,8 +28,11 @@ class StatesComputation[R](Computation[Any, R]):
 
     @override
     def evaluations(self, item: LoadedStructure) -> int:
-        steps = 60 if self.settings.relax_positions else 20 if self.settings.magmoms == "relaxed" else 1
-        return self.n_points * steps
+        return self.n_points * self.rounds(item)
+
+    @override
+    def rounds(self, item: LoadedStructure) -> int:
+        return 60 if self.settings.relax_positions else 20 if self.settings.magmoms == "relaxed" else 1
 
     @override
     def compute(self, part: Part, store: Callable[[int, R], None], advance: Callable[..., None]) -> None:

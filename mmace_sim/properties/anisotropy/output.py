@@ -74,9 +74,18 @@ class AnisotropyComputation(_Turning):
 
     @override
     def evaluations(self, item: LoadedStructure) -> int:
-        steps = 20 if self.settings.lengths == "relaxed" else 1
-        rest = 20 if self.settings.magmoms == "relaxed" else 0
+        rest, steps = self._steps
         return rest + steps * (self.settings.directions + 3 * self.settings.curve_points + 3)
+
+    @property
+    def _steps(self) -> tuple[int, int]:
+        """Of the moments, at rest and for each direction."""
+        rest = 20 if self.settings.magmoms == "relaxed" else 0
+        return rest, 20 if self.settings.lengths == "relaxed" else 1
+
+    @override
+    def rounds(self, item: LoadedStructure) -> int:
+        return sum(self._steps)
 
     @override
     def workflow(self, model: Potential) -> Anisotropy:
@@ -109,6 +118,10 @@ class SensitivityComputation(_Turning):
     @override
     def evaluations(self, item: LoadedStructure) -> int:
         return 1 + self.settings.rotations
+
+    @override
+    def rounds(self, item: LoadedStructure) -> int:
+        return 1
 
     @override
     def workflow(self, model: Potential) -> Sensitivity:

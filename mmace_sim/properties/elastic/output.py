@@ -40,9 +40,18 @@ class ElasticComputation(Computation[Any, ElasticResult]):
     def evaluations(self, item: LoadedStructure) -> int:
         settings = self.settings
         n_cells = 2 * len(settings.strains) * (3 if settings.symmetry else 6)
+        return n_cells * self._steps + (100 if settings.relax else 1)
+
+    @property
+    def _steps(self) -> int:
+        """Of atoms and moments of a strained cell."""
+        settings = self.settings
         modes = ("fixed", "relaxed") if settings.magmoms == "both" else (settings.magmoms,)
-        steps = sum(40 if settings.relax_positions or mode == "relaxed" else 1 for mode in modes)
-        return n_cells * steps + (100 if settings.relax else 1)
+        return sum(40 if settings.relax_positions or mode == "relaxed" else 1 for mode in modes)
+
+    @override
+    def rounds(self, item: LoadedStructure) -> int:
+        return self._steps + (100 if self.settings.relax else 1)
 
     @override
     def compute(

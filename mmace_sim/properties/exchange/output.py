@@ -19,6 +19,9 @@ from mmace_sim.properties.results import known
 from mmace_sim.properties.written import some_folders
 from mmace_sim.structures.magnetic_order import classify_order
 
+REST_STEPS: int = 20
+"""About how many steps bring the moments to rest, before everything else is computed at once."""
+
 _SHELL_COLUMNS = (
     "shell", "first", "second", "distance", "n_neighbors", *ROUTE_COLUMNS.values(), "dmi", "anisotropic", "unit",
     "convention",
@@ -32,6 +35,10 @@ class ExchangeComputation(Computation[Any, ExchangeResult]):
     @override
     def evaluations(self, item: LoadedStructure) -> int:
         return exchange_evaluations(item.atoms, self.settings.cutoff, self.settings.routes)
+
+    @override
+    def rounds(self, item: LoadedStructure) -> int:
+        return min(REST_STEPS, self.evaluations(item))
 
     @override
     def compute(
@@ -69,7 +76,7 @@ def exchange_evaluations(atoms: Atoms, cutoff: float, routes: Sequence[str]) -> 
         return 1
     n_cells = max(1, round((2 * cutoff) ** 3 / atoms.cell.volume))
     costs = {"derivatives": 6 * len(atoms), "four-state": 60, "spirals": 20}
-    return 20 + n_cells * sum(costs[route] for route in routes)
+    return REST_STEPS + n_cells * sum(costs[route] for route in routes)
 
 
 def shell_rows(result: ExchangeResult) -> list[dict[str, Any]]:

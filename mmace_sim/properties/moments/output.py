@@ -40,7 +40,11 @@ class MomentsComputation(Computation[Any, MomentResult]):
 
     @override
     def evaluations(self, item: LoadedStructure) -> int:
-        return self.settings.starts * min(30, self.settings.max_steps + 1)
+        return self.settings.starts * self.rounds(item)
+
+    @override
+    def rounds(self, item: LoadedStructure) -> int:
+        return min(30, self.settings.max_steps + 1)
 
     @override
     def compute(

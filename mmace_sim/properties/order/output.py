@@ -45,7 +45,11 @@ class OrderComputation(Computation[Any, OrderResult]):
         except StructureError:
             return 0
         n_atoms = sum(len(start.atoms) for start in starts)
-        return round(n_atoms / len(item.atoms) * min(100, self.settings.max_steps + 1))
+        return round(n_atoms / len(item.atoms) * self.rounds(item))
+
+    @override
+    def rounds(self, item: LoadedStructure) -> int:
+        return min(100, self.settings.max_steps + 1)
 
     @override
     def compute(

@@ -52,8 +52,16 @@ class PhononsComputation(Computation[Any, PhononResult]):
         else:
             return 1
         n_cells = 1 + len(item.atoms)  # symmetry leaves about one displacement of each atom
-        steps = 30 if self.settings.magmoms == "relaxed" else 1
-        return round(growth * n_cells * steps) + (100 if self.settings.relax else 1)
+        return round(growth * n_cells * self._steps) + (100 if self.settings.relax else 1)
+
+    @property
+    def _steps(self) -> int:
+        """Of the moments of a displaced cell."""
+        return 30 if self.settings.magmoms == "relaxed" else 1
+
+    @override
+    def rounds(self, item: LoadedStructure) -> int:
+        return self._steps + (100 if self.settings.relax else 1)
 
     @override
     def compute(
