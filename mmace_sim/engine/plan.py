@@ -3,8 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from torch_sim.state import SimState
-
+from mmace_sim.base.hosts import ts
 from mmace_sim.base.text import spelled_seconds
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import Property
@@ -119,5 +118,5 @@ def _estimate(computation: Computation, part: Run) -> tuple[float, str]:
     )
 
 
-def _state(model: MagneticMaceModel, *items: LoadedStructure) -> SimState:
+def _state(model: MagneticMaceModel, *items: LoadedStructure) -> ts.SimState:
     return initialize_state([item.atoms for item in items], device=model.device, dtype=model.dtype)
