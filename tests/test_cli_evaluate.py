@@ -108,6 +108,7 @@ def test_other_names_of_labels_and_unconstrained_elements(model, tmp_path):
         atoms.symbols[1] = "Al"
     write(tmp_path / "toys.extxyz", frames, format="extxyz")
     options = ["--keys", "energy=dft", "--magforce-elements", "Fe", "-o", tmp_path / "eval"]
+    options += ["--no-figures", "--no-report"]
     assert mmace_sim("evaluate", model, tmp_path / "toys.extxyz", *options).exit_code == 0
     summary = summary_of(tmp_path / "eval")
     assert summary["overall"]["energy"]["count"] == 3

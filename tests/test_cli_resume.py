@@ -1,14 +1,13 @@
 """Commands that compute one structure after another lose nothing when they are interrupted."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
 
 import ase.io
 import pytest
 from ase.build import bulk
-from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
+from cli_tools import bcc, exit_code_of, in_a_copy, mmace_sim, summary_of, write_tiny_model
 
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.resume import Task
@@ -111,8 +110,9 @@ def test_what_is_no_property_goes_on_too(command, model, tmp_path, monkeypatch):
         frame.arrays["REF_magmom"] = frame.arrays.pop("initial_magmoms")
         frame.info["REF_energy"] = -16.0
     ase.io.write(tmp_path / "data.extxyz", frames)
+    ase.io.write(tmp_path / "one.extxyz", bcc(displacement=0.05))
     inputs = {
-        "check": ("check", model, "--elements", "Fe"),
+        "check": ("check", model, "--structures", tmp_path / "one.extxyz"),
         "evaluate": ("evaluate", model, tmp_path / "data.extxyz", "--batch-size", "1", "--no-report"),
     }[command]
     arguments = (*inputs, "--no-figures") if command == "evaluate" else inputs
@@ -206,22 +206,18 @@ STARTS = {
 }
 
 
-KILLED_AFTER_TWO = """
-import os, signal
-from mmace_sim.cli.app import app
-from mmace_sim.engine.kept import Kept
+def killed_after_two(*arguments):
+    """The command, in a process of its own."""
+    keep, counted = Kept.keep, []
 
-keep, counted = Kept.keep, []
+    def killed(self, *given):
+        keep(self, *given)
+        counted.append(given[0])
+        if len(counted) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def killed(self, *given):
-    keep(self, *given)
-    counted.append(given[0])
-    if len(counted) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Kept.keep = killed
-app({arguments})
-"""
+    Kept.keep = killed
+    mmace_sim(*arguments)
 
 
 @pytest.mark.parametrize("command", STARTS)
@@ -239,8 +235,7 @@ def test_finished_starts_are_kept_when_their_structure_is_not_finished(command, 
     n_starts = len(counted)
     assert n_starts > 2
     counted.clear()
-    code = KILLED_AFTER_TWO.format(arguments=[str(argument) for argument in arguments("parts")])
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert exit_code_of(in_a_copy(killed_after_two, *arguments("parts"))) == -signal.SIGKILL
     kept = tmp_path / "parts" / "starts.jsonl"
     assert len(kept.read_text().splitlines()) == 2
     with monkeypatch.context() as patched:

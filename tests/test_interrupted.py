@@ -2,15 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
-from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
+from cli_tools import bcc, exit_code_of, in_a_copy, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.base.signals import Interrupted, deferred, exit_code, interruptible
 from mmace_sim.engine import checkpoint as checkpoint_module
@@ -244,20 +242,17 @@ def test_relax_keeps_what_is_under_way(model, inputs, tmp_path, monkeypatch, num
     assert summary_of(out)["structures"] == all_at_once
 
 
-KILLED = """
-import os, signal, sys
-from mmace_sim.engine import checkpoint
-from mmace_sim.properties.relax.relaxation import Relaxation
-checkpoint.INTERVAL = 0.0
-step, count = Relaxation._step, iter(range(8))
-def killed(self, state):
-    if next(count, None) is None:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, state)
-Relaxation._step = killed
-from mmace_sim.cli.app import app
-app(sys.argv[1:])
-"""
+def killed_after_eight_steps(*arguments):
+    """The command, in a process of its own."""
+    step, count = Relaxation._step, iter(range(8))
+
+    def killed(self, state):
+        if next(count, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, state)
+
+    Relaxation._step, checkpoint_module.INTERVAL = killed, 0.0
+    mmace_sim(*arguments)
 
 
 def test_a_killed_run_goes_on_and_can_be_overwritten(model, inputs, tmp_path):
@@ -265,10 +260,9 @@ def test_a_killed_run_goes_on_and_can_be_overwritten(model, inputs, tmp_path):
         return ("relax", inputs, "-m", model, "-o", tmp_path / folder, *QUICK)
 
     whole = mmace_sim(*arguments("whole"))
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, *map(str, arguments("parts"))]
-    for _ in range(2):
-        assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
-        command = [*command[:5], *map(str, arguments("parts")), "--force"]
+    for force in ((), ("--force",)):
+        child = in_a_copy(killed_after_eight_steps, *arguments("parts"), *force)
+        assert exit_code_of(child) == -signal.SIGKILL
     (tmp_path / "parts" / "mine.txt").write_text("mine")
     result = mmace_sim(*arguments("parts"), "--resume")
     assert result.exit_code == whole.exit_code, result.output
@@ -286,7 +280,7 @@ def test_every_command_says_what_is_finished(command, model, inputs, tmp_path, m
         "curie": (
             inputs, "--method", "direct", "--sizes", "1", "--temperatures", "300", "--sweeps", "10", "--no-figures"
         ),
-        "check": (),
+        "check": ("--structures", inputs),
     }[command]  # fmt: skip
     model_option = (model,) if command == "check" else ("-m", model)
     out = tmp_path / "out"
