@@ -89,11 +89,16 @@ def _is_told_by_kind(hint) -> bool:
     return hint is Any or is_class
 
 
+_ARRAYS: dict[type, bool] = {}
+
+
 def _kind(value):
     kind = type(value)
-    if isinstance(value, (torch.Tensor, np.ndarray)):
-        return kind, value.dtype, value.shape
-    return tuple(map(_kind, value)) if kind is tuple else kind
+    if kind is tuple:
+        return tuple(map(_kind, value))
+    if kind not in _ARRAYS:
+        _ARRAYS[kind] = issubclass(kind, torch.Tensor | np.ndarray)
+    return (kind, value.dtype, value.shape) if _ARRAYS[kind] else kind
 
 
 class _Checks:
@@ -105,9 +110,6 @@ class _Checks:
         self.others = hints.keys() - self.told - {"return"}
         self.remembers = not any(_has_shape(hints[name]) for name in hints.keys() - self.told)
         self.passed: set[tuple[object, ...]] = set()
-
-    def kinds(self, values):
-        return tuple([(name, _kind(value)) for name, value in values.items() if name in self.told])
 
     def one(self, name, value):
         hint = self.hints[name]
@@ -131,18 +133,21 @@ def _remembering(function, hints, names):
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
         __tracebackhide__ = True
-        given = dict(zip(names, args, strict=False)) | kwargs
-        kinds = checks.kinds(given)
-        if kinds not in passed:
-            checks.all(given, kinds)
-        else:
+        kinds = tuple([_kind(value) for value in args])
+        if kwargs:
+            kinds += tuple([(name, _kind(value)) for name, value in kwargs.items()])
+        is_known = kinds in passed
+        given = {} if is_known and not checks.others else dict(zip(names, args, strict=False)) | kwargs
+        if is_known:
             for name in checks.others & given.keys():
                 checks.one(name, given[name])
+        else:
+            checks.all(given, kinds)
         result = function(*args, **kwargs)
         if returns:
-            kinds = (kinds, _kind(result) if "return" in checks.told else None)
+            kinds = (kinds, _kind(result))
             if kinds not in passed:
-                checks.all(given | {"return": result}, kinds)
+                checks.all(dict(zip(names, args, strict=False)) | kwargs | {"return": result}, kinds)
             elif "return" not in checks.told:
                 checks.one("return", result)
         return result
