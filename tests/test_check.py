@@ -143,7 +143,7 @@ def test_a_kink_along_a_rotation_is_seen_without_magforces():
             super().calculate(*args, **kwargs)
             self.results["energy"] += 1e-3 * abs(get_magmoms(self.atoms)[0, 0])
 
-    report = check_model(Kinked(toys.no_magforces), structures=few_structures(), names=["smooth_rotation"])
+    report = check_model(Kinked(toys.no_magforces), elements=[26], names=["smooth_rotation"])
     assert failed(report) == {"smooth_rotation"}
 
 

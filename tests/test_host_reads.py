@@ -1,6 +1,7 @@
 """How often solvers make a GPU wait, counted on the CPU; pairs that are kept while nothing moves far."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -63,6 +64,7 @@ def test_waiting_structures_are_not_measured_at_every_step(monkeypatch):
     relaxation = Relaxation(MagneticMaceModel("default", **KEPT), force_tol=1e-9, max_batch_atoms=6)
     steps, reads = reads_per_step(lambda: relaxation.run(iron(6)), monkeypatch)
     assert np.median(steps) <= 2, reads.where
+    assert any(re.match(r"\w+ at torchsim/\w+\.py:\d+ \w", line) for line in reads.where), reads.where
 
 
 @pytest.mark.parametrize("how", [{}, KEPT], ids=["cpu", "kept"])
