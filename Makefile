@@ -15,11 +15,12 @@ installed := $(VENV)/.installed
 docs_installed := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test model dft lint format reference docs dist lowest clean distclean
+.PHONY: help env demo test stress model dft lint format reference docs dist lowest clean distclean
 
 help:
 	@echo "make demo       relax the structures in examples/structures and examples/alloys"
 	@echo "make test       run the test suite"
+	@echo "make stress     run the long forms of tests: more kills, more samples"
 	@echo "make model      train the embedded model mmace-3d-pbe again, and compare it"
 	@echo "make dft        install GPAW and ABINIT for mmace-sim label, and test both"
 	@echo "make lint       ruff check, ruff format --check and mypy"
@@ -52,6 +53,10 @@ demo: $(installed)
 # two at a time: the tests compute on one thread each; compiled modules are kept, since many tests start processes
 test: $(installed)
 	PYTHONDONTWRITEBYTECODE= $(bin)/python -m pytest -n 2 --dist loadfile
+
+# long forms of tests that `make test` runs in a short one
+stress: $(installed)
+	$(bin)/python -m pytest -n 2 -m stress
 
 # the embedded model from the data beside it, on one thread, and whether its weights are those of the package to the last bit:
 # PyTorch and processor must be those of the card for that

@@ -83,7 +83,11 @@ def save_figure(figure: "Figure", path_without_suffix: str | Path) -> list[Path]
 
     stem = Path(path_without_suffix)
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
+    layout = figure.get_layout_engine()
     for path in paths:
         with replacing(path) as temporary, rc_context(_VECTOR):
             figure.savefig(temporary, dpi=_PIXELS_PER_INCH)
+        # found for the first file, at the cost of a drawing; it is that of the second
+        figure.set_layout_engine("none")
+    figure.set_layout_engine(layout)
     return paths

@@ -1,9 +1,14 @@
 """What the tests of the command line share: a tiny model with random weights, and small structures."""
 
+import contextlib
+import functools
 import json
+import os
+import warnings
 
 import numpy as np
 import torch
+import typer.testing
 from ase import Atoms
 from ase.build import bulk
 from typer.testing import CliRunner
@@ -17,6 +22,9 @@ from mmace_sim.model.checkpoint import save_model
 from mmace_sim.model.config import ModelConfig
 from mmace_sim.model.magnetic_mace import MagneticMACE
 from mmace_sim.properties.relax import RELAX
+
+# of the options of all commands, which typer would build anew for each run of one
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 METADATA = {
     "name": "tiny",
@@ -63,6 +71,32 @@ def molecule():
 def mmace_sim(*arguments):
     """Run the command in this process."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def in_a_copy(function, *arguments):
+    """A copy of this process, which applies a function and ends, without importing everything anew.
+
+    Args:
+        function: What it does; a number that it returns is the exit code.
+        *arguments: Of the function.
+
+    Returns:
+        Its id, for `os.waitpid`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads that the copy lacks
+        child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            code = function(*arguments) or 0
+        os._exit(code)
+    return child
+
+
+def exit_code_of(child):
+    """How a copy of this process ended; minus the number of a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def summary_of(folder):

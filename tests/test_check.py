@@ -96,8 +96,12 @@ def test_what_is_broken_is_caught_and_nothing_else(term, spin_orbit, identity):
 @pytest.mark.parametrize(("term", "spin_orbit", "identity"), CASES)
 def test_a_broken_calculator_is_caught_too(term, spin_orbit, identity):
     calculator = MMACECalculator(toys.Broken(term, spin_orbit=spin_orbit))
-    report = check_model(calculator, structures=few_structures(), r_max=3.4, spin_orbit=spin_orbit)
+    names = sorted({identity, "joint_rotation", "translation", "forces"})  # all of them: of models, above
+    report = check_model(
+        calculator, structures=few_structures(), names=names, r_max=3.4, spin_orbit=spin_orbit
+    )
     assert failed(report) == {identity}
+    assert len(outcome(report, CheckStatus.PASSED)) == len(names) - 1
 
 
 @pytest.mark.parametrize(

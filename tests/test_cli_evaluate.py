@@ -25,8 +25,10 @@ def model(tmp_path_factory):
 
 
 def test_evaluate_writes_tables_figures_and_a_page(model, tmp_path):
-    out = tmp_path / "eval"
-    arguments = ["evaluate", model, write_toys(tmp_path / "toys.extxyz", n=12), "-o", out, "--device", "cpu"]
+    out, frames = tmp_path / "eval", toy_frames(12)
+    frames[0].info["config_type"] = "<b>bold</b>"
+    write(tmp_path / "toys.extxyz", frames, format="extxyz")
+    arguments = ["evaluate", model, tmp_path / "toys.extxyz", "-o", out, "--device", "cpu"]
     result = mmace_sim(*arguments)
     assert result.exit_code == 0, result.output
     files = names_in(out)
@@ -43,7 +45,7 @@ def test_evaluate_writes_tables_figures_and_a_page(model, tmp_path):
     assert drawn == {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
     summary = summary_of(out)
     assert summary["n_structures"] == 12
-    assert set(summary["by_config_type"]) == {"even", "odd"}
+    assert set(summary["by_config_type"]) == {"<b>bold</b>", "even", "odd"}
     assert set(summary["by_order"]) == {"non-collinear"}
     assert set(summary["by_element"]) == {"Fe"}
     assert summary["overall"]["forces"]["unit"] == "meV/Å"
@@ -57,23 +59,20 @@ def test_evaluate_writes_tables_figures_and_a_page(model, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
     assert float(rows[3]["magforces_rmse"]) > 0
+    check_page(out)
     assert mmace_sim(*arguments).exit_code == 2
     assert mmace_sim(*arguments, "--force", "--no-figures", "--no-report").exit_code == 0
     assert names_in(out) == files - {"report.html"}
     assert not list((out / "figures").iterdir())
 
 
-def test_the_page_holds_what_was_found_and_can_be_made_later(model, tmp_path):
-    out = tmp_path / "eval"
-    frames = toy_frames(3)
-    frames[0].info["config_type"] = "<b>bold</b>"
-    write(tmp_path / "toys.extxyz", frames, format="extxyz")
-    assert mmace_sim("evaluate", model, tmp_path / "toys.extxyz", "-o", out).exit_code == 0
+def check_page(out):
+    """It holds what was found, and can be made later."""
     page = (out / "report.html").read_text()
     for text in (
         "magnetic force longitudinal",
         "MAE / RMSE per order",
-        "toys.extxyz@2",
+        "toys.extxyz@",
         "data:image/",
         "meV/atom",
     ):
@@ -81,8 +80,7 @@ def test_the_page_holds_what_was_found_and_can_be_made_later(model, tmp_path):
     assert "<b>bold" not in page
     (out / "report.html").unlink()
     assert mmace_sim("report", out).exit_code == 0
-    again = (out / "report.html").read_text()
-    assert again == page
+    assert (out / "report.html").read_text() == page
 
 
 def test_a_configuration_gives_the_same_errors(model, tmp_path):
@@ -108,6 +106,7 @@ def test_other_names_of_labels_and_unconstrained_elements(model, tmp_path):
         atoms.symbols[1] = "Al"
     write(tmp_path / "toys.extxyz", frames, format="extxyz")
     options = ["--keys", "energy=dft", "--magforce-elements", "Fe", "-o", tmp_path / "eval"]
+    options += ["--no-figures", "--no-report"]
     assert mmace_sim("evaluate", model, tmp_path / "toys.extxyz", *options).exit_code == 0
     summary = summary_of(tmp_path / "eval")
     assert summary["overall"]["energy"]["count"] == 3

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,16 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
+from cli_tools import (
+    bcc,
+    exit_code_of,
+    in_a_copy,
+    mmace_sim,
+    molecule,
+    names_in,
+    summary_of,
+    write_tiny_model,
+)
 
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.mcif import mcif_text
@@ -271,22 +281,14 @@ def test_killed_and_resumed(model, tmp_path):
     ]
     arguments += ["--max-batch-atoms", "2", "--threads", "1", "--device", "cpu"]
     journal = tmp_path / "killed" / "finished.jsonl"
-    command = [
-        sys.executable,
-        "-c",
-        "from mmace_sim.cli.app import main; main()",
-        *arguments,
-        "-o",
-        journal.parent,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = in_a_copy(lambda: mmace_sim(*arguments, "-o", journal.parent).exit_code)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline:
         if journal.is_file() and journal.read_bytes().count(b"\n") >= 3:
             break
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    os.kill(process, signal.SIGKILL)
+    assert exit_code_of(process) == -signal.SIGKILL
     n_finished = journal.read_bytes().count(b"\n") - 1
     assert 2 <= n_finished < 5
     assert not (journal.parent / "summary.json").exists()

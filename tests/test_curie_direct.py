@@ -52,6 +52,12 @@ def sampled(sampler, n_equilibration, n_sweeps):
     return points(series, sampler.cells.chains, sampler.cells.n_atoms)
 
 
+@pytest.fixture
+def in_one_batch(monkeypatch):
+    """All chains are evaluated together, as on a GPU: more samples for the same number of calls of the model."""
+    monkeypatch.setattr(Supercells, "batches", lambda cells: [range(len(cells))])
+
+
 @pytest.fixture(scope="module")
 def exact():
     """Heat bath on the toy's own exchange: the same distribution by other means."""
@@ -69,23 +75,25 @@ def compare(row, exact, keys=("energy", "order", "binder")):
         assert point.values["energy"].error < 0.1 * abs(reference.values["energy"].mean)
 
 
+@pytest.mark.usefixtures("in_one_batch")
 def test_hybrid_moves_sample_the_heat_bath_distribution(exact):
-    chains = replicas([0.8 * UNIT, 2 * UNIT], 1, 1, "toy")
-    sampler = HybridMonteCarlo(Supercells(toy(), [cubic()], chains), n_steps=6, n_adapt=40)
-    (row,) = sampled(sampler, 40, 160)
+    chains = replicas([0.8 * UNIT, 2 * UNIT], 1, 3, "toy")
+    sampler = HybridMonteCarlo(Supercells(toy(), [cubic()], chains), n_steps=6, n_adapt=30)
+    (row,) = sampled(sampler, 30, 55)
     compare(row, exact)
     assert all(point.values["acceptance"].mean > 0.4 for point in row)
     assert all(point.values["length"].mean == pytest.approx(2.0) for point in row)
 
 
 def test_local_moves_sample_the_heat_bath_distribution(exact):
-    chains = replicas([0.8 * UNIT, 2 * UNIT], 1, 1, "toy")
-    sampler = LocalMoves(Supercells(toy(), [cubic()], chains), step=0.8, n_adapt=30)
-    (row,) = sampled(sampler, 40, 200)
+    chains = replicas([0.8 * UNIT, 2 * UNIT], 1, 4, "toy")
+    sampler = LocalMoves(Supercells(toy(), [cubic()], chains), step=0.8, n_adapt=25)
+    (row,) = sampled(sampler, 30, 50)
     compare(row, exact)
     assert all(0.3 < point.values["acceptance"].mean < 0.7 for point in row)
 
 
+@pytest.mark.usefixtures("in_one_batch")
 @pytest.mark.parametrize("engine", [HybridMonteCarlo, LocalMoves])
 def test_lengths_of_free_moments_have_the_landau_distribution(engine):
     """⟨m²⟩ of p ∝ m² exp(−β(a m² + b m⁴)): the measure is d³m."""
@@ -98,9 +106,9 @@ def test_lengths_of_free_moments_have_the_landau_distribution(engine):
     model = HeisenbergModel(
         exchange_shells=[(2.5, 0.0)], energy_per_atom=0, morse=(0, 1.4, 2.5), landau=(a, b)
     )
-    cells = Supercells(model, [cubic()], [Chain(temperature)])
+    cells = Supercells(model, [cubic()], replicas([temperature], 0, 3, "x"))
     sampler = engine(cells, lengths="variable", step=0.5, n_adapt=30)
-    ((point,),) = sampled(sampler, 40, 120)
+    ((point,),) = sampled(sampler, 40, 40)
     for key, exact_value in (("length", mean), ("energy", energy)):
         value = point.values[key]
         assert abs(value.mean - exact_value) < 4.5 * value.error
@@ -115,14 +123,15 @@ def harmonic():
     return atoms
 
 
+@pytest.mark.usefixtures("in_one_batch")
 def test_moving_atoms_obey_equipartition():
     """½ kT of potential energy above the minimum for each mode, in a stiff crystal at a low temperature."""
     model, temperature = toy(landau=(-0.2, 0.1), morse=(0.4, 1.4, 2.5)), 10.0
     atoms = harmonic()
-    cells = Supercells(model, [atoms], [Chain(temperature)])
-    ground = float(cells.evaluate(cells.moments)[0])
-    sampler = HybridMonteCarlo(cells, lattice="moving", n_steps=6, n_adapt=60)
-    ((point,),) = sampled(sampler, 80, 300)
+    cells = Supercells(model, [atoms], replicas([temperature], 0, 4, "x"))
+    ground = float(cells.evaluate(cells.moments)[0][0])
+    sampler = HybridMonteCarlo(cells, lattice="moving", n_steps=6, n_adapt=40)
+    ((point,),) = sampled(sampler, 60, 75)
     kt, n = BOLTZMANN_EV_PER_K * temperature, len(atoms)
     # two directions of each moment, three of each atom, none of the whole: turns of all moments and translations
     degrees = (3 * n - 3) + (2 * n - 2)
@@ -131,6 +140,7 @@ def test_moving_atoms_obey_equipartition():
     assert n * value.error < 0.05 * degrees * kt
 
 
+@pytest.mark.usefixtures("in_one_batch")
 def test_volume_moves_sample_an_ideal_gas():
     """Without interactions p(V) ∝ V^N exp(−PV/kT) has no mean at zero pressure: detailed balance of one move instead.
 
@@ -143,17 +153,16 @@ def test_volume_moves_sample_an_ideal_gas():
         dtype, device = torch.float64, torch.device("cpu")
 
         def forward(self, graph, edge_vectors=None):
-            volume = torch.linalg.det(graph.cell[0])
-            energy = 0.5 * stiff * torch.log(volume / volume0) ** 2
+            energy = 0.5 * stiff * torch.log(torch.linalg.det(graph.cell) / volume0) ** 2
             if edge_vectors is not None:
                 energy = energy + 0 * edge_vectors.sum() + 0 * graph.magmoms.sum()
-            return {"energy": energy[None], "node_energy": energy.expand(graph.n_atoms) / graph.n_atoms}
+            return {"energy": energy, "node_energy": energy[graph.system_idx] / len(atoms)}
 
     atoms = cubic(2)
     volume0 = atoms.get_volume()
-    cells = Supercells(Stiff(), [atoms], [Chain(temperature)])
+    cells = Supercells(Stiff(), [atoms], replicas([temperature], 0, 8, "x"))
     sampler = HybridMonteCarlo(cells, lattice="free", n_steps=1, n_adapt=50)
-    values = run_blocks(sampler, 50, 800).counted["volume"][:, 0, 0]
+    values = run_blocks(sampler, 50, 100).counted["volume"][:, 0, :]
     kt = BOLTZMANN_EV_PER_K * temperature
     logs = np.log(values * len(atoms) / volume0)
     assert logs.mean() == pytest.approx((len(atoms) + 1) * kt / stiff, abs=0.005)

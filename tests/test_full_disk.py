@@ -73,7 +73,7 @@ def sources(tmp_path_factory):
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     toys = write_toys(folder / "toys.extxyz")
     return of_structures | {
-        "check": ("check", model, "--elements", "Fe"),
+        "check": ("check", model, "--structures", folder / "in" / "0.extxyz"),
         "evaluate": ("evaluate", model, folder / "data.extxyz", "--batch-size", "1", "--no-figures"),
         "train": ("train", folder / "config.yaml", "--train-file", toys, "--max-epochs", "3", "--batch-size", "4",
                   "--device", "cpu"),

@@ -25,9 +25,16 @@ def test_frames(data):
     check_frame(data)
 
 
-@settings(max_examples=15, phases=[Phase.generate])
+@settings(max_examples=6, phases=[Phase.generate])
 @given(data=st.data())
 def test_relaxations(data, tmp_path_factory, model):
+    check_relaxation(data, tmp_path_factory.mktemp("run"), model)
+
+
+@pytest.mark.stress
+@settings(max_examples=60, phases=[Phase.generate])
+@given(data=st.data())
+def test_many_relaxations(data, tmp_path_factory, model):
     check_relaxation(data, tmp_path_factory.mktemp("run"), model)
 
 

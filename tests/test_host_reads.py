@@ -1,6 +1,7 @@
 """How often solvers make a GPU wait, counted on the CPU; pairs that are kept while nothing moves far."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -63,6 +64,7 @@ def test_waiting_structures_are_not_measured_at_every_step(monkeypatch):
     relaxation = Relaxation(MagneticMaceModel("default", **KEPT), force_tol=1e-9, max_batch_atoms=6)
     steps, reads = reads_per_step(lambda: relaxation.run(iron(6)), monkeypatch)
     assert np.median(steps) <= 2, reads.where
+    assert any(re.match(r"\w+ at torchsim/\w+\.py:\d+ \w", line) for line in reads.where), reads.where
 
 
 @pytest.mark.parametrize("how", [{}, KEPT], ids=["cpu", "kept"])
@@ -78,8 +80,9 @@ def test_relaxation_reads_at_most_three_times_a_step(how, stability, monkeypatch
 @pytest.mark.parametrize("stability", [False, True])
 def test_adiabatic_relaxation_reads_thrice_a_step_and_once_for_each_inner_one(stability, monkeypatch):
     relaxation = Relaxation(
-        MagneticMaceModel("default", **KEPT), magmoms="adiabatic", stability=stability, force_tol=1e-9
-    )
+        MagneticMaceModel("default", **KEPT), magmoms="adiabatic", stability=stability, force_tol=1e-9,
+        magforce_tol=0.02,
+    )  # fmt: skip
     inner, step = [0], adiabatic.moment_lbfgs_step
 
     def counted(*args, **kwargs):
@@ -93,7 +96,7 @@ def test_adiabatic_relaxation_reads_thrice_a_step_and_once_for_each_inner_one(st
     monkeypatch.setattr(adiabatic, "moment_lbfgs_step", counted)
     monkeypatch.setattr(relaxation.model, "forward", advance.__get__(relaxation.model))
     with monkeypatch.context() as patch:
-        steps, reads = reads_per_step(lambda: relaxation.run(iron()), patch)
+        steps, reads = reads_per_step(lambda: relaxation.run(iron(3)), patch, n_steps=9)
     assert sum(inner[-len(steps) :]) > 0
     searches = 12  # reads of a search for pairs, now and then
     late = steps - np.array(inner[-len(steps) :])
@@ -108,8 +111,9 @@ def test_adiabatic_relaxation_reads_thrice_a_step_and_once_for_each_inner_one(st
 def test_dynamics_read_at_most_twice_a_step_and_four_times_with_moments(spins, ensemble, monkeypatch):
     """And once for each iteration of the implicit step, which must know whether it is the last."""
     md = MolecularDynamics(
-        MagneticMaceModel("default", **KEPT), ensemble=ensemble, n_steps=100, record_every=100, **spins
-    )
+        MagneticMaceModel("default", **KEPT), ensemble=ensemble, n_steps=100, record_every=100,
+        moment_tol=1e-3, **spins,
+    )  # fmt: skip
     evaluations = []
     step = md.step
 
@@ -121,7 +125,7 @@ def test_dynamics_read_at_most_twice_a_step_and_four_times_with_moments(spins, e
 
     monkeypatch.setattr(md, "step", counted)
     with monkeypatch.context() as patch:
-        steps, reads = reads_per_step(lambda: md.run(iron(3)), patch)
+        steps, reads = reads_per_step(lambda: md.run(iron(2)), patch, n_steps=9)
     ours = 2  # of the wrapper above
     decisions = 0 if spins.get("solver") == "sib" else np.array(evaluations[-len(steps) :])
     assert (steps - ours - decisions).max() <= (2 if spins["spins"] == "frozen" else 4), reads.where
@@ -150,9 +154,13 @@ def test_what_counts_as_a_read():
         assert reads.total == 0, (k, reads.where)
 
 
+@pytest.fixture(scope="module")
+def reference():
+    return Relaxation("default", stability=True).run(iron())
+
+
 @pytest.mark.parametrize("how", [{}, {"skin": 0.4}, KEPT, {"backend": "torch"}], ids=str)
-def test_relaxations_do_not_depend_on_how_pairs_are_kept(how):
-    reference = Relaxation("default", stability=True).run(iron())
+def test_relaxations_do_not_depend_on_how_pairs_are_kept(how, reference):
     model = MagneticMaceModel("default", **how)
     results = Relaxation(model, stability=True).run(iron())
     for a, b in zip(reference, results, strict=True):

@@ -1,16 +1,15 @@
 """Signals, checkpoints of the batch under way, and lines of progress."""
 
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
-from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
+from cli_tools import bcc, exit_code_of, in_a_copy, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.base.signals import Interrupted, deferred, exit_code, interruptible
 from mmace_sim.engine import checkpoint as checkpoint_module
@@ -85,18 +84,18 @@ def same(one, two, tolerance=0.0):
 
 @pytest.mark.parametrize("settings", [{}, {"magmoms": "adiabatic"}, {"stability": True}, {"collinear": True}])
 def test_a_batch_goes_on_where_a_signal_stopped_it(tmp_path, settings):
-    n = 2 if "magmoms" in settings else 5
-    images = [fcc(a, seed) for seed, a in enumerate((3.55, 3.6, 3.65, 3.7, 3.75)[:n])]
+    n = 2 if "magmoms" in settings else 4  # three fit into a batch
+    images = [fcc(a, seed) for seed, a in enumerate((3.55, 3.6, 3.65, 3.7)[:n])]
     keys = [f"fe{k}" for k in range(n)]
     relaxation = Relaxation(MagneticMaceModel(HeisenbergModel()), **(TIGHT | settings))
     whole = relaxation.run(images)
     finished, path = {}, tmp_path / "checkpoint.npz"
-    for _ in range(100):  # a time limit of seven steps
+    for _ in range(100):  # a time limit of eleven steps
         pending = [k for k in range(n) if k not in finished]
         if not pending:
             break
         checkpoint = BatchCheckpoint(path, "a", [keys[k] for k in pending])
-        count = iter(range(7))
+        count = iter(range(11))
 
         def tick(_, count=count):
             if next(count, None) is None:
@@ -131,6 +130,20 @@ def write_checkpoint(path, identity="a", n=3):
     return relaxation, images
 
 
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A checkpoint, who goes on from it, and what three structures are without an interruption."""
+    path = tmp_path_factory.mktemp("kept") / "checkpoint.npz"
+    relaxation, images = write_checkpoint(path)
+    return path, relaxation, images, relaxation.run(images)
+
+
+@pytest.fixture
+def path(interrupted, tmp_path):
+    """A checkpoint of one's own."""
+    return shutil.copy(interrupted[0], tmp_path / "checkpoint.npz")
+
+
 def damaged(path, how):
     content = path.read_bytes()
     if how == "truncated":
@@ -160,34 +173,30 @@ def damaged(path, how):
 @pytest.mark.parametrize(
     "how", ["truncated", "empty", "garbage", "pickle", "shape", "missing", "short", "type", "head"]
 )
-def test_a_damaged_checkpoint_is_started_anew(tmp_path, how, caplog):
-    path = tmp_path / "checkpoint.npz"
-    relaxation, images = write_checkpoint(path)
+def test_a_damaged_checkpoint_is_started_anew(interrupted, path, how, caplog):
+    _, relaxation, images, whole = interrupted
     damaged(path, how)
     with caplog.at_level("WARNING", logger="mmace_sim"):
         again = relaxation.run(images, checkpoint=BatchCheckpoint(path, "a", ["0", "1", "2"]))
     assert "anew" in caplog.text
-    same(again, relaxation.run(images))
+    same(again, whole)
 
 
-def test_checkpoints_of_others_are_not_taken(tmp_path, caplog):
-    path = tmp_path / "checkpoint.npz"
-    relaxation, images = write_checkpoint(path)
+def test_checkpoints_of_others_are_not_taken(interrupted, path, caplog):
+    _, relaxation, images, whole = interrupted
     with caplog.at_level("WARNING", logger="mmace_sim"):
         other = BatchCheckpoint(path, "other settings", ["0", "1", "2"])
     assert "belongs to another run" in caplog.text
-    same(relaxation.run(images, checkpoint=other), relaxation.run(images))
+    same(relaxation.run(images, checkpoint=other), whole)
     caplog.clear()
     with caplog.at_level("INFO", logger="mmace_sim"):
         others = relaxation.run(images, checkpoint=BatchCheckpoint(path, "a", ["x", "y", "z"]))
     assert "go on" not in caplog.text  # other structures
-    same(others, relaxation.run(images))
+    same(others, whole)
 
 
-def test_what_finished_after_the_checkpoint_is_left_out(tmp_path):
-    path = tmp_path / "checkpoint.npz"
-    relaxation, images = write_checkpoint(path)
-    whole = relaxation.run(images)
+def test_what_finished_after_the_checkpoint_is_left_out(interrupted, path):
+    _, relaxation, images, whole = interrupted
     rest = relaxation.run([images[0], images[2]], checkpoint=BatchCheckpoint(path, "a", ["0", "2"]))
     same(rest, [whole[0], whole[2]], tolerance=1e-9)
 
@@ -244,20 +253,17 @@ def test_relax_keeps_what_is_under_way(model, inputs, tmp_path, monkeypatch, num
     assert summary_of(out)["structures"] == all_at_once
 
 
-KILLED = """
-import os, signal, sys
-from mmace_sim.engine import checkpoint
-from mmace_sim.properties.relax.relaxation import Relaxation
-checkpoint.INTERVAL = 0.0
-step, count = Relaxation._step, iter(range(8))
-def killed(self, state):
-    if next(count, None) is None:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, state)
-Relaxation._step = killed
-from mmace_sim.cli.app import app
-app(sys.argv[1:])
-"""
+def killed_after_eight_steps(*arguments):
+    """The command, in a process of its own."""
+    step, count = Relaxation._step, iter(range(8))
+
+    def killed(self, state):
+        if next(count, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, state)
+
+    Relaxation._step, checkpoint_module.INTERVAL = killed, 0.0
+    mmace_sim(*arguments)
 
 
 def test_a_killed_run_goes_on_and_can_be_overwritten(model, inputs, tmp_path):
@@ -265,10 +271,9 @@ def test_a_killed_run_goes_on_and_can_be_overwritten(model, inputs, tmp_path):
         return ("relax", inputs, "-m", model, "-o", tmp_path / folder, *QUICK)
 
     whole = mmace_sim(*arguments("whole"))
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, *map(str, arguments("parts"))]
-    for _ in range(2):
-        assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
-        command = [*command[:5], *map(str, arguments("parts")), "--force"]
+    for force in ((), ("--force",)):
+        child = in_a_copy(killed_after_eight_steps, *arguments("parts"), *force)
+        assert exit_code_of(child) == -signal.SIGKILL
     (tmp_path / "parts" / "mine.txt").write_text("mine")
     result = mmace_sim(*arguments("parts"), "--resume")
     assert result.exit_code == whole.exit_code, result.output
@@ -286,7 +291,7 @@ def test_every_command_says_what_is_finished(command, model, inputs, tmp_path, m
         "curie": (
             inputs, "--method", "direct", "--sizes", "1", "--temperatures", "300", "--sweeps", "10", "--no-figures"
         ),
-        "check": (),
+        "check": ("--structures", inputs),
     }[command]  # fmt: skip
     model_option = (model,) if command == "check" else ("-m", model)
     out = tmp_path / "out"

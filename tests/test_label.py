@@ -4,9 +4,7 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.io import read, write
-from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
+from cli_tools import bcc, exit_code_of, in_a_copy, mmace_sim, summary_of, write_tiny_model
 
 from mmace_sim import load_model
 from mmace_sim.data.label import LabelSettings, batch, label
@@ -376,14 +374,11 @@ def test_inputs_are_written_and_results_collected(toy):
     assert sorted(float(frame.labels["energy"]) for frame in frames) == [1.0, 1.5, 3.0]
 
 
-KILLED = """
-    import sys; sys.path.insert(0, {tests!r})
-    import mmace_sim.data.label.engine as engine
-    engine._OWN["toy"] = "toy_engine:Toy"
-    from mmace_sim.cli.app import main
-    sys.argv = ["mmace-sim", "label", "set.extxyz", "--engine", "toy", "-o", "out"]
-    main()
-"""
+def label_set(told):
+    """The command, in a process of its own; what it says goes to a file."""
+    done = mmace_sim("label", "set.extxyz", "--engine", "toy", "-o", "out")
+    told.write_text(done.output)
+    return done.exit_code
 
 
 def is_running(pid):
@@ -407,27 +402,17 @@ def test_a_killed_run_goes_on(toy, number):
     images = candidates(3)
     images[1].info["sleep"] = 30
     write("set.extxyz", images, format="extxyz")
-    code = textwrap.dedent(KILLED).format(tests=os.path.dirname(__file__))
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        deadline = time.monotonic() + 120
-        computing = ""
-        while not (computing and list(toy.glob("out/*.extxyz"))):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-            computing = "".join(path.read_text() for path in toy.glob("out/calculations/.mmace-*/*/pid"))
-        process.send_signal(number)
-    finally:
-        if process.poll() is None and sys.exc_info()[0] is not None:
-            process.kill()
-        told, _ = process.communicate(timeout=60)
+    process, computing = in_a_copy(label_set, toy / "told.txt"), ""
+    deadline = time.monotonic() + 120
+    while not (computing and list(toy.glob("out/*.extxyz"))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        computing = "".join(path.read_text() for path in toy.glob("out/calculations/.mmace-*/*/pid"))
+    os.kill(process, number)
+    assert exit_code_of(process) == (-9 if number == signal.SIGKILL else 143)
+    assert computing
     assert not is_running(computing)
-    assert process.returncode == (-9 if number == signal.SIGKILL else 143), told
     if number == signal.SIGTERM:
-        assert "1 of 3 calculations are finished" in " ".join(told.split())
+        assert "1 of 3 calculations are finished" in " ".join((toy / "told.txt").read_text().split())
         assert not list(toy.glob("out/calculations/.mmace-*"))
     text = (toy / "out" / "labelled.extxyz").read_text()
     (toy / "out" / "labelled.extxyz").write_text(text + "2\nhalf a fra")  # what a kill can leave

@@ -160,11 +160,12 @@ def test_what_it_knows_and_what_not(model):
     assert all(verdict(model, atoms) != Domain.INSIDE for atoms in (slab, vacancy, inside))
 
 
-def test_random_cells_do_not_fall_below_the_crystals(model):
+@pytest.mark.parametrize("n", [8, pytest.param(24, marks=pytest.mark.stress)])
+def test_random_cells_do_not_fall_below_the_crystals(model, n):
     rng = np.random.default_rng(5)
     starts = [
         random_structure(rng, elements=[13, 26, 27, 28], n_atoms=2 + k % 3, max_moment=1.0, min_distance=0.8)
-        for k in range(24)
+        for k in range(n)
     ]
     results = mmace_sim.relax(starts, model, max_steps=150)
     states = {state["name"]: state["model"]["minimum"] for state in CARD["states"]}

@@ -51,9 +51,9 @@ def test_a_preset_can_be_trained(tmp_path):
     data = write_toys(tmp_path / "toys.extxyz", n=6)
     result = mmace_sim(
         "train", "--preset", "feal", "--hidden-irreps", "4x0e", "--train-file", data, "--max-epochs", "1",
-        "-o", tmp_path / "run", "--device", "cpu",
+        "-o", tmp_path / "run", "--device", "cpu", "--no-stability-test",
     )  # fmt: skip
-    assert result.exit_code in (0, 3), result.output
+    assert result.exit_code == 0, result.output
     assert "PaperMMACE" in (tmp_path / "run" / "config.yaml").read_text()
 
 

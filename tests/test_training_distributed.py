@@ -1,6 +1,9 @@
 """Two processes that share every batch take the steps of one."""
 
 import csv
+import os
+import signal
+import socket
 import subprocess
 import sys
 
@@ -8,6 +11,7 @@ import pytest
 import torch
 import yaml
 from ase.io import write
+from cli_tools import exit_code_of, in_a_copy, mmace_sim
 from training_toys import TINY_MODEL, toy_frames
 
 from mmace_sim.io.frames import read_frames
@@ -39,7 +43,43 @@ def rows(folder):
         return [{k: float(v) for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)]
 
 
-def test_two_processes_give_the_numbers_of_one(tmp_path):
+def by_torchrun(config, folder):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = ["-m", "mmace_sim.cli.app", "train", str(config), "-o", str(folder)]
+    done = subprocess.run([*launch, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def by_copies(config, folder):
+    """Copies of this process, which hear of one another as `torchrun` tells it: they need no imports."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    said = [folder.with_name(f"{rank}.txt") for rank in range(2)]
+
+    def run(rank):
+        signal.alarm(300)  # the end of the other one may never come
+        told = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
+                "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip
+        os.environ.update(address | {key: str(value) for key, value in told.items()})
+        done = mmace_sim("train", config, "-o", folder)
+        said[rank].write_text(f"{done.output}{done.exception}")
+        return done.exit_code
+
+    codes = [exit_code_of(child) for child in [in_a_copy(run, rank) for rank in range(2)]]
+    assert codes == [0, 0], [file.read_text() for file in said if file.exists()]
+    return "".join(file.read_text() for file in said)
+
+
+# copies of a process with threads are safe on Linux only
+LAUNCHES = [by_torchrun]
+if sys.platform.startswith("linux"):
+    LAUNCHES = [by_copies, pytest.param(by_torchrun, marks=pytest.mark.stress)]
+
+
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_two_processes_give_the_numbers_of_one(tmp_path, launch):
     frames = uneven_frames()
     write(tmp_path / "valid.extxyz", frames[:3], format="extxyz")
     write(tmp_path / "train.extxyz", frames[3:] + toy_frames(1, seed=5), format="extxyz")
@@ -61,11 +101,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
         "stage_two": {"start_epoch": 2},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = ["-m", "mmace_sim.cli.app", "train", str(tmp_path / "config.yaml"), "-o", str(tmp_path / "two")]
-    done = subprocess.run([*launch, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Use it") == 1
+    assert launch(tmp_path / "config.yaml", tmp_path / "two").count("Use it") == 1
 
     (tmp_path / "one").mkdir()
     train(load_train_config(tmp_path / "config.yaml"), tmp_path / "one")

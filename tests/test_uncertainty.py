@@ -437,7 +437,9 @@ def test_commands_tell_what_a_file_says_of_its_uncertainties(tmp_path):
     assert told["uncertainty"][0].startswith("calibrated with ")
     assert any(line.startswith("forces: typical σ ") for line in told["uncertainty"])
     write_tiny_model(tmp_path / "tiny.safetensors")
-    done = mmace_sim("check", tmp_path / "tiny.safetensors", "-o", tmp_path / "check")
+    write(tmp_path / "one.extxyz", rattled(np.random.default_rng(0), 0.05))
+    structures = ("--structures", tmp_path / "one.extxyz")
+    done = mmace_sim("check", tmp_path / "tiny.safetensors", *structures, "-o", tmp_path / "check")
     assert "Uncertainty: none: `mmace-sim calibrate" in done.output
     summary = json.loads((tmp_path / "check" / "summary.json").read_text())
     assert summary["uncertainty"] == ["none: `mmace-sim calibrate MODEL DATA -o NEW` adds them"]

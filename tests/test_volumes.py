@@ -208,19 +208,20 @@ with interruptible():
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_or_doubled_whoever_is_killed(model, tmp_path, monkeypatch):
-    """Driver, or workers, killed at ten instants of one run that is resumed each time."""
+@pytest.mark.parametrize(("n_times", "n"), [(3, 30), pytest.param(10, 60, marks=pytest.mark.stress)])
+def test_nothing_is_lost_or_doubled_whoever_is_killed(model, tmp_path, monkeypatch, n_times, n):
+    """Driver, or workers, killed at several instants of one run that is resumed each time."""
     pytest.importorskip("parsl")
     from slow_property import SLOW
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
-    ase.io.write(tmp_path / "a.extxyz", [bcc(a=2.8 + 0.002 * k) for k in range(60)])
+    ase.io.write(tmp_path / "a.extxyz", [bcc(a=2.8 + 0.002 * k) for k in range(n)])
     settings = SLOW.settings(
         paths=[str(tmp_path / "a.extxyz")], model=str(model), output=str(tmp_path / "o"), seconds=0.3,
         executor="local:2",
     )  # fmt: skip
     chance, finished = random.Random(3), False
-    for attempt in range(10):
+    for attempt in range(n_times):
         begun = (tmp_path / "o" / FILE_NAME).is_file()
         command = [sys.executable, "-c", SCRIPT, settings.model_dump_json(), "resume" if begun else "new"]
         driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -240,15 +241,15 @@ def test_nothing_is_lost_or_doubled_whoever_is_killed(model, tmp_path, monkeypat
         finished = finished or driver.returncode == 0
     outcome = run_property_of(settings)
     assert outcome.code == 0
-    assert outcome.summary["n_structures"] == 60
+    assert outcome.summary["n_structures"] == n
     keys = [
         record["key"]
         for path in sorted((tmp_path / "o" / "volumes").glob(f"*/{FILE_NAME}"))
         for record in read_journal(path)[1:]
     ]
-    assert keys == [f"{tmp_path / 'a.extxyz'}#{k}" for k in range(60)]
+    assert keys == [f"{tmp_path / 'a.extxyz'}#{k}" for k in range(n)]
     entries = entries_of(tmp_path / "o")
-    assert [entry["index"] for entry in entries] == list(range(60))
+    assert [entry["index"] for entry in entries] == list(range(n))
     assert all(entry["status"] == "finished" for entry in entries)
 
 

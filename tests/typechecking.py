@@ -9,7 +9,6 @@ import functools
 import inspect
 import types
 import typing
-from contextlib import nullcontext
 from typing import Any
 
 import jaxtyping
@@ -90,38 +89,67 @@ def _is_told_by_kind(hint) -> bool:
     return hint is Any or is_class
 
 
+_ARRAYS: dict[type, bool] = {}
+
+
 def _kind(value):
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return type(value), value.dtype, value.shape
-    return tuple(map(_kind, value)) if type(value) is tuple else type(value)
+    kind = type(value)
+    if kind is tuple:
+        return tuple(map(_kind, value))
+    if kind not in _ARRAYS:
+        _ARRAYS[kind] = issubclass(kind, torch.Tensor | np.ndarray)
+    return (kind, value.dtype, value.shape) if _ARRAYS[kind] else kind
+
+
+class _Checks:
+    """Types of the arguments and of the result of one function."""
+
+    def __init__(self, function, hints):
+        self.name, self.hints = function.__qualname__, hints
+        self.told = {name for name, hint in hints.items() if _is_told_by_kind(hint)}
+        self.others = hints.keys() - self.told - {"return"}
+        self.remembers = not any(_has_shape(hints[name]) for name in hints.keys() - self.told)
+        self.passed: set[tuple[object, ...]] = set()
+
+    def one(self, name, value):
+        hint = self.hints[name]
+        if not is_bearable(value, hint, conf=_CONF):
+            die_if_unbearable(value, hint, conf=_CONF, exception_prefix=f"{self.name}: {name} ")
+            raise TypeError(f"{self.name}: {name} is not of type {hint}")  # another item of a list was drawn
+
+    def all(self, values, kinds):
+        with _context():  # a letter means one number in the arguments and in the result, which comes last
+            for name, value in values.items():
+                if name in self.hints:
+                    self.one(name, value)
+        if self.remembers:
+            self.passed.add(kinds)
 
 
 def _remembering(function, hints, names):
-    told = {name for name, hint in hints.items() if _is_told_by_kind(hint)}
-    others = hints.keys() - told
-    remembers = not any(_has_shape(hints[name]) for name in others)
-    passed: set[tuple[object, ...]] = set()
-
-    def check(values, new):
-        kind = tuple([(name, _kind(value)) for name, value in values.items() if name in told])
-        is_known = remembers and kind in passed
-        due = (
-            new & others if is_known else [name for name in values if name in hints]
-        )  # the result comes last
-        with nullcontext() if is_known else _context():
-            for name in due:
-                prefix = f"{function.__qualname__}: {name} "
-                die_if_unbearable(values[name], hints[name], conf=_CONF, exception_prefix=prefix)
-        passed.add(kind)
+    checks = _Checks(function, hints)
+    passed, returns = checks.passed, "return" in hints
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
         __tracebackhide__ = True
-        given = dict(zip(names, args, strict=False)) | kwargs
-        check(given, given.keys())
+        kinds = tuple([_kind(value) for value in args])
+        if kwargs:
+            kinds += tuple([(name, _kind(value)) for name, value in kwargs.items()])
+        is_known = kinds in passed
+        given = {} if is_known and not checks.others else dict(zip(names, args, strict=False)) | kwargs
+        if is_known:
+            for name in checks.others & given.keys():
+                checks.one(name, given[name])
+        else:
+            checks.all(given, kinds)
         result = function(*args, **kwargs)
-        if "return" in hints:
-            check(given | {"return": result}, {"return"})
+        if returns:
+            kinds = (kinds, _kind(result))
+            if kinds not in passed:
+                checks.all(dict(zip(names, args, strict=False)) | kwargs | {"return": result}, kinds)
+            elif "return" not in checks.told:
+                checks.one("return", result)
         return result
 
     return wrapper

@@ -5,6 +5,7 @@ import io
 import math
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -89,11 +90,17 @@ def versions() -> dict[str, str]:
     """
     found = {"python": python_version()}
     for package in ("mmace-sim", "torch", "torch-sim-atomistic", "ase", "phonopy", "numpy", "spglib"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
+        found[package] = _installed(package)
     return found
+
+
+@cache
+def _installed(package: str) -> str:
+    """Version of a package; its metadata is parsed once in a process, though many files tell it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def check_versions(started: Mapping[str, str]) -> None:

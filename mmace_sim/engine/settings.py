@@ -219,6 +219,8 @@ def run_settings(name: str, *parts: type[Settings]) -> Any:
         f"{name.capitalize()}RunSettings",
         __base__=(*parts, RunSettings),
         __module__=parts[0].__module__,
+        # nothing to be read: it has no source, which pydantic would look for in every frame of the stack
+        __cls_kwargs__={"use_attribute_docstrings": False},
         output=output,
     )
     made.model_fields["output"].description = RunSettings.model_fields["output"].description

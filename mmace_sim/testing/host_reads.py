@@ -4,7 +4,8 @@ A GPU works through what it is given while Python goes on; it is idle whenever P
 code asks the same questions on a CPU, where they can be counted.
 """
 
-import traceback
+import linecache
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
@@ -88,9 +89,15 @@ class HostReads(TorchFunctionMode):
         """
         if self._busy:
             return
-        frames = [f for f in traceback.extract_stack() if _is_ours(f.filename)]
-        frame = frames[-1] if frames else traceback.extract_stack()[-3]
-        self.where[f"{name} at {frame.filename.rsplit('mmace_sim/', 1)[-1]}:{frame.lineno} {frame.line}"] += 1
+        frame = caller = sys._getframe(2)
+        while not _is_ours(frame.f_code.co_filename):
+            if frame.f_back is None:  # called from elsewhere
+                frame = caller
+                break
+            frame = frame.f_back
+        file = frame.f_code.co_filename
+        line = linecache.getline(file, frame.f_lineno).strip()
+        self.where[f"{name} at {file.rsplit('mmace_sim/', 1)[-1]}:{frame.f_lineno} {line}"] += 1
 
 
 class _Operations(TorchDispatchMode):
