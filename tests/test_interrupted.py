@@ -1,5 +1,6 @@
 """Signals, checkpoints of the batch under way, and lines of progress."""
 
+import gc
 import os
 import shutil
 import signal
@@ -128,6 +129,15 @@ def write_checkpoint(path, identity="a", n=3):
     with pytest.raises(KeyboardInterrupt):
         relaxation.run(images, on_step=stop, checkpoint=checkpoint)
     return relaxation, images
+
+
+@pytest.fixture(autouse=True)
+def no_callbacks_of_the_collector():
+    """Hypothesis has one, and whatever a signal raises while it runs is lost."""
+    callbacks = gc.callbacks[:]
+    gc.callbacks.clear()
+    yield
+    gc.callbacks[:] = callbacks
 
 
 @pytest.fixture(scope="module")

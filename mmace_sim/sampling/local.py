@@ -54,7 +54,8 @@ class LocalMoves:
                 copies = [color.repeated(n, graph.n_atoms) for color in colors]
                 self.local += local_energies(cells.model, graphs, copies, fixed_lengths=self.on_sphere)
                 self.members += members
-        self.lengths = [torch.linalg.norm(part.graph.magmoms.double(), dim=1) for part in self.local]
+        lengths = torch.linalg.norm(cells.reference.double(), dim=1)
+        self.lengths = [lengths[cells.atoms_of(members)] for members in self.members]
 
     def advance(self, block: int, n_sweeps: int) -> dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]:
         """Run sweeps, each moving every magnetic atom once, and observe after each.

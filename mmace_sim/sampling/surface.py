@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ase import Atoms
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmace_sim.base.hosts import ts
@@ -162,13 +162,21 @@ class Supercells:
         )
         return _Part(atoms, systems, state, PairKeeper(self.model.r_max))
 
+    def atoms_of(self, members: Sequence[int]) -> Bool[Tensor, " n_atoms"]:
+        """Which atoms belong to some supercells.
+
+        Args:
+            members: Their numbers.
+        """
+        return torch.isin(self.system_idx, torch.tensor(list(members), device=self.system_idx.device))
+
     def batch_graph(self, members: Sequence[int]) -> MagneticGraph:
         """Some supercells as one graph.
 
         Args:
             members: Their numbers, ascending.
         """
-        rows = torch.isin(self.system_idx, torch.tensor(list(members), device=self.system_idx.device))
+        rows = self.atoms_of(members)
         counts = torch.tensor([self.sizes[k] for k in members])
         return build_graph(
             self.positions[rows],
