@@ -26,8 +26,11 @@ SWITCHES: dict[str, Any] = {
 }
 """What commands with a folder of their own have beside settings: annotations and defaults."""
 
+DRY_SWITCHES: dict[str, Any] = SWITCHES | {"dry_run": (opt.DryRun, False)}
+"""The same of commands that can tell what they would do."""
+
 FILE_SWITCHES: dict[str, Any] = {"force": (opt.ForceFile, False), "quiet": (opt.Quiet, False)}
-"""The same of commands that write one file."""
+"""What commands that write one file have."""
 
 
 def property_command(declared: Property) -> Callable[..., None]:
@@ -42,9 +45,8 @@ def property_command(declared: Property) -> Callable[..., None]:
 
         return run_command(declared, settings, **switches)
 
-    switches = SWITCHES | {"dry_run": (opt.DryRun, False)}
     about = (declared.name, declared.help, declared.settings)
-    return settings_command(run, *about, switches, needed=declared.needed)
+    return settings_command(run, *about, DRY_SWITCHES, needed=declared.needed)
 
 
 def settings_command(

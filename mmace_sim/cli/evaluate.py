@@ -5,7 +5,7 @@ from typing import Any
 import typer
 
 from mmace_sim.cli import options as opt
-from mmace_sim.cli.declared import SWITCHES, settings_command
+from mmace_sim.cli.declared import DRY_SWITCHES, settings_command
 from mmace_sim.training.evaluation.settings import HELP, EvaluateSettings
 
 
@@ -20,6 +20,4 @@ def _run(settings: EvaluateSettings, **switches: Any) -> int:
     return run_evaluate(settings, **switches)
 
 
-_SWITCHES = SWITCHES | {"dry_run": (opt.DryRun, False)}
-
-evaluate = settings_command(_run, "evaluate", HELP, EvaluateSettings, _SWITCHES)
+evaluate = settings_command(_run, "evaluate", HELP, EvaluateSettings, DRY_SWITCHES)

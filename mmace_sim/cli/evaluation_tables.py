@@ -9,14 +9,12 @@ from rich.text import Text
 
 from mmace_sim.training.evaluation.errors import UNITS as RELAXED_UNITS
 from mmace_sim.training.evaluation.metrics import UNITS
+from mmace_sim.training.evaluation.plan import MAX_PROBLEMS
 
 if TYPE_CHECKING:
     from mmace_sim.training.evaluation.evaluate import Evaluation
     from mmace_sim.training.evaluation.ranking import Ranking
     from mmace_sim.training.evaluation.relaxed import RelaxedErrors
-
-MAX_PROBLEMS = 10
-"""Skipped structures that are shown; all are in the log."""
 
 
 def print_evaluation(

@@ -114,6 +114,11 @@ def _conclude(run: Run, computation: Computation, report: Callable[[Path], objec
     columns = (*run.declared.csv_columns, *(column.key for column in told_domain(rows)))
     summary = run.summary(entries) | {"finished": now(), "notes": run.notes}
     indent = None if run.is_volume else 1  # there may be thousands of volumes, which programs read
+
+    def n_notes() -> int:
+        return len(run.notes) + sum(len(entry["notes"]) for entry in entries)
+
+    before = n_notes()
     write_summary(run.folder, summary, columns, rows, indent=indent)
     if run.is_volume and can_write():
         run.attempt(f"{TABLE} was not written", lambda: write_table(run.folder / TABLE, rows))
@@ -123,8 +128,8 @@ def _conclude(run: Run, computation: Computation, report: Callable[[Path], objec
         return computation.write(run, entries, computed)
 
     written = run.attempt("some files were not written", write) or []
-    # again, since what was written left notes in the entries
-    write_summary(run.folder, summary, columns, rows, indent=indent)
+    if n_notes() > before:  # of what could not be written
+        write_summary(run.folder, summary, columns, rows, indent=indent)
     good = sum(entry["status"] in GOOD for entry in entries)
     _log.info("finished: %d of %d converged", good, len(entries))
     if report is not None:

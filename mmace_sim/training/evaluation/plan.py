@@ -9,7 +9,7 @@ from mmace_sim.model.interface import Potential
 from mmace_sim.training.evaluation.evaluate import evaluate_frames, supported
 
 MAX_PROBLEMS: int = 10
-"""Structures left out that are named."""
+"""Structures left out that are named on the screen."""
 
 
 def plan_evaluation(
