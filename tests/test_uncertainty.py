@@ -373,6 +373,50 @@ def test_every_line_of_a_table_says_where_its_structure_lies(calibrated, tmp_pat
             )
 
 
+def test_exchange_tells_the_domain_of_the_states_that_were_turned(calibrated, tmp_path):
+    """With relaxed moments, not those of the file; nearest pairs that point against each other are farther off."""
+    path = save_model(calibrated, tmp_path / "m.safetensors")
+    atoms = bulk("Fe", "bcc", a=2.85)
+    set_magmoms(atoms, [2.2])
+    write(tmp_path / "in.extxyz", atoms)
+    told = {}
+    for name, options in {
+        "derivatives": (),
+        "four-state": ("--routes", "four-state", "--angle", 90),
+        "spirals": ("--routes", "spirals", "--angle", 90),
+    }.items():
+        out = tmp_path / name
+        arguments = (tmp_path / "in.extxyz", "-m", path, "-o", out, "--cutoff", 2.6, "--no-figures", *options)
+        result = mmace_sim("exchange", *arguments, "--magforce-tol", 50)
+        assert result.exit_code in (0, 3), result.output
+        assert "domain" in result.output
+        (told[name],) = summary_of(out)["structures"]
+    known = domain_entry(calibrated, atoms)
+    assert told["derivatives"]["domain_distance"] == pytest.approx(known["domain_distance"], rel=1e-3)
+    assert told["four-state"]["domain_distance"] > told["derivatives"]["domain_distance"]
+    assert told["spirals"]["domain_distance"] > told["derivatives"]["domain_distance"]
+
+
+def test_every_temperature_of_direct_sampling_says_where_its_samples_lie(calibrated, tmp_path):
+    """Disordered moments are not in data of ordered ones: hot points are farther than cold ones, and those count."""
+    path = save_model(calibrated, tmp_path / "m.safetensors")
+    atoms = bulk("Fe", "bcc", a=2.85)
+    set_magmoms(atoms, [2.2])
+    write(tmp_path / "in.extxyz", atoms)
+    out = tmp_path / "run"
+    arguments = ("-m", path, "-o", out, "--no-figures", "--method", "direct", "--sizes", 3, "--sweeps", 10)
+    result = mmace_sim(
+        "curie", tmp_path / "in.extxyz", *arguments, "--temperatures", "1,100000", "--magmoms", "fixed"
+    )
+    assert result.exit_code in (0, 3), result.output
+    assert "domain" in result.output
+    (entry,) = summary_of(out)["structures"]
+    cold, hot = entry["points"]
+    assert hot["domain_distance"] > cold["domain_distance"]
+    assert entry["domain_distance"] == hot["domain_distance"]
+    assert entry["domain"] == hot["domain"]
+
+
 def test_the_farthest_of_several_structures_counts(calibrated):
     rng = np.random.default_rng(3)
     near, far = rattled(rng, 0.02), rattled(rng, 0.02)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmace_sim.base.hosts import ts
 from mmace_sim.errors import StructureError, UnsupportedElementError
-from mmace_sim.graph.atoms import get_magmoms
+from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.graph.batch import MagneticGraph, build_graph
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.model.pair_sums import PairSums
@@ -187,6 +187,18 @@ class Supercells:
             torch.arange(len(members)).repeat_interleave(counts).to(self.system_idx.device),
             self.model.r_max,
         )
+
+    def images(self) -> list[Atoms]:
+        """All supercells as they are now, with their moments and nothing else."""
+        atoms = np.cumsum(self.sizes)[:-1]
+        numbers, positions, moments = (
+            np.split(of_all.cpu().numpy(), atoms) for of_all in (self._numbers, self.positions, self.moments)
+        )
+        pbc = self._pbc.cpu().numpy()
+        return [
+            bare_copy(Atoms(numbers=z, positions=r, cell=cell, pbc=pbc), m)
+            for z, r, m, cell in zip(numbers, positions, moments, self.cells.cpu().numpy(), strict=True)
+        ]
 
     def generators(self, block: int) -> list[torch.Generator]:
         """Random numbers of each supercell in one block.

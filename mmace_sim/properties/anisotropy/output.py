@@ -10,6 +10,7 @@ from ase import Atoms
 from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.engine.run import Run
+from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.model.interface import Potential
 from mmace_sim.plots import save_figure
@@ -97,6 +98,15 @@ class AnisotropyComputation(_Turning):
     ) -> tuple[dict[str, Any], Atoms | None]:
         write_anisotropy(result, part.folders[item.name], figures=self.settings.figures)
         return anisotropy_entry(item, result), None
+
+    @override
+    def stands_for(
+        self, entry: dict[str, Any], result: AnisotropyResult
+    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        """The structure that was turned: its surroundings are the same in every direction."""
+        if result.symmetry is None:
+            return []
+        return [(entry, [bare_copy(result.atoms, get_magmoms(result.atoms))])]
 
     @override
     def write(self, run: Run, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:

@@ -12,6 +12,7 @@ from mmace_sim.engine.computation import Computation, Part
 from mmace_sim.engine.machine import pick_device
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.errors import ConfigError
+from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
 from mmace_sim.properties.curie.declaration import AUTO_TEMPERATURES
@@ -140,6 +141,17 @@ class CurieComputation(Computation[Any, CurieResult]):
     ) -> tuple[dict[str, Any], Atoms | None]:
         write_curie(result, part.folders[item.name], figures=self.settings.figures)
         return curie_entry(item, result), None
+
+    @override
+    def stands_for(
+        self, entry: dict[str, Any], result: CurieResult
+    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        """The ordered crystal, and at each point of the direct method its chains' last samples."""
+        if result.ordered is None:
+            return []
+        ordered = bare_copy(result.ordered, get_magmoms(result.ordered))
+        ends = [image for some in result.ends for image in some]
+        return [*zip(entry["points"], result.ends, strict=False), (entry, [ordered, *ends])]
 
     @override
     def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:

@@ -49,6 +49,8 @@ class CurieResult:
         mean_field: Mean-field temperature of the exchange constants in K; None for the direct method.
         n_sweeps: Counted sweeps (trajectories) of each chain.
         quantum_factor: T_C of quantum spins over that of classical ones, if asked for.
+        ordered: The crystal with the moments that exchange or supercells started from; None if exchange was given.
+        ends: Of the direct method, for each of the points (by size, then temperature) its chains' last samples.
     """
 
     atoms: Atoms
@@ -60,6 +62,8 @@ class CurieResult:
     mean_field: float | None = None
     n_sweeps: int = 0
     quantum_factor: float | None = None
+    ordered: Atoms | None = None
+    ends: list[list[Atoms]] = field(default_factory=list)
 
 
 class Curie:
@@ -127,19 +131,20 @@ class Curie:
                 if self.settings.method == "direct":
                     results.append(self._direct(atoms, name, where, on_sweeps))
                 else:
-                    spins = spin_models[k] if spin_models else self._spin_model(atoms)
+                    spins, ordered = (spin_models[k], None) if spin_models else self._spin_model(atoms)
                     results.append(self._heisenberg(atoms, spins, name, where, on_sweeps))
+                    results[-1].ordered = ordered
             except (StructureError, RuntimeError, np.linalg.LinAlgError) as error:  # must not stop the others
                 results.append(CurieResult(atoms, self.settings.method, CurieStatus.FAILED, str(error)))
             if on_finished is not None:
                 on_finished(k, results[-1])
         return results
 
-    def _spin_model(self, atoms: Atoms) -> SpinHamiltonian:
+    def _spin_model(self, atoms: Atoms) -> tuple[SpinHamiltonian, Atoms]:
         settings = {name: getattr(self.settings, name) for name in ("magmoms", "cutoff")}
         settings |= {"routes": [self.settings.route], "max_batch_atoms": self.max_batch_atoms}
         (result,) = Exchange(self.model, **settings).run([atoms])
-        return spin_hamiltonian(result)
+        return spin_hamiltonian(result), result.atoms
 
     def _heisenberg(
         self, atoms: Atoms, spins: SpinHamiltonian, name: str, folder: Path | None, on_sweeps: Callable | None
@@ -196,7 +201,13 @@ class Curie:
             )
         found = self._sample(sampler, chains, "1", folder, on_sweeps, fingerprint(atoms).encode())
         lengths = np.linalg.norm(get_magmoms(point.atoms)[reference_signs(point.atoms) != 0], axis=1)
-        return self._result(atoms, points(found, chains, cells.n_spins), None, 1 + 2 / float(lengths.mean()))
+        result = self._result(
+            atoms, points(found, chains, cells.n_spins), None, 1 + 2 / float(lengths.mean())
+        )
+        images, each = cells.images(), self.settings.replicas
+        result.ordered = point.atoms
+        result.ends = [images[k : k + each] for k in range(0, len(images), each)]
+        return result
 
     def _sample(
         self,

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from mmace_sim.engine.batching import Outcomes
 from mmace_sim.engine.outcomes import UNUSABLE
 from mmace_sim.errors import MmaceError, StructureError, UnsupportedOptionError
+from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.properties.exchange.declaration import ExchangeSettings
 from mmace_sim.properties.exchange.hessian import (
     anisotropy_tensors,
@@ -74,6 +75,7 @@ class ExchangeResult:
         stiffness_tensor: The same as a tensor, and the number of dimensions.
         temperature: Mean-field ordering temperature in K.
         spin_orbit: Whether the model couples moments to the lattice.
+        images: What the constants stand for: the crystal, and of the turned states those that differ most from it.
     """
 
     atoms: Atoms
@@ -95,6 +97,7 @@ class ExchangeResult:
     stiffness_tensor: Stiffness | None = None
     temperature: float | None = None
     spin_orbit: bool = False
+    images: list[Atoms] = field(default_factory=list)
 
     @property
     def breaks_symmetry(self) -> bool:
@@ -231,6 +234,7 @@ class Exchange(Workflow[ExchangeSettings]):
         a, b, c = (int(n) for n in np.diag(matrix))
         result.supercell = (a, b, c)
         job = _Job(index, result)
+        result.images.append(bare_copy(point.atoms, get_magmoms(point.atoms)))
         for route in self.settings.routes:
             result.tensors[route] = np.full((len(pairs), 3, 3), np.nan)
         angle = float(self.angle)
@@ -256,8 +260,10 @@ class Exchange(Workflow[ExchangeSettings]):
             job.states = four_states(
                 lattice, pairs, matrix, angle=angle, axes=axes, spin_orbit=self.spin_orbit
             )
+            result.images += job.states.structures[:3:2]  # nearest pair, turned alike and against
         if "spirals" in self.settings.routes:
             job.spirals = spin_spirals(lattice, matrix, angle=angle, axes=axes, spin_orbit=self.spin_orbit)
+            result.images += job.spirals.structures[:: job.spirals.n_turned]
         return job
 
     def _averaged(

@@ -55,6 +55,12 @@ class ExchangeComputation(Computation[Any, ExchangeResult]):
         return exchange_entry(item, result), None
 
     @override
+    def stands_for(
+        self, entry: dict[str, Any], result: ExchangeResult
+    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+        return [(entry, result.images)] if result.images else []
+
+    @override
     def write(
         self,
         run: Run,
