@@ -24,11 +24,22 @@ from mmace_sim.units import EV_PER_A3_IN_GPA
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "examples" / "data" / "mag3d-gpaw"
-GROUND = {"Fe": "eos_Fe_bcc_fm", "Co": "eos_Co_hcp_fm", "Ni": "eos_Ni_fcc_fm", "Al": "eos_Al_fcc_nm"}
-"""Ground states of the elements, the zero of formation energies."""
+GROUND = {
+    "Fe": "eos_Fe_bcc_fm",
+    "Co": "eos_Co_hcp_fm",
+    "Ni": "eos_Ni_fcc_fm",
+    "Al": "eos_Al_fcc_nm",
+    "Mn": "eos_Mn_fcc_afm",
+    "Cr": "eos_Cr_bcc_afm",
+    "Pt": "eos_Pt_fcc_nm",
+}
+"""Ground states of the elements (of Mn: the lowest of the simple ones), the zero of formation energies."""
+ATOMS = {"N": -0.458, "O": -0.605}
+"""Energies (eV) of isolated atoms, the zero of elements that are molecules."""
 FAMILIES = {
     "elements": r"eos_",
     "lengths of moments": r"mscan_|\w+_len$",
+    "nitrides, oxides": r"\w+_B1_",
     "ordered compounds": r"(?!eos_)\w+_(B2|L10|L12|D03)_|L21_",
     "bcc to fcc": r"\w+_bain_",
     "rattled": r"rat",
@@ -37,7 +48,7 @@ FAMILIES = {
     "torn crystals": r"expanded",
 }
 """What the data have, by the name of the family."""
-CURVE = re.compile(r"(eos_|[A-Z]\w*_(B2|L10|L12)_)\w*(fm|afm|nm)$")
+CURVE = re.compile(r"(eos_|[A-Z]\w*_(B2|L10|L12|B1)_)\w*(fm|afm|nm)$")
 """Families that are ideal cells at several volumes."""
 STRAIN, DISPLACEMENT = 0.03, 0.1
 """Of the strained and displaced cells, as in tools/propose_mag3d.py; displacements in Å."""
@@ -108,13 +119,13 @@ def formation_energies(
 ) -> dict[str, dict[str, float | str]]:
     """Of every ordered compound in the lowest state and cell of the DFT, in eV/atom, by DFT and by the model."""
     zero = {
-        side: {s: rows[name][side]["minimum"]["energy"] for s, name in GROUND.items()}
+        side: ATOMS | {s: rows[name][side]["minimum"]["energy"] for s, name in GROUND.items()}
         for side in ("dft", "model")
     }
     lowest: dict[str, tuple[float, int]] = {}
     for k, frame in enumerate(frames):
         name = frame.info["config_type"]
-        if re.match(FAMILIES["ordered compounds"], name):
+        if re.match(rf"{FAMILIES['ordered compounds']}|{FAMILIES['nitrides, oxides']}", name):
             phase = name.rsplit("_", 1)[0]
             lowest[phase] = min(lowest.get(phase, (np.inf, k)), (frame.info["REF_energy"] / len(frame), k))
     found: dict[str, dict[str, float | str]] = {}
