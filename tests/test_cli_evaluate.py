@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 from ase.io import write
-from cli_tools import mmace_sim, names_in, summary_of, write_tiny_model
+from cli_tools import mmace_sim, names_in, summary_of
 from training_toys import toy_frames, write_toys
 
 from mmace_sim.cli import evaluate_run
@@ -17,11 +17,6 @@ FIGURES = {
     for kind in ("parity", "errors")
     for label in ("energy", "forces", "stress", "magforces")
 } | {"parity_energy_shifted", "magforce_angles"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def test_evaluate_writes_tables_figures_and_a_page(model, tmp_path):

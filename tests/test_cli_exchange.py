@@ -4,7 +4,7 @@ import csv
 
 import ase.io
 import pytest
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of
 
 RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl", "iron"}
 FILES = {
@@ -19,11 +19,6 @@ STATES = (
     "spirit/input.cfg",
     "tb2j/exchange.out",
 )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def test_iron_from_file_to_files(model, tmp_path):

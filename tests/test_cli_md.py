@@ -5,16 +5,11 @@ import csv
 import ase.io
 import numpy as np
 import pytest
-from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, names_in, summary_of
 
 from mmace_sim.engine.run import Run
 
 FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl", "final.extxyz", "iron"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def rows_of(folder):

@@ -6,17 +6,12 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of
 
 FILES = {
     "summary.json", "summary.csv", "config.yaml", "log.txt", "starts.csv", "minima.extxyz", "structures", "figures",
     "finished.jsonl",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def test_iron_from_file_to_figures(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import phonopy
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, molecule, summary_of
 
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
 from mmace_sim.properties.phonons import finite_displacements as phonons_module
@@ -16,11 +16,6 @@ from mmace_sim.properties.phonons import finite_displacements as phonons_module
 RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "finished.jsonl"}
 CRYSTAL_FILES = {"phonopy_params.yaml", "band.yaml", "total_dos.dat", "thermal_properties.yaml"}
 QUICK = ("--no-relax", "--supercell", "2", "--magforce-tol", "1e-3")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture

@@ -29,11 +29,6 @@ LOOSE = ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10")
 FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "finished.jsonl"}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-
-
 @pytest.fixture
 def inputs(tmp_path):
     folder = tmp_path / "in"

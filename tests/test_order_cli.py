@@ -6,7 +6,7 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of
 
 from mmace_sim.io.collection import read_structures
 from mmace_sim.properties.order import RelaxedOrder
@@ -17,11 +17,6 @@ from mmace_sim.properties.relax.relaxation import Status
 FILES = {
     "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "structures", "figures", "finished.jsonl"
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def test_iron_from_file_to_winner(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
-from cli_tools import bcc, mmace_sim, print_relaxations, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, print_relaxations, summary_of
 from typer.testing import CliRunner
 
 from mmace_sim.base.text import PLAIN_TEXT, json_text, plain, printable
@@ -29,11 +29,6 @@ CASES = Path(__file__).parent / "cases" / "structures"
 ASE_ARRAY = '_JSON {"__ndarray__": [[1000000000000], "float64", [1]]}'
 QUICK = ("--max-steps", "0", "--fixed-cell", "--quiet")
 """Nothing converges in no step: exit code 3."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def strict_json(path):
