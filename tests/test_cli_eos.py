@@ -1,23 +1,12 @@
 """``mmace-sim eos`` from files to files."""
 
-import csv
-
 import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, molecule, names_in, summary_of
 
-FILES = {
-    "summary.json",
-    "summary.csv",
-    "config.yaml",
-    "log.txt",
-    "curves.csv",
-    "points.extxyz",
-    "figures",
-    "finished.jsonl",
-}
+FILES = RUN_FILES | {"curves.csv", "points.extxyz", "figures"}
 
 
 def test_iron_from_file_to_figures(tmp_path):
@@ -48,12 +37,10 @@ def test_iron_from_file_to_figures(tmp_path):
     assert fm["minima"][0]["energy_above_lowest"] == 0
     assert [state["minima"][0]["magnetic_order"] for state in (fm, afm)] == ["FM", "AFM"]
     assert 0.3 < afm["minima"][0]["energy_above_lowest"] < 0.5
-    with (out / "summary.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(out / "summary.csv")
     assert [row["state"] for row in rows] == ["fm", "afm"]
     assert float(rows[0]["volume"]) == fm["minima"][0]["volume"]
-    with (out / "curves.csv").open(newline="") as file:
-        points = list(csv.DictReader(file))
+    points = csv_rows(out / "curves.csv")
     assert len(points) == 14
     images = ase.io.read(out / "points.extxyz", ":")
     np.testing.assert_allclose(
@@ -93,8 +80,7 @@ def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
     assert "Au" in entries[3]["message"]
     assert "b.cif: cannot be read" in result.output
     assert "double layers in a cell of 4 atoms" in entries[0]["notes"][0]
-    with (out / "summary.csv").open(newline="") as file:
-        assert [row["name"] for row in csv.DictReader(file)] == [entry["name"] for entry in entries]
+    assert [row["name"] for row in csv_rows(out / "summary.csv")] == [entry["name"] for entry in entries]
 
 
 @pytest.mark.parametrize(

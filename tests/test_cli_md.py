@@ -1,20 +1,17 @@
 """``mmace-sim md`` from files to files."""
 
-import csv
-
 import ase.io
 import numpy as np
 import pytest
-from cli_tools import bcc, mmace_sim, names_in, summary_of
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, names_in, summary_of
 
 from mmace_sim.engine.run import Run
 
-FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl", "final.extxyz", "iron"}
+FILES = RUN_FILES | {"final.extxyz", "iron"}
 
 
 def rows_of(folder):
-    with (folder / "thermo.csv").open() as file:
-        return list(csv.DictReader(file))
+    return csv_rows(folder / "thermo.csv")
 
 
 def test_iron_with_precessing_moments_and_a_longer_run(tmp_path, model):

@@ -1,17 +1,12 @@
 """``mmace-sim moments`` from files to files."""
 
-import csv
-
 import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, molecule, names_in, summary_of
 
-FILES = {
-    "summary.json", "summary.csv", "config.yaml", "log.txt", "starts.csv", "minima.extxyz", "structures", "figures",
-    "finished.jsonl",
-}  # fmt: skip
+FILES = RUN_FILES | {"starts.csv", "minima.extxyz", "structures", "figures"}
 
 
 def test_iron_from_file_to_figures(tmp_path):
@@ -30,8 +25,7 @@ def test_iron_from_file_to_figures(tmp_path):
     assert minimum["magnetic_space_group"] == "139.537"
     assert minimum["is_stable"] is True
     assert entry["n_evaluations"] == 4 * (1 + entry["mean_steps"])
-    with (out / "starts.csv").open(newline="") as file:
-        starts = list(csv.DictReader(file))
+    starts = csv_rows(out / "starts.csv")
     assert [row["start"] for row in starts] == ["0", "1", "2", "3"]
     assert all(float(row["max_magforce"]) <= 1e-4 for row in starts)
     image = ase.io.read(out / "minima.extxyz")

@@ -1,12 +1,10 @@
 """``mmace-sim order`` from files to files."""
 
-import csv
-
 import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, molecule, names_in, summary_of
 
 from mmace_sim.io.collection import read_structures
 from mmace_sim.properties.order import RelaxedOrder
@@ -14,9 +12,7 @@ from mmace_sim.properties.order.output import rank
 from mmace_sim.properties.order.starts import OrderStart
 from mmace_sim.properties.relax.relaxation import Status
 
-FILES = {
-    "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "structures", "figures", "finished.jsonl"
-}  # fmt: skip
+FILES = RUN_FILES | {"relaxed.extxyz", "structures", "figures"}
 
 
 def test_iron_from_file_to_winner(tmp_path):
@@ -38,8 +34,7 @@ def test_iron_from_file_to_winner(tmp_path):
     assert by_start["AFM-1"]["propagation"] == "0 0 1"
     assert 0.38 < by_start["AFM-1"]["energy_above_best"] < 0.42
     assert 0.39 < by_start["NM"]["energy_above_best"] < 0.43
-    with (out / "summary.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(out / "summary.csv")
     assert [row["start"] for row in rows] == list(by_start)
     images = ase.io.read(out / "relaxed.extxyz", ":")
     np.testing.assert_allclose(
@@ -82,8 +77,7 @@ def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
     assert "Au" in entries[3]["message"]
     assert "b.cif: cannot be read" in result.output
     assert list((out / "structures").glob("a*1.mcif")) == []  # a molecule has no CIF
-    with (out / "summary.csv").open(newline="") as file:
-        names = [row["name"] for row in csv.DictReader(file)]
+    names = [row["name"] for row in csv_rows(out / "summary.csv")]
     assert names == ["a.extxyz#0"] * 2 + ["a.extxyz#1"] * 2 + ["b.cif", "c.extxyz"]
 
 

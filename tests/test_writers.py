@@ -1,6 +1,5 @@
 """What is written can be read, and nothing that a structure carries costs a run that is computed."""
 
-import csv
 import io
 import json
 import sys
@@ -12,7 +11,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
-from cli_tools import bcc, mmace_sim, print_relaxations, summary_of
+from cli_tools import bcc, csv_rows, mmace_sim, print_relaxations, summary_of
 from typer.testing import CliRunner
 
 from mmace_sim.base.text import PLAIN_TEXT, json_text, plain, printable
@@ -169,8 +168,7 @@ def test_tables_read_back(tmp_path):
         "v": [3, 4],
     }
     write_csv(tmp_path / "a.csv", tuple(row), [row, {}])
-    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
-        first, second = csv.DictReader(file)
+    first, second = csv_rows(tmp_path / "a.csv")
     assert first["name"] == row["name"]
     assert first["dict"] == "Fe:None Co:1.0000 Ni:x"
     assert (first["list"], first["v"], first["s"]) == ("a None", "3 4", "\\udcff")
@@ -280,8 +278,7 @@ def test_names_of_any_bytes(model, tmp_path):
     again = ase.io.read(tmp_path / "o\udcff" / "relaxed.extxyz", ":")
     assert {atoms.info["name"] for atoms in again} == {printable(name) for name in names}
     assert len(list((tmp_path / "o\udcff" / "structures").iterdir())) == len(names)
-    with (tmp_path / "o\udcff" / "summary.csv").open(newline="", encoding="utf-8") as file:
-        assert len(list(csv.DictReader(file))) == len(entries)
+    assert len(csv_rows(tmp_path / "o\udcff" / "summary.csv")) == len(entries)
     assert "a\\udcff.extxyz" in (tmp_path / "o\udcff" / "log.txt").read_text(encoding="utf-8")
     again = mmace_sim(
         "relax", folder, "-m", model, "-o", tmp_path / "o\udcff", "--write", "mcif", *QUICK, "--resume"
