@@ -78,29 +78,3 @@ def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
     assert "b.cif: cannot be read" in result.output
     assert [row["name"] for row in csv_rows(out / "summary.csv")] == [entry["name"] for entry in entries]
     assert json.loads((out / "summary.json").read_text())["finished"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--strains", "0.01,x"), "--strains"),
-        (("--strains", "0.5"), "expected strains between 0 and 0.1"),
-        (("--magmoms", "joint"), "choose relaxed, fixed or both"),
-        (("--symprec", "0"), "greater than 0"),
-        (("--device", "tpu"), "device 'tpu' cannot be used"),
-    ],
-)
-def test_bad_options(model, tmp_path, arguments, message):
-    ase.io.write(tmp_path / "a.extxyz", bcc())
-    result = mmace_sim("elastic", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *arguments)
-    assert result.exit_code == 2, result.output
-    assert message in result.output
-
-
-def test_bad_configuration_and_help(tmp_path):
-    (tmp_path / "c.yaml").write_text("strain: 0.01\n")
-    result = mmace_sim("elastic", tmp_path, "-c", tmp_path / "c.yaml")
-    assert result.exit_code == 2
-    assert "Did you mean 'strains'?" in result.output
-    assert mmace_sim("elastic").exit_code == 2
-    assert "Born" in mmace_sim("elastic", "--help").output

@@ -81,30 +81,3 @@ def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
     assert "b.cif: cannot be read" in result.output
     assert "double layers in a cell of 4 atoms" in entries[0]["notes"][0]
     assert [row["name"] for row in csv_rows(out / "summary.csv")] == [entry["name"] for entry in entries]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--states", "fm,afx"), "unknown magnetic state 'afx'"),
-        (("--magmoms", "joint"), "choose relaxed or fixed"),
-        (("--n-volumes", "1"), "greater than or equal to 2"),
-        (("--volume-min", "1.2"), "ascending order"),
-        (("--spin-orbit",), "no spin–orbit term"),
-    ],
-)
-def test_bad_options(model, tmp_path, arguments, message):
-    ase.io.write(tmp_path / "a.extxyz", bcc())
-    result = mmace_sim("eos", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *arguments)
-    assert result.exit_code == 2, result.output
-    assert message in result.output
-
-
-def test_bad_configuration_and_help(tmp_path):
-    (tmp_path / "c.yaml").write_text("state: fm\n")
-    result = mmace_sim("eos", tmp_path, "-c", tmp_path / "c.yaml")
-    assert result.exit_code == 2
-    assert "Did you mean 'states'?" in result.output
-    assert mmace_sim("eos").exit_code == 2
-    assert mmace_sim("eos", tmp_path / "none.cif", "-o", tmp_path / "o").exit_code == 2
-    assert "Birch–Murnaghan" in mmace_sim("eos", "--help").output

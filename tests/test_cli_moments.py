@@ -60,20 +60,3 @@ def test_options_reach_the_search(tmp_path, model):
             assert minimum["magmoms"][0] == pytest.approx([0, 0, 2.2 if entry is iron else 2.0], abs=1e-12)
             assert np.linalg.norm(minimum["magmoms"][1]) == pytest.approx(2.2 if entry is iron else 2.0)
     assert not list((out / "structures").glob("dimer*"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--field", "1,2"], "field"),
-        (["--field", "up"], "field"),
-        (["--solver", "newton"], "solver"),
-        (["--collinear", "--fix-magnitude"], "can still change"),
-        (["--starts", "0"], "starts"),
-    ],
-)
-def test_bad_options_are_explained(tmp_path, model, arguments, message):
-    ase.io.write(tmp_path / "iron.extxyz", bcc())
-    result = mmace_sim("moments", tmp_path / "iron.extxyz", "-m", model, "-o", tmp_path / "run", *arguments)
-    assert result.exit_code == 2, result.output
-    assert message in result.output

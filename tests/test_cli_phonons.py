@@ -134,25 +134,6 @@ def test_force_removes_only_its_own_files(model, inputs, tmp_path):
     assert names_of(tmp_path / "out" / "b") == CRYSTAL_FILES | {"notes.txt"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--magmoms", "joint"), "choose relaxed or fixed"),
-        (("--supercell", "2 2"), "3 integers"),
-        (("--supercell", "2 2 x"), "--supercell"),
-        (("--supercell", "-1"), "not positive"),
-        (("--displacement", "0"), "greater than 0"),
-        (("--min-length", "-3"), "greater than 0"),
-        (("--write", "pdf"), "force_constants"),
-    ],
-)
-def test_bad_options(model, inputs, tmp_path, arguments, message):
-    result = mmace_sim("phonons", inputs, "-m", model, "-o", tmp_path / "out", *arguments)
-    assert result.exit_code == 2
-    assert message in result.output
-    assert not (tmp_path / "out").exists()
-
-
 def test_nothing_to_do(tmp_path):
     assert mmace_sim("phonons").exit_code == 2
     result = mmace_sim("phonons", tmp_path / "nowhere")

@@ -2,7 +2,6 @@
 
 import ase.io
 import numpy as np
-import pytest
 import yaml
 from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, molecule, names_in, summary_of
 
@@ -79,33 +78,6 @@ def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
     assert list((out / "structures").glob("a*1.mcif")) == []  # a molecule has no CIF
     names = [row["name"] for row in csv_rows(out / "summary.csv")]
     assert names == ["a.extxyz#0"] * 2 + ["a.extxyz#1"] * 2 + ["b.cif", "c.extxyz"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--max-supercell", "0"), "greater than or equal to 1"),
-        (("--magmoms", "relaxed"), "choose joint, adiabatic or fixed"),
-        (("--random", "-1"), "greater than or equal to 0"),
-        (("--tilt", "90"), "less than 90"),
-        (("--spin-orbit",), "no spin–orbit term"),
-    ],
-)
-def test_bad_options(model, tmp_path, arguments, message):
-    ase.io.write(tmp_path / "a.extxyz", bcc())
-    result = mmace_sim("order", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *arguments)
-    assert result.exit_code == 2, result.output
-    assert message in result.output
-
-
-def test_bad_configuration_and_help(tmp_path):
-    (tmp_path / "c.yaml").write_text("max_supercel: 4\n")
-    result = mmace_sim("order", tmp_path, "-c", tmp_path / "c.yaml")
-    assert result.exit_code == 2
-    assert "Did you mean 'max_supercell'?" in result.output
-    assert mmace_sim("order").exit_code == 2
-    assert mmace_sim("order", tmp_path / "none.cif", "-o", tmp_path / "o").exit_code == 2
-    assert "--max-supercell" in mmace_sim("order", "--help").output
 
 
 def test_states_that_did_not_converge_never_rank_first():
