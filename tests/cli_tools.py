@@ -1,6 +1,7 @@
 """What the tests of the command line share: a tiny model with random weights, and small structures."""
 
 import contextlib
+import csv
 import functools
 import json
 import os
@@ -25,6 +26,9 @@ from mmace_sim.properties.relax import RELAX
 
 # of the options of all commands, which typer would build anew for each run of one
 typer.testing._get_command = functools.cache(typer.testing._get_command)
+
+RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl"}
+"""What every run of a property leaves behind."""
 
 METADATA = {
     "name": "tiny",
@@ -101,6 +105,11 @@ def exit_code_of(child):
 
 def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
+
+
+def csv_rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def names_in(folder):

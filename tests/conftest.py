@@ -49,6 +49,14 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", line)
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A file of a tiny model with random weights; test files that need another one make their own."""
+    from cli_tools import write_tiny_model  # here, because it imports the command line
+
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):  # noqa: ARG001 - the names that pytest gives
     """Names of files that are no text stand in captured logs; workers of xdist cannot send them as they are."""

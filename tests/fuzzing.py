@@ -4,7 +4,6 @@ Every check either passes quietly or raises: an error of another kind than the p
 """
 
 import contextlib
-import csv
 import gzip
 import io
 import json
@@ -20,7 +19,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian, FixCom, FixedPlane
-from cli_tools import bcc, mmace_sim
+from cli_tools import bcc, csv_rows, mmace_sim
 from hypothesis import strategies as st
 
 from mmace_sim.base.labels import LabelKeys
@@ -269,8 +268,7 @@ def _check_run(result, output):
         assert "Error" in result.output
         return
     entries = strict_json(output / "summary.json")["structures"]
-    with (output / "summary.csv").open(newline="", encoding="utf-8") as file:
-        assert len(list(csv.DictReader(file))) == len(entries)
+    assert len(csv_rows(output / "summary.csv")) == len(entries)
     relaxed = output / "relaxed.extxyz"
     images = ase.io.read(relaxed, index=":") if relaxed.stat().st_size else []
     computed = [entry for entry in entries if entry["status"] in ("converged", "max_steps", "saddle")]

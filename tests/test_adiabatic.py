@@ -6,22 +6,13 @@ import torch
 import torch_sim as ts
 from ase.build import bulk
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
+from counting import Counting
 
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.testing import HeisenbergModel
-from mmace_sim.torchsim import AdiabaticModel, MagneticMaceModel, initialize_state
+from mmace_sim.torchsim import AdiabaticModel, initialize_state
 
 TOL = 1e-3
-
-
-class Counting(MagneticMaceModel):
-    """Counts its evaluations."""
-
-    n_calls = 0
-
-    def forward(self, state, **kwargs):
-        self.n_calls += 1
-        return super().forward(state, **kwargs)
 
 
 def crystal(temperature=300.0, seed=0, m=(0.0, 0.0, 1.9), tilt=0.0):

@@ -1,6 +1,5 @@
 """The right model for each structure of a mixed folder, by itself."""
 
-import csv
 import importlib.util
 import shutil
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from cli_tools import mmace_sim, summary_of, write_tiny_model
+from cli_tools import csv_rows, mmace_sim, summary_of, write_tiny_model
 
 import mmace_sim as package
 from mmace_sim.errors import ModelFileError, UnsupportedElementError
@@ -73,8 +72,8 @@ def test_a_mixed_folder_is_relaxed_group_by_group(folder, tmp_path):
     assert list(summary["models"]) == ["mmace-fe-pbe", "fe-al"]
     assert entries[0]["energy_per_atom"] == pytest.approx(-3386, abs=1)
     assert "mmace-sim models get mmace-matpes-pbe" in entries[2]["message"]
-    with (out / "summary.csv").open() as file:
-        assert [row["model"] for row in csv.DictReader(file)] == ["mmace-fe-pbe", "fe-al", "", "mmace-fe-pbe"]
+    models = [row["model"] for row in csv_rows(out / "summary.csv")]
+    assert models == ["mmace-fe-pbe", "fe-al", "", "mmace-fe-pbe"]
     said = " ".join(result.output.split())
     assert "Energies of different models are on different zeros" in said
     assert "fe-al knows all these elements: --model fe-al" in said

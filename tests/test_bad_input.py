@@ -30,11 +30,6 @@ IRON = [26]
 LOOSE = ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-
-
 # --- files --------------------------------------------------------------------------------------------------------
 
 

@@ -1,13 +1,11 @@
 """Energy maps over c/a and volume: geometry, minima in closed form, states, failures; the command."""
 
-import csv
-
 import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
-from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
@@ -17,7 +15,7 @@ from mmace_sim.properties.eos.birch_murnaghan import EosStatus
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 
-FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "curves.csv", "figures", "finished.jsonl"}
+FILES = RUN_FILES | {"curves.csv", "figures"}
 FCC_VOLUME = 2.5**3 / 2**0.5
 
 
@@ -199,8 +197,7 @@ def test_the_command_builds_the_cell_of_an_element(tmp_path):
     assert entry["c_over_a"] == pytest.approx([0.85, 1.05, 1.25, 1.45, 1.65])
     assert np.array(entry["maps"][0]["energies"]).shape == (5, 3)
     assert entry["maps"][0]["minima"][0]["energy_above_lowest"] == 0
-    with (out / "curves.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 30
+    assert len(csv_rows(out / "curves.csv")) == 30
     assert mmace_sim("bain", "-c", out / "config.yaml", "--force", "-q", "--no-figures").output == ""
 
 

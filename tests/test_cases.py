@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.calculators.calculator import PropertyNotImplementedError
-from cli_tools import mmace_sim, summary_of, write_tiny_model
+from cli_tools import mmace_sim, summary_of
 
 from mmace_sim.calculator import MMACECalculator
 from mmace_sim.errors import StructureError
@@ -14,11 +14,6 @@ from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.io.collection import load_structures, read_structures
 
 READERS, STRUCTURES = (Path(__file__).parent / "cases" / name for name in ("readers", "structures"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def test_a_module_that_is_named_is_not_imported(capsys):

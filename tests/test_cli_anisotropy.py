@@ -1,14 +1,11 @@
 """``mmace-sim anisotropy`` from files to files."""
 
-import csv
-
 import ase.io
 import pytest
-from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.report import write_report
 
-RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl"}
 FILES = {
     "directions.csv", "anisotropy_planes.png", "anisotropy_planes.svg", "anisotropy_surface.png",
     "anisotropy_surface.svg",
@@ -31,11 +28,6 @@ def write_structures(folder):
     ase.io.write(folder / "tetragonal.extxyz", tetragonal)
     ase.io.write(folder / "cubic.extxyz", bcc())
     ase.io.write(folder / "zero.extxyz", bcc(magmoms=(0.0, 0.0)))
-
-
-def rows_of(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_folder_is_ranked(models, tmp_path):
@@ -66,13 +58,13 @@ def test_a_folder_is_ranked(models, tmp_path):
         "K_cos4_6",
     }
     assert cubic["mae_mev_fu"] == pytest.approx(cubic["mae"] / 1e3)
-    rows = rows_of(out / "summary.csv")
+    rows = csv_rows(out / "summary.csv")
     sizes = [float(row["mae"]) for row in rows[:2]]
     assert [row["rank"] for row in rows] == ["1", "2", ""]
     assert sizes == sorted(sizes, reverse=True)
     assert rows[2]["name"] == "zero.extxyz"
     assert "no moments to turn" in rows[2]["message"]
-    points = rows_of(out / "cubic" / "directions.csv")
+    points = csv_rows(out / "cubic" / "directions.csv")
     assert {row["used_for"] for row in points} == {"fit", "plane"}
     assert all(abs(float(row["energy"]) - float(row["harmonics"])) < 1e-3 for row in points)
     assert mmace_sim(*arguments).exit_code == 2
@@ -94,7 +86,7 @@ def test_map_of_a_data_set(models, tmp_path):
     assert result.exit_code == 0, result.output
     assert names_in(out) == RUN_FILES | {"figures"}
     assert {path.name for path in (out / "figures").iterdir()} == {"sensitivity.png", "sensitivity.svg"}
-    rows = rows_of(out / "summary.csv")
+    rows = csv_rows(out / "summary.csv")
     assert {row["group"] for row in rows} == {"near", "far"}
     assert float(rows[0]["sensitivity"]) >= float(rows[-1]["sensitivity"]) > 0
     assert "n_atoms" in summary_of(out)["units"]["sensitivity"]

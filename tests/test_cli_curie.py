@@ -24,11 +24,6 @@ SHORT = (
 )
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-
-
 @pytest.fixture
 def iron(tmp_path):
     ase.io.write(tmp_path / "iron.extxyz", bcc())

@@ -1,28 +1,14 @@
 """``mmace-sim elastic`` from files to files."""
 
-import csv
 import json
 
 import ase.io
 import numpy as np
 import pytest
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, molecule, names_in, summary_of
 from pymatgen.analysis.elasticity import ElasticTensor
 
-FILES = {
-    "summary.json",
-    "summary.csv",
-    "config.yaml",
-    "log.txt",
-    "relaxed.extxyz",
-    "figures",
-    "finished.jsonl",
-}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+FILES = RUN_FILES | {"relaxed.extxyz", "figures"}
 
 
 def test_iron_from_file_to_figures(tmp_path):
@@ -44,8 +30,7 @@ def test_iron_from_file_to_figures(tmp_path):
     np.testing.assert_allclose(entry["softening_by_moments_gpa"][0][0], fixed["C11"] - relaxed["C11"])
     tensor = ElasticTensor.from_dict(relaxed["elastic_tensor"])
     np.testing.assert_allclose(tensor.voigt, relaxed["c_gpa"])
-    with (out / "summary.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(out / "summary.csv")
     assert [row["magmoms"] for row in rows] == ["fixed", "relaxed"]
     assert float(rows[1]["C44"]) == relaxed["C44"]
     (atoms,) = ase.io.read(out / "relaxed.extxyz", ":")
@@ -91,32 +76,5 @@ def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
     assert entries[0]["status"] == "converged"
     assert "need a crystal" in entries[1]["message"]
     assert "b.cif: cannot be read" in result.output
-    with (out / "summary.csv").open(newline="") as file:
-        assert [row["name"] for row in csv.DictReader(file)] == [entry["name"] for entry in entries]
+    assert [row["name"] for row in csv_rows(out / "summary.csv")] == [entry["name"] for entry in entries]
     assert json.loads((out / "summary.json").read_text())["finished"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--strains", "0.01,x"), "--strains"),
-        (("--strains", "0.5"), "expected strains between 0 and 0.1"),
-        (("--magmoms", "joint"), "choose relaxed, fixed or both"),
-        (("--symprec", "0"), "greater than 0"),
-        (("--device", "tpu"), "device 'tpu' cannot be used"),
-    ],
-)
-def test_bad_options(model, tmp_path, arguments, message):
-    ase.io.write(tmp_path / "a.extxyz", bcc())
-    result = mmace_sim("elastic", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *arguments)
-    assert result.exit_code == 2, result.output
-    assert message in result.output
-
-
-def test_bad_configuration_and_help(tmp_path):
-    (tmp_path / "c.yaml").write_text("strain: 0.01\n")
-    result = mmace_sim("elastic", tmp_path, "-c", tmp_path / "c.yaml")
-    assert result.exit_code == 2
-    assert "Did you mean 'strains'?" in result.output
-    assert mmace_sim("elastic").exit_code == 2
-    assert "Born" in mmace_sim("elastic", "--help").output

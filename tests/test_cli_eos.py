@@ -1,28 +1,12 @@
 """``mmace-sim eos`` from files to files."""
 
-import csv
-
 import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, molecule, names_in, summary_of
 
-FILES = {
-    "summary.json",
-    "summary.csv",
-    "config.yaml",
-    "log.txt",
-    "curves.csv",
-    "points.extxyz",
-    "figures",
-    "finished.jsonl",
-}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+FILES = RUN_FILES | {"curves.csv", "points.extxyz", "figures"}
 
 
 def test_iron_from_file_to_figures(tmp_path):
@@ -53,12 +37,10 @@ def test_iron_from_file_to_figures(tmp_path):
     assert fm["minima"][0]["energy_above_lowest"] == 0
     assert [state["minima"][0]["magnetic_order"] for state in (fm, afm)] == ["FM", "AFM"]
     assert 0.3 < afm["minima"][0]["energy_above_lowest"] < 0.5
-    with (out / "summary.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(out / "summary.csv")
     assert [row["state"] for row in rows] == ["fm", "afm"]
     assert float(rows[0]["volume"]) == fm["minima"][0]["volume"]
-    with (out / "curves.csv").open(newline="") as file:
-        points = list(csv.DictReader(file))
+    points = csv_rows(out / "curves.csv")
     assert len(points) == 14
     images = ase.io.read(out / "points.extxyz", ":")
     np.testing.assert_allclose(
@@ -98,32 +80,4 @@ def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
     assert "Au" in entries[3]["message"]
     assert "b.cif: cannot be read" in result.output
     assert "double layers in a cell of 4 atoms" in entries[0]["notes"][0]
-    with (out / "summary.csv").open(newline="") as file:
-        assert [row["name"] for row in csv.DictReader(file)] == [entry["name"] for entry in entries]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--states", "fm,afx"), "unknown magnetic state 'afx'"),
-        (("--magmoms", "joint"), "choose relaxed or fixed"),
-        (("--n-volumes", "1"), "greater than or equal to 2"),
-        (("--volume-min", "1.2"), "ascending order"),
-        (("--spin-orbit",), "no spin–orbit term"),
-    ],
-)
-def test_bad_options(model, tmp_path, arguments, message):
-    ase.io.write(tmp_path / "a.extxyz", bcc())
-    result = mmace_sim("eos", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *arguments)
-    assert result.exit_code == 2, result.output
-    assert message in result.output
-
-
-def test_bad_configuration_and_help(tmp_path):
-    (tmp_path / "c.yaml").write_text("state: fm\n")
-    result = mmace_sim("eos", tmp_path, "-c", tmp_path / "c.yaml")
-    assert result.exit_code == 2
-    assert "Did you mean 'states'?" in result.output
-    assert mmace_sim("eos").exit_code == 2
-    assert mmace_sim("eos", tmp_path / "none.cif", "-o", tmp_path / "o").exit_code == 2
-    assert "Birch–Murnaghan" in mmace_sim("eos", "--help").output
+    assert [row["name"] for row in csv_rows(out / "summary.csv")] == [entry["name"] for entry in entries]

@@ -1,11 +1,10 @@
 """``mmace-sim evaluate`` from end to end, with a tiny model."""
 
-import csv
 from contextlib import contextmanager
 
 import pytest
 from ase.io import write
-from cli_tools import mmace_sim, names_in, summary_of, write_tiny_model
+from cli_tools import csv_rows, mmace_sim, names_in, summary_of
 from training_toys import toy_frames, write_toys
 
 from mmace_sim.cli import evaluate_run
@@ -17,11 +16,6 @@ FIGURES = {
     for kind in ("parity", "errors")
     for label in ("energy", "forces", "stress", "magforces")
 } | {"parity_energy_shifted", "magforce_angles"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def test_evaluate_writes_tables_figures_and_a_page(model, tmp_path):
@@ -55,8 +49,7 @@ def test_evaluate_writes_tables_figures_and_a_page(model, tmp_path):
     assert summary["timing"]["n_atoms"] == 24
     assert summary["ranking"]["spearman_all"]["Fe"]["n_structures"] == 12
     assert "meV/μB" in result.output
-    with (out / "structures.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(out / "structures.csv")
     assert len(rows) == 12
     assert float(rows[3]["magforces_rmse"]) > 0
     check_page(out)

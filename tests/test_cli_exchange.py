@@ -1,12 +1,9 @@
 """``mmace-sim exchange`` from files to files."""
 
-import csv
-
 import ase.io
 import pytest
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, molecule, names_in, summary_of
 
-RUN_FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl", "iron"}
 FILES = {
     "shells.csv", "pairs.csv", "magnons.csv", "exchange.png", "exchange.svg", "magnons.png", "magnons.svg",
     "vampire/exchange.ucf", "vampire/exchange.mat", "vampire/input", "uppasd/inpsd.dat", "uppasd/posfile",
@@ -19,11 +16,6 @@ STATES = (
     "spirit/input.cfg",
     "tb2j/exchange.out",
 )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def test_iron_from_file_to_files(model, tmp_path):
@@ -43,7 +35,7 @@ def test_iron_from_file_to_files(model, tmp_path):
     )
     result = mmace_sim(*arguments)
     assert result.exit_code == 0, result.output
-    assert names_in(out) == RUN_FILES
+    assert names_in(out) == RUN_FILES | {"iron"}
     folder = out / "iron"
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == FILES
     (entry,) = summary_of(out)["structures"]
@@ -53,8 +45,7 @@ def test_iron_from_file_to_files(model, tmp_path):
             assert shell[route] == pytest.approx(shell["J_derivatives"], rel=0.1, abs=1e-2)
     assert entry["sum_rule_error"] < 1e-6
     assert any("zero by construction" in note for note in entry["notes"])
-    with (folder / "shells.csv").open(newline="") as file:
-        assert all("J' > 0 ferromagnetic" in row["convention"] for row in csv.DictReader(file))
+    assert all("J' > 0 ferromagnetic" in row["convention"] for row in csv_rows(folder / "shells.csv"))
     for name in STATES:
         assert "J' > 0 ferromagnetic" in (folder / name).read_text()
     assert mmace_sim(*arguments).exit_code == 2

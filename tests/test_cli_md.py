@@ -1,25 +1,16 @@
 """``mmace-sim md`` from files to files."""
 
-import csv
-
 import ase.io
 import numpy as np
-import pytest
-from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, names_in, summary_of
 
 from mmace_sim.engine.run import Run
 
-FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "finished.jsonl", "final.extxyz", "iron"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+FILES = RUN_FILES | {"final.extxyz", "iron"}
 
 
 def rows_of(folder):
-    with (folder / "thermo.csv").open() as file:
-        return list(csv.DictReader(file))
+    return csv_rows(folder / "thermo.csv")
 
 
 def test_iron_with_precessing_moments_and_a_longer_run(tmp_path, model):
@@ -98,29 +89,6 @@ def test_copies_keep_their_noise_when_some_of_them_were_finished_before(tmp_path
     whole, parts = (summary_of(tmp_path / name)["structures"] for name in ("whole", "parts"))
     assert parts == whole
     assert len({entry["energy_potential"] for entry in whole}) == 3
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--ensemble", "nve", "--damping", "0.1"], "damping"),
-        (["--spins", "ising"], "frozen"),
-        (["--ensemble", "nve", "--friction", "10"], "--friction: has no effect with --ensemble nve"),
-        (["--pressure", "0"], "npt"),
-        (["--damping", "0.1"], "--spins llg"),
-        (["--spins", "adiabatic", "--g-factor", "2.1", "--solver", "sib"], "--solver: has no effect"),
-        (["--spins", "llg", "--magforce-tol", "1e-4"], "adiabatic"),
-        (["--spins", "llg", "--length-friction", "0.1"], "--lengths langevin"),
-        (["--field", "0,0,10"], "moments that move"),
-        (["--g-factor", "Fe:many"], "g-factor"),
-        (["--supercell", "0"], "supercell"),
-    ],
-)
-def test_wrong_options_are_explained(tmp_path, model, options, said):
-    ase.io.write(tmp_path / "iron.extxyz", bcc())
-    result = mmace_sim("md", tmp_path / "iron.extxyz", "-m", model, "-o", tmp_path / "run", *options)
-    assert result.exit_code == 2
-    assert said in result.output
 
 
 def test_a_file_may_name_options_without_effect_as_long_as_they_are_the_defaults(tmp_path, model):

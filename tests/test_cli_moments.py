@@ -1,22 +1,12 @@
 """``mmace-sim moments`` from files to files."""
 
-import csv
-
 import ase.io
 import numpy as np
 import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, molecule, names_in, summary_of
 
-FILES = {
-    "summary.json", "summary.csv", "config.yaml", "log.txt", "starts.csv", "minima.extxyz", "structures", "figures",
-    "finished.jsonl",
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+FILES = RUN_FILES | {"starts.csv", "minima.extxyz", "structures", "figures"}
 
 
 def test_iron_from_file_to_figures(tmp_path):
@@ -35,8 +25,7 @@ def test_iron_from_file_to_figures(tmp_path):
     assert minimum["magnetic_space_group"] == "139.537"
     assert minimum["is_stable"] is True
     assert entry["n_evaluations"] == 4 * (1 + entry["mean_steps"])
-    with (out / "starts.csv").open(newline="") as file:
-        starts = list(csv.DictReader(file))
+    starts = csv_rows(out / "starts.csv")
     assert [row["start"] for row in starts] == ["0", "1", "2", "3"]
     assert all(float(row["max_magforce"]) <= 1e-4 for row in starts)
     image = ase.io.read(out / "minima.extxyz")
@@ -71,20 +60,3 @@ def test_options_reach_the_search(tmp_path, model):
             assert minimum["magmoms"][0] == pytest.approx([0, 0, 2.2 if entry is iron else 2.0], abs=1e-12)
             assert np.linalg.norm(minimum["magmoms"][1]) == pytest.approx(2.2 if entry is iron else 2.0)
     assert not list((out / "structures").glob("dimer*"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--field", "1,2"], "field"),
-        (["--field", "up"], "field"),
-        (["--solver", "newton"], "solver"),
-        (["--collinear", "--fix-magnitude"], "can still change"),
-        (["--starts", "0"], "starts"),
-    ],
-)
-def test_bad_options_are_explained(tmp_path, model, arguments, message):
-    ase.io.write(tmp_path / "iron.extxyz", bcc())
-    result = mmace_sim("moments", tmp_path / "iron.extxyz", "-m", model, "-o", tmp_path / "run", *arguments)
-    assert result.exit_code == 2, result.output
-    assert message in result.output

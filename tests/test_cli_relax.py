@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import signal
@@ -11,7 +10,9 @@ import numpy as np
 import pytest
 import yaml
 from cli_tools import (
+    RUN_FILES,
     bcc,
+    csv_rows,
     exit_code_of,
     in_a_copy,
     mmace_sim,
@@ -26,12 +27,7 @@ from mmace_sim.io.mcif import mcif_text
 from mmace_sim.properties.relax.relaxation import Relaxation, Status, StructureResult
 
 LOOSE = ("--fmax", "10", "--stress-tol", "1000", "--magforce-tol", "10")
-FILES = {"summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "finished.jsonl"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+FILES = RUN_FILES | {"relaxed.extxyz"}
 
 
 @pytest.fixture
@@ -83,8 +79,7 @@ def test_a_run_from_folder_to_table(model, inputs, tmp_path):
     assert summary["structures"][4]["volume"] is None
     assert "no moments in the file" in (out / "log.txt").read_text()
     assert yaml.safe_load((out / "config.yaml").read_text())["paths"] == [str(inputs)]
-    with (out / "summary.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 5
+    assert len(csv_rows(out / "summary.csv")) == 5
     assert "AFM\u00a0→ AFM" in result.output
     assert "5 structures: 5 converged." in result.output
     relaxed = ase.io.read(out / "relaxed.extxyz", ":")

@@ -1,11 +1,10 @@
 """Spin models of UppASD and VAMPIRE: read in the convention of each code, and sampled."""
 
-import csv
 import time
 
 import numpy as np
 import pytest
-from cli_tools import mmace_sim, summary_of
+from cli_tools import csv_rows, mmace_sim, summary_of
 from test_curie import J, lattice
 from test_exchange_exports import BIAXIAL, exchange_of
 from test_exchange_files import EV, MRY
@@ -284,8 +283,7 @@ def test_curie_from_folders_of_uppasd(tmp_path):
         classical, quantum = entry[f"curie_temperature{end}"], entry[f"curie_temperature_quantum{end}"]
         assert quantum == pytest.approx(entry["quantum_factor"] * classical)
     assert summary_of(out)["models"]["given"]["kind"] == "exchange constants that were read"
-    with (out / "iron" / "points.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 16
+    assert len(csv_rows(out / "iron" / "points.csv")) == 16
     write_all(tmp_path / "all" / "iron", bcc_files(jfile=bcc_files()["jfile"].replace("1.2", "1.3")))
     other = mmace_sim(*arguments, "--resume")
     assert other.exit_code == 2

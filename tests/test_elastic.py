@@ -7,6 +7,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, make_supercell
+from counting import Counting
 from scipy.spatial.transform import Rotation
 
 from mmace_sim.errors import ConfigError, StructureError
@@ -27,14 +28,6 @@ from mmace_sim.units import EV_PER_A3_IN_GPA
 
 MAGNETOVOLUME = {"exchange": 0.005, "exchange_decay": 2.5, "landau": (-0.02, 0.004)}
 STRONG = {"fmax": 1e-5, "magforce_tol": 1e-6, "stress_tol": 1e-3, "max_steps": 3000}
-
-
-class Counting(MagneticMaceModel):
-    n_calls = 0
-
-    def forward(self, state, **kwargs):
-        self.n_calls += 1
-        return super().forward(state, **kwargs)
 
 
 def toy(**parameters):

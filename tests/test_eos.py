@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from counting import Counting
 
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -12,18 +13,9 @@ from mmace_sim.properties.eos.analysis import branches, crossings, moment_jumps
 from mmace_sim.properties.eos.birch_murnaghan import LARGEST_RESIDUAL, EosStatus, fit_birch_murnaghan
 from mmace_sim.properties.eos.plots import save_eos_figures
 from mmace_sim.testing import HeisenbergModel
-from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
 MAGNETOVOLUME = {"exchange": 0.005, "exchange_decay": 2.5, "landau": (-0.02, 0.004)}
-
-
-class Counting(MagneticMaceModel):
-    n_calls = 0
-
-    def forward(self, state, **kwargs):
-        self.n_calls += 1
-        return super().forward(state, **kwargs)
 
 
 def toy(**parameters):

@@ -1,7 +1,6 @@
 """A bounded number of random inputs of every kind; `tools/fuzz.py` runs many."""
 
 import pytest
-from cli_tools import write_tiny_model
 from fuzzing import (
     check_frame,
     check_journal,
@@ -12,11 +11,6 @@ from fuzzing import (
 )
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @settings(max_examples=40)

@@ -9,28 +9,21 @@ import time
 import ase.io
 import numpy as np
 import pytest
-from ase.build import bulk
 from cli_tools import bcc, exit_code_of, in_a_copy, mmace_sim, names_in, summary_of, write_tiny_model
+from counting import fcc
 
 from mmace_sim.base.signals import Interrupted, deferred, exit_code, interruptible
 from mmace_sim.engine import checkpoint as checkpoint_module
 from mmace_sim.engine import progress as progress_module
 from mmace_sim.engine.checkpoint import BatchCheckpoint
 from mmace_sim.engine.progress import INTERVAL_VARIABLE, Heartbeat
-from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.properties.relax.relaxation import Relaxation
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 TIGHT = {"fmax": 1e-4, "stress_tol": 1e-3, "magforce_tol": 1e-5, "max_steps": 1000, "max_batch_atoms": 12}
-
-
-def fcc(a=3.6, seed=1, moment=(0.2, 0.1, 1.9)):
-    atoms = bulk("Fe", "fcc", a=a, cubic=True)
-    atoms.rattle(0.04, seed=seed)
-    set_magmoms(atoms, np.tile(moment, (4, 1)))
-    return atoms
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -1,6 +1,5 @@
 """The loop: budget, test set, resume at any stage, known labels, batches that are not trusted, limits."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from cli_tools import mmace_sim, summary_of
+from cli_tools import csv_rows, mmace_sim, summary_of
 
 from mmace_sim.data.candidates import ID, held, load_candidates
 from mmace_sim.data.label.engine import load_engine
@@ -57,8 +56,7 @@ def whole(iron, tmp_path_factory):
 
 
 def curve(folder):
-    with (folder / "curve.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(folder / "curve.csv")
     return [{k: v for k, v in row.items() if k != "train_seconds"} for row in rows]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from counting import Counting
 
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -13,7 +14,6 @@ from mmace_sim.properties.order.plots import save_order_figure
 from mmace_sim.properties.order.states import keeps_order, same_state, state_fingerprint
 from mmace_sim.structures.magnetic_order import MagneticOrder, magnetic_primitive
 from mmace_sim.testing import HeisenbergModel
-from mmace_sim.torchsim import MagneticMaceModel
 
 D = 2.5
 """Distance between nearest neighbours, in Å."""
@@ -169,13 +169,6 @@ def test_compositions_are_compared_and_failures_are_statuses():
 
 
 def test_all_starts_of_all_structures_are_one_batch():
-    class Counting(MagneticMaceModel):
-        n_calls = 0
-
-        def forward(self, state, **kwargs):
-            self.n_calls += 1
-            return super().forward(state, **kwargs)
-
     model, seen = Counting(HeisenbergModel()), []
     search = OrderSearch(model, magmoms="fixed", relax_positions=False, relax_cell=False)
     results = search.run([lattice("bcc"), lattice("fcc")], on_point=lambda n, total: seen.append((n, total)))

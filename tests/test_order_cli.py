@@ -1,12 +1,9 @@
 """``mmace-sim order`` from files to files."""
 
-import csv
-
 import ase.io
 import numpy as np
-import pytest
 import yaml
-from cli_tools import bcc, mmace_sim, molecule, names_in, summary_of, write_tiny_model
+from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, molecule, names_in, summary_of
 
 from mmace_sim.io.collection import read_structures
 from mmace_sim.properties.order import RelaxedOrder
@@ -14,14 +11,7 @@ from mmace_sim.properties.order.output import rank
 from mmace_sim.properties.order.starts import OrderStart
 from mmace_sim.properties.relax.relaxation import Status
 
-FILES = {
-    "summary.json", "summary.csv", "config.yaml", "log.txt", "relaxed.extxyz", "structures", "figures", "finished.jsonl"
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+FILES = RUN_FILES | {"relaxed.extxyz", "structures", "figures"}
 
 
 def test_iron_from_file_to_winner(tmp_path):
@@ -43,8 +33,7 @@ def test_iron_from_file_to_winner(tmp_path):
     assert by_start["AFM-1"]["propagation"] == "0 0 1"
     assert 0.38 < by_start["AFM-1"]["energy_above_best"] < 0.42
     assert 0.39 < by_start["NM"]["energy_above_best"] < 0.43
-    with (out / "summary.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(out / "summary.csv")
     assert [row["start"] for row in rows] == list(by_start)
     images = ase.io.read(out / "relaxed.extxyz", ":")
     np.testing.assert_allclose(
@@ -87,36 +76,8 @@ def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):
     assert "Au" in entries[3]["message"]
     assert "b.cif: cannot be read" in result.output
     assert list((out / "structures").glob("a*1.mcif")) == []  # a molecule has no CIF
-    with (out / "summary.csv").open(newline="") as file:
-        names = [row["name"] for row in csv.DictReader(file)]
+    names = [row["name"] for row in csv_rows(out / "summary.csv")]
     assert names == ["a.extxyz#0"] * 2 + ["a.extxyz#1"] * 2 + ["b.cif", "c.extxyz"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--max-supercell", "0"), "greater than or equal to 1"),
-        (("--magmoms", "relaxed"), "choose joint, adiabatic or fixed"),
-        (("--random", "-1"), "greater than or equal to 0"),
-        (("--tilt", "90"), "less than 90"),
-        (("--spin-orbit",), "no spin–orbit term"),
-    ],
-)
-def test_bad_options(model, tmp_path, arguments, message):
-    ase.io.write(tmp_path / "a.extxyz", bcc())
-    result = mmace_sim("order", tmp_path / "a.extxyz", "-m", model, "-o", tmp_path / "o", *arguments)
-    assert result.exit_code == 2, result.output
-    assert message in result.output
-
-
-def test_bad_configuration_and_help(tmp_path):
-    (tmp_path / "c.yaml").write_text("max_supercel: 4\n")
-    result = mmace_sim("order", tmp_path, "-c", tmp_path / "c.yaml")
-    assert result.exit_code == 2
-    assert "Did you mean 'max_supercell'?" in result.output
-    assert mmace_sim("order").exit_code == 2
-    assert mmace_sim("order", tmp_path / "none.cif", "-o", tmp_path / "o").exit_code == 2
-    assert "--max-supercell" in mmace_sim("order", "--help").output
 
 
 def test_states_that_did_not_converge_never_rank_first():

@@ -1,4 +1,3 @@
-import csv
 import json
 
 import ase.io
@@ -6,7 +5,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
-from cli_tools import bcc, molecule, print_relaxations
+from cli_tools import bcc, csv_rows, molecule, print_relaxations
 
 from mmace_sim.base.settings import dump_settings as dump_config
 from mmace_sim.base.settings import load_settings as load_config
@@ -99,8 +98,7 @@ def test_summary_files(tmp_path):
     ]
     write_summary(tmp_path, {"structures": entries}, RELAX.csv_columns)
     assert json.loads((tmp_path / "summary.json").read_text())["structures"] == entries
-    with (tmp_path / "summary.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(tmp_path / "summary.csv")
     assert rows[0]["status"] == "converged"
     assert float(rows[0]["energy_per_atom"]) == -1.5
     assert rows[0]["magmom_by_species"].startswith("Fe:2.0")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from counting import fcc
 
 import mmace_sim
 from mmace_sim.errors import ConfigError
@@ -13,13 +14,6 @@ from mmace_sim.properties.relax.relaxation import Status
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 from mmace_sim.units import EV_PER_A3_IN_GPA
-
-
-def fcc(a=3.6, seed=1, moment=(0.2, 0.1, 1.9)):
-    atoms = bulk("Fe", "fcc", a=a, cubic=True)
-    atoms.rattle(0.04, seed=seed)
-    set_magmoms(atoms, np.tile(moment, (4, 1)))
-    return atoms
 
 
 @pytest.fixture

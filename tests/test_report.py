@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import ase.io
 import numpy as np
 import pytest
-from cli_tools import bcc, mmace_sim, molecule, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, molecule, summary_of
 
 from mmace_sim.errors import OutputError
 from mmace_sim.report import MAX_BYTES, write_report
@@ -72,11 +72,6 @@ def check_page(path, names):
     for name in names:
         assert name in page.words
     return page
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from counting import Counting
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -13,16 +14,6 @@ from mmace_sim.torchsim import MagneticMaceModel
 
 A, B, J, Z = -0.4, 0.05, 0.02, 12
 FIXED = {"relax_positions": False, "relax_cell": False}
-
-
-class Counting(MagneticMaceModel):
-    """Counts evaluations of structures."""
-
-    n_systems = 0
-
-    def forward(self, state, **kwargs):
-        self.n_systems += state.n_systems
-        return super().forward(state, **kwargs)
 
 
 @pytest.fixture

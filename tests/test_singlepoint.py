@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
+from counting import Counting, fcc
 
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -12,27 +12,12 @@ from mmace_sim.model.derivatives import evaluate
 from mmace_sim.properties.relax.relaxation import Status
 from mmace_sim.properties.singlepoint import SinglePoint
 from mmace_sim.testing import HeisenbergModel
-from mmace_sim.torchsim import MagneticMaceModel, initialize_state
-
-
-class Counting(MagneticMaceModel):
-    n_calls = 0
-
-    def forward(self, state, **kwargs):
-        self.n_calls += 1
-        return super().forward(state, **kwargs)
+from mmace_sim.torchsim import initialize_state
 
 
 @pytest.fixture
 def toy():
     return Counting(HeisenbergModel(exchange_decay=0.5))
-
-
-def fcc(a=3.6, seed=1, moment=(0.2, 0.1, 1.9)):
-    atoms = bulk("Fe", "fcc", a=a, cubic=True)
-    atoms.rattle(0.04, seed=seed)
-    set_magmoms(atoms, np.tile(moment, (4, 1)))
-    return atoms
 
 
 def test_fixed_is_a_direct_evaluation_in_one_call(toy):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ase.io
 import pytest
-from cli_tools import bcc, summary_of, write_tiny_model
+from cli_tools import bcc, summary_of
 
 from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, read_journal
 
@@ -47,11 +47,6 @@ def slurm(tmp_path_factory):
         ["scancel", "--user=root"], env=os.environ | {"SLURM_CONF": str(state / "slurm.conf")}, check=False
     )
     subprocess.run([HERE / "slurm" / "slurm.sh", "stop", state], check=True)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 class Driver:

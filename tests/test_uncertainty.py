@@ -1,6 +1,5 @@
 """Uncertainties: calibrated on errors of known size, invariant, independent of the batch, faithful in the file."""
 
-import csv
 import json
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ import torch
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
-from cli_tools import mmace_sim, summary_of
+from cli_tools import csv_rows, mmace_sim, summary_of
 from foundation_tools import write_mace
 from paper_tools import random_paper_model
 from safetensors import safe_open
@@ -357,8 +356,7 @@ def test_every_line_of_a_table_says_where_its_structure_lies(calibrated, tmp_pat
     assert lines
     assert len({part["domain_distance"] for part in lines}) == len(lines)
     assert entry["domain_distance"] in [part["domain_distance"] for part in lines]
-    with (out / "summary.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(out / "summary.csv")
     told = {row["domain_distance"] for row in rows} - {""}
     assert told
     assert told <= {str(part["domain_distance"]) for part in lines}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ase.io
 import pytest
-from cli_tools import bcc, mmace_sim, summary_of, write_tiny_model
+from cli_tools import bcc, mmace_sim, summary_of
 from test_shards import Lossy, assert_same
 
 from mmace_sim.engine import shards, volumes
@@ -26,11 +26,6 @@ from mmace_sim.io.collection import find_structures
 
 HERE = Path(__file__).parent
 QUICK = ("--max-steps", "5", "--no-stability", "-q")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture

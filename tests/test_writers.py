@@ -1,6 +1,5 @@
 """What is written can be read, and nothing that a structure carries costs a run that is computed."""
 
-import csv
 import io
 import json
 import sys
@@ -12,7 +11,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
-from cli_tools import bcc, mmace_sim, print_relaxations, summary_of, write_tiny_model
+from cli_tools import bcc, csv_rows, mmace_sim, print_relaxations, summary_of
 from typer.testing import CliRunner
 
 from mmace_sim.base.text import PLAIN_TEXT, json_text, plain, printable
@@ -29,11 +28,6 @@ CASES = Path(__file__).parent / "cases" / "structures"
 ASE_ARRAY = '_JSON {"__ndarray__": [[1000000000000], "float64", [1]]}'
 QUICK = ("--max-steps", "0", "--fixed-cell", "--quiet")
 """Nothing converges in no step: exit code 3."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def strict_json(path):
@@ -174,8 +168,7 @@ def test_tables_read_back(tmp_path):
         "v": [3, 4],
     }
     write_csv(tmp_path / "a.csv", tuple(row), [row, {}])
-    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
-        first, second = csv.DictReader(file)
+    first, second = csv_rows(tmp_path / "a.csv")
     assert first["name"] == row["name"]
     assert first["dict"] == "Fe:None Co:1.0000 Ni:x"
     assert (first["list"], first["v"], first["s"]) == ("a None", "3 4", "\\udcff")
@@ -285,8 +278,7 @@ def test_names_of_any_bytes(model, tmp_path):
     again = ase.io.read(tmp_path / "o\udcff" / "relaxed.extxyz", ":")
     assert {atoms.info["name"] for atoms in again} == {printable(name) for name in names}
     assert len(list((tmp_path / "o\udcff" / "structures").iterdir())) == len(names)
-    with (tmp_path / "o\udcff" / "summary.csv").open(newline="", encoding="utf-8") as file:
-        assert len(list(csv.DictReader(file))) == len(entries)
+    assert len(csv_rows(tmp_path / "o\udcff" / "summary.csv")) == len(entries)
     assert "a\\udcff.extxyz" in (tmp_path / "o\udcff" / "log.txt").read_text(encoding="utf-8")
     again = mmace_sim(
         "relax", folder, "-m", model, "-o", tmp_path / "o\udcff", "--write", "mcif", *QUICK, "--resume"

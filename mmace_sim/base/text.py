@@ -4,6 +4,7 @@ import codecs
 import json
 import math
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -133,3 +134,14 @@ def spelled_seconds(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {name}"
     return f"{seconds:.1g} seconds" if seconds < 10 else f"{seconds:.0f} seconds"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names in a sentence, and how many others there are.
+
+    Args:
+        names: The names.
+        most: How many are told.
+    """
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

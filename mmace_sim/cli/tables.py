@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmace_sim.base.text import printable
+from mmace_sim.base.text import listed, printable
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import HEAD
 from mmace_sim.engine.results import Outcome
@@ -118,11 +118,11 @@ def print_run(
         )
     models = _by_model(entries)
     for model, names in models.items() if len(models) > 1 else ():
-        console.print(Text(printable(f"Model {model}: {_listed(names)}")), soft_wrap=True)
+        console.print(Text(printable(f"Model {model}: {listed(names)}")), soft_wrap=True)
     if len(models) > 1:
         console.print(_on_one_zero(entries), soft_wrap=True)
     for message, names in _grouped(entries).items():
-        text = f"{_listed(names)}: {message}" if names else message
+        text = f"{listed(names)}: {message}" if names else message
         console.print(Text(printable(text)), soft_wrap=True)
     notes = Counter(note for entry in entries for note in entry["notes"])
     for note, count in notes.items():
@@ -176,9 +176,3 @@ def _grouped(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
         if not message.startswith((entry["name"], entry["file"])):
             names.append(entry["name"])
     return groups
-
-
-def _listed(names: list[str]) -> str:
-    """Names in a sentence, at most five."""
-    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + rest

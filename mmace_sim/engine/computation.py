@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from ase import Atoms
 
@@ -15,6 +15,23 @@ from mmace_sim.model.interface import Potential
 
 if TYPE_CHECKING:
     from mmace_sim.engine.run import Run
+
+T = TypeVar("T")
+
+Entry = dict[str, Any]
+"""What ``summary.json`` says of a structure, or a line of the table."""
+
+Store = Callable[[int, T], None]
+"""Takes the index and the result of a structure."""
+
+Advance = Callable[..., None]
+"""Takes how far a run is, see `mmace_sim.engine.progress`."""
+
+Computed = Sequence[tuple[LoadedStructure, T]]
+"""Structures and their results."""
+
+Told = list[tuple[Entry, Sequence[Atoms]]]
+"""An entry, or parts of it, each with the structures that it stands for."""
 
 
 class RunModel(HasWeights, Protocol):
@@ -127,7 +144,7 @@ class Computation[S: RunSettings, R]:
             part: Structures and model.
         """
 
-    def is_finished(self, entry: dict[str, Any]) -> bool:
+    def is_finished(self, entry: Entry) -> bool:
         """Whether what an earlier run kept of a structure is all that is asked for now.
 
         Args:
@@ -176,7 +193,7 @@ class Computation[S: RunSettings, R]:
         del item
         return 0.0
 
-    def compute(self, part: Part, store: Callable[[int, R], None], advance: Callable[..., None]) -> None:
+    def compute(self, part: Part, store: Store[R], advance: Advance) -> None:
         """Compute what is pending.
 
         Args:
@@ -187,7 +204,7 @@ class Computation[S: RunSettings, R]:
         """
         raise NotImplementedError
 
-    def entry(self, item: LoadedStructure, result: R) -> dict[str, Any]:
+    def entry(self, item: LoadedStructure, result: R) -> Entry:
         """Entry of a structure in ``summary.json``.
 
         Args:
@@ -199,7 +216,7 @@ class Computation[S: RunSettings, R]:
         """
         raise NotImplementedError
 
-    def finish(self, item: LoadedStructure, result: R, part: Part) -> tuple[dict[str, Any], Atoms | None]:
+    def finish(self, item: LoadedStructure, result: R, part: Part) -> tuple[Entry, Atoms | None]:
         """Write what belongs to one structure, as soon as it is finished.
 
         Args:
@@ -213,7 +230,7 @@ class Computation[S: RunSettings, R]:
         del part
         return self.entry(item, result), None
 
-    def stands_for(self, entry: dict[str, Any], result: R) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+    def stands_for(self, entry: Entry, result: R) -> Told:
         """The structures that a result stands for, whose place in the domain of the model is told.
 
         Args:
@@ -228,7 +245,7 @@ class Computation[S: RunSettings, R]:
         del entry, result
         return []
 
-    def failed(self, item: FailedStructure | LoadedStructure, message: str | None = None) -> dict[str, Any]:
+    def failed(self, item: FailedStructure | LoadedStructure, message: str | None = None) -> Entry:
         """Entry of a structure that was not computed.
 
         Args:
@@ -237,14 +254,14 @@ class Computation[S: RunSettings, R]:
         """
         return entry_head(item, message=message)
 
-    def compare(self, entries: list[dict[str, Any]]) -> None:
+    def compare(self, entries: list[Entry]) -> None:
         """Add to the entries what is known only when all of them are there.
 
         Args:
             entries: Of all structures.
         """
 
-    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, entry: Entry) -> list[Entry]:
         """Lines of the table for one entry.
 
         Args:
@@ -252,7 +269,7 @@ class Computation[S: RunSettings, R]:
         """
         return [entry]
 
-    def table(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def table(self, entries: Sequence[Entry]) -> list[Entry]:
         """Lines of the table in their order.
 
         Args:
@@ -260,7 +277,7 @@ class Computation[S: RunSettings, R]:
         """
         return [row for entry in entries for row in self.rows(entry)]
 
-    def is_good(self, row: dict[str, Any]) -> bool:
+    def is_good(self, row: Entry) -> bool:
         """Whether a line of the table is not drawn in red.
 
         Args:
@@ -268,7 +285,7 @@ class Computation[S: RunSettings, R]:
         """
         return row.get("status") in GOOD
 
-    def columns(self, rows: Sequence[dict[str, Any]]) -> Iterable[Column]:
+    def columns(self, rows: Sequence[Entry]) -> Iterable[Column]:
         """Columns that are shown on the terminal.
 
         Args:
@@ -278,9 +295,7 @@ class Computation[S: RunSettings, R]:
         shown = [column for column in columns if column.heading is not None]
         return sorted(shown, key=lambda column: column.late)
 
-    def write(
-        self, run: "Run", entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, R]]
-    ) -> list[str]:
+    def write(self, run: "Run", entries: list[Entry], computed: Computed[R]) -> list[str]:
         """Write files of the whole run, after the summary.
 
         Args:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from mmace_sim.base.extras import require
 from mmace_sim.base.labels import LabelKeys
@@ -105,7 +106,7 @@ def open_rows(path: Path) -> Rows:
     """
     try:
         check_regular(path)
-        return LmdbRows(path) if path.suffix.lower() in LMDB_ENDINGS else SqliteRows(path)
+        return _rows(path)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except MissingExtraError:
@@ -247,8 +248,7 @@ def atoms_to_row(
     if "forces" in labels:
         row["forces"] = labels["forces"]
     if "stress" in labels:
-        s = labels["stress"]
-        row["stress"] = np.array([s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]])
+        row["stress"] = full_3x3_to_voigt_6_stress(labels["stress"])
     if "magforces" in labels:
         row["data"]["magforces"] = labels["magforces"]
     return row

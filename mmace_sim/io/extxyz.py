@@ -20,7 +20,7 @@ from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, read_xyz, write_xyz
 
-from mmace_sim.base.text import array_values, as_text, printable
+from mmace_sim.base.text import array_values, as_text, listed, printable
 
 RESERVED: frozenset[str] = frozenset({"Lattice", "Properties", "pbc", *all_properties})
 """Keys that mean something else in the format: a result of a calculator, the cell."""
@@ -43,9 +43,7 @@ class FrameText:
         """What the user should know, "" if everything is there."""
         if not self.text:
             return "extended XYZ cannot hold this structure: it was not written"
-        names = ", ".join(self.left_out[:5]) + (
-            f" and {len(self.left_out) - 5} more" if len(self.left_out) > 5 else ""
-        )
+        names = listed(self.left_out)
         return f"extended XYZ cannot hold {names}: left out" if names else ""
 
 

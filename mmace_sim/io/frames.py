@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.base.quantities import DEFAULT_HEAD, QUANTITIES
@@ -18,9 +19,6 @@ from mmace_sim.io.opening import check_regular
 
 LABELS: tuple[str, ...] = tuple(q.name for q in QUANTITIES.values() if q.extxyz and q.name != "magmoms")
 """The labels a model can be trained on, in the order of every table."""
-
-VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
-"""Voigt order of ASE."""
 
 
 @dataclass
@@ -167,10 +165,7 @@ def stress_matrix(values: np.ndarray) -> np.ndarray:
         matrix = values.reshape(3, 3)
         return 0.5 * (matrix + matrix.T)
     if values.size == 6:
-        matrix = np.zeros((3, 3))
-        for value, (i, j) in zip(values.reshape(6), VOIGT, strict=True):
-            matrix[i, j] = matrix[j, i] = value
-        return matrix
+        return voigt_6_to_full_3x3_stress(values.reshape(6))
     raise StructureError(f"stress has {values.size} numbers, expected 9 (3x3) or 6 (Voigt)")
 
 

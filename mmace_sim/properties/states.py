@@ -1,9 +1,8 @@
 """Energies of several magnetic states over a grid of cells, as a run: what their properties have in common."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar, override
 
-from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.computation import Advance, Computation, Part, Store
 from mmace_sim.io.collection import LoadedStructure
 
 
@@ -35,6 +34,6 @@ class StatesComputation[R](Computation[Any, R]):
         return 60 if self.settings.relax_positions else 20 if self.settings.magmoms == "relaxed" else 1
 
     @override
-    def compute(self, part: Part, store: Callable[[int, R], None], advance: Callable[..., None]) -> None:
+    def compute(self, part: Part, store: Store[R], advance: Advance) -> None:
         workflow = self.workflow(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
         workflow.run([item.atoms for item in part.pending], on_finished=store, on_point=advance)

@@ -1,13 +1,13 @@
 """What several properties write alike: structures that say whose they are, a figure for each structure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 
+from mmace_sim.engine.computation import Computed
 from mmace_sim.engine.run import Run
-from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names
 
 
@@ -33,9 +33,7 @@ def some_folders(run: Run) -> list[str]:
     return [f"{folder.name}/" for folder in run.folders.values()][:3]
 
 
-def draw_each(
-    run: Run, computed: Sequence[tuple[LoadedStructure, Any]], draw: Callable[[Any, Path], object]
-) -> str:
+def draw_each(run: Run, computed: Computed[Any], draw: Callable[[Any, Path], object]) -> str:
     """Draw every result into ``figures/``.
 
     Args:

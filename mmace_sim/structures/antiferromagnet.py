@@ -1,12 +1,12 @@
 """Antiferromagnetic and ferrimagnetic arrangements of moments, from rules on which pairs of them are antiparallel."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
 from jaxtyping import Float, Int
 
+from mmace_sim.graph.spglib_call import call_spglib
 from mmace_sim.structures.ions import bonds, d_electrons, near_pairs, oxidation_states
 from mmace_sim.structures.moment_table import is_compound
 
@@ -207,17 +207,9 @@ def _translations(atoms: Atoms, sites: Int[np.ndarray, " n_sites"]) -> _Translat
 
 def _pure_translations(atoms: Atoms) -> list[Float[np.ndarray, " 3"]]:
     """Translations shorter than the cell, in units of it; none where spglib finds no symmetry."""
-    from spglib import get_symmetry  # takes a while, and is needed here only
-
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
     for symprec in _SYMPRECS:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # spglib about how it will report errors
-                found = get_symmetry(cell, symprec=symprec)
-        except Exception:  # of spglib's own kinds; arrangements are then looked at one by one
-            found = None
-        if found is None:
+        found = call_spglib("get_symmetry", atoms, symprec=symprec)
+        if found is None:  # arrangements are then looked at one by one
             break
         pure = (found["rotations"] == np.eye(3)).all(axis=(1, 2))
         shifts = [t for t in found["translations"][pure] if not np.allclose(t, np.round(t), atol=1e-3)]

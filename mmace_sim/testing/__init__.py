@@ -4,55 +4,26 @@ A new model is tested by inheriting `MagneticModelConformance`; see there. ``hyp
 needed for that class and for the strategies only.
 """
 
-from importlib import import_module
-from typing import Any
+from mmace_sim.base.lazy import lazy_names
 
-_LAZY = {
-    "CalculatorProbe": "mmace_sim.testing.calculator_probe",
-    "IDENTITIES": "mmace_sim.testing.identities",
-    "HeisenbergModel": "mmace_sim.testing.toys",
-    "HostReads": "mmace_sim.testing.host_reads",
-    "Identity": "mmace_sim.testing.identities",
-    "MagneticModelConformance": "mmace_sim.testing.conformance",
-    "ModelProbe": "mmace_sim.testing.probe",
-    "PretendedGpu": "mmace_sim.testing.pretended",
-    "SingleIonModel": "mmace_sim.testing.single_ion",
-    "SpinModel": "mmace_sim.testing.spin_models",
-    "TensorExchangeModel": "mmace_sim.testing.toys",
-    "Violation": "mmace_sim.testing.prediction",
-    "assert_model_calculator_consistency": "mmace_sim.testing.consistency",
-    "magnetic_structures": "mmace_sim.testing.strategies",
-    "measure_identities": "mmace_sim.testing.identities",
-    "random_structure": "mmace_sim.testing.structures",
-    "standard_structures": "mmace_sim.testing.structures",
+_WHERE = {
+    "CalculatorProbe": ".calculator_probe",
+    "IDENTITIES": ".identities",
+    "HeisenbergModel": ".toys",
+    "HostReads": ".host_reads",
+    "Identity": ".identities",
+    "MagneticModelConformance": ".conformance",
+    "ModelProbe": ".probe",
+    "PretendedGpu": ".pretended",
+    "SingleIonModel": ".single_ion",
+    "SpinModel": ".spin_models",
+    "TensorExchangeModel": ".toys",
+    "Violation": ".prediction",
+    "assert_model_calculator_consistency": ".consistency",
+    "magnetic_structures": ".strategies",
+    "measure_identities": ".identities",
+    "random_structure": ".structures",
+    "standard_structures": ".structures",
 }
-
-__all__ = [
-    "IDENTITIES",
-    "CalculatorProbe",
-    "HeisenbergModel",
-    "HostReads",
-    "Identity",
-    "MagneticModelConformance",
-    "ModelProbe",
-    "PretendedGpu",
-    "SingleIonModel",
-    "SpinModel",
-    "TensorExchangeModel",
-    "Violation",
-    "assert_model_calculator_consistency",
-    "magnetic_structures",
-    "measure_identities",
-    "random_structure",
-    "standard_structures",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'mmace_sim.testing' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__ = list(_WHERE)
+__getattr__, __dir__ = lazy_names(__name__, _WHERE)

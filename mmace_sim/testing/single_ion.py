@@ -1,17 +1,18 @@
 """Moments in a crystal field, whose anisotropy constants are given."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import override
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmace_sim.graph.batch import MagneticGraph
+from mmace_sim.testing.toys import ToyModel
 
 
-class SingleIonModel(nn.Module):
+class SingleIonModel(ToyModel):
     """Independent moments with uniaxial and cubic anisotropy about axes that are fixed in space.
 
     E = Σ_i [E0 + a m_i² + b m_i⁴ + K1 sin²θ + K2 sin⁴θ + K3 sin⁶θ + B4 sin⁴θ cos 4φ + B4' sin⁶θ cos 4φ
@@ -37,7 +38,6 @@ class SingleIonModel(nn.Module):
         r_max: Cutoff radius, in Å; no pair matters.
     """
 
-    species_table: Tensor
     axes: Tensor
 
     def __init__(
@@ -53,16 +53,12 @@ class SingleIonModel(nn.Module):
         elements: Sequence[int] = (26,),
         r_max: float = 3.0,
     ) -> None:
-        super().__init__()
+        super().__init__("single-ion-toy", elements)
         self.uniaxial, self.basal, self.cubic = (
             (*np.atleast_1d(values).tolist(), 0.0, 0.0, 0.0)[:3] for values in (uniaxial, basal, cubic)
         )
         self.landau, self.per_square, self.energy_per_atom = landau, per_square, energy_per_atom
-        self.elements, self.r_max = sorted(elements), r_max
-        self.metadata: dict[str, Any] = {"name": "single-ion-toy"}
-        table = torch.full((120,), -1, dtype=torch.long)
-        table[self.elements] = 0
-        self.register_buffer("species_table", table, persistent=False)
+        self.r_max = r_max
         rows = np.asarray(axes, dtype=float)
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         self.register_buffer("axes", torch.as_tensor(rows), persistent=False)
@@ -72,34 +68,16 @@ class SingleIonModel(nn.Module):
         """Whether directions of moments couple to space."""
         return any((*self.uniaxial, *self.basal, *self.cubic))
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of the model."""
-        return self.axes.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the model."""
-        return self.axes.device
-
     def relaxed_moment(self) -> float:
         """Length of the relaxed moments without anisotropy, in μB."""
         a, b = self.landau
         return max(-a / (2 * b), 0.0) ** 0.5
 
-    def forward(
-        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
-    ) -> dict[str, Tensor]:
-        """Energies of the structures of a batch.
-
-        Args:
-            graph: The batch.
-            edge_vectors: Pair vectors, in Å; they do not matter.
-
-        Returns:
-            "energy" of each structure and "node_energy" of each atom, in eV and float64.
-        """
-        del edge_vectors
+    @override
+    def site_energies(
+        self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]
+    ) -> Float[Tensor, " n_atoms"]:
+        del vectors  # they do not matter
         square = (graph.magmoms * graph.magmoms).sum(dim=1)
         x, y, z = (graph.magmoms @ self.axes.T / square.sqrt()[:, None]).unbind(dim=1)
         sine = x * x + y * y
@@ -114,7 +92,4 @@ class SingleIonModel(nn.Module):
         constants = (*self.uniaxial, *self.basal, *self.cubic)
         field = sum(constant * function for constant, function in zip(constants, functions, strict=True))
         field = field * square if self.per_square else field
-        node_energy = self.energy_per_atom + self.landau[0] * square + self.landau[1] * square**2 + field
-        node_energy = node_energy.double()
-        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
-        return {"energy": energy, "node_energy": node_energy}
+        return self.energy_per_atom + self.landau[0] * square + self.landau[1] * square**2 + field

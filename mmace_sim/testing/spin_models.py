@@ -1,7 +1,7 @@
 """Spins with more than Heisenberg exchange: biquadratic, chiral, and uniaxial terms."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, override
 
 import torch
 from jaxtyping import Float
@@ -59,31 +59,23 @@ class SpinModel(HeisenbergModel):
         self.register_buffer("axis", direction / torch.linalg.norm(direction), persistent=False)
 
     @property
+    @override
     def spin_orbit(self) -> bool:
         """Whether directions of moments couple to space."""
         return super().spin_orbit or bool(self.dmi_shells) or self.uniaxial != 0.0
 
-    def forward(
-        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
-    ) -> dict[str, Tensor]:
-        """Energies of the structures of a batch.
-
-        Args:
-            graph: The batch, with pairs up to the cutoff (longer ones do no harm).
-            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
-
-        Returns:
-            "energy" of each structure and "node_energy" of each atom, in eV and float64.
-        """
-        out = super().forward(graph, edge_vectors)
+    @override
+    def site_energies(
+        self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]
+    ) -> Float[Tensor, " n_atoms"]:
+        node_energy = super().site_energies(graph, vectors)
         if self.uniaxial == 0.0:
-            return out
+            return node_energy
         along = graph.magmoms @ self.axis.to(graph.magmoms.dtype)
         easy = -self.uniaxial * along**2 / (graph.magmoms * graph.magmoms).sum(dim=1)
-        node_energy = out["node_energy"] + easy.double()
-        energy = torch.zeros_like(out["energy"]).index_add(0, graph.system_idx, node_energy)
-        return {"energy": energy, "node_energy": node_energy}
+        return node_energy + easy.double()
 
+    @override
     def _pair_energy(
         self,
         vectors: Float[Tensor, "n_edges 3"],

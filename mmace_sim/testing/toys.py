@@ -1,7 +1,7 @@
 """Toy magnetic models whose answers are known on paper."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, override
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,66 @@ from mmace_sim.graph.batch import MagneticGraph
 _SHELL_WIDTH = 0.3  # Å
 
 
-class HeisenbergModel(nn.Module):
+class ToyModel(nn.Module):
+    """An energy model like `mmace_sim.model.magnetic_mace.MagneticMACE`, that can be used wherever that can.
+
+    Args:
+        name: In its metadata.
+        elements: Atomic numbers that are accepted; all are alike.
+    """
+
+    species_table: Tensor
+    _unit: Tensor
+
+    def __init__(self, name: str, elements: Sequence[int]) -> None:
+        super().__init__()
+        self.elements = sorted(elements)
+        self.metadata: dict[str, Any] = {"name": name}
+        table = torch.full((120,), -1, dtype=torch.long)
+        table[self.elements] = 0
+        self.register_buffer("species_table", table, persistent=False)
+        self.register_buffer("_unit", torch.ones((), dtype=torch.float64), persistent=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the model."""
+        return self._unit.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self._unit.device
+
+    def forward(
+        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
+    ) -> dict[str, Tensor]:
+        """Energies of the structures of a batch.
+
+        Args:
+            graph: The batch, with pairs up to the cutoff (longer ones do no harm).
+            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
+
+        Returns:
+            "energy" of each structure and "node_energy" of each atom, in eV and float64.
+        """
+        vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
+        node_energy = self.site_energies(graph, vectors).double()
+        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
+        return {"energy": energy, "node_energy": node_energy}
+
+    def site_energies(
+        self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]
+    ) -> Float[Tensor, " n_atoms"]:
+        """Energy of each atom, in eV: what a toy is.
+
+        Args:
+            graph: The batch.
+            vectors: Vector of each pair, in Å.
+        """
+        raise NotImplementedError
+
+
+class HeisenbergModel(ToyModel):
     """Classical spins on springs: exchange, Landau energy of the moments, Morse pairs.
 
     E = Σ_i [E0 + a m_i² + b m_i⁴] + Σ_{i<j} w(r_ij) [V(r_ij) − J'(r_ij) s_i·s_j − K (s_i·r̂_ij)(s_j·r̂_ij)],
@@ -20,8 +79,7 @@ class HeisenbergModel(nn.Module):
 
     over unique pairs, with s_i = m_i (in μB) or, with ``unit_vectors``, s_i = m_i/|m_i| as in DESIGN §7. The
     factor w is 1 below `r_on` and goes to zero at `r_max` with three continuous derivatives. All elements are
-    alike. The model is an energy model like `mmace_sim.model.magnetic_mace.MagneticMACE` and can be used
-    wherever that can.
+    alike.
 
     Known answers, for a lattice with z neighbours at the distance r₀, no other atom closer than `r_max`, λ =
     K = 0: r₀ is the relaxed distance, and the relaxed ferromagnet has m² = (z J'₀/2 − a)/(2b), or m² =
@@ -48,9 +106,6 @@ class HeisenbergModel(nn.Module):
         r_max: Cutoff radius, in Å; larger where `exchange_shells` ask for it.
     """
 
-    species_table: Tensor
-    _unit: Tensor
-
     def __init__(
         self,
         *,
@@ -66,34 +121,18 @@ class HeisenbergModel(nn.Module):
         r_on: float = 2.9,
         r_max: float = 3.4,
     ) -> None:
-        super().__init__()
+        super().__init__("heisenberg-toy", elements)
         self.exchange, self.exchange_decay, self.pseudo_dipolar = exchange, exchange_decay, pseudo_dipolar
         self.landau, self.morse, self.energy_per_atom = landau, morse, energy_per_atom
         self.exchange_shells = [(float(distance), float(value)) for distance, value in exchange_shells]
         self.unit_vectors = unit_vectors
-        self.elements = sorted(elements)
         self.r_on, self.r_off = r_on, r_max
         self.r_max = max([r_max, *(distance + _SHELL_WIDTH for distance, _ in self.exchange_shells)])
-        self.metadata: dict[str, Any] = {"name": "heisenberg-toy"}
-        table = torch.full((120,), -1, dtype=torch.long)
-        table[self.elements] = 0
-        self.register_buffer("species_table", table, persistent=False)
-        self.register_buffer("_unit", torch.ones((), dtype=torch.float64), persistent=False)
 
     @property
     def spin_orbit(self) -> bool:
         """Whether directions of moments couple to space."""
         return self.pseudo_dipolar != 0.0
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of the model."""
-        return self._unit.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the model."""
-        return self._unit.device
 
     def relaxed_moment(self, n_neighbors: int) -> float:
         """Length of the moments of the relaxed ferromagnet, in μB, for λ = K = 0.
@@ -117,27 +156,16 @@ class HeisenbergModel(nn.Module):
         pairs = -0.5 * n_neighbors * (self.morse[0] + self.exchange * spins)
         return self.energy_per_atom + a * square + b * square**2 + pairs
 
-    def forward(
-        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
-    ) -> dict[str, Tensor]:
-        """Energies of the structures of a batch.
-
-        Args:
-            graph: The batch, with pairs up to the cutoff (longer ones do no harm).
-            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
-
-        Returns:
-            "energy" of each structure and "node_energy" of each atom, in eV and float64.
-        """
-        vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
+    @override
+    def site_energies(
+        self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]
+    ) -> Float[Tensor, " n_atoms"]:
         sender, receiver = graph.edge_index
         square = (graph.magmoms * graph.magmoms).sum(dim=1)
         spins = graph.magmoms / square.sqrt()[:, None] if self.unit_vectors else graph.magmoms
         pairs = self._pair_energy(vectors, spins[sender], spins[receiver])
         node_energy = self.energy_per_atom + self.landau[0] * square + self.landau[1] * square**2
-        node_energy = node_energy.double().index_add(0, receiver, 0.5 * pairs.double())
-        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
-        return {"energy": energy, "node_energy": node_energy}
+        return node_energy.double().index_add(0, receiver, 0.5 * pairs.double())
 
     def _pair_energy(
         self,
@@ -177,7 +205,7 @@ def shell_sum(shells: Sequence[tuple[float, float]], lengths: Float[Tensor, " n"
     return total
 
 
-class TensorExchangeModel(nn.Module):
+class TensorExchangeModel(ToyModel):
     """Classical spins with a whole exchange tensor for each pair, and nothing else.
 
     E = Σ_i b (m_i² − 1)² − Σ_{i<j} w(r_ij) s_i·J(r̂_ij)·s_j, with s = m/|m| and J = J' 1 + K (r̂ r̂ᵀ − ⅓) + [D]×, so that
@@ -193,8 +221,6 @@ class TensorExchangeModel(nn.Module):
         r_max: Cutoff radius, in Å.
     """
 
-    species_table: Tensor
-
     def __init__(
         self,
         *,
@@ -205,15 +231,10 @@ class TensorExchangeModel(nn.Module):
         decay: float = 0.0,
         r_max: float = 4.0,
     ) -> None:
-        super().__init__()
+        super().__init__("tensor-exchange-toy", elements)
         self.exchange, self.dmi, self.anisotropic = exchange, dmi, anisotropic
-        self.elements, self.decay, self.r_max = sorted(elements), decay, r_max
-        self.metadata: dict[str, Any] = {"name": "tensor-exchange-toy"}
+        self.decay, self.r_max = decay, r_max
         self.spin_orbit = any(dmi) or anisotropic != 0.0
-        table = torch.full((120,), -1, dtype=torch.long)
-        table[self.elements] = 0
-        self.register_buffer("species_table", table, persistent=False)
-        self.dtype, self.device = torch.float64, torch.device("cpu")
 
     def tensor(self, vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
         """Tensors w J of pairs: what exchange constants should be.
@@ -236,23 +257,12 @@ class TensorExchangeModel(nn.Module):
         dipolar = self.anisotropic * (unit[:, :, None] * unit[:, None, :] - eye / 3)
         return weights[:, None, None] * (self.exchange * eye + dipolar + chiral)
 
-    def forward(
-        self, graph: MagneticGraph, edge_vectors: Float[Tensor, "n_edges 3"] | None = None
-    ) -> dict[str, Tensor]:
-        """Energies of the structures of a batch.
-
-        Args:
-            graph: The batch.
-            edge_vectors: Pair vectors to use instead of the graph's own, in Å.
-
-        Returns:
-            "energy" of each structure and "node_energy" of each atom, in eV.
-        """
-        vectors = graph.edge_vectors() if edge_vectors is None else edge_vectors
+    @override
+    def site_energies(
+        self, graph: MagneticGraph, vectors: Float[Tensor, "n_edges 3"]
+    ) -> Float[Tensor, " n_atoms"]:
         sender, receiver = graph.edge_index
         square = (graph.magmoms * graph.magmoms).sum(dim=1)
         spins = graph.magmoms / square.sqrt()[:, None]
         pairs = -torch.einsum("ea,eab,eb->e", spins[receiver], self.tensor(vectors), spins[sender])
-        node_energy = (0.05 * (square - 1) ** 2).index_add(0, receiver, 0.5 * pairs)
-        energy = node_energy.new_zeros(graph.n_systems).index_add(0, graph.system_idx, node_energy)
-        return {"energy": energy, "node_energy": node_energy}
+        return (0.05 * (square - 1) ** 2).index_add(0, receiver, 0.5 * pairs)

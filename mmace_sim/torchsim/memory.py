@@ -46,15 +46,17 @@ def bytes_per_edge(config: ArchitectureConfig, dtype: torch.dtype) -> float:
     return 2.0 * size * config.num_interactions * (edge + atom)
 
 
-def estimate_max_memory_scaler(model: MagneticMaceModel) -> float:
+def estimate_max_memory_scaler(model: object) -> float:
     """Largest Σ n_atoms × density (atoms/nm³) of a batch, in the unit of TorchSim's autobatchers.
 
     Pass it as ``max_memory_scaler`` with ``memory_scales_with="n_atoms_x_density"``; TorchSim's own estimate needs
     a GPU.
 
     Args:
-        model: Model on the device that will run.
+        model: Model on the device that will run; one that is no `MagneticMaceModel` has no limit.
     """
+    if not isinstance(model, MagneticMaceModel):
+        return math.inf
     config = getattr(model.model, "config", None)
     per_edge = TOY_BYTES_PER_EDGE if config is None else bytes_per_edge(config, model.dtype)
     free = available_memory(model.device)
@@ -64,18 +66,17 @@ def estimate_max_memory_scaler(model: MagneticMaceModel) -> float:
     return edges / sphere(model)
 
 
-def check_memory(state: SimState, model: MagneticMaceModel) -> None:
+def check_memory(state: SimState, model: object) -> None:
     """Make sure that the memory suffices for a structure alone.
 
     Args:
         state: The structure.
-        model: The model; one without hyper-parameters, such as a toy, is not checked.
+        model: The model; one that is no `MagneticMaceModel`, or has no hyper-parameters, as a toy, is not checked.
 
     Raises:
         StructureError: If not; the message says what the structure needs.
     """
-    config = getattr(model.model, "config", None)
-    if config is None:
+    if not isinstance(model, MagneticMaceModel) or (config := getattr(model.model, "config", None)) is None:
         return
     edges = memory_scaler(state) * sphere(model)
     needed = MEASURED_SHARE * edges * bytes_per_edge(config, model.dtype)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -30,19 +31,24 @@ from mmace_sim.training.presets import preset as find_preset
 DATA = "Data"
 FIT = "Optimisation"
 
+Files = Annotated[
+    list[Path], BeforeValidator(lambda value: [value] if isinstance(value, str | Path) else value)
+]
+"""Paths of files; one alone needs no brackets."""
+
 
 class DataSource(Section):
     """One data set, with one zero of energy and one definition of the moments."""
 
-    train_file: Annotated[list[Path], Flag(DATA, metavar="FILE", repeated=True)] = Field(
+    train_file: Annotated[Files, Flag(DATA, metavar="FILE", repeated=True)] = Field(
         default_factory=list,
         description=f"Files or folders with labels: {FORMATS} (docs/training.md). May be repeated.",
     )
 
-    valid_file: Annotated[list[Path], Flag(DATA, metavar="FILE", repeated=True)] = Field(default_factory=list)
+    valid_file: Annotated[Files, Flag(DATA, metavar="FILE", repeated=True)] = Field(default_factory=list)
     """Files to choose the best weights on; default: a part of `train_file`, by a hash of each frame's identity."""
 
-    test_file: Annotated[list[Path], Flag(DATA, metavar="FILE", repeated=True)] = Field(default_factory=list)
+    test_file: Annotated[Files, Flag(DATA, metavar="FILE", repeated=True)] = Field(default_factory=list)
     """Files to report errors on after training; never looked at before."""
 
     valid_fraction: Annotated[float, Flag(DATA)] = Field(default=0.1, ge=0.0, lt=1.0)
@@ -64,11 +70,6 @@ class DataSource(Section):
     atomic_energies: dict[str, float] | None = None
     """Energy of the non-magnetic isolated atom per element symbol (eV); default: least squares on the training set. The
     one-body energies E1(m·m) do not depend on it."""
-
-    @field_validator("train_file", "valid_file", "test_file", mode="before")
-    @classmethod
-    def _as_list(cls, value: object) -> Any:
-        return [value] if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
     def _fractions_leave_data(self) -> "DataSource":

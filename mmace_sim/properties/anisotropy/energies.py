@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, override
 
 import numpy as np
-import torch
 from ase import Atoms
 from jaxtyping import Float, Int
 
@@ -37,6 +36,7 @@ from mmace_sim.properties.singlepoint import (
     converged,
     first_problem,
 )
+from mmace_sim.properties.workflow import Workflow
 from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order
 from mmace_sim.torchsim.state import StructuresLike
 
@@ -127,7 +127,7 @@ class _Job:
     images: list[Atoms]
 
 
-class Anisotropy:
+class Anisotropy(Workflow[AnisotropySettings]):
     """Energy against the direction of the moments for many magnets: settings here, structures in :meth:`run`.
 
     The moments of each structure are turned as a body so that their reference axis points along each direction of a
@@ -135,33 +135,22 @@ class Anisotropy:
     directions of collinear orders and is checked in a few of them. Of a model that is not built to obey it, every
     energy is the mean of m and −m.
 
-    Args:
-        model: Energy model with spin–orbit coupling, its name or path, or any TorchSim model that gives magforces.
-        settings: All settings; or give them one by one.
-        device: Where to run.
-        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
-        **keywords: Fields of :class:`~mmace_sim.properties.anisotropy.declaration.AnisotropySettings`.
+    Its settings are :class:`~mmace_sim.properties.anisotropy.declaration.AnisotropySettings`.
 
     Raises:
-        ConfigError: If a setting is impossible.
-        UnsupportedOptionError: If the model has no spin–orbit coupling.
+        UnsupportedOptionError: If the model has no spin–orbit coupling, or another type than float64 is asked for.
     """
 
-    def __init__(
-        self,
-        model: ModelLike = "default",
-        settings: AnisotropySettings | None = None,
-        *,
-        device: torch.device | str | None = None,
-        max_batch_atoms: int | None = None,
-        **keywords: Any,
-    ) -> None:
-        self.settings = settings or AnisotropySettings.of(keywords, "Anisotropy")
+    kind = AnisotropySettings
+
+    @override
+    def set_up(self, model: ModelLike, **where: Any) -> None:
         self.plane, self.axis = (
             None if vector is None else np.array(vector, dtype=float)
             for vector in (self.settings.plane, self.settings.axis)
         )
-        host = spin_orbit_host(model, device)
+        max_batch_atoms = where.pop("max_batch_atoms")
+        host = spin_orbit_host(model, **where)
         self.reversible = obeys_time_reversal(host)
         shared: dict[str, Any] = {
             name: getattr(self.settings, name) for name in ("magforce_tol", "max_steps")

@@ -9,17 +9,20 @@ from mmace_sim.torchsim.model import MagneticMaceModel
 
 
 def spin_orbit_host(
-    model: ModelLike, device: torch.device | str | None
+    model: ModelLike, device: torch.device | str | None, dtype: torch.dtype | None = None
 ) -> ts.models.interface.ModelInterface:
     """A TorchSim model in float64, after making sure that directions of moments matter to it.
 
     Args:
         model: Energy model, its name or path, or any TorchSim model that gives magforces.
         device: Where to run.
+        dtype: May say float64 only.
 
     Raises:
-        UnsupportedOptionError: If the model has no spin–orbit coupling.
+        UnsupportedOptionError: If the model has no spin–orbit coupling, or another type is asked for.
     """
+    if dtype not in (None, torch.float64):
+        raise UnsupportedOptionError(f"dtype = {dtype}: anisotropy needs torch.float64.")
     host = (
         model
         if isinstance(model, ts.models.interface.ModelInterface)

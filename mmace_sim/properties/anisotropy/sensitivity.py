@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, override
 
 import numpy as np
-import torch
 from ase import Atoms
 from jaxtyping import Float
 
@@ -16,6 +15,7 @@ from mmace_sim.properties.anisotropy.declaration import SensitivitySettings
 from mmace_sim.properties.anisotropy.host import spin_orbit_host
 from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
 from mmace_sim.properties.singlepoint import PointResult, SinglePoint, converged, first_problem
+from mmace_sim.properties.workflow import Workflow
 from mmace_sim.testing.structures import random_rotation
 from mmace_sim.torchsim.state import StructuresLike
 
@@ -49,36 +49,25 @@ class SensitivityResult:
         return None if self.changes is None else float(self.changes.std(ddof=1)) / len(self.atoms)
 
 
-class Sensitivity:
+class Sensitivity(Workflow[SensitivitySettings]):
     """Energy changes by random rotations of all moments: settings here, structures in :meth:`run`.
 
     All structures see the same rotations. All of them are one batch, always in float64.
 
-    Args:
-        model: Energy model with spin–orbit coupling, its name or path, or any TorchSim model that gives magforces.
-        settings: All settings; or give them one by one.
-        device: Where to run.
-        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
-        **keywords: Fields of :class:`~mmace_sim.properties.anisotropy.declaration.SensitivitySettings`.
+    Its settings are :class:`~mmace_sim.properties.anisotropy.declaration.SensitivitySettings`.
 
     Raises:
-        ConfigError: If there are too few rotations.
-        UnsupportedOptionError: If the model has no spin–orbit coupling.
+        UnsupportedOptionError: If the model has no spin–orbit coupling, or another type than float64 is asked for.
     """
 
-    def __init__(
-        self,
-        model: ModelLike = "default",
-        settings: SensitivitySettings | None = None,
-        *,
-        device: torch.device | str | None = None,
-        max_batch_atoms: int | None = None,
-        **keywords: Any,
-    ) -> None:
-        self.settings = settings or SensitivitySettings.of(keywords, "Sensitivity")
+    kind = SensitivitySettings
+
+    @override
+    def set_up(self, model: ModelLike, **where: Any) -> None:
         rng = np.random.default_rng(self.settings.seed)
         self.rotations = [np.eye(3), *(random_rotation(rng) for _ in range(self.settings.rotations))]
-        host = spin_orbit_host(model, device)
+        max_batch_atoms = where.pop("max_batch_atoms")
+        host = spin_orbit_host(model, **where)
         self.points = SinglePoint(host, magmoms="fixed", max_batch_atoms=max_batch_atoms)
 
     def run(

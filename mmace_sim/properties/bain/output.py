@@ -1,13 +1,13 @@
 """Bain maps as a run: the cell of an element, entries of the summary, points, figures."""
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any, override
+from collections.abc import Iterator
+from typing import override
 
-from ase import Atoms
 from ase.build import bulk
 from ase.data import atomic_numbers, chemical_symbols, reference_states
 
+from mmace_sim.engine.computation import Computed, Entry, Told
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.engine.run import Run
 from mmace_sim.errors import ConfigError
@@ -54,7 +54,7 @@ class BainComputation(StatesComputation[BainResult]):
         return super().evaluations(item) + 60 * len(self.settings.states)
 
     @override
-    def entry(self, item: LoadedStructure, result: BainResult) -> dict[str, Any]:
+    def entry(self, item: LoadedStructure, result: BainResult) -> Entry:
         message = " ".join(f"State {one.state}: {one.message}" for one in result.maps if one.message)
         item.notes += [f"state {one.state}: {one.note}" for one in result.maps if one.note]
         return entry_head(item, str(result.status), message) | {
@@ -64,19 +64,15 @@ class BainComputation(StatesComputation[BainResult]):
         }
 
     @override
-    def stands_for(
-        self, entry: dict[str, Any], result: BainResult
-    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+    def stands_for(self, entry: Entry, result: BainResult) -> Told:
         return told_points(entry, entry["maps"], [one.points for one in result.maps])
 
     @override
-    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, entry: Entry) -> list[Entry]:
         return minimum_rows(entry, "maps")
 
     @override
-    def write(
-        self, run: Run, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, BainResult]]
-    ) -> list[str]:
+    def write(self, run: Run, entries: list[Entry], computed: Computed[BainResult]) -> list[str]:
         del entries
         rows = [
             row
@@ -105,7 +101,7 @@ def _known_volume(symbol: str) -> float:
     )
 
 
-def _map_entry(one: BainMap, zero: float) -> dict[str, Any]:
+def _map_entry(one: BainMap, zero: float) -> Entry:
     return {
         "state": one.state,
         "status": str(one.status),
@@ -117,7 +113,7 @@ def _map_entry(one: BainMap, zero: float) -> dict[str, Any]:
     }
 
 
-def _point_rows(name: str, result: BainResult, one: BainMap) -> Iterator[dict[str, Any]]:
+def _point_rows(name: str, result: BainResult, one: BainMap) -> Iterator[Entry]:
     grid = itertools.product(result.c_over_a, result.volumes)
     columns = (grid, one.energies.ravel(), one.moments.ravel(), one.points)
     for (ratio, volume), energy, moment, point in zip(*columns, strict=False):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from mmace_sim.base.text import listed
 from mmace_sim.engine.journal import fingerprint, weights_hash
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
@@ -245,10 +246,9 @@ class Curie:
         found = estimate(rows, seed=self.settings.seed)
         notes = list(found.notes)
         if bad:
-            where = ", ".join(f"{p.temperature:.0f} K ({p.n_spins} spins)" for p in bad[:4])
-            more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+            where = listed([f"{p.temperature:.0f} K ({p.n_spins} spins)" for p in bad], 4)
             notes.append(
-                f"not in equilibrium, or too short: {where}{more}; raise --sweeps; the chains go on with "
+                f"not in equilibrium, or too short: {where}; raise --sweeps; the chains go on with "
                 f"--resume --equilibration {self.settings.n_equilibration}."
             )
         status = CurieStatus.NOT_EQUILIBRATED if bad else CurieStatus.CONVERGED

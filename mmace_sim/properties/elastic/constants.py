@@ -143,7 +143,7 @@ class ElasticTensorCalculation(Workflow[ElasticSettings]):
             )
             for mode in MOMENT_MODES[settings.magmoms]
         }
-        self.spin_orbit = bool(getattr(getattr(model, "model", None), "spin_orbit", True))
+        self.spin_orbit = not self.reference.rotates_freely
 
     def run(
         self,

@@ -1,13 +1,12 @@
 """Elastic constants as a run: entries of the summary, unstrained structures, figures."""
 
 import itertools
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, override
 
 from ase import Atoms
 
-from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store, Told
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, mean_moments
@@ -54,9 +53,7 @@ class ElasticComputation(Computation[Any, ElasticResult]):
         return self._steps + (100 if self.settings.relax else 1)
 
     @override
-    def compute(
-        self, part: Part, store: Callable[[int, ElasticResult], None], advance: Callable[..., None]
-    ) -> None:
+    def compute(self, part: Part, store: Store[ElasticResult], advance: Advance) -> None:
         images, before, counter = [item.atoms for item in part.pending], self._n_cells, itertools.count(1)
 
         def count(n: int, total: int) -> None:
@@ -80,7 +77,7 @@ class ElasticComputation(Computation[Any, ElasticResult]):
             )
 
     @override
-    def entry(self, item: LoadedStructure, result: ElasticResult) -> dict[str, Any]:
+    def entry(self, item: LoadedStructure, result: ElasticResult) -> Entry:
         return (
             entry_head(item, str(result.status), result.message)
             | _unstrained(result.reference)
@@ -94,24 +91,17 @@ class ElasticComputation(Computation[Any, ElasticResult]):
         )
 
     @override
-    def stands_for(
-        self, entry: dict[str, Any], result: ElasticResult
-    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+    def stands_for(self, entry: Entry, result: ElasticResult) -> Told:
         crystal = result.reference
         return [(entry, [] if crystal is None else [bare_copy(crystal, get_magmoms(crystal))])]
 
     @override
-    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, entry: Entry) -> list[Entry]:
         constants = entry.get("constants") or {}
         return [entry | {"magmoms": mode} | values for mode, values in constants.items()] or [entry]
 
     @override
-    def write(
-        self,
-        run: Run,
-        entries: list[dict[str, Any]],
-        computed: Sequence[tuple[LoadedStructure, ElasticResult]],
-    ) -> list[str]:
+    def write(self, run: Run, entries: list[Entry], computed: Computed[ElasticResult]) -> list[str]:
         del entries
         images = [
             labelled(result.reference, name=item.name, status=str(result.status))
@@ -127,7 +117,7 @@ class ElasticComputation(Computation[Any, ElasticResult]):
         return names
 
 
-def _constants_entry(constants: ElasticConstants) -> dict[str, Any]:
+def _constants_entry(constants: ElasticConstants) -> Entry:
     """Tensors, moduli, stability, and the tensor as pymatgen reads it back."""
     ieee = constants.c_ieee_gpa
     return {
@@ -142,7 +132,7 @@ def _constants_entry(constants: ElasticConstants) -> dict[str, Any]:
     }
 
 
-def _softening(result: ElasticResult) -> dict[str, Any]:
+def _softening(result: ElasticResult) -> Entry:
     """What the moments take away when they follow, if both responses were computed."""
     if len(result.constants) < 2:
         return {}
@@ -150,7 +140,7 @@ def _softening(result: ElasticResult) -> dict[str, Any]:
     return {"softening_by_moments_gpa": difference.tolist()}
 
 
-def _unstrained(atoms: Atoms | None) -> dict[str, Any]:
+def _unstrained(atoms: Atoms | None) -> Entry:
     """What is known of the unstrained structure."""
     if atoms is None:
         return {}

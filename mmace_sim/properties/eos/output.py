@@ -1,10 +1,11 @@
 """Equations of state as a run: entries of the summary, points, figures."""
 
 from collections.abc import Sequence
-from typing import Any, override
+from typing import override
 
 from ase import Atoms
 
+from mmace_sim.engine.computation import Computed, Entry, Told
 from mmace_sim.engine.declaration import PLACE
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.engine.run import Run
@@ -31,7 +32,7 @@ class EosComputation(StatesComputation[EosResult]):
     result = EosResult
 
     @override
-    def entry(self, item: LoadedStructure, result: EosResult) -> dict[str, Any]:
+    def entry(self, item: LoadedStructure, result: EosResult) -> Entry:
         bad = [curve for curve in result.curves if curve.message]
         message = " ".join(f"State {curve.state}: {curve.message}" for curve in bad)
         zero = result.lowest.fits[0].energy if result.lowest else None
@@ -42,19 +43,15 @@ class EosComputation(StatesComputation[EosResult]):
         }
 
     @override
-    def stands_for(
-        self, entry: dict[str, Any], result: EosResult
-    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+    def stands_for(self, entry: Entry, result: EosResult) -> Told:
         return told_points(entry, entry["states"], [one.points for one in result.curves])
 
     @override
-    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, entry: Entry) -> list[Entry]:
         return minimum_rows(entry)
 
     @override
-    def write(
-        self, run: Run, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, EosResult]]
-    ) -> list[str]:
+    def write(self, run: Run, entries: list[Entry], computed: Computed[EosResult]) -> list[str]:
         del entries
         rows = [
             {"name": item.name, "state": curve.state} | row
@@ -78,7 +75,7 @@ class EosComputation(StatesComputation[EosResult]):
         return names
 
 
-def _state_entry(curve: EosCurve, zero: float | None) -> dict[str, Any]:
+def _state_entry(curve: EosCurve, zero: float | None) -> Entry:
     return {
         "state": curve.state,
         "status": str(curve.status),
@@ -97,7 +94,7 @@ def _state_entry(curve: EosCurve, zero: float | None) -> dict[str, Any]:
     }
 
 
-def _point_rows(curve: EosCurve) -> list[dict[str, Any]]:
+def _point_rows(curve: EosCurve) -> list[Entry]:
     columns = (curve.volumes, curve.energies, curve.moments, curve.pressures_gpa, curve.orders, curve.points)
     return [
         {
@@ -112,7 +109,7 @@ def _point_rows(curve: EosCurve) -> list[dict[str, Any]]:
     ]
 
 
-def minimum_rows(entry: dict[str, Any], states: str = "states") -> list[dict[str, Any]]:
+def minimum_rows(entry: Entry, states: str = "states") -> list[Entry]:
     """Lines of the table: one for each minimum, or one that says why there is none.
 
     Args:
@@ -132,9 +129,7 @@ def minimum_rows(entry: dict[str, Any], states: str = "states") -> list[dict[str
     ]
 
 
-def told_points(
-    entry: dict[str, Any], parts: Sequence[dict[str, Any]], points: Sequence[Sequence[PointResult]]
-) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+def told_points(entry: Entry, parts: Sequence[Entry], points: Sequence[Sequence[PointResult]]) -> Told:
     """The structures that each curve of an entry stands for, as `Computation.stands_for` gives them.
 
     Args:

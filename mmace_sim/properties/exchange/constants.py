@@ -49,6 +49,12 @@ _BROKEN = 0.05
 """Change by averaging over symmetry, relative to the largest J', from which on a result says so."""
 
 
+def dmi_vectors(tensors: Float[np.ndarray, "*pairs 3 3"]) -> Float[np.ndarray, "*pairs 3"]:
+    """Vectors D from the antisymmetric part of exchange tensors, in their unit."""
+    turned = 0.5 * (tensors - tensors.swapaxes(-1, -2))
+    return turned[..., [1, 2, 0], [2, 0, 1]]
+
+
 @dataclass
 class ExchangeResult:
     """Exchange of one crystal.
@@ -123,10 +129,7 @@ class ExchangeResult:
         Args:
             route: One of `ROUTE_COLUMNS`; by default the first one.
         """
-        t = self.tensors[route or self.route]
-        return 0.5 * np.stack(
-            [t[:, 1, 2] - t[:, 2, 1], t[:, 2, 0] - t[:, 0, 2], t[:, 0, 1] - t[:, 1, 0]], axis=1
-        )
+        return dmi_vectors(self.tensors[route or self.route])
 
     def anisotropic(self, route: str | None = None) -> Float[np.ndarray, "n_pairs 3 3"]:
         """Symmetric traceless tensor G of each pair, in eV.

@@ -17,7 +17,7 @@ import numpy as np
 from ase.units import Rydberg
 
 from mmace_sim.files import write_text
-from mmace_sim.properties.exchange.constants import ExchangeResult
+from mmace_sim.properties.exchange.constants import ExchangeResult, dmi_vectors
 from mmace_sim.properties.exchange.declaration import CONVENTION
 from mmace_sim.properties.exchange.formats import (
     anisotropy_axes,
@@ -179,10 +179,8 @@ def spirit_files(result: ExchangeResult) -> dict[str, str]:
     for i, j, shift, t in zip(links.first, links.second, links.shifts, links.tensors, strict=True):
         if (i, j, *shift) < (j, i, *-shift):
             continue
-        d = 0.5 * np.array([t[1, 2] - t[2, 1], t[2, 0] - t[0, 2], t[0, 1] - t[1, 0]])
-        rows.append(
-            f"{i} {j} {shift[0]} {shift[1]} {shift[2]} {line_of(1000 * np.array([np.trace(t) / 3, *d]))}"
-        )
+        numbers = 1000 * np.array([np.trace(t) / 3, *dmi_vectors(t)])
+        rows.append(f"{i} {j} {shift[0]} {shift[1]} {shift[2]} {line_of(numbers)}")
     axes = [
         f"{i} {line_of([-1000 * k, *n])}" for i, pairs in enumerate(anisotropy_axes(result)) for k, n in pairs
     ]
@@ -242,7 +240,6 @@ def tb2j_text(result: ExchangeResult) -> str:
         half = 500 * t
         isotropic = np.trace(half) / 3
         vector = positions[j] + shift @ lattice.cell - positions[i]
-        d = 0.5 * np.array([half[1, 2] - half[2, 1], half[2, 0] - half[0, 2], half[0, 1] - half[1, 0]])
         ani = 0.5 * (half + half.T) - isotropic * np.eye(3)
         lines += [
             "-" * 90,
@@ -251,7 +248,7 @@ def tb2j_text(result: ExchangeResult) -> str:
             f"J_iso: {isotropic: .8f}",
         ]
         if result.spin_orbit:
-            lines += [f"DMI: ({line_of(d)})", "J_ani:", *[f"[{line_of(row)}]" for row in ani]]
+            lines += [f"DMI: ({line_of(dmi_vectors(half))})", "J_ani:", *[f"[{line_of(row)}]" for row in ani]]
     if result.anisotropy is not None:
         lines += [rule, "Single-ion anisotropy (meV), E = sum_i e_i.A_i.e_i beside the exchange:"]
         for name, tensor in zip(names, result.anisotropy, strict=True):

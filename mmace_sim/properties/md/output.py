@@ -2,14 +2,14 @@
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, override
 
 import numpy as np
 from ase import Atoms
 from ase.build import make_supercell
 
-from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store
 from mmace_sim.engine.outcomes import Status
 from mmace_sim.engine.output import entry_head, mean_moments
 from mmace_sim.engine.resume import item_key
@@ -59,7 +59,7 @@ class MDComputation(Computation[Any, MDResult]):
             item.atoms = _repeated(item.atoms, matrix)
 
     @override
-    def is_finished(self, entry: dict[str, Any]) -> bool:
+    def is_finished(self, entry: Entry) -> bool:
         """A run may be longer than the earlier one was."""
         return entry.get("n_steps", 0) >= self.settings.n_steps or entry["status"] == MDStatus.UNCERTAIN
 
@@ -72,9 +72,7 @@ class MDComputation(Computation[Any, MDResult]):
         return self.settings.n_steps * _EVALUATIONS[self.settings.spins]
 
     @override
-    def compute(
-        self, part: Part, store: Callable[[int, MDResult], None], advance: Callable[..., None]
-    ) -> None:
+    def compute(self, part: Part, store: Store[MDResult], advance: Advance) -> None:
         dynamics, pending, folders = self._dynamics(part.model), part.pending, part.folders
         files = [SimulationFiles(folders[item.name]) for item in pending]
         checkpoints = [file.resume() for file in files]
@@ -98,7 +96,7 @@ class MDComputation(Computation[Any, MDResult]):
         )
 
     @override
-    def finish(self, item: LoadedStructure, result: MDResult, part: Part) -> tuple[dict[str, Any], None]:
+    def finish(self, item: LoadedStructure, result: MDResult, part: Part) -> tuple[Entry, None]:
         rows = SimulationFiles(part.folders[item.name]).rows()
         last = rows[-1] if rows else {"step": 0, "time": 0.0}
         entry = entry_head(item, str(result.status), result.message)
@@ -107,9 +105,7 @@ class MDComputation(Computation[Any, MDResult]):
         return entry | _farthest(rows), None
 
     @override
-    def write(
-        self, run: Run, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, MDResult]]
-    ) -> list[str]:
+    def write(self, run: Run, entries: list[Entry], computed: Computed[MDResult]) -> list[str]:
         del computed
         folders, last = run.folders, []
         files = [SimulationFiles(folders[item.name]) for item in run.structures]
@@ -132,7 +128,7 @@ class MDComputation(Computation[Any, MDResult]):
         return MolecularDynamics(model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
 
 
-def _farthest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _farthest(rows: Sequence[Entry]) -> Entry:
     """Where the simulation was farthest from the data of the model, and its least certain force; {} if not known."""
     distances = [row["domain_distance"] for row in rows if row.get("domain_distance") is not None]
     if not distances:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from mmace_sim.structures.checks import check_structure
 from mmace_sim.structures.moment_range import check_moment_range
 from mmace_sim.torchsim.doubt import Doubt, doubt_message
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
-from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.spin_dynamics import FS_PER_TIME, SpinLatticeState
 from mmace_sim.torchsim.spin_temperature import SpinTemperature
 
@@ -138,16 +138,15 @@ class Simulation:
     def _run_alike(self, indices: list[int]) -> None:
         """Simulate structures of one periodicity."""
         bare = self.dynamics.bare_model
-        limit = estimate_max_memory_scaler(bare) if isinstance(bare, MagneticMaceModel) else float("inf")
         batch = RefillingBatch(
             indices,
             start=self._start,
             init=lambda state: state,
             step=self.dynamics.step,
             fail=lambda index, error: self._finish(index, MDStatus.FAILED, failure_message(error)),
-            max_scaler=limit,
+            max_scaler=estimate_max_memory_scaler(bare),
             max_atoms=self.dynamics.max_batch_atoms,
-            check=lambda state: check_memory(state, bare) if isinstance(bare, MagneticMaceModel) else None,
+            check=partial(check_memory, model=bare),
         )
         while batch.refill():
             exploded, steps = self._looked_at(batch.state)

@@ -157,10 +157,7 @@ class MomentSearch(Workflow[MomentSearchSettings]):
         names = ("solver", "field", "magforce_tol", "max_steps", "collinear", "fix_magnitude")
         alike = {name: getattr(self.settings, name) for name in names}
         self.relaxation = MomentRelaxation(model, **alike, **where)
-        bare = getattr(self.relaxation.bare_model, "model", None)
-        self.rotates_freely = not (
-            getattr(bare, "spin_orbit", True) or self.relaxation.has_field or self.settings.only
-        )
+        self.rotates_freely = self.relaxation.rotates_freely and not self.settings.only
 
     def run(
         self,

@@ -1,14 +1,12 @@
 """Minima of the moments as a run: entries of the summary, starts, minima, figures."""
 
 import logging
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, override
 
 import numpy as np
-from ase import Atoms
 
-from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store, Told
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments, write_csv
 from mmace_sim.engine.run import Run
@@ -47,15 +45,13 @@ class MomentsComputation(Computation[Any, MomentResult]):
         return min(30, self.settings.max_steps + 1)
 
     @override
-    def compute(
-        self, part: Part, store: Callable[[int, MomentResult], None], advance: Callable[..., None]
-    ) -> None:
+    def compute(self, part: Part, store: Store[MomentResult], advance: Advance) -> None:
         search = MomentSearch(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
         with Kept.of(part, "starts", DescentResult) as kept:
             search.run([item.atoms for item in part.pending], kept=kept, on_finished=store, on_point=advance)
 
     @override
-    def entry(self, item: LoadedStructure, result: MomentResult) -> dict[str, Any]:
+    def entry(self, item: LoadedStructure, result: MomentResult) -> Entry:
         steps = [start.steps for start in result.starts]
         return entry_head(item, str(result.status), result.message) | {
             "n_starts": len(result.starts),
@@ -67,24 +63,17 @@ class MomentsComputation(Computation[Any, MomentResult]):
         }
 
     @override
-    def stands_for(
-        self, entry: dict[str, Any], result: MomentResult
-    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+    def stands_for(self, entry: Entry, result: MomentResult) -> Told:
         images = [[bare_copy(minimum.atoms, minimum.magmoms)] for minimum in result.minima]
         return [*zip(entry["minima"], images, strict=True), (entry, images[0] if images else [])]
 
     @override
-    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, entry: Entry) -> list[Entry]:
         keys = ("name", "file", "index", "formula", "model", "status", "message")
         return [{key: entry[key] for key in keys} | minimum for minimum in entry.get("minima") or [{}]]
 
     @override
-    def write(
-        self,
-        run: Run,
-        entries: list[dict[str, Any]],
-        computed: Sequence[tuple[LoadedStructure, MomentResult]],
-    ) -> list[str]:
+    def write(self, run: Run, entries: list[Entry], computed: Computed[MomentResult]) -> list[str]:
         del entries
         rows = [row for item, result in computed for row in _start_rows(item, result)]
         write_csv(run.folder / "starts.csv", START_COLUMNS, rows)
@@ -112,7 +101,7 @@ class MomentsComputation(Computation[Any, MomentResult]):
         return names
 
 
-def _minimum_entry(minimum: MomentMinimum) -> dict[str, Any]:
+def _minimum_entry(minimum: MomentMinimum) -> Entry:
     symmetry, curvature = minimum.symmetry, minimum.curvature
     return {
         "minimum": minimum.number,
@@ -129,7 +118,7 @@ def _minimum_entry(minimum: MomentMinimum) -> dict[str, Any]:
     }
 
 
-def _start_rows(item: LoadedStructure, result: MomentResult) -> list[dict[str, Any]]:
+def _start_rows(item: LoadedStructure, result: MomentResult) -> list[Entry]:
     return [
         {
             "name": item.name,

@@ -1,13 +1,12 @@
 """Searches for the lowest magnetic order as a run: entries of the summary, relaxed orders, figures."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, override
 
 import numpy as np
-from ase import Atoms
 
-from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store, Told
 from mmace_sim.engine.declaration import Column
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import StructureResult
@@ -52,9 +51,7 @@ class OrderComputation(Computation[Any, OrderResult]):
         return min(100, self.settings.max_steps + 1)
 
     @override
-    def compute(
-        self, part: Part, store: Callable[[int, OrderResult], None], advance: Callable[..., None]
-    ) -> None:
+    def compute(self, part: Part, store: Store[OrderResult], advance: Advance) -> None:
         before = self._n_starts
 
         def count(n: int, total: int) -> None:
@@ -66,7 +63,7 @@ class OrderComputation(Computation[Any, OrderResult]):
             search.run([item.atoms for item in part.pending], kept=kept, on_finished=store, on_point=count)
 
     @override
-    def entry(self, item: LoadedStructure, result: OrderResult) -> dict[str, Any]:
+    def entry(self, item: LoadedStructure, result: OrderResult) -> Entry:
         if result.note:
             item.notes.append(result.note)
         ranked = sorted(result.orders, key=rank)
@@ -77,17 +74,15 @@ class OrderComputation(Computation[Any, OrderResult]):
         }
 
     @override
-    def stands_for(
-        self, entry: dict[str, Any], result: OrderResult
-    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+    def stands_for(self, entry: Entry, result: OrderResult) -> Told:
         images = {o.name: bare_copy(o.atoms, o.magmoms) for o in result.orders if o.order_final is not None}
-        told: list[tuple[dict[str, Any], Sequence[Atoms]]] = [
+        told: Told = [
             (one, [images[one["start"]]] if one["start"] in images else []) for one in entry["orders"]
         ]
         return [*told, (entry, [images[result.best.name]] if result.best else [])]
 
     @override
-    def compare(self, entries: list[dict[str, Any]]) -> None:
+    def compare(self, entries: list[Entry]) -> None:
         """Energies relative to the lowest of all structures of the same composition, by the same model."""
         computed = [entry for entry in entries if entry.get("orders")]
         keys = [(entry["model"], composition(entry["formula"])) for entry in computed]
@@ -103,21 +98,19 @@ class OrderComputation(Computation[Any, OrderResult]):
                 )
 
     @override
-    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, entry: Entry) -> list[Entry]:
         head = {key: entry[key] for key in ("name", "file", "index", "formula", "model")}
         if not entry.get("orders"):
             return [head | {"status": entry["status"], "message": entry["message"]}]
         return [head | order for order in entry["orders"]]
 
     @override
-    def columns(self, rows: Sequence[dict[str, Any]]) -> Iterable[Column]:
+    def columns(self, rows: Sequence[Entry]) -> Iterable[Column]:
         compared = any(row.get("energy_above_best") != row.get("energy_above_lowest") for row in rows)
         return [c for c in super().columns(rows) if compared or c.key != "energy_above_lowest"]
 
     @override
-    def write(
-        self, run: Run, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, OrderResult]]
-    ) -> list[str]:
+    def write(self, run: Run, entries: list[Entry], computed: Computed[OrderResult]) -> list[str]:
         del entries
         images = []
         for item, result in computed:
@@ -151,7 +144,7 @@ def rank(order: RelaxedOrder) -> tuple[bool, bool, float, bool]:
     return order.status is not Status.CONVERGED, not is_finite, energy, order.state != order.name
 
 
-def _order_entry(order: RelaxedOrder) -> dict[str, Any]:
+def _order_entry(order: RelaxedOrder) -> Entry:
     atoms, symmetry = order.atoms, order.symmetry
     has_end = order.order_final is not None
     wave = order.start.propagation

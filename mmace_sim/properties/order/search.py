@@ -155,8 +155,7 @@ class OrderSearch(Workflow[OrderSettings]):
         shared = set(RelaxSettings.model_fields) & set(OrderSettings.model_fields)
         alike = RelaxSettings(stability=False, **{name: getattr(settings, name) for name in shared})
         self.relaxation = Relaxation(model, alike, relax_positions=settings.relax_positions, **where)
-        bare = getattr(self.relaxation.bare_model, "model", None)
-        self.spin_orbit = bool(getattr(bare, "spin_orbit", True))
+        self.spin_orbit = not self.relaxation.rotates_freely
 
     def run(
         self,

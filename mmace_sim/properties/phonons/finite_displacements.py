@@ -126,7 +126,7 @@ class Phonons(Workflow[PhononsSettings]):
         else:
             self.crystals = (self.adiabatic or self.frozen).relaxation
         self.at_rest = None if settings.relax else (10 * settings.force_tol, 10 * settings.stress_tol)
-        self.spin_orbit = bool(getattr(getattr(model, "model", None), "spin_orbit", True))
+        self.spin_orbit = not self.frozen.relaxation.rotates_freely
 
     def run(
         self,

@@ -1,13 +1,13 @@
 """Phonons as a run: phonopy's own files, a figure, the entry of the summary."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
 import numpy as np
 from ase import Atoms, units
 
-from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, finite_or_none
@@ -64,17 +64,13 @@ class PhononsComputation(Computation[Any, PhononResult]):
         return self._steps + (100 if self.settings.relax else 1)
 
     @override
-    def compute(
-        self, part: Part, store: Callable[[int, PhononResult], None], advance: Callable[..., None]
-    ) -> None:
+    def compute(self, part: Part, store: Store[PhononResult], advance: Advance) -> None:
         workflow = Phonons(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
         with Kept.of(part, "crystals", StructureResult) as kept:
             workflow.run([item.atoms for item in part.pending], on_finished=store, kept=kept)
 
     @override
-    def finish(
-        self, item: LoadedStructure, result: PhononResult, part: Part
-    ) -> tuple[dict[str, Any], Atoms | None]:
+    def finish(self, item: LoadedStructure, result: PhononResult, part: Part) -> tuple[Entry, Atoms | None]:
         if result.path is None:
             return phonon_entry(item, result), None
         write_phonons(
@@ -83,16 +79,11 @@ class PhononsComputation(Computation[Any, PhononResult]):
         return phonon_entry(item, result), output_atoms(item, result.crystal)
 
     @override
-    def is_good(self, row: dict[str, Any]) -> bool:
+    def is_good(self, row: Entry) -> bool:
         return is_good(row)
 
     @override
-    def write(
-        self,
-        run: Run,
-        entries: list[dict[str, Any]],
-        computed: Sequence[tuple[LoadedStructure, PhononResult]],
-    ) -> list[str]:
+    def write(self, run: Run, entries: list[Entry], computed: Computed[PhononResult]) -> list[str]:
         return [*write_stored(run, entries), "NAME/band.yaml, ..."]
 
 
@@ -220,7 +211,7 @@ def mark_path(axes: "Axes", bands: "BandStructure") -> None:
     axes.set_xlim(min(ticks), max(ticks))
 
 
-def phonon_entry(structure: LoadedStructure, result: PhononResult) -> dict[str, Any]:
+def phonon_entry(structure: LoadedStructure, result: PhononResult) -> Entry:
     """The entry of one crystal in ``summary.json``.
 
     Args:

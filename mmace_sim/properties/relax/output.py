@@ -1,13 +1,13 @@
 """Relaxations as a run: entries of the summary, relaxed structures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, override
 
 import numpy as np
 from ase import Atoms
 
 from mmace_sim.engine.checkpoint import BatchCheckpoint
-from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store
 from mmace_sim.engine.journal import CHECKPOINT, fingerprint
 from mmace_sim.engine.outcomes import RelaxProgress, Status, StructureResult
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
@@ -29,12 +29,12 @@ class RelaxComputation(Computation[Any, Any]):
     verb = "Relaxing"
 
     @override
-    def is_finished(self, entry: dict[str, Any]) -> bool:
+    def is_finished(self, entry: Entry) -> bool:
         """What was out of steps may have more of them now."""
         return entry["status"] != "max_steps" or entry["steps"] >= self.settings.max_steps
 
     @override
-    def compute(self, part: Part, store: Callable[[int, Any], None], advance: Callable[..., None]) -> None:
+    def compute(self, part: Part, store: Store[Any], advance: Advance) -> None:
         pending, limit = part.pending, self.settings.max_batch_atoms
 
         def step(state: RelaxProgress) -> None:
@@ -53,13 +53,13 @@ class RelaxComputation(Computation[Any, Any]):
         checkpoint.remove()
 
     @override
-    def entry(self, item: LoadedStructure, result: StructureResult) -> dict[str, Any]:
+    def entry(self, item: LoadedStructure, result: StructureResult) -> Entry:
         return summary_entry(item, result)
 
     @override
     def finish(
         self, item: LoadedStructure, result: StructureResult, part: Part
-    ) -> tuple[dict[str, Any], Atoms | None]:
+    ) -> tuple[Entry, Atoms | None]:
         status = str(result.status)
         if status in ("failed", "runaway"):  # has no relaxed atoms
             return failed_entry(item, result.message) | {"status": status, "steps": result.steps}, None
@@ -67,17 +67,15 @@ class RelaxComputation(Computation[Any, Any]):
         return summary_entry(item, result), output_atoms(item, result) if usable else None
 
     @override
-    def failed(self, item: FailedStructure | LoadedStructure, message: str | None = None) -> dict[str, Any]:
+    def failed(self, item: FailedStructure | LoadedStructure, message: str | None = None) -> Entry:
         return failed_entry(item, message)
 
     @override
-    def write(
-        self, run: Run, entries: list[dict[str, Any]], computed: Sequence[tuple[LoadedStructure, Any]]
-    ) -> list[str]:
+    def write(self, run: Run, entries: list[Entry], computed: Computed[Any]) -> list[str]:
         return write_stored(run, entries, self.settings.write)
 
 
-def write_stored(run: Run, entries: list[dict[str, Any]], formats: Sequence[str] = ()) -> list[str]:
+def write_stored(run: Run, entries: list[Entry], formats: Sequence[str] = ()) -> list[str]:
     """Write the structures that a run has stored; what a format cannot hold is noted in their entries.
 
     Args:
@@ -94,7 +92,7 @@ def write_stored(run: Run, entries: list[dict[str, Any]], formats: Sequence[str]
     return ["relaxed.extxyz", *write_doubtful(run, run.stored_atoms(), entries)]
 
 
-def write_doubtful(run: Run, images: Sequence[Atoms], entries: list[dict[str, Any]]) -> list[str]:
+def write_doubtful(run: Run, images: Sequence[Atoms], entries: list[Entry]) -> list[str]:
     """Write what a model was too uncertain about as candidates for `mmace-sim label`.
 
     Args:
@@ -118,7 +116,7 @@ def write_doubtful(run: Run, images: Sequence[Atoms], entries: list[dict[str, An
     return ["candidates.extxyz"] if candidates else []
 
 
-def summary_entry(structure: LoadedStructure, result: StructureResult) -> dict[str, Any]:
+def summary_entry(structure: LoadedStructure, result: StructureResult) -> Entry:
     """The entry of one relaxed structure in ``summary.json``.
 
     Args:
@@ -153,7 +151,7 @@ def summary_entry(structure: LoadedStructure, result: StructureResult) -> dict[s
     return entry | _magnetism(before, after) | _geometry(before, after)
 
 
-def failed_entry(item: FailedStructure | LoadedStructure, message: str | None = None) -> dict[str, Any]:
+def failed_entry(item: FailedStructure | LoadedStructure, message: str | None = None) -> Entry:
     """The entry of a structure that was not relaxed.
 
     Args:
@@ -183,10 +181,10 @@ def output_atoms(structure: LoadedStructure, result: StructureResult) -> Atoms:
     return atoms
 
 
-def _magnetism(before: Atoms, after: Atoms) -> dict[str, Any]:
+def _magnetism(before: Atoms, after: Atoms) -> Entry:
     """Moments and orders; all None if the relaxed moments are not finite."""
     initial, final = get_magmoms(before), np.asarray(after.arrays["initial_magmoms"], dtype=float)
-    entry: dict[str, Any] = {"magnetic_order_initial": str(classify_order(initial))}
+    entry: Entry = {"magnetic_order_initial": str(classify_order(initial))}
     if not (np.isfinite(final).all() and np.isfinite(after.positions).all()):
         names = ("magnetic_order_final", "magmoms", "magmom_by_species", "total_magmom")
         return entry | dict.fromkeys(
@@ -204,10 +202,10 @@ def _magnetism(before: Atoms, after: Atoms) -> dict[str, Any]:
     }
 
 
-def _geometry(before: Atoms, after: Atoms) -> dict[str, Any]:
+def _geometry(before: Atoms, after: Atoms) -> Entry:
     """Cell and volume; volumes only for crystals."""
     finite = bool(np.isfinite(after.cell.array).all())
-    entry: dict[str, Any] = {"cell": after.cell.array.tolist() if finite else None}
+    entry: Entry = {"cell": after.cell.array.tolist() if finite else None}
     if not (finite and has_volume(before)):
         return entry | {"volume": None, "volume_change": None}
     volume = float(after.cell.volume)

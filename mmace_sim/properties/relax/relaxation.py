@@ -196,7 +196,7 @@ class Relaxation:
             fail=fail,
             max_scaler=self._max_scaler(),
             max_atoms=self.max_batch_atoms,
-            check=self._check_memory,
+            check=partial(check_memory, model=self.bare_model),
         )
         batch.go_on_with(checkpoint.parts)
         n_steps = 0
@@ -283,13 +283,8 @@ class Relaxation:
         alone = not (self.freedom.relax_positions or self.freedom.relax_cell)
         return 0.5 if alone else 0.3
 
-    def _check_memory(self, state: ts.SimState) -> None:
-        if isinstance(self.bare_model, MagneticMaceModel):
-            check_memory(state, self.bare_model)
-
     def _max_scaler(self) -> float:
-        model = self.bare_model
-        return estimate_max_memory_scaler(model) if isinstance(model, MagneticMaceModel) else float("inf")
+        return estimate_max_memory_scaler(self.bare_model)
 
     def _largest(self, state: MagneticOptimState) -> tuple[Tensor, Tensor, Tensor]:
         """Largest force (eV/Å), stress (GPa) and magforce (eV/μB) of each system that may still relax."""

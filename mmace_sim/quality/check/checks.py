@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from mmace_sim.base.text import listed
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.quality.check.target import load_target, make_probe
 from mmace_sim.testing.identities import IDENTITIES, Identity
@@ -290,8 +291,7 @@ def _notes(probe: Probe, structures: Mapping[str, Atoms], present: Sequence[int]
     for rank, what in ((0, "no moments"), (1, "collinear moments")):
         names = [name for name, value in ranks.items() if value == rank and len(structures[name]) > 1]
         if names:
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            notes.append(f"{what} in {shown}: these say little about non-collinear magnetism")
+            notes.append(f"{what} in {listed(names, 3)}: these say little about non-collinear magnetism")
     if probe.single_precision:
         notes.append("tolerances are those of single precision")
     return notes

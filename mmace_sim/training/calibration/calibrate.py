@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from mmace_sim.errors import DataError
@@ -260,16 +261,9 @@ def rank_correlation(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) ->
         first: Values.
         second: Values.
     """
-    one, other = _ranks(first.numpy()), _ranks(second.numpy())
-    if min(np.ptp(one), np.ptp(other)) == 0.0:
+    if min(np.ptp(first.numpy()), np.ptp(second.numpy())) == 0.0:
         return None
-    return float(np.corrcoef(one, other)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks; equal values have their mean."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - 0.5 * (counts + 1))[inverse]
+    return float(spearmanr(first.numpy(), second.numpy()).statistic)
 
 
 def _unit_of_distance(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.base.quantities import UNCERTAINTIES
@@ -21,6 +20,7 @@ from mmace_sim.training.calibration.calibrate import MAX_STRUCTURES, calibrate, 
 from mmace_sim.training.calibration.evidence import gather
 from mmace_sim.training.data.stream import Frames
 from mmace_sim.training.data.stream_summary import sample
+from mmace_sim.training.evaluation.evaluate import supported
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ def calibrate_file(
     lines: list[str] = []
     sets = []
     for paths in (data, held_out):
-        found = read_frames(paths, keys) if paths else None
-        frames, problems = usable_frames(model, found.frames) if found else ([], [])
-        lines += [*(found.problems if found else []), *problems]
-        sets.append(frames)
+        found = read_frames(paths, keys)
+        usable, problems = supported(model, list(enumerate(found.frames)))
+        lines += [*found.problems, *problems]
+        sets.append([frame for _, frame in usable])
     lines = [f"left out: {line}" for line in lines]
     names = ", ".join(path.name for path in (*data, *held_out))[:500]
     model.uncertainty = calibrate(
@@ -78,24 +78,6 @@ def calibrate_file(
         *model.uncertainty.facts.in_words(),
         f"{output}: {split_head(name_or_path)[0]} with uncertainties",
     ]
-
-
-def usable_frames(model: MagneticModel, frames: Sequence[Frame]) -> tuple[list[Frame], list[str]]:
-    """Structures whose elements a model knows, and why others are left out.
-
-    Args:
-        model: The model.
-        frames: Structures; of several heads, all belong to the only one of the model.
-    """
-    usable, problems = [], []
-    for frame in frames:
-        foreign = sorted(set(frame.atoms.numbers.tolist()) - set(model.elements))
-        if foreign:
-            names = ", ".join(chemical_symbols[z] for z in foreign)
-            problems.append(f"{frame.source}: element(s) {names} unknown to the model")
-        else:
-            usable.append(frame)
-    return usable, problems
 
 
 def calibrate_trained(

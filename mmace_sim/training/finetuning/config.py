@@ -1,6 +1,5 @@
 """The configuration of a fine-tuning."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,7 +14,7 @@ from pydantic import (
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.base.settings import RUN, Flag
-from mmace_sim.training.config import FIT, DataConfig, OptimizerConfig, TrainerConfig
+from mmace_sim.training.config import FIT, DataConfig, Files, OptimizerConfig, TrainerConfig
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
 
 START = "Start"
@@ -30,7 +29,7 @@ REPLAY_HEAD: str = "replay"
 class ReplayConfig(Section):
     """Where the structures of the replay come from: `file`, or else labels of the base model."""
 
-    file: Annotated[list[Path], Flag(KEEP, metavar="FILE", names=("--replay",), repeated=True)] = Field(
+    file: Annotated[Files, Flag(KEEP, metavar="FILE", names=("--replay",), repeated=True)] = Field(
         default_factory=list
     )
     """Data of the pre-training with labels, on which the model is trained too, as a head of its own."""
@@ -39,7 +38,7 @@ class ReplayConfig(Section):
     """Names of the labels in `file`."""
 
     structures: Annotated[
-        list[Path], Flag(KEEP, metavar="FILE", names=("--replay-structures",), repeated=True)
+        Files, Flag(KEEP, metavar="FILE", names=("--replay-structures",), repeated=True)
     ] = Field(default_factory=list)
     """Without these data: structures with moments, which the model itself labels; labels in the files are not used."""
 
@@ -66,11 +65,6 @@ class ReplayConfig(Section):
 
     stretch: NonNegativeFloat = 0.1
     """Standard deviation of the relative change of the lengths of their moments."""
-
-    @field_validator("file", "structures", mode="before")
-    @classmethod
-    def _as_list(cls, value: object) -> object:
-        return [value] if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
     def _one_source(self) -> "ReplayConfig":

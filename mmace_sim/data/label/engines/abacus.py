@@ -21,7 +21,13 @@ from mmace_sim.data.label.engine import (
     k_points,
     mesh_name,
 )
-from mmace_sim.data.label.engines.cluster import ClusterEngine, holds, sorted_by_element, turned
+from mmace_sim.data.label.engines.cluster import (
+    PSEUDOPOTENTIALS,
+    ClusterEngine,
+    holds,
+    sorted_by_element,
+    turned,
+)
 from mmace_sim.errors import StructureError
 from mmace_sim.io import abacus as reader
 
@@ -91,9 +97,13 @@ class AbacusEngine(ClusterEngine):
         lines = ["ATOMIC_SPECIES"]
         for symbol in symbols:
             mass = atomic_masses[atomic_numbers[symbol]]
-            lines.append(f"{symbol} {mass:.4f} {self._file(symbol, '*.[uU][pP][fF]', '.upf')}")
+            lines.append(f"{symbol} {mass:.4f} {self.file_of(symbol, PSEUDOPOTENTIALS, f'{symbol}.upf')}")
         if orbitals:
-            lines += ["", "NUMERICAL_ORBITAL", *(self._file(symbol, "*.orb", ".orb") for symbol in symbols)]
+            lines += [
+                "",
+                "NUMERICAL_ORBITAL",
+                *(self.file_of(symbol, "*.orb", f"{symbol}.orb") for symbol in symbols),
+            ]
         lines += ["", "LATTICE_CONSTANT", f"{1.0 / Bohr:.12f}", "", "LATTICE_VECTORS"]
         lines += [" ".join(f"{x:.12f}" for x in vector) for vector in atoms.cell.array]
         lines += ["", "ATOMIC_POSITIONS", "Direct"]
@@ -114,13 +124,6 @@ class AbacusEngine(ClusterEngine):
             return f"mag {calculation.along_axis[atom]:.8f} sc {held}"
         moment = " ".join(f"{x:.8f}" for x in calculation.magmoms[atom])
         return f"mag {moment} sc {held} {held} {held}"
-
-    def _file(self, symbol: str, pattern: str, ending: str) -> str:
-        """Name of the first file that begins with a symbol; ``Fe.upf`` if no folder is named."""
-        folder = self.settings.potentials
-        names = sorted(path.name for path in Path(folder).glob(pattern)) if folder else []
-        fitting = [n for n in names if n.lower().startswith(symbol.lower()) and not n[len(symbol)].isalpha()]
-        return fitting[0] if fitting else f"{symbol}{ending}"
 
     def collect(self, calculation: Calculation, folder: Path) -> Labels:
         """Read the log."""

@@ -32,6 +32,7 @@ from mmace_sim.data.label.processes import last_words, run_program, run_script
 from mmace_sim.data.label.settings import LabelSettings
 from mmace_sim.errors import ConfigError, StructureError
 from mmace_sim.io import abinit as reader
+from mmace_sim.io.frames import stress_matrix
 
 CUTOFF: float = 20.0 * Hartree
 """Cutoff in eV for the PAW sets of gpaw-data."""
@@ -217,7 +218,7 @@ class AbinitEngine:
             energy=float(results["energy"]),
             magmoms=magmoms,
             forces=results.get("forces") if trusted else None,
-            stress=None if stress is None else _matrix(stress),
+            stress=None if stress is None else stress_matrix(np.asarray(stress, dtype=float)),
             magforces=magforces,
             info=_told(text, (folder / "run.abi").read_text()),
         )
@@ -229,14 +230,6 @@ def _turned(calculation: Calculation, values: ArrayLike) -> np.ndarray:
     if calculation.mode is Mode.NONCOLLINEAR:
         return values
     return np.outer(values if values.ndim == 1 else values[:, 2], calculation.axis)
-
-
-def _matrix(stress: ArrayLike) -> np.ndarray:
-    values = np.asarray(stress, dtype=float)
-    if values.shape == (3, 3):
-        return values
-    xx, yy, zz, yz, xz, xy = values
-    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
 
 
 def _told(text: str, inputs: str) -> dict[str, Any]:

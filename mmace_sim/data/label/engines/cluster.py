@@ -12,6 +12,9 @@ from mmace_sim.data.label.engine import Limits, MissingProgramError
 from mmace_sim.data.label.processes import run_program, run_script
 from mmace_sim.data.label.settings import LabelSettings
 
+PSEUDOPOTENTIALS: str = "*.[uU][pP][fF]"
+"""Names of pseudopotential files in the format that ABACUS and pw.x share."""
+
 
 class ClusterEngine:
     """Writes inputs and a run script; runs the script here if the code is here.
@@ -50,6 +53,19 @@ class ClusterEngine:
         """
         del folder
         return self.settings.command or self.program
+
+    def file_of(self, symbol: str, pattern: str, default: str) -> str:
+        """Name of the first file in the folder of potentials that begins with the symbol of an element.
+
+        Args:
+            symbol: Of the element.
+            pattern: Of the names.
+            default: If there is none, or no folder is named.
+        """
+        folder = self.settings.potentials
+        names = sorted(path.name for path in Path(folder).glob(pattern)) if folder else []
+        fitting = (n for n in names if n.lower().startswith(symbol.lower()) and not n[len(symbol)].isalpha())
+        return next(fitting, default)
 
     def script(self, folder: Path) -> None:
         """Write ``run.sh``."""

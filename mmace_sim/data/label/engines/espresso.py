@@ -26,7 +26,7 @@ from mmace_sim.data.label.engine import (
     k_points,
     mesh_name,
 )
-from mmace_sim.data.label.engines.cluster import ClusterEngine, holds, turned
+from mmace_sim.data.label.engines.cluster import PSEUDOPOTENTIALS, ClusterEngine, holds, turned
 from mmace_sim.errors import StructureError
 from mmace_sim.io import espresso as reader
 from mmace_sim.io.frames import stress_matrix
@@ -129,16 +129,7 @@ class EspressoEngine(ClusterEngine):
         return system
 
     def _pseudo(self, symbol: str) -> str:
-        """Name of the pseudopotential file of an element: the first that begins with its symbol."""
-        if self.settings.potentials is None:
-            return f"{symbol}.UPF"
-        names = sorted(path.name for path in Path(self.settings.potentials).glob("*.[uU][pP][fF]"))
-        fitting = [
-            name
-            for name in names
-            if name.lower().startswith(symbol.lower()) and not name[len(symbol)].isalpha()
-        ]
-        return fitting[0] if fitting else f"{symbol}.UPF"
+        return self.file_of(symbol, PSEUDOPOTENTIALS, f"{symbol}.UPF")
 
     def _valence(self, symbol: str) -> float:
         """Number of valence electrons of an element, from its pseudopotential file if that is here."""
