@@ -145,11 +145,15 @@ def structures() -> dict[str, Atoms]:
 
 
 def alloys() -> dict[str, Atoms]:
-    """Elements and ordered compounds of Fe, Co, Ni and Al as from a database: cells of experiment, no moments."""
+    """Elements and ordered compounds as from a database: cells of experiment, moments of antiferromagnets only."""
     l12 = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
 
     def cubic(symbols: str, a: float, places: list) -> Atoms:
         return Atoms(symbols, scaled_positions=places, cell=[a] * 3, pbc=True)
+
+    def layered(symbols: str, a: float, c: float) -> Atoms:
+        """L1_0 in its cell of two atoms."""
+        return Atoms(symbols, scaled_positions=b2, cell=[a / 2**0.5, a / 2**0.5, c], pbc=True)
 
     b2 = [[0, 0, 0], [0.5] * 3]
     heusler = [[0.25] * 3, [0.75] * 3, [0.0] * 3, [0.5] * 3]
@@ -162,6 +166,16 @@ def alloys() -> dict[str, Atoms]:
         "feal_b2.cif": cubic("FeAl", 2.909, b2),
         "nial_b2.cif": cubic("NiAl", 2.887, b2),
         "feni_l10.cif": Atoms("FeNi", scaled_positions=b2, cell=[2.531, 2.531, 3.579], pbc=True),
+        "fept_l10.cif": layered("FePt", 3.85, 3.71),
+        "copt_l10.cif": layered("CoPt", 3.80, 3.70),
+        "mnpt_l10.mcif": with_moments(
+            Atoms("Mn2Pt2", scaled_positions=l12, cell=[4.00, 4.00, 3.67], pbc=True), [4.0, -4.0, 0.0, 0.0]
+        ),
+        "mnni_l10.mcif": with_moments(
+            Atoms("Mn2Ni2", scaled_positions=l12, cell=[3.74, 3.74, 3.52], pbc=True), [3.5, -3.5, 0.0, 0.0]
+        ),
+        "cr_bcc.mcif": with_moments(bulk("Cr", "bcc", a=2.885, cubic=True), [1.0, -1.0]),
+        "pt_fcc.cif": bulk("Pt", "fcc", a=3.924),
         "ni3fe_l12.cif": cubic("FeNi3", 3.553, l12),
         "ni3al_l12.cif": cubic("AlNi3", 3.572, l12),
         "co2feal_l21.cif": Atoms("Co2FeAl", scaled_positions=heusler, cell=5.73 * primitive, pbc=True),

@@ -131,7 +131,7 @@ def test_missing_models_are_fetched_if_that_is_allowed(way, cache, folder, tmp_p
 
     def get(name, **_):
         fetched.append(name)
-        write_tiny_model(cache / f"{name}.safetensors", elements=[8, 13, 26, 28])
+        write_tiny_model(cache / f"{name}.safetensors", elements=[8, 13, 26, 28, 29, 47, 64, 79])
 
     monkeypatch.setattr(install, "get_model", get)
     flags = [way] if way == "--yes" else []
@@ -219,7 +219,7 @@ def test_magnets_of_any_elements_by_an_installed_model_of_89(tmp_path):
     assert result.exit_code in (0, 3), result.output
     entries = {Path(entry["file"]).stem: entry for entry in summary_of(tmp_path / "out")["structures"]}
     assert {name: entry["model"] for name, entry in entries.items()} == {
-        "Fe": "mmace-fe-pbe", "NiO": "any89", "FeAl": "mmace-3d-pbe", "Mn3Pt": "any89", "Cr2O3": "any89",
+        "Fe": "mmace-fe-pbe", "NiO": "any89", "FeAl": "mmace-3d-pbe", "Mn3Pt": "mmace-3d-pbe", "Cr2O3": "any89",
     }  # fmt: skip
     assert all(np.isfinite(entry["energy"]) for entry in entries.values())
     notes = {name: " ".join(entry["notes"]) for name, entry in entries.items()}

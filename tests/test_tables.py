@@ -3,7 +3,8 @@
 import math
 
 import pytest
-from cli_tools import relax_computation
+from ase.build import bulk
+from cli_tools import mmace_sim, relax_computation, write_tiny_model
 from rich.console import Console
 
 from mmace_sim.cli.tables import rows_table
@@ -41,3 +42,18 @@ def test_a_row_of_nonsense_is_no_wider_than_others():
         console.print(rows_table([entry], relax_computation()))
     assert "-1.00e+170" in captured.get()
     assert max(map(len, captured.get().splitlines())) <= 120
+
+
+def test_notes_that_differ_in_what_stands_in_parentheses_are_one(tmp_path):
+    for name, symbol in (("a", "Fe"), ("b", "Fe"), ("c", "Al")):
+        atoms = bulk("Fe", cubic=True)
+        atoms.symbols[1] = symbol
+        atoms.set_initial_magnetic_moments(None)
+        atoms.write(tmp_path / f"{name}.cif")
+    model = write_tiny_model(tmp_path / "m.safetensors")
+    paths = [tmp_path / f"{name}.cif" for name in "abc"]
+    result = mmace_sim("relax", *paths, "-m", model, "-o", tmp_path / "out", "--max-steps", 1)
+    said = [line for line in result.output.splitlines() if line.startswith("Note: no moments in the file")]
+    assert said == [
+        "Note: no moments in the file, moments initialised ferromagnetic along z (Fe 2.5 μB, Al 0 μB) (3 structures)"
+    ]

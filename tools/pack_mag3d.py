@@ -21,7 +21,7 @@ VALID, TEST = 0.08, 0.12
 """Parts for the choice of the best weights and for the errors of the card."""
 SAME_ENERGY, SAME_MOMENT = 5e-4, 0.02
 """Two calculations of one crystal are the same state if energies (eV/atom) and moments (μB) differ by less."""
-THROUGH = frozenset({"Fe", "Co", "Ni", "Al"})
+THROUGH = frozenset({"Fe", "Co", "Ni", "Al", "Mn", "Cr", "Pt"})
 """Elements that the shipped model knows; frames with others wait in a file of their own."""
 PARTS = ("train", "valid", "test", "unfinished")
 COPIES = "copies.txt"
@@ -66,7 +66,8 @@ def packed(out, parts=PARTS):
 def pack(raws, out, *, wait=False):
     """Write the parts. With `wait`, those of the shipped model stay as they are, and what is new is unfinished."""
     shipped = {f.info["config_id"] for f in packed(out, PARTS[:-1])} if wait else set()
-    frames = [frame for raw in raws for frame in read(raw, ":", format="extxyz")]
+    read_frames = (frame for raw in raws for frame in read(raw, ":", format="extxyz"))
+    frames = list({frame.info["config_id"]: frame for frame in read_frames}.values())  # each once
     held_back = [f.info["config_id"] for f in frames if reserved(f.info["config_id"])]
     if held_back:
         raise SystemExit(f"reserved ids: {', '.join(held_back[:5])}")

@@ -22,6 +22,13 @@ from pack_mag3d import reserved
 MOMENT = {"Fe": 2.3, "Co": 1.7, "Ni": 0.65, "Al": 0.0}
 VOLUME = {"Fe": 11.4, "Co": 10.9, "Ni": 10.9, "Al": 16.5}
 """Moments (μB) and volumes (Å³) to start with."""
+LATER = {"Mn": (3.3, 11.8), "Cr": (1.2, 11.7), "Pt": (0.3, 15.7), "N": (0.0, 0.0), "O": (0.0, 0.0)}
+"""The same of elements that came later."""
+ROCKSALT = {"CrN": (2.6, 4.15), "MnN": (3.3, 4.25), "FeN": (1.6, 4.0), "NiO": (1.4, 4.18), "MnO": (4.2, 4.43),
+            "FeO": (3.4, 4.30), "CoO": (2.4, 4.25)}  # fmt: skip
+"""Moment of the metal (μB) and lattice constant (Å); antiferromagnetic layers along [001]."""
+RATTLES, STEP = 3, 0.08
+"""Shaken cells of each, by so much in each direction (Å, standard deviation)."""
 STRAIN, DISPLACEMENT = 0.03, 0.1
 SHORT = (1.8, 1.95, 2.1)
 EXPANDED = (1.5, 2.2, 3.2)
@@ -99,6 +106,62 @@ def bent():
             yield f"x_{name}_u{axis}", f"frozen_{name}", ferromagnet(displaced(atoms, axis))
 
 
+def later_phases():
+    """As `phases`, with a sign for the moment of each atom."""
+    for symbol, lattice, signs in (("Cr", "bcc", (1, -1)), ("Mn", "fcc", (1, -1)), ("Pt", "fcc", (0, 0))):
+        cell = cubic(symbol * 2, lattice, LATER[symbol][1])
+        yield f"{symbol}_{lattice}", cell, symbol != "Mn", "xz", signs
+    for pair in ("FePt", "CoPt"):
+        volume = (VOLUME[pair[:2]] + LATER["Pt"][1]) / 2
+        yield f"{pair}_L10", cubic(pair, "fcc", volume, 0.97), False, "xz", (1, 1)
+    for pair in ("MnPt", "MnNi"):
+        other = pair[2:]
+        volume = (13.0 + {**VOLUME, "Pt": LATER["Pt"][1]}[other]) / 2
+        cell = cubic(["Mn", "Mn", other, other], "L12", volume)
+        cell.set_cell(cell.cell.array * [1.02, 1.02, 0.96], scale_atoms=True)
+        yield f"{pair}_L10afm", cell, False, "xz", (1, -1, 0, 0)
+    for name, (_, a) in ROCKSALT.items():
+        yield f"{name}_B1", rocksalt(name, a), False, "xz", (1, -1, 0, 0)
+
+
+def rocksalt(name, a):
+    """Two formula units, layers of the metal along z."""
+    metal, other = name[:2], name[2:]
+    return Atoms(
+        [metal, metal, other, other],
+        cell=[a / 2**0.5, a / 2**0.5, a],
+        pbc=True,
+        scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0, 0, 0.5]],
+    )
+
+
+def later():
+    """Phases of the later elements, strained, displaced, and shaken nitrides and oxides."""
+    for name, atoms, isotropic, axes, signs in later_phases():
+        known = {**MOMENT, **{symbol: moment for symbol, (moment, _) in LATER.items()}}
+        if name.endswith("_B1"):
+            known[name[:2]] = ROCKSALT[name.removesuffix("_B1")][0]
+        moments = [sign * known[s] for sign, s in zip(signs, atoms.get_chemical_symbols(), strict=True)]
+        for tag, strain in strains(isotropic):
+            strained = atoms.copy()
+            strained.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+            yield f"x_{name}_{tag}", f"strain_{name}", start(strained, moments)
+        for axis in axes:
+            yield f"x_{name}_u{axis}", f"frozen_{name}", start(displaced(atoms, axis), moments)
+        rng = np.random.default_rng(list(name.encode()))
+        for k in range(RATTLES if name.endswith("_B1") else 0):
+            shaken = atoms.copy()
+            shaken.set_cell(
+                atoms.cell.array @ (np.eye(3) + rng.normal(scale=0.015, size=(3, 3))), scale_atoms=True
+            )
+            shaken.positions += rng.normal(scale=STEP, size=(len(atoms), 3))
+            yield (
+                f"x_{name}_rattled_{k}",
+                "rat4_B1",
+                start(shaken, rng.uniform(0.6, 1.1) * np.array(moments), held=True),
+            )
+
+
 def layered():
     """Phonons at the boundary of the zone, and antiferromagnetic layers."""
     for symbol, lattice in (("Fe", "bcc"), ("Ni", "fcc"), ("Al", "fcc"), ("Co", "fcc")):
@@ -128,7 +191,7 @@ def ends():
 
 def candidates():
     """Ids, families, and cells with moments to start from, in the order of their value."""
-    yield from chain(bent(), layered(), ends())
+    yield from chain(bent(), layered(), ends(), later())
 
 
 def with_moments(atoms, moments, *, held=False):
@@ -138,9 +201,13 @@ def with_moments(atoms, moments, *, held=False):
     return magnetic
 
 
+def start(atoms, moments, *, held=False):
+    """With moments, unless all of them are zero."""
+    return with_moments(atoms, moments, held=held) if np.any(moments) else atoms.copy()
+
+
 def ferromagnet(atoms, scale=1.0, *, held=False):
-    moments = [scale * MOMENT[s] for s in atoms.get_chemical_symbols()]
-    return with_moments(atoms, moments, held=held) if any(moments) else atoms.copy()
+    return start(atoms, [scale * MOMENT[s] for s in atoms.get_chemical_symbols()], held=held)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The table that a run ends with."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -124,12 +124,22 @@ def print_run(
     for message, names in _grouped(entries).items():
         text = f"{listed(names)}: {message}" if names else message
         console.print(Text(printable(text)), soft_wrap=True)
-    notes = Counter(note for entry in entries for note in entry["notes"])
-    for note, count in notes.items():
+    for note, count in _merged(note for entry in entries for note in entry["notes"]).items():
         text = f"Note: {note}{f' ({count} structures)' if count > 1 else ''}"
         console.print(Text(printable(text)), soft_wrap=True)
     counts = Counter(entry["status"] for entry in entries)
     _print_end(console, counts, folder, ["summary.csv", *files], n_resumed)
+
+
+def _merged(notes: Iterable[str]) -> dict[str, int]:
+    """Notes and how often each is there; those that differ in what ends them in parentheses are one."""
+    counts, ends = Counter[str](), defaultdict[str, dict[str, None]](dict)
+    for note in notes:
+        found = re.fullmatch(r"([^()]*) \(([^()]*)\)", note)
+        text = found[1] if found else note
+        counts[text] += 1
+        ends[text] |= dict.fromkeys(found[2].split(", ") if found else ())
+    return {f"{text} ({listed([*ends[text]], 20)})" if ends[text] else text: n for text, n in counts.items()}
 
 
 def _print_end(
