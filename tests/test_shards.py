@@ -19,7 +19,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from cli_tools import bcc, mmace_sim, names_in, summary_of, write_tiny_model
+from cli_tools import assert_same, bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
 from mmace_sim.engine import shards
 from mmace_sim.engine.checkpoint import kept_checkpoints
@@ -126,22 +126,6 @@ def lossy(monkeypatch):
 
     monkeypatch.setattr(shards, "open_executor", opened)
     return executors
-
-
-def assert_same(one, other, where=""):
-    """Equal up to rounding: sums of a batch depend on what else is in it."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in set(one) - {"evaluations_per_step"}:  # what a batch cost
-            assert_same(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
-            assert_same(a, b, where)
-    elif isinstance(one, float) and isinstance(other, float):
-        assert one == pytest.approx(other, rel=1e-8, abs=1e-8), where
-    else:
-        assert one == other, where
 
 
 @pytest.mark.parametrize("command", QUICK)
