@@ -57,3 +57,16 @@ def test_notes_that_differ_in_what_stands_in_parentheses_are_one(tmp_path):
     assert said == [
         "Note: no moments in the file, moments initialised ferromagnetic along z (Fe 2.5 μB, Al 0 μB) (3 structures)"
     ]
+
+
+def test_notes_that_say_more_than_moments_of_elements_stay_apart(tmp_path):
+    for name in ("Fe4", "Mn4"):
+        atoms = bulk(name[:2], "fcc", a=3.6, cubic=True)
+        atoms.set_initial_magnetic_moments(None)
+        atoms.write(tmp_path / f"{name}.cif")
+    model = write_tiny_model(tmp_path / "m.safetensors", elements=(25, 26))
+    paths = [tmp_path / "Fe4.cif", tmp_path / "Mn4.cif"]
+    options = ("--initial-magmoms", "afm", "--max-steps", 1)
+    result = mmace_sim("relax", *paths, "-m", model, "-o", tmp_path / "out", *options)
+    said = [line for line in result.output.splitlines() if line.startswith("Note: ")]
+    assert len([line for line in said if "2 up, 2 down" in line and "total 0 μB" in line]) == 2

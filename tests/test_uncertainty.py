@@ -415,6 +415,26 @@ def test_every_temperature_of_direct_sampling_says_where_its_samples_lie(calibra
     assert entry["domain"] == hot["domain"]
 
 
+def test_a_result_stays_where_the_domain_cannot_be_told(calibrated, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("mmace_sim.structures.domain.evaluate_with_uncertainty", fails)
+    path = save_model(calibrated, tmp_path / "m.safetensors")
+    atoms = bulk("Fe", "bcc", a=2.85)
+    set_magmoms(atoms, [2.2])
+    write(tmp_path / "in.extxyz", atoms)
+    out = tmp_path / "run"
+    result = mmace_sim(
+        "exchange", tmp_path / "in.extxyz", "-m", path, "-o", out, "--cutoff", 2.6, "--no-figures"
+    )
+    (entry,) = summary_of(out)["structures"]
+    assert result.exit_code == 0, result.output
+    assert entry["status"] == "converged"
+    assert entry["domain"] is None
+    assert "cannot be told: out of memory" in result.output
+
+
 def test_the_farthest_of_several_structures_counts(calibrated):
     rng = np.random.default_rng(3)
     near, far = rattled(rng, 0.02), rattled(rng, 0.02)
@@ -430,7 +450,8 @@ def test_the_farthest_of_several_structures_counts(calibrated):
     both = farthest(told)
     assert (both["domain"], both["domain_distance"]) == (told[2]["domain"], told[2]["domain_distance"])
     assert both["domain"] != told[0]["domain"]
-    assert both["stress_uncertainty"] == told[0]["stress_uncertainty"]
+    assert both["stress_uncertainty"] is None  # not known of the slab
+    assert both["forces_uncertainty"] == max(entry["forces_uncertainty"] or 0 for entry in told)
     assert farthest([]) == domain_entry(None, None)
 
 

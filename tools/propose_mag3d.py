@@ -110,7 +110,7 @@ def later_phases():
     """As `phases`, with a sign for the moment of each atom."""
     for symbol, lattice, signs in (("Cr", "bcc", (1, -1)), ("Mn", "fcc", (1, -1)), ("Pt", "fcc", (0, 0))):
         cell = cubic(symbol * 2, lattice, LATER[symbol][1])
-        yield f"{symbol}_{lattice}", cell, symbol != "Mn", "xz", signs
+        yield f"{symbol}_{lattice}", cell, symbol != "Mn", "z" if lattice == "bcc" else "xz", signs
     for pair in ("FePt", "CoPt"):
         volume = (VOLUME[pair[:2]] + LATER["Pt"][1]) / 2
         yield f"{pair}_L10", cubic(pair, "fcc", volume, 0.97), False, "xz", (1, 1)

@@ -19,6 +19,9 @@ from mmace_sim.engine.declaration import HEAD
 from mmace_sim.engine.results import Outcome
 from mmace_sim.errors import ModelFileError
 
+_MOMENTS = re.compile(r"([^()]*) \(([A-Z][a-z]? [\d.]+ μB(?:, [A-Z][a-z]? [\d.]+ μB)*)\)")
+"""A note that ends with moments of elements."""
+
 MAX_ROWS = 100
 """Longer tables show the first rows; all are in ``summary.csv``."""
 
@@ -132,14 +135,16 @@ def print_run(
 
 
 def _merged(notes: Iterable[str]) -> dict[str, int]:
-    """Notes and how often each is there; those that differ in what ends them in parentheses are one."""
-    counts, ends = Counter[str](), defaultdict[str, dict[str, None]](dict)
+    """Notes and how often each is there; those that differ only in the moments of elements that end them are one."""
+    counts, moments = Counter[str](), defaultdict[str, dict[str, None]](dict)
     for note in notes:
-        found = re.fullmatch(r"([^()]*) \(([^()]*)\)", note)
+        found = _MOMENTS.fullmatch(note)
         text = found[1] if found else note
         counts[text] += 1
-        ends[text] |= dict.fromkeys(found[2].split(", ") if found else ())
-    return {f"{text} ({listed([*ends[text]], 20)})" if ends[text] else text: n for text, n in counts.items()}
+        moments[text] |= dict.fromkeys(found[2].split(", ") if found else ())
+    return {
+        f"{text} ({', '.join(moments[text])})" if moments[text] else text: n for text, n in counts.items()
+    }
 
 
 def _print_end(

@@ -70,7 +70,12 @@ def record_of[R](
     """
     try:
         entry, atoms = computation.finish(item, result, part)
-        _tell_domain(computation, part, item, result, entry, atoms)
+        try:
+            _tell_domain(computation, part, item, result, entry, atoms)
+        except RuntimeError as error:  # such as too little memory: the result is there all the same
+            _log.exception("%s: where it lies cannot be told", item.name)
+            entry["notes"].append(f"where it lies in the domain of the model cannot be told: {error}")
+            entry |= {key: value for key, value in domain_entry(None, None).items() if key not in entry}
         stored = None if atoms is None else atoms_to_record(atoms)
         if stored and stored["left_out"]:
             entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")

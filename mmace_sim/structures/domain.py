@@ -73,18 +73,22 @@ def domain_entries(
 def farthest(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What is said of several structures together: the largest of each number, and the verdict of the farthest.
 
+    A number that is not known of one of them is not known.
+
     Args:
         entries: From `domain_entries`.
 
     Returns:
         An entry like theirs; None where none of them tells.
     """
+    told = [entry for entry in entries if entry["domain"] is not None]
     result = _nothing()
+    if not told:
+        return result
     for key in result:
-        if key != "domain":
-            result[key] = max((e[key] for e in entries if e[key] is not None), default=None)
-    verdicts = [entry["domain"] for entry in entries if entry["domain"] is not None]
-    result["domain"] = max(verdicts, key=[str(domain) for domain in Domain].index, default=None)
+        values = [entry[key] for entry in told]
+        result[key] = None if None in values else max(values)
+    result["domain"] = max((e["domain"] for e in told), key=[str(domain) for domain in Domain].index)
     return result
 
 

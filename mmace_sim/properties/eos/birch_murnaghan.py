@@ -13,12 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from math import factorial
+from math import comb
 
 import numpy as np
 from jaxtyping import Float
-from numpy.polynomial import Polynomial
-from numpy.polynomial.polynomial import polyval, polyvander
 
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -98,7 +96,7 @@ class BirchMurnaghanFit:
         Args:
             volumes: In Å³/atom.
         """
-        return polyval(_strain(volumes, self.volume), self.coefficients)
+        return _values(np.array(self.coefficients), _strain(volumes, self.volume))
 
     def remark(self) -> str:
         """What to know of the fit; empty if nothing."""
@@ -208,7 +206,7 @@ def _fits(points: _Points) -> Iterator[BirchMurnaghanFit]:
         if equation is None or equation.residual is None:
             continue
         volume, coefficients = equation.volume, equation.coefficients
-        left = polyval(_strain(points.volumes, volume), coefficients) - points.energies
+        left = _values(coefficients, _strain(points.volumes, volume)) - points.energies
         bulk, other = equation.bulk_modulus, np.nan if higher is None else higher.bulk_modulus
         yield BirchMurnaghanFit(
             volume=volume,
@@ -233,7 +231,7 @@ def _solve(points: _Points, order: int) -> _Equation | None:
     """
     zero, reference = points.energies.min(), float(points.volumes.mean())
     strain, powers = _strain(points.volumes, reference), np.arange(order + 1)
-    energies = polyvander(strain, order)
+    energies = strain[:, None] ** powers
     slopes = powers * strain[:, None] ** np.maximum(powers - 1, 0)
     pressures = slopes * ((1.0 + 2.0 * strain) / (3.0 * points.volumes))[:, None]
     known = np.isfinite(points.pressures)
@@ -248,16 +246,30 @@ def _solve(points: _Points, order: int) -> _Equation | None:
     parts = (squares[: len(points)], squares[len(points) :])
     mean = max(part.mean() for part in parts if len(part))
     residual = float(np.sqrt(mean * len(right) / spare)) if spare else None
-    energy = Polynomial(coefficients)
-    roots = energy.deriv().roots()
+    slope = powers[1:] * coefficients[1:]
+    roots = np.roots(slope[::-1])
     roots = roots.real[(abs(roots.imag) < 1e-9) & (strain.min() < roots.real) & (roots.real < strain.max())]
-    minima = roots[energy.deriv(2)(roots) > 0]
+    minima = roots[_values(powers[1:-1] * slope[1:], roots) > 0]
     if not len(minima):
         return None
-    lowest = float(minima[np.argmin(energy(minima))])
-    stretch = 1.0 + 2.0 * lowest  # f = lowest + stretch g with the strain g from the volume of the minimum
-    series = [stretch**k * energy.deriv(k)(lowest) / factorial(k) for k in range(order + 1)]
-    return _Equation(reference * stretch**-1.5, np.array([series[0] + zero, *series[1:]]), residual)
+    lowest = float(minima[np.argmin(_values(coefficients, minima))])
+    coefficients[0] += zero
+    volume = reference * (1.0 + 2.0 * lowest) ** -1.5
+    return _Equation(volume, _moved(coefficients, lowest), residual)
+
+
+def _values(
+    coefficients: Float[np.ndarray, " n_powers"], strain: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Σ c_k f^k."""
+    return strain[:, None] ** np.arange(len(coefficients)) @ coefficients
+
+
+def _moved(coefficients: Float[np.ndarray, " n"], origin: float) -> Float[np.ndarray, " n"]:
+    """The polynomial in the strain g from another volume, f = origin + (1 + 2 origin) g."""
+    powers = range(len(coefficients))
+    shift = [[comb(j, k) * origin ** (j - k) if j >= k else 0.0 for j in powers] for k in powers]
+    return (1.0 + 2.0 * origin) ** np.arange(len(coefficients)) * (np.array(shift) @ coefficients)
 
 
 def _strain(volumes: Float[np.ndarray, " n"], reference: float) -> Float[np.ndarray, " n"]:

@@ -266,7 +266,8 @@ class Exchange(Workflow[ExchangeSettings]):
             result.images += job.states.structures[:3:2]  # nearest pair, turned alike and against
         if "spirals" in self.settings.routes:
             job.spirals = spin_spirals(lattice, matrix, angle=angle, axes=axes, spin_orbit=self.spin_orbit)
-            result.images += job.spirals.structures[:: job.spirals.n_turned]
+            one_of_each = job.spirals.structures[:: job.spirals.n_turned]
+            result.images += [one_of_each[k] for k in np.flatnonzero(job.spirals.turned.all(axis=1))]
         return job
 
     def _averaged(
