@@ -1,4 +1,4 @@
-"""Write the tables of docs/models/mmace-3d-pbe.md from its JSON file: python docs/models/card_3d.py."""
+"""Write the tables of docs/models/mmace-3d-pbe.md from its JSON files: python docs/models/card_3d.py."""
 
 import json
 from pathlib import Path
@@ -113,11 +113,29 @@ def stiffness(report: dict) -> str:
     return table(["restoring force (eV/Å²)", "DFT", "model"], rows)
 
 
+def learning() -> str:
+    """Errors against the number of calculations."""
+    columns = {
+        "meV/atom": ("all but torn crystals", "energy"),
+        "Fe, Co, Ni, Al alone": ("of these, Fe, Co, Ni, Al alone", "energy"),
+        "with Mn, Cr or Pt": ("of these, with Mn, Cr or Pt", "energy"),
+        "meV/Å, rattled": ("rattled", "forces"),
+        "meV/μB": ("all but torn crystals", "magforces"),
+    }
+    rows = [
+        [str(row["train"]), *(f"{row['errors'][name][label]:.1f}" for name, label in columns.values())]
+        for row in json.loads((HERE / f"{NAME}-learning.json").read_text(encoding="utf-8"))
+    ]
+    return table(["trained on", *columns], rows)
+
+
 def tables(report: dict) -> str:
     """Everything between the marks of the card."""
     order = report["order"]
     parts = [
         errors(report),
+        "Trained on parts of the training set, errors on the same test set without torn crystals:\n",
+        learning(),
         crystals(report),
         f"Of {order['pairs']} pairs of magnetic states of one cell that differ by more than {1000 * order['gap']:.0f} "
         f"meV/atom, {order['right']} have the right order.\n",
