@@ -10,6 +10,8 @@ import yaml
 from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.io import read
+from cli_tools import mmace_sim as mmace_sim_command
+from cli_tools import summary_of
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -145,6 +147,25 @@ def test_magnetic_states_come_in_the_order_of_the_dft():
     order = CARD["order"]
     assert order["pairs"] >= 100
     assert order["right"] >= 0.95 * order["pairs"]
+
+
+def test_lowest_orders_are_those_of_the_dft_and_of_experiment(tmp_path):
+    """From cells without moments, as `mmace-sim order` has them."""
+    crystals = {
+        "MnPt": l10("Mn", "Pt", 4.0, 3.67),
+        "FePt": l10("Fe", "Pt", 3.85, 3.71),
+        "Cr": bulk("Cr", a=2.885),
+    }
+    for name, atoms in crystals.items():
+        atoms.arrays.pop("initial_magmoms", None)
+        atoms.write(tmp_path / f"{name}.cif")
+    result = mmace_sim_command("order", *tmp_path.glob("*.cif"), "-o", tmp_path / "out", "--no-figures")
+    assert result.exit_code == 0, result.output
+    found = {}
+    for entry in summary_of(tmp_path / "out")["structures"]:
+        lowest = min(entry["orders"], key=lambda order: order["energy_per_atom"])
+        found[entry["formula"]] = (lowest["magnetic_order_final"], lowest["magnetic_space_group"])
+    assert found == {"MnPt": ("AFM", "127.397"), "FePt": ("FM", "123.345"), "Cr": ("AFM", "128.410")}
 
 
 def test_the_tables_of_the_card_are_those_of_its_file():
