@@ -10,6 +10,7 @@ test are left out.
 """
 
 import argparse
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -98,12 +99,17 @@ def phases():
 def bent():
     """Strained phases, and phases with an atom displaced."""
     for name, atoms, isotropic, axes in phases():
-        for tag, strain in strains(isotropic):
-            strained = atoms.copy()
-            strained.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
-            yield f"x_{name}_{tag}", f"strain_{name}", ferromagnet(strained)
-        for axis in axes:
-            yield f"x_{name}_u{axis}", f"frozen_{name}", ferromagnet(displaced(atoms, axis))
+        yield from strained_and_displaced(name, atoms, isotropic, axes, ferromagnet)
+
+
+def strained_and_displaced(name, atoms, isotropic, axes, magnetic):
+    """What elastic constants and phonons of a phase are made of; `magnetic` gives a cell its moments."""
+    for tag, strain in strains(isotropic):
+        strained = atoms.copy()
+        strained.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+        yield f"x_{name}_{tag}", f"strain_{name}", magnetic(strained)
+    for axis in axes:
+        yield f"x_{name}_u{axis}", f"frozen_{name}", magnetic(displaced(atoms, axis))
 
 
 def later_phases():
@@ -142,12 +148,7 @@ def later():
         if name.endswith("_B1"):
             known[name[:2]] = ROCKSALT[name.removesuffix("_B1")][0]
         moments = [sign * known[s] for sign, s in zip(signs, atoms.get_chemical_symbols(), strict=True)]
-        for tag, strain in strains(isotropic):
-            strained = atoms.copy()
-            strained.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
-            yield f"x_{name}_{tag}", f"strain_{name}", start(strained, moments)
-        for axis in axes:
-            yield f"x_{name}_u{axis}", f"frozen_{name}", start(displaced(atoms, axis), moments)
+        yield from strained_and_displaced(name, atoms, isotropic, axes, partial(start, moments=moments))
         rng = np.random.default_rng(list(name.encode()))
         for k in range(RATTLES if name.endswith("_B1") else 0):
             shaken = atoms.copy()

@@ -34,8 +34,8 @@ GROUND = {
     "Pt": "eos_Pt_fcc_nm",
 }
 """Ground states of the elements (of Mn: the lowest of the simple ones), the zero of formation energies."""
-ATOMS = {"N": -0.458, "O": -0.605}
-"""Energies (eV) of isolated atoms, the zero of elements that are molecules."""
+MOLECULES = ("N", "O")
+"""Elements whose zero are isolated atoms."""
 FAMILIES = {
     "elements": r"eos_",
     "lengths of moments": r"mscan_|\w+_len$",
@@ -55,6 +55,8 @@ STRAIN, DISPLACEMENT = 0.03, 0.1
 SIDES = ("dft", "model")
 FIRST = {"Fe", "Co", "Ni", "Al"}
 """Elements that most calculations are of."""
+BAD = 25.0
+"""Errors of energies that are named, in meV/atom."""
 GAP = 0.010
 """Differences of energies of states that count, in eV/atom."""
 
@@ -133,7 +135,9 @@ def formation_energies(
     rows: dict[str, dict], frames: list[Atoms], results: list
 ) -> dict[str, dict[str, float | str]]:
     """Of every ordered compound in the lowest state and cell of the DFT, in eV/atom, by DFT and by the model."""
-    zero = {side: ATOMS | {s: ground(rows[name])[side] for s, name in GROUND.items()} for side in SIDES}
+    atoms = {a.symbols[0]: a.info["REF_energy"] for a in read(DATA / "atoms.extxyz", ":")}
+    molecules = {symbol: atoms[symbol] for symbol in MOLECULES}
+    zero = {side: molecules | {s: ground(rows[name])[side] for s, name in GROUND.items()} for side in SIDES}
     lowest: dict[str, tuple[float, int]] = {}
     for k, frame in enumerate(frames):
         name = frame.info["config_type"]
@@ -215,12 +219,14 @@ def test_errors(model: mmace_sim.MagneticMACE) -> dict[str, dict]:
     """Mean absolute errors on the test set by family, in meV."""
     frames = read_frames([DATA / "test.extxyz.xz"]).frames
     crystals = [f for f in frames if not f.atoms.info["config_type"].startswith("expanded")]
-    of_first = [set(f.atoms.get_chemical_symbols()) <= FIRST for f in crystals]
+    first = [f for f in crystals if FIRST.issuperset(f.atoms.get_chemical_symbols())]
     groups = {
         "all": frames,
         "all but torn crystals": crystals,
-        "of these, Fe, Co, Ni, Al alone": [f for f, first in zip(crystals, of_first, strict=True) if first],
-        "of these, with Mn, Cr or Pt": [f for f, first in zip(crystals, of_first, strict=True) if not first],
+        "of these, Fe, Co, Ni, Al alone": first,
+        "of these, with Mn, Cr or Pt": [
+            f for f in crystals if not FIRST.issuperset(f.atoms.get_chemical_symbols())
+        ],
     }
     for name, pattern in FAMILIES.items():
         groups[name] = [f for f in frames if re.match(pattern, f.atoms.info["config_type"])]
@@ -230,6 +236,16 @@ def test_errors(model: mmace_sim.MagneticMACE) -> dict[str, dict]:
             overall = evaluate_frames(model, members).overall
             found[name] = {"count": len(members)} | {label: error.mae for label, error in overall.items()}
     return found
+
+
+def worst(model: mmace_sim.MagneticMACE) -> dict[str, float]:
+    """Structures of the test set whose energy is wrong by more than `BAD`, in meV/atom, torn crystals aside."""
+    errors = {
+        frame.atoms.info["config_id"]: evaluate_frames(model, [frame]).overall["energy"].mae
+        for frame in read_frames([DATA / "test.extxyz.xz"]).frames
+        if not frame.atoms.info["config_type"].startswith("expanded")
+    }
+    return {name: error for name, error in sorted(errors.items()) if error > BAD}
 
 
 def main() -> None:
@@ -253,6 +269,7 @@ def main() -> None:
         "model": model.metadata.get("name"),
         "sets": {part: len(members) for part, members in sets.items()},
         "test_errors": test_errors(model),
+        "worst": worst(model),
         "states": list(rows.values()),
         "formation_energies": formation_energies(rows, frames, list(results)),
         "order": order_of_states(frames, list(results)),

@@ -75,7 +75,7 @@ def record_of[R](
         except RuntimeError as error:  # such as too little memory: the result is there all the same
             _log.exception("%s: where it lies cannot be told", item.name)
             entry["notes"].append(f"where it lies in the domain of the model cannot be told: {error}")
-            entry |= {key: value for key, value in domain_entry(None, None).items() if key not in entry}
+            _add(entry, domain_entry(None, None))
         stored = None if atoms is None else atoms_to_record(atoms)
         if stored and stored["left_out"]:
             entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")
@@ -102,13 +102,17 @@ def _tell_domain[R](
     if not targets:
         became = item.atoms if atoms is None and entry["status"] in _COMPUTED else atoms
         told = domain_entry(part.model, became, computed=atoms is not None)
-        entry |= {key: value for key, value in told.items() if key not in entry}
+        _add(entry, told)
         return
     images = {id(image): image for _, some in targets for image in some}
     found = dict(zip(images, domain_entries(part.model, list(images.values()), computed=True), strict=True))
     for target, some in targets:
-        told = farthest([found[id(image)] for image in some])
-        target |= {key: value for key, value in told.items() if key not in target}
+        _add(target, farthest([found[id(image)] for image in some]))
+
+
+def _add(target: dict[str, Any], told: dict[str, Any]) -> None:
+    """Add what the property itself has not told."""
+    target |= {key: value for key, value in told.items() if key not in target}
 
 
 def lost_record(computation: Computation, item: LoadedStructure, message: str) -> dict[str, Any]:

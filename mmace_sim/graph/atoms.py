@@ -125,19 +125,19 @@ def set_magmoms(atoms: Atoms, magmoms: MomentsLike) -> None:
     atoms.set_array(INITIAL_MAGMOMS, vectors, dtype=float, shape=(3,))
 
 
-def bare_copy(atoms: Atoms, magmoms: MomentsLike) -> Atoms:
+def bare_copy(atoms: Atoms, magmoms: MomentsLike | None = None) -> Atoms:
     """A structure with moments and nothing else: no results, constraints, names or further arrays.
 
     Args:
         atoms: Elements, positions, cell and boundaries.
-        magmoms: Moments of shape (n_atoms, 3), or (n_atoms,) along z, in μB.
+        magmoms: Moments of shape (n_atoms, 3), or (n_atoms,) along z, in μB; by default its own.
 
     Raises:
         MomentShapeError: If they have a wrong shape or number.
-        StructureError: If any of them is NaN or infinite.
+        StructureError: If any of them is NaN or infinite, or there are none.
     """
     bare = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    set_magmoms(bare, magmoms)
+    set_magmoms(bare, get_magmoms(atoms) if magmoms is None else magmoms)
     return bare
 
 

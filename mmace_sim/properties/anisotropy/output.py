@@ -7,10 +7,10 @@ from typing import Any, ClassVar, override
 import numpy as np
 from ase import Atoms
 
-from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store, Told
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.engine.run import Run
-from mmace_sim.graph.atoms import bare_copy, get_magmoms
+from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.model.interface import Potential
 from mmace_sim.plots import save_figure
@@ -43,11 +43,11 @@ class _Turning(Computation[Any, Any]):
         raise NotImplementedError
 
     @override
-    def compute(self, part: Part, store: Callable[[int, Any], None], advance: Callable[..., None]) -> None:
+    def compute(self, part: Part, store: Store[Any], advance: Advance) -> None:
         self.workflow(part.model).run([item.atoms for item in part.pending], on_finished=store)
 
     @override
-    def table(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def table(self, entries: Sequence[Entry]) -> list[Entry]:
         return ranked(entries, self.ranked_by)
 
     def figure(self, run: Run, rows: Sequence[dict[str, Any]], name: str, draw: Callable[..., Any]) -> str:
@@ -95,21 +95,19 @@ class AnisotropyComputation(_Turning):
     @override
     def finish(
         self, item: LoadedStructure, result: AnisotropyResult, part: Part
-    ) -> tuple[dict[str, Any], Atoms | None]:
+    ) -> tuple[Entry, Atoms | None]:
         write_anisotropy(result, part.folders[item.name], figures=self.settings.figures)
         return anisotropy_entry(item, result), None
 
     @override
-    def stands_for(
-        self, entry: dict[str, Any], result: AnisotropyResult
-    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+    def stands_for(self, entry: Entry, result: AnisotropyResult) -> Told:
         """The structure that was turned: its surroundings are the same in every direction."""
         if result.symmetry is None:
             return []
-        return [(entry, [bare_copy(result.atoms, get_magmoms(result.atoms))])]
+        return [(entry, [bare_copy(result.atoms)])]
 
     @override
-    def write(self, run: Run, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
+    def write(self, run: Run, entries: list[Entry], computed: Computed[Any]) -> list[str]:
         rows = ranked(entries, self.ranked_by)
         names = some_folders(run)
         if self.settings.figures and sum("rank" in row for row in rows) > 1:
@@ -138,11 +136,11 @@ class SensitivityComputation(_Turning):
         return Sensitivity(model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
 
     @override
-    def entry(self, item: LoadedStructure, result: SensitivityResult) -> dict[str, Any]:
+    def entry(self, item: LoadedStructure, result: SensitivityResult) -> Entry:
         return sensitivity_entry(item, result)
 
     @override
-    def write(self, run: Run, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
+    def write(self, run: Run, entries: list[Entry], computed: Computed[Any]) -> list[str]:
         rows = ranked(entries, self.ranked_by)
         if not (self.settings.figures and any("rank" in row for row in rows)):
             return []
@@ -183,7 +181,7 @@ def megajoule_per_m3(energy: float | None, atoms: Atoms) -> float | None:
     return finite_or_none(1e3 * EV_PER_A3_IN_GPA * energy / atoms.get_volume())
 
 
-def anisotropy_entry(item: LoadedStructure, result: AnisotropyResult) -> dict[str, Any]:
+def anisotropy_entry(item: LoadedStructure, result: AnisotropyResult) -> Entry:
     """The entry of one structure in ``summary.json``.
 
     Args:
@@ -247,7 +245,7 @@ def anisotropy_entry(item: LoadedStructure, result: AnisotropyResult) -> dict[st
     }
 
 
-def _constant_rows(result: AnisotropyResult) -> list[dict[str, Any]]:
+def _constant_rows(result: AnisotropyResult) -> list[Entry]:
     """Constants besides K0, which is the total energy."""
     if result.constants is None:
         return []
@@ -270,7 +268,7 @@ def _mean_length(magmoms: np.ndarray) -> float:
     return float(lengths[lengths >= 0.1 * lengths.max()].mean())
 
 
-def sensitivity_entry(item: LoadedStructure, result: SensitivityResult) -> dict[str, Any]:
+def sensitivity_entry(item: LoadedStructure, result: SensitivityResult) -> Entry:
     """The entry of one structure of a map.
 
     Args:
@@ -294,7 +292,7 @@ def sensitivity_entry(item: LoadedStructure, result: SensitivityResult) -> dict[
     }
 
 
-def ranked(entries: Sequence[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+def ranked(entries: Sequence[Entry], key: str) -> list[Entry]:
     """Entries by decreasing size of a quantity, with their rank; those without it last and without rank.
 
     Those of one model after those of another: their numbers are never compared.

@@ -1,6 +1,5 @@
 """Ordering temperatures as a run: entries of the summary, tables of points, figures."""
 
-from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, override
@@ -8,11 +7,11 @@ from typing import Any, override
 import numpy as np
 from ase import Atoms
 
-from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store, Told
 from mmace_sim.engine.machine import pick_device
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.errors import ConfigError
-from mmace_sim.graph.atoms import bare_copy, get_magmoms
+from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
 from mmace_sim.properties.curie.declaration import AUTO_TEMPERATURES
@@ -78,7 +77,7 @@ class CurieComputation(Computation[Any, CurieResult]):
         return [known[name] for name in names]
 
     @override
-    def is_finished(self, entry: dict[str, Any]) -> bool:
+    def is_finished(self, entry: Entry) -> bool:
         """A run may be longer than the earlier one was."""
         return entry["status"] == "failed" or entry.get("n_sweeps", 0) >= self.settings.n_sweeps
 
@@ -122,9 +121,7 @@ class CurieComputation(Computation[Any, CurieResult]):
         return updates / UPDATES_PER_SECOND
 
     @override
-    def compute(
-        self, part: Part, store: Callable[[int, CurieResult], None], advance: Callable[..., None]
-    ) -> None:
+    def compute(self, part: Part, store: Store[CurieResult], advance: Advance) -> None:
         names = [item.name for item in part.pending]
         Curie(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms).run(
             [item.atoms for item in part.pending],
@@ -136,33 +133,29 @@ class CurieComputation(Computation[Any, CurieResult]):
         )
 
     @override
-    def finish(
-        self, item: LoadedStructure, result: CurieResult, part: Part
-    ) -> tuple[dict[str, Any], Atoms | None]:
+    def finish(self, item: LoadedStructure, result: CurieResult, part: Part) -> tuple[Entry, Atoms | None]:
         write_curie(result, part.folders[item.name], figures=self.settings.figures)
         return curie_entry(item, result), None
 
     @override
-    def stands_for(
-        self, entry: dict[str, Any], result: CurieResult
-    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+    def stands_for(self, entry: Entry, result: CurieResult) -> Told:
         """The ordered crystal, and at each point of the direct method its chains' last samples."""
         if result.ordered is None:
             return []
-        ordered = bare_copy(result.ordered, get_magmoms(result.ordered))
+        ordered = bare_copy(result.ordered)
         ends = [image for some in result.ends for image in some]
         return [*zip(entry["points"], result.ends, strict=False), (entry, [ordered, *ends])]
 
     @override
-    def rows(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, entry: Entry) -> list[Entry]:
         return [entry | {"n_spins": max(entry.get("n_spins") or [0]) or None}]
 
     @override
-    def write(self, run: Any, entries: list[dict[str, Any]], computed: Sequence[Any]) -> list[str]:
+    def write(self, run: Any, entries: list[Entry], computed: Computed[Any]) -> list[str]:
         return some_folders(run)
 
 
-def curie_entry(item: LoadedStructure, result: CurieResult) -> dict[str, Any]:
+def curie_entry(item: LoadedStructure, result: CurieResult) -> Entry:
     """The entry of one structure in ``summary.json``.
 
     Args:
@@ -208,7 +201,7 @@ def _value(value: Value | None) -> dict[str, float | None]:
     return {"mean": None, "error": None} if value is None else {"mean": value.mean, "error": value.error}
 
 
-def point_row(point: Point) -> dict[str, Any]:
+def point_row(point: Point) -> Entry:
     """One size at one temperature as a line of a table.
 
     Args:

@@ -93,7 +93,7 @@ class ElasticComputation(Computation[Any, ElasticResult]):
     @override
     def stands_for(self, entry: Entry, result: ElasticResult) -> Told:
         crystal = result.reference
-        return [(entry, [] if crystal is None else [bare_copy(crystal, get_magmoms(crystal))])]
+        return [(entry, [] if crystal is None else [bare_copy(crystal)])]
 
     @override
     def rows(self, entry: Entry) -> list[Entry]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from mmace_sim.engine.batching import Outcomes
 from mmace_sim.engine.outcomes import UNUSABLE
 from mmace_sim.errors import MmaceError, StructureError, UnsupportedOptionError
-from mmace_sim.graph.atoms import bare_copy, get_magmoms
+from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.properties.exchange.declaration import ExchangeSettings
 from mmace_sim.properties.exchange.hessian import (
     anisotropy_tensors,
@@ -237,7 +237,7 @@ class Exchange(Workflow[ExchangeSettings]):
         a, b, c = (int(n) for n in np.diag(matrix))
         result.supercell = (a, b, c)
         job = _Job(index, result)
-        result.images.append(bare_copy(point.atoms, get_magmoms(point.atoms)))
+        result.images.append(bare_copy(point.atoms))
         for route in self.settings.routes:
             result.tensors[route] = np.full((len(pairs), 3, 3), np.nan)
         angle = float(self.angle)

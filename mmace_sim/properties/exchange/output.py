@@ -1,13 +1,13 @@
 """What an exchange calculation writes: entry of the summary, shells, pairs, magnons."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, override
 
 import numpy as np
 from ase import Atoms
 
-from mmace_sim.engine.computation import Computation, Part
+from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store, Told
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.engine.run import Run
 from mmace_sim.graph.cells import has_volume
@@ -41,31 +41,25 @@ class ExchangeComputation(Computation[Any, ExchangeResult]):
         return min(REST_STEPS, self.evaluations(item))
 
     @override
-    def compute(
-        self, part: Part, store: Callable[[int, ExchangeResult], None], advance: Callable[..., None]
-    ) -> None:
+    def compute(self, part: Part, store: Store[ExchangeResult], advance: Advance) -> None:
         workflow = Exchange(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
         workflow.run([item.atoms for item in part.pending], on_finished=store)
 
     @override
-    def finish(
-        self, item: LoadedStructure, result: ExchangeResult, part: Part
-    ) -> tuple[dict[str, Any], Atoms | None]:
+    def finish(self, item: LoadedStructure, result: ExchangeResult, part: Part) -> tuple[Entry, Atoms | None]:
         item.notes += write_exchange(result, part.folders[item.name], figures=self.settings.figures)
         return exchange_entry(item, result), None
 
     @override
-    def stands_for(
-        self, entry: dict[str, Any], result: ExchangeResult
-    ) -> list[tuple[dict[str, Any], Sequence[Atoms]]]:
+    def stands_for(self, entry: Entry, result: ExchangeResult) -> Told:
         return [(entry, result.images)] if result.images else []
 
     @override
     def write(
         self,
         run: Run,
-        entries: list[dict[str, Any]],
-        computed: Sequence[tuple[LoadedStructure, ExchangeResult]],
+        entries: list[Entry],
+        computed: Computed[ExchangeResult],
     ) -> list[str]:
         return some_folders(run)
 
@@ -85,7 +79,7 @@ def exchange_evaluations(atoms: Atoms, cutoff: float, routes: Sequence[str]) -> 
     return REST_STEPS + n_cells * sum(costs[route] for route in routes)
 
 
-def shell_rows(result: ExchangeResult) -> list[dict[str, Any]]:
+def shell_rows(result: ExchangeResult) -> list[Entry]:
     """One line for each set of equivalent pairs.
 
     Args:
@@ -115,7 +109,7 @@ def shell_rows(result: ExchangeResult) -> list[dict[str, Any]]:
     return rows
 
 
-def exchange_entry(item: LoadedStructure, result: ExchangeResult) -> dict[str, Any]:
+def exchange_entry(item: LoadedStructure, result: ExchangeResult) -> Entry:
     """The entry of one structure in ``summary.json``.
 
     Args:

@@ -63,7 +63,7 @@ def order_starts(atoms: Atoms, settings: OrderSettings) -> tuple[list[OrderStart
     parent = found.parent
     starts = [OrderStart(o.name, o.atoms, o.n_cells, o.propagation) for o in found.orders]
     if classify_order(get_magmoms(atoms)) not in _SIMPLE:
-        starts.append(OrderStart("file", bare_copy(atoms, get_magmoms(atoms))))
+        starts.append(OrderStart("file", bare_copy(atoms)))
     if len(parent.sites) and settings.spirals:
         starts += _spirals(parent, size)
     rng = np.random.default_rng(settings.seed)

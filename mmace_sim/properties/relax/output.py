@@ -108,7 +108,7 @@ def write_doubtful(run: Run, images: Sequence[Atoms], entries: list[Entry]) -> l
     for atoms in images:
         name = str(atoms.info["name"])
         if name in doubtful:
-            bare = bare_copy(atoms, get_magmoms(atoms))
+            bare = bare_copy(atoms)
             bare.info |= {"config_id": f"{name}-{run.command}-uncertain", "config_type": "uncertain"}
             candidates.append(bare)
     if candidates:

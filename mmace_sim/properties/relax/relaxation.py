@@ -194,7 +194,7 @@ class Relaxation:
             init=self._init,
             step=self._step,
             fail=fail,
-            max_scaler=self._max_scaler(),
+            max_scaler=estimate_max_memory_scaler(self.bare_model),
             max_atoms=self.max_batch_atoms,
             check=partial(check_memory, model=self.bare_model),
         )
@@ -282,9 +282,6 @@ class Relaxation:
         """Moments alone are one stiffness, so that FIRE may begin with longer steps."""
         alone = not (self.freedom.relax_positions or self.freedom.relax_cell)
         return 0.5 if alone else 0.3
-
-    def _max_scaler(self) -> float:
-        return estimate_max_memory_scaler(self.bare_model)
 
     def _largest(self, state: MagneticOptimState) -> tuple[Tensor, Tensor, Tensor]:
         """Largest force (eV/Å), stress (GPa) and magforce (eV/μB) of each system that may still relax."""
