@@ -9,7 +9,7 @@ from cli_tools import mmace_sim
 from training_toys import toy_frames, write_toys
 
 from mmace_sim.architectures.paper_mmace import PaperConfig
-from mmace_sim.errors import ConfigError
+from mmace_sim.errors import ConfigError, DataError
 from mmace_sim.training.config import DataConfig, load_train_config
 from mmace_sim.training.data.split import read_split
 from mmace_sim.training.presets import presets
@@ -83,6 +83,24 @@ def test_large_forces_are_left_out_and_counted(tmp_path, caplog):
     assert len(read_split(DataConfig(**source, max_force=26.0)).train) == len(everything.train)
     tested = DataConfig(**source, test_file=[large_forces(tmp_path)], max_force=20.0)
     assert len(read_split(tested).test) == 10  # what is tested on is left as it is
+
+
+def test_structures_with_other_elements_are_left_out_and_counted(tmp_path, caplog):
+    images = toy_frames(10)
+    for atoms in images[:4]:
+        atoms.symbols[0] = "Ni"
+    write(tmp_path / "toys.extxyz", images, format="extxyz")
+    source = {"train_file": [tmp_path / "toys.extxyz"], "valid_fraction": 0.3}
+    (symbol,) = set(images[-1].get_chemical_symbols())
+    with caplog.at_level("INFO", logger="mmace_sim"):
+        split = read_split(DataConfig(**source, elements=[symbol]))
+    assert len(split.train) + len(split.valid) == 6
+    assert f"left out 4 of 10 structures with other elements than {symbol}" in caplog.text
+    assert len(read_split(DataConfig(**source, elements=[symbol, "Ni"])).train) > len(split.train)
+    with pytest.raises(
+        DataError, match=r"all 10 structures of a set hold other elements than Al \(data.elements\)"
+    ):
+        read_split(DataConfig(**source, elements=["Al"]))
 
 
 def test_the_limit_holds_for_every_head_without_one_of_its_own(tmp_path):

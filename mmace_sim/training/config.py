@@ -23,7 +23,7 @@ from mmace_sim.base.settings import MACHINE, RUN, Flag, merge
 from mmace_sim.base.yamlfile import read_yaml, refuse_huge_numbers
 from mmace_sim.errors import ConfigError
 from mmace_sim.files import write_text
-from mmace_sim.model.config import check_head
+from mmace_sim.model.config import Element, check_head
 from mmace_sim.training.config_loss import AugmentConfig, LossConfig, Section, StageTwoConfig
 from mmace_sim.training.evaluation.settings import FORMATS
 from mmace_sim.training.presets import preset as find_preset
@@ -60,6 +60,10 @@ class DataSource(Section):
 
     max_force: PositiveFloat | None = None
     """Structures with a larger force (eV/Å) are left out of training and validation, and counted in the log."""
+
+    elements: Annotated[list[Element], Field(max_length=118)] = Field(default_factory=list)
+    """Structures with another element than these (symbols) are left out of all sets, and counted in the log; default:
+    none is."""
 
     stream: bool | None = None
     """Read structures of databases from the disk when they are needed; default: of those with more than 30,000."""

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from ase.data import chemical_symbols
 
 from mmace_sim.base.quantities import DEFAULT_HEAD
@@ -58,7 +59,10 @@ def read_split(config: DataConfig) -> DataSplit:
 def _read_source(source: DataSource, head: str) -> DataSplit:
     """The three sets of one head."""
     files = (source.train_file, source.valid_file, source.test_file)
-    train, valid, test = (open_frames(paths, source.keys, head, stream=source.stream) for paths in files)
+    train, valid, test = (
+        _with_elements(open_frames(paths, source.keys, head, stream=source.stream), source.elements)
+        for paths in files
+    )
     valid_fraction = 0.0 if valid else source.valid_fraction
     test_fraction = 0.0 if test else source.test_fraction
     n_files = len(train)
@@ -80,6 +84,29 @@ def _read_source(source: DataSource, head: str) -> DataSplit:
     if validates:
         require_labels(valid, f"{which}validation")
     return DataSplit(train, valid, test or more_test)
+
+
+def _with_elements(frames: Frames, elements: list[int]) -> Frames:
+    """The structures of a set that hold no other elements; how many do is told in the log.
+
+    Raises:
+        DataError: If all do.
+    """
+    if not elements or not len(frames):
+        return frames
+    summary = summarize(frames)
+    others = np.zeros(len(frames), dtype=bool)
+    others[summary.owners[~np.isin(summary.elements, elements)]] = True
+    symbols = ", ".join(chemical_symbols[z] for z in elements)
+    if others.all():
+        raise DataError(
+            f"all {len(frames)} structures of a set hold other elements than {symbols} (data.elements)"
+        )
+    if others.any():
+        logger.info(
+            "left out %d of %d structures with other elements than %s", others.sum(), len(frames), symbols
+        )
+    return select(frames, ~others)
 
 
 def _without_large_forces(frames: Frames, limit: float | None, what: str) -> Frames:

@@ -50,6 +50,11 @@ class FrameSummary:
         return (self.labels >> LABELS.index(label)) & 1 == 1
 
     @property
+    def owners(self) -> np.ndarray:
+        """Number of the structure that each entry of `elements` belongs to."""
+        return np.repeat(np.arange(len(self)), np.diff(self.first))
+
+    @property
     def kinds(self) -> dict[str, int]:
         """Number of structures of each config_type, in alphabetical order."""
         names, counts = np.unique(self.config_types, return_counts=True)
@@ -222,8 +227,7 @@ def sample[Set: Sequence[Frame]](frames: Set, limit: int, *, per_element: int = 
     chosen = np.zeros(len(frames), dtype=bool)
     chosen[order[:limit]] = True
     place = np.argsort(order)
-    owner = np.repeat(np.arange(len(summary)), np.diff(summary.first))
     for z in np.unique(summary.elements):
-        with_z = owner[summary.elements == z]
+        with_z = summary.owners[summary.elements == z]
         chosen[with_z[np.argsort(place[with_z])][:per_element]] = True
     return select(frames, chosen)
