@@ -107,6 +107,15 @@ def test_training_goes_on_from_the_heads_of_a_model(trained):
     assert started.reference.atomic_energies.item() == stored[1]
 
 
+def test_energies_of_atoms_are_given_for_all_heads_of_an_element_or_for_none(tmp_path):
+    config = two_heads(tmp_path, max_epochs=1)
+    config.data.heads["a"].atomic_energies = {"Fe": -3.0}
+    with pytest.raises(
+        ConfigError, match="gives Fe for a but not for b, where it would be fitted to crystals"
+    ):
+        train(config, tmp_path / "run")
+
+
 def test_heads_change_nothing_but_the_energies_of_the_atoms(tmp_path):
     """Two heads of one data set are one data set: the same numbers bit for bit."""
     write_toys(tmp_path / "a.extxyz", n=8)

@@ -11,7 +11,7 @@ test are left out.
 
 import argparse
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,9 @@ LATER = {"Mn": (3.3, 11.8), "Cr": (1.2, 11.7), "Pt": (0.3, 15.7), "N": (0.0, 0.0
 ROCKSALT = {"CrN": (2.6, 4.15), "MnN": (3.3, 4.25), "FeN": (1.6, 4.0), "NiO": (1.4, 4.18), "MnO": (4.2, 4.43),
             "FeO": (3.4, 4.30), "CoO": (2.4, 4.25)}  # fmt: skip
 """Moment of the metal (μB) and lattice constant (Å); antiferromagnetic layers along [001]."""
+PATHS = {"Fe": (11.4, {"fm": (1, 1), "afm": (1, -1)}), "FeNi": (11.3475, {"fm": (1, 1)})}
+RATIOS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.41, 1.55)
+"""Volumes (Å³ per atom) and orders of the paths from bcc to fcc, and c/a along them."""
 RATTLES, STEP = 3, 0.08
 """Shaken cells of each, by so much in each direction (Å, standard deviation)."""
 STRAIN, DISPLACEMENT = 0.03, 0.1
@@ -190,9 +193,20 @@ def ends():
                 yield f"x_{one}{other}_short_{distance}", "short", ferromagnet(cell, 0.7, held=True)
 
 
+def paths():
+    """Body-centred tetragonal cells of one volume between bcc (c/a = 1) and fcc (√2), and beyond."""
+    for name, (volume, orders) in PATHS.items():
+        for ratio, (order, signs) in product(RATIOS, orders.items()):
+            cell = cubic(name if len(name) > 2 else name * 2, "bcc", volume)
+            edge = (2 * volume / ratio) ** (1 / 3)
+            cell.set_cell([edge, edge, ratio * edge], scale_atoms=True)
+            moments = [sign * MOMENT[s] for sign, s in zip(signs, cell.get_chemical_symbols(), strict=True)]
+            yield f"x_{name}_path_{ratio:.2f}_{order}", f"{name}_bain_{order}", start(cell, moments)
+
+
 def candidates():
     """Ids, families, and cells with moments to start from, in the order of their value."""
-    yield from chain(bent(), layered(), ends(), later())
+    yield from chain(bent(), layered(), ends(), later(), paths())
 
 
 def with_moments(atoms, moments, *, held=False):

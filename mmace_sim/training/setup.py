@@ -198,6 +198,7 @@ def build_model(
         model = foundation_model(config.model, model_config)
         _fit_above(model, frames, config)
         return model.to(dtype)
+    _check_zeros(frames, config.data)
     model = _architecture(config).model(model_config)
     left = [
         _fit_head(model, k, frames, config, given_energies(model, source))
@@ -347,6 +348,25 @@ def given_energies(model: MagneticModel, source: DataSource) -> dict[int, float]
             )
         given[z] = energy
     return given
+
+
+def _check_zeros(frames: Sequence[Frame], data: DataConfig) -> None:
+    """The network, which all heads share, adds to given atoms or to a fit: not to both for one element."""
+    if not data.heads:
+        return
+    heads = summarize(frames).heads
+    given, fitted = {}, {}
+    for name, source in data.heads.items():
+        for z in elements_of(select(frames, heads == name)):
+            known = chemical_symbols[z] in (source.atomic_energies or {})
+            (given if known else fitted)[z] = name
+    for z in sorted(given.keys() & fitted.keys()):
+        raise ConfigError(
+            f"data.heads: atomic_energies gives {chemical_symbols[z]} for {given[z]} but not for {fitted[z]}, where it "
+            "would be fitted to crystals: the network, which they share, cannot hold the cohesive energy of one alone. "
+            "Give it for both (for the other, add the difference of the energies of a crystal that both have), or for "
+            "neither."
+        )
 
 
 def _set_atomic_energies(model: MagneticModel, data: DataConfig) -> None:

@@ -1,0 +1,195 @@
+"""The applications of arXiv 2604.08143 with mmace-3d-pbe: python docs/applications/measure.py [MODEL].
+
+FeNi compounds, random moments of Mn3Pt, the way from bcc to fcc of iron and FeNi, beside our own DFT. Writes numbers
+and figures into this folder; three minutes on one core.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io import read
+
+import mmace_sim
+from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.plots import COLORS, MARKERS, new_figure, save_figure
+from mmace_sim.properties.elastic import ElasticTensorCalculation
+from mmace_sim.properties.moments import MomentSearch
+
+HERE = Path(__file__).parent
+DATA = HERE.parents[1] / "examples" / "data" / "mag3d-gpaw"
+MOMENT = {"Fe": 2.6, "Ni": 0.7, "Mn": 3.0, "Pt": 0.3}
+"""Lengths to start from, in μB."""
+SITES = {
+    "B2": [[0, 0, 0], [0.5, 0.5, 0.5]],
+    "L10": [[0, 0, 0], [0.5, 0.5, 0.5]],
+    "L12": [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
+}
+PHASES = {"FeNi B2": "FeNi", "FeNi L10": "FeNi", "Ni3Fe L12": "FeNi3", "Fe3Ni L12": "NiFe3"}
+STARTS, ANGLE = 30, 15.0
+"""Random starts of Mn3Pt; how far an angle may be from 120 degrees."""
+CONSTANTS = ((1, 1), (1, 2), (1, 3), (3, 3), (4, 4), (6, 6))
+MN3PT = 3.83
+"""Lattice constant of experiment, in Å."""
+TRIANGLE = ((1, 1, -2), (1, -2, 1), (-2, 1, 1))
+RATIOS = np.linspace(0.86, 1.6, 38)
+PATHS = {"Fe": (11.4, ("fm", "afm")), "FeNi": (11.3475, ("fm",))}
+"""Volumes (Å³ per atom) and states of the paths, as in tools/propose_mag3d.py."""
+NEAR = 0.01
+"""Cells whose volume (Å³ per atom) is so near are on the path."""
+
+
+def crystal(symbols: str, structure: str, volume: float) -> Atoms:
+    """A ferromagnet of so many Å³ per atom; L1_0 in its cell of two atoms."""
+    n = len(SITES[structure])
+    ratio = 2**0.5 if structure == "L10" else 1.0
+    a = (n * volume / ratio) ** (1 / 3)
+    atoms = Atoms(symbols, cell=[a, a, ratio * a], pbc=True, scaled_positions=SITES[structure])
+    set_magmoms(atoms, [[0, 0, MOMENT[s]] for s in atoms.get_chemical_symbols()])
+    return atoms
+
+
+def frames() -> list[Atoms]:
+    """All calculations with free moments."""
+    found = [frame for path in sorted(DATA.glob("*.extxyz.xz")) for frame in read(path, ":")]
+    return [frame for frame in found if frame.info["constrained"] in ("F", False)]
+
+
+def iron_nickel(model: mmace_sim.MagneticMACE) -> dict:
+    """Lattice, moments and elastic constants (GPa) of each compound, cell and moments relaxed."""
+    starts = [crystal(symbols, name.split()[1], 11.3) for name, symbols in PHASES.items()]
+    found = {}
+    for name, result in zip(PHASES, ElasticTensorCalculation(model).run(starts), strict=True):
+        row: dict = {"status": str(result.status), "message": result.message}
+        if result.reference is not None:
+            symbols = np.array(result.reference.get_chemical_symbols())
+            a, _, c = result.reference.cell.lengths()
+            row |= {"a": a * (2**0.5 if name.endswith("L10") else 1.0), "c": c}
+            row["volume"] = result.reference.get_volume() / len(symbols)
+            moments = get_magmoms(result.reference)[:, 2]
+            row["moments"] = {
+                symbol: float(moments[symbols == symbol].mean()) for symbol in sorted(set(symbols))
+            }
+        for constants in result.constants.values():
+            row["constants"] = {f"C{i}{j}": float(constants.c_gpa[i - 1, j - 1]) for i, j in CONSTANTS}
+        found[name] = row
+    return found
+
+
+def random_moments(model: mmace_sim.MagneticMACE) -> dict:
+    """Minima of Mn3Pt's moments at fixed atoms from random starts, and how far each is from 120 degrees."""
+    atoms = crystal("PtMn3", "L12", MN3PT**3 / 4)
+    set_magmoms(atoms, np.vstack([[0.0, 0.0, 0.0], MOMENT["Mn"] * np.array(TRIANGLE) / 6**0.5]))
+    (result,) = MomentSearch(model, starts=STARTS).run([atoms])
+    minima = []
+    for minimum in result.minima:
+        moments = get_magmoms(minimum.atoms)
+        units = moments[1:] / np.linalg.norm(moments[1:], axis=1)[:, None]
+        angles = np.degrees(np.arccos(np.clip((units @ units.T)[np.triu_indices(3, 1)], -1, 1)))
+        minima.append(
+            {
+                "energy_above_lowest": minimum.energy_above_lowest,
+                "starts": minimum.n_starts,
+                "angles": sorted(angles.tolist()),
+                "lengths": np.linalg.norm(moments, axis=1).tolist(),
+            }
+        )
+    lowest = min(start.energy for start in result.starts)
+    return {
+        "starts": STARTS,
+        "converged": sum(start.minimum is not None for start in result.starts),
+        "triangular": sum(m["starts"] for m in minima if max(abs(a - 120.0) for a in m["angles"]) < ANGLE),
+        "steps": float(np.mean([start.steps for start in result.starts])),
+        "minima": minima,
+        "descents": [
+            [1000 * (energy / len(atoms) - lowest) for energy in start.descent.energies]
+            for start in result.starts
+        ],
+    }
+
+
+def bcc_to_fcc(model: mmace_sim.MagneticMACE, data: list[Atoms]) -> dict:
+    """Energy along c/a at one volume, moments relaxed, of each state, in meV/atom; our calculations beside it."""
+    found: dict = {}
+    for symbols, (volume, states) in PATHS.items():
+        for state in states:
+            images = []
+            for ratio in RATIOS:
+                atoms = crystal(symbols if len(symbols) > 2 else symbols * 2, "B2", volume)
+                edge = (2 * volume / ratio) ** (1 / 3)
+                atoms.set_cell([edge, edge, ratio * edge], scale_atoms=True)
+                set_magmoms(atoms, get_magmoms(atoms) * [[1.0], [-1.0 if state == "afm" else 1.0]])
+                images.append(atoms)
+            results = mmace_sim.relax(
+                images, model, relax_cell=False, relax_positions=False, collinear=True, magforce_tol=1e-4
+            )
+            points = [frame for frame in data if on_path(frame, symbols, volume, state)]
+            found[f"{symbols} {state.upper()}"] = {
+                "c_over_a": RATIOS.tolist(),
+                "model": [result.energy / 2 for result in results],
+                "moments": [np.abs(get_magmoms(result.atoms)[:, 2]).tolist() for result in results],
+                "dft_c_over_a": [ratio_of(frame) for frame in points],
+                "dft": [frame.info["REF_energy"] / 2 for frame in points],
+            }
+        own = [found[f"{symbols} {state.upper()}"] for state in states]
+        for side in ("model", "dft"):
+            zero = min((energy for row in own for energy in row[side]), default=0.0)
+            for row in own:
+                row[side] = [1000 * (energy - zero) for energy in row[side]]
+    return found
+
+
+def ratio_of(frame: Atoms) -> float:
+    """c/a of a tetragonal cell."""
+    lengths = frame.cell.lengths()
+    return float(lengths[2] / lengths[0])
+
+
+def on_path(frame: Atoms, symbols: str, volume: float, state: str) -> bool:
+    """Whether a calculation is a cell of two atoms on the path of a state."""
+    return (
+        len(frame) == 2
+        and set(frame.get_chemical_symbols()) == set(Atoms(symbols).get_chemical_symbols())
+        and abs(frame.get_volume() / 2 - volume) < NEAR
+        and bool(re.match(rf"x_\w+_path_[\d.]+_{state}|\w+_fct_[\d.]+_{state}", frame.info["config_id"]))
+    )
+
+
+def figures(report: dict) -> None:
+    """The descent of the moments of Mn3Pt, and the paths."""
+    figure, axes = new_figure()
+    for descent in report["Mn3Pt"]["descents"]:
+        axes.plot(range(len(descent)), np.maximum(descent, 1e-3), color=COLORS[0], alpha=0.5, lw=0.8)
+    axes.set(xlabel="step", ylabel="energy above the lowest (meV/atom)", yscale="log")
+    save_figure(figure, HERE / "mn3pt")
+    for symbols in PATHS:
+        figure, axes = new_figure()
+        own = {name: row for name, row in report["paths"].items() if name.split()[0] == symbols}
+        for k, (name, row) in enumerate(own.items()):
+            axes.plot(row["c_over_a"], row["model"], color=COLORS[k], label=name.split()[1])
+            axes.plot(
+                row["dft_c_over_a"], row["dft"], MARKERS[k], color=COLORS[k], label=f"{name.split()[1]}, DFT"
+            )
+        axes.set(xlabel="c/a", ylabel="energy (meV/atom)")
+        axes.legend()
+        save_figure(figure, HERE / f"path_{symbols.lower()}")
+
+
+def main() -> None:
+    """Measure, write, and draw."""
+    model = mmace_sim.load_model(sys.argv[1] if len(sys.argv) > 1 else "mmace-3d-pbe")
+    report = {
+        "model": model.metadata.get("name"),
+        "FeNi": iron_nickel(model),
+        "Mn3Pt": random_moments(model),
+        "paths": bcc_to_fcc(model, frames()),
+    }
+    figures(report)
+    (HERE / "applications.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
