@@ -76,11 +76,24 @@ def test_the_wall_of_small_moments_begins_where_they_end(tmp_path, magforces):
     assert energies(model, [0.0, 2.0 * largest, 10 * largest])[1:].min() > 100
 
 
-def test_an_element_with_moments_in_the_data_cannot_be_called_nonmagnetic(tmp_path):
+def test_an_element_whose_moments_were_held_cannot_be_called_nonmagnetic(tmp_path):
     section = {**TINY_MODEL, "nonmagnetic": ["Ge"]}
     assert prepare(config_for(tmp_path, 0.1 / 3**0.5, model=section)).model.config.nonmagnetic == [32]
-    with pytest.raises(ConfigError, match=r"nonmagnetic.*Ge \(up to 0\.\d\d μB\)"):
-        prepare(config_for(tmp_path, 0.2, model=section))
+    config = config_for(tmp_path, 0.2, model=section)
+    config.loss.magforce_elements = None
+    with pytest.raises(ConfigError, match=r"nonmagnetic names Ge \(up to 0\.\d\d μB\), but magnetic forces"):
+        prepare(config)
+
+
+def test_moments_that_only_follow_are_not_seen_and_cost_next_to_nothing(tmp_path):
+    """Of oxygen between iron, say: energies at the moments of the data and at none are nearly one."""
+    model = prepare(config_for(tmp_path, 0.2, model={**TINY_MODEL, "nonmagnetic": ["Ge"]})).model.eval()
+    wall = model.config.max_moment[32]
+    assert 0.2 < wall / 2 < 0.36
+    lengths = np.array([0.0, 0.1, wall / 2, wall, 1.2 * wall])
+    found = energies(model, lengths)
+    assert found[:4] == pytest.approx(0.05 * lengths[:4] ** 2, rel=0.1)
+    assert found[4] > 1.0
 
 
 def test_a_model_that_says_otherwise_is_obeyed(tmp_path):

@@ -232,8 +232,8 @@ class ModelConfig(ArchitectureConfig):
     spin_orbit: bool = False
     """Whether the model has a spin–orbit term; without it anisotropies are zero by construction."""
     nonmagnetic: list[Element] = Field(default=[], max_length=118)
-    """Elements with (almost) no moments in the data: the network does not see the moments of their atoms, which cost a
-    spring energy up to a wall at 0.1 μB."""
+    """Elements without moments of their own: the network does not see the moments of their atoms, which cost a spring
+    energy up to a wall, at 0.1 μB or at twice the largest moment that their neighbours give them in the data."""
     spin_orbit_channels: Width = 8
     """Channels of the spin–orbit term."""
 
@@ -247,7 +247,9 @@ class ModelConfig(ArchitectureConfig):
 
     def moment_scale(self, atomic_number: int) -> float:
         """Largest moment of an element, in μB: where its wall stands."""
-        return SMALL_MOMENT if atomic_number in self.nonmagnetic else super().moment_scale(atomic_number)
+        if atomic_number in self.nonmagnetic:
+            return max(SMALL_MOMENT, self.max_moment.get(atomic_number, 0.0))
+        return super().moment_scale(atomic_number)
 
     @property
     def convolution_floats(self) -> int:

@@ -18,6 +18,9 @@ WALL_EV: float = 20.0
 SPRING: float = 1.0
 """Energy of m·m of elements without moments in the data, in eV/μB²: as stiff as a weakly magnetic atom."""
 
+SPRING_OF_FOLLOWERS: float = 0.05
+"""The same of elements whose moments only follow from those of their neighbours: they cost next to nothing."""
+
 
 class ReferenceEnergy(Float64Module):
     """E0_z + E1_z(m·m), with E1(0) = 0 and a convex wall above the largest moment of the data.
@@ -107,6 +110,7 @@ def fit_reference(
     curvature: float = 1e-3,
     atomic_energies: Mapping[int, float] | None = None,
     spring: float = SPRING,
+    followers: Sequence[int] = (),
 ) -> dict[str, float]:
     """Fit E0 and E1 of one head to energies per atom and longitudinal magforces by penalised least squares.
 
@@ -123,6 +127,7 @@ def fit_reference(
         atomic_energies: E0 of elements for which it is known, in eV, by atomic number. It takes the place of the
             fitted one in the end: what lies between them is cohesion, which is the network's and no matter of E1.
         spring: Energy of m·m of elements whose moments in the data are too small to tell, in eV/μB².
+        followers: Atomic numbers of elements whose moments are those that their neighbours give them.
 
     Returns:
         Root mean square errors left over: "energy" (eV/atom) and "magforces" (eV/μB, longitudinal).
@@ -136,7 +141,8 @@ def fit_reference(
     penalty = _curvature_rows(n_z, n_b) * curvature * np.sqrt(len(samples))
     A = np.concatenate([A_e, A_t * weight_t, penalty])
     b = np.concatenate([energies - mean, b_t * weight_t, np.zeros(len(penalty))])
-    known = _springs(reference, elements, samples, head, spring)
+    strengths = dict.fromkeys(followers, min(spring, SPRING_OF_FOLLOWERS))
+    known = _springs(reference, elements, samples, head, spring, strengths)
     solution = np.zeros(A.shape[1])
     solution[list(known)] = list(known.values())
     free = np.setdiff1d(np.arange(len(solution)), list(known))
@@ -158,8 +164,9 @@ def _springs(
     samples: Sequence[ReferenceSample],
     head: int,
     spring: float,
+    others: Mapping[int, float],
 ) -> dict[int, float]:
-    """E1 of elements without moments worth the name in the data, which can tell nothing of it: a weak spring.
+    """E1 of elements without moments of their own, of which the data can tell nothing: a weak spring.
 
     By the index of the unknown. Of the functions of m·m only the first, which is −2 m̃·m̃/s², is not zero.
     """
@@ -168,9 +175,10 @@ def _springs(
     n_z, n_b = len(elements), reference.num_basis
     springs: dict[int, float] = {}
     for k, z in enumerate(elements):
-        if (lengths[numbers == z] <= SMALL_MOMENT).all():
+        strength = spring if (lengths[numbers == z] <= SMALL_MOMENT).all() else others.get(z)
+        if strength is not None:
             unit = SATURATION_RATIO * float(reference.max_moment[head * n_z + k])
-            values = [-0.5 * spring * unit**2] + [0.0] * (n_b - 1)
+            values = [-0.5 * strength * unit**2] + [0.0] * (n_b - 1)
             springs |= {n_z + k * n_b + b: value for b, value in enumerate(values)}
     return springs
 

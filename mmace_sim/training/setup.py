@@ -34,6 +34,7 @@ from mmace_sim.training.finetuning.from_foundation import (
     left_of_energies,
     resolved_section,
 )
+from mmace_sim.training.followers import with_followers
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +103,7 @@ def complete_model_config(
         derived = _derived_fields(config, frames, moments)
         derived["avg_num_neighbors"] = round(max(mean_neighbors, 1.0), 3)
         derived = {k: v for k, v in derived.items() if k in architecture.config.model_fields}
-        complete = _model_config(config, derived)
-        _check_nonmagnetic(complete, moments)
+        complete = with_followers(_model_config(config, derived), frames, config.loss.magforce_elements)
     missing = set(elements_of(frames)) - set(complete.atomic_numbers)
     if missing:
         names = ", ".join(chemical_symbols[z] for z in sorted(missing))
@@ -136,17 +136,6 @@ def cutoff_of(config: TrainConfig) -> float:
     if "foundation" in config.model:
         return foundation_file(config.model["foundation"]).r_max
     return _model_config(config, {"atomic_numbers": [1]}, only=("r_max",)).r_max
-
-
-def _check_nonmagnetic(complete: ArchitectureConfig, moments: dict[int, float]) -> None:
-    """Elements without moments must have none in the data: beyond `SMALL_MOMENT` there is a wall of 100 eV/μB."""
-    wrong = [z for z in getattr(complete, "nonmagnetic", []) if moments.get(z, 0.0) > SMALL_MOMENT]
-    if wrong:
-        told = ", ".join(f"{chemical_symbols[z]} (up to {moments[z]:.2f} μB)" for z in wrong)
-        raise ConfigError(
-            f"model.nonmagnetic names elements that have moments above {SMALL_MOMENT} μB in the data: {told}. Leave "
-            "them out of it."
-        )
 
 
 def _derived_fields(
@@ -289,7 +278,14 @@ def _fit_head(
     summary, name = summarize(frames), model.heads[head]
     own = sample(select(frames, (summary.heads == name) & summary.has("energy")), FIT_SAMPLE)
     samples = [reference_sample(frame, config.loss.magforce_elements) for frame in own]
-    left = fit_reference(model.reference, model.elements, samples, head=head, atomic_energies=given)
+    left = fit_reference(
+        model.reference,
+        model.elements,
+        samples,
+        head=head,
+        atomic_energies=given,
+        followers=getattr(model.config, "nonmagnetic", ()),
+    )
     logger.info(
         "one-body fit%s leaves %.1f meV/atom, %.1f meV/μB (longitudinal)",
         f" of head {name}" if config.data.heads else "",

@@ -1,17 +1,18 @@
-"""The applications of arXiv 2604.08143 with mmace-3d-pbe: python docs/applications/measure.py [MODEL].
+"""The applications of arXiv 2604.08143 with mmace-3d-pbe: python docs/models/applications_3d.py [MODEL].
 
-FeNi compounds, random moments of Mn3Pt, the way from bcc to fcc of iron and FeNi, beside our own DFT. Writes numbers
-and figures into this folder; three minutes on one core.
+FeNi compounds, random moments of Mn3Pt, the way from bcc to fcc of iron and FeNi, beside our own DFT. Writes
+docs/models/applications.json, figures, and the tables of docs/models/applications.md; one minute on one core.
 """
 
 import json
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.io import read
+from card_3d import shears, table
+from measure_3d import DATA, HERE, shear_moduli, start
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -19,16 +20,14 @@ from mmace_sim.plots import COLORS, MARKERS, new_figure, save_figure
 from mmace_sim.properties.elastic import ElasticTensorCalculation
 from mmace_sim.properties.moments import MomentSearch
 
-HERE = Path(__file__).parent
-DATA = HERE.parents[1] / "examples" / "data" / "mag3d-gpaw"
 MOMENT = {"Fe": 2.6, "Ni": 0.7, "Mn": 3.0, "Pt": 0.3}
 """Lengths to start from, in μB."""
 SITES = {
     "B2": [[0, 0, 0], [0.5, 0.5, 0.5]],
-    "L10": [[0, 0, 0], [0.5, 0.5, 0.5]],
+    "L10": [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
     "L12": [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
 }
-PHASES = {"FeNi B2": "FeNi", "FeNi L10": "FeNi", "Ni3Fe L12": "FeNi3", "Fe3Ni L12": "NiFe3"}
+PHASES = {"FeNi B2": "FeNi", "FeNi L10": "Fe2Ni2", "Ni3Fe L12": "FeNi3", "Fe3Ni L12": "NiFe3"}
 STARTS, ANGLE = 30, 15.0
 """Random starts of Mn3Pt; how far an angle may be from 120 degrees."""
 CONSTANTS = ((1, 1), (1, 2), (1, 3), (3, 3), (4, 4), (6, 6))
@@ -43,11 +42,9 @@ NEAR = 0.01
 
 
 def crystal(symbols: str, structure: str, volume: float) -> Atoms:
-    """A ferromagnet of so many Å³ per atom; L1_0 in its cell of two atoms."""
-    n = len(SITES[structure])
-    ratio = 2**0.5 if structure == "L10" else 1.0
-    a = (n * volume / ratio) ** (1 / 3)
-    atoms = Atoms(symbols, cell=[a, a, ratio * a], pbc=True, scaled_positions=SITES[structure])
+    """A ferromagnet of so many Å³ per atom in its cubic cell; L1_0 starts as cubic, too."""
+    a = (len(SITES[structure]) * volume) ** (1 / 3)
+    atoms = Atoms(symbols, cell=[a] * 3, pbc=True, scaled_positions=SITES[structure])
     set_magmoms(atoms, [[0, 0, MOMENT[s]] for s in atoms.get_chemical_symbols()])
     return atoms
 
@@ -67,7 +64,7 @@ def iron_nickel(model: mmace_sim.MagneticMACE) -> dict:
         if result.reference is not None:
             symbols = np.array(result.reference.get_chemical_symbols())
             a, _, c = result.reference.cell.lengths()
-            row |= {"a": a * (2**0.5 if name.endswith("L10") else 1.0), "c": c}
+            row |= {"a": a, "c": c}
             row["volume"] = result.reference.get_volume() / len(symbols)
             moments = get_magmoms(result.reference)[:, 2]
             row["moments"] = {
@@ -77,6 +74,22 @@ def iron_nickel(model: mmace_sim.MagneticMACE) -> dict:
             row["constants"] = {f"C{i}{j}": float(constants.c_gpa[i - 1, j - 1]) for i, j in CONSTANTS}
         found[name] = row
     return found
+
+
+def sheared(model: mmace_sim.MagneticMACE, data: list[Atoms]) -> dict:
+    """Shear moduli of the compounds from strained cells: of DFT, and of the model in the same cells."""
+    strained = [
+        frame for frame in data if re.match(r"strain_\w*(FeNi|Ni3Fe|Fe3Ni)", frame.info["config_type"])
+    ]
+    results = mmace_sim.relax(
+        [start(frame) for frame in strained],
+        model,
+        relax_cell=False,
+        relax_positions=False,
+        collinear=True,
+        magforce_tol=1e-4,
+    )
+    return shear_moduli(strained, list(results))
 
 
 def random_moments(model: mmace_sim.MagneticMACE) -> dict:
@@ -164,7 +177,7 @@ def figures(report: dict) -> None:
     for descent in report["Mn3Pt"]["descents"]:
         axes.plot(range(len(descent)), np.maximum(descent, 1e-3), color=COLORS[0], alpha=0.5, lw=0.8)
     axes.set(xlabel="step", ylabel="energy above the lowest (meV/atom)", yscale="log")
-    save_figure(figure, HERE / "mn3pt")
+    save_figure(figure, HERE / "applications-mn3pt")
     for symbols in PATHS:
         figure, axes = new_figure()
         own = {name: row for name, row in report["paths"].items() if name.split()[0] == symbols}
@@ -175,20 +188,79 @@ def figures(report: dict) -> None:
             )
         axes.set(xlabel="c/a", ylabel="energy (meV/atom)")
         axes.legend()
-        save_figure(figure, HERE / f"path_{symbols.lower()}")
+        save_figure(figure, HERE / f"applications-path-{symbols.lower()}")
+
+
+def iron_nickel_table(report: dict) -> str:
+    """Compounds of iron and nickel: cell, moments and elastic constants."""
+    rows = []
+    for name, row in report["FeNi"].items():
+        constants = row["constants"]
+        rows.append(
+            [
+                name,
+                f"{row['a']:.3f}",
+                f"{row['c'] / row['a']:.3f}",
+                ", ".join(f"{symbol} {moment:.2f}" for symbol, moment in row["moments"].items()),
+                *(f"{constants[f'C{i}{j}']:.0f}".replace("-", "−") for i, j in CONSTANTS),
+            ]
+        )
+    return table(["", "a (Å)", "c/a", "moments (μB)", *(f"C{i}{j} (GPa)" for i, j in CONSTANTS)], rows)
+
+
+def minima_table(report: dict) -> str:
+    """Minima of the moments of Mn3Pt."""
+    rows = [
+        [
+            f"{1000 * minimum['energy_above_lowest']:.1f}",
+            str(minimum["starts"]),
+            ", ".join(f"{angle:.0f}°" for angle in minimum["angles"]),
+            ", ".join(f"{length:.2f}" for length in minimum["lengths"]),
+        ]
+        for minimum in report["Mn3Pt"]["minima"]
+    ]
+    return table(["above the lowest (meV/atom)", "starts", "angles between Mn", "lengths: Pt, Mn (μB)"], rows)
+
+
+def path_table(report: dict) -> str:
+    """Differences between model and DFT along the paths."""
+    rows = []
+    for name, row in report["paths"].items():
+        model = np.interp(row["dft_c_over_a"], row["c_over_a"], row["model"])
+        differences = np.abs(model - row["dft"])
+        rows.append([name, str(len(differences)), f"{differences.mean():.0f}", f"{differences.max():.0f}"])
+    return table(["path", "calculations", "mean difference (meV/atom)", "largest"], rows)
+
+
+def with_tables(text: str, report: dict) -> str:
+    """The page with its tables anew."""
+    for mark, part in (
+        ("FeNi", iron_nickel_table),
+        ("shears", shears),
+        ("Mn3Pt", minima_table),
+        ("paths", path_table),
+    ):
+        begin, end = f"<!-- table: {mark} -->", "<!-- end -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n{part(report)}\n{end}{rest.split(end, 1)[1]}"
+    return text
 
 
 def main() -> None:
     """Measure, write, and draw."""
     model = mmace_sim.load_model(sys.argv[1] if len(sys.argv) > 1 else "mmace-3d-pbe")
+    data = frames()
     report = {
         "model": model.metadata.get("name"),
         "FeNi": iron_nickel(model),
+        "shear_moduli": sheared(model, data),
         "Mn3Pt": random_moments(model),
-        "paths": bcc_to_fcc(model, frames()),
+        "paths": bcc_to_fcc(model, data),
     }
     figures(report)
     (HERE / "applications.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    page = HERE / "applications.md"
+    page.write_text(with_tables(page.read_text(encoding="utf-8"), report), encoding="utf-8")
 
 
 if __name__ == "__main__":
