@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.build import bulk, make_supercell
+from ase.data import atomic_numbers
 from ase.io import write
 from pack_mag3d import reserved
 
@@ -166,8 +167,17 @@ def later():
             )
 
 
+def layers_of_rocksalt():
+    """Antiferromagnetic layers along [111], the order of the oxides in experiment, in cells of four atoms."""
+    for name, (moment, a) in ROCKSALT.items():
+        cell = make_supercell(bulk(name, "rocksalt", a=a), [[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+        cell = cell[np.argsort(cell.numbers != atomic_numbers[name[:2]], kind="stable")]
+        yield f"x_{name}_B1_layers111", f"{name}_B1_layers", start(cell, [moment, -moment, 0.0, 0.0])
+
+
 def layered():
     """Phonons at the boundary of the zone, and antiferromagnetic layers."""
+    yield from layers_of_rocksalt()
     for symbol, lattice in (("Fe", "bcc"), ("Ni", "fcc"), ("Al", "fcc"), ("Co", "fcc")):
         cell = zone_boundary(symbol, lattice, VOLUME[symbol])
         for axis in ("x", "z", "xy"):

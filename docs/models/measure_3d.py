@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections import defaultdict
-from itertools import combinations
+from itertools import combinations, compress
 from pathlib import Path
 
 import numpy as np
@@ -219,14 +219,16 @@ def test_errors(model: mmace_sim.MagneticMACE) -> dict[str, dict]:
     """Mean absolute errors on the test set by family, in meV."""
     frames = read_frames([DATA / "test.extxyz.xz"]).frames
     crystals = [f for f in frames if not f.atoms.info["config_type"].startswith("expanded")]
-    first = [f for f in crystals if FIRST.issuperset(f.atoms.get_chemical_symbols())]
+    elements = [set(f.atoms.get_chemical_symbols()) for f in crystals]
+    anions = [bool(own.intersection(MOLECULES)) for own in elements]
+    first = [own <= FIRST for own in elements]
+    metals = [not (a or b) for a, b in zip(anions, first, strict=True)]
     groups = {
         "all": frames,
         "all but torn crystals": crystals,
-        "of these, Fe, Co, Ni, Al alone": first,
-        "of these, with Mn, Cr or Pt": [
-            f for f in crystals if not FIRST.issuperset(f.atoms.get_chemical_symbols())
-        ],
+        "of these, Fe, Co, Ni, Al alone": list(compress(crystals, first)),
+        "of these, metals with Mn, Cr or Pt": list(compress(crystals, metals)),
+        "of these, with N or O": list(compress(crystals, anions)),
     }
     for name, pattern in FAMILIES.items():
         groups[name] = [f for f in frames if re.match(pattern, f.atoms.info["config_type"])]
