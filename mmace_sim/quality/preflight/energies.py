@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
+from mmace_sim.graph.neighbors import near_pairs
 from mmace_sim.io.frames import LABELS, Frame
-from mmace_sim.quality.preflight.distances import neighbors
 from mmace_sim.quality.preflight.findings import Finding, Severity
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -221,7 +221,7 @@ def _overlaps(frames: Sequence[Frame]) -> list[Finding]:
     found: list[tuple[float, str]] = []
     for frame in frames:
         radii = covalent_radii[frame.atoms.numbers]
-        i, j, distance = neighbors(frame.atoms, 2 * _CLOSE * float(radii.max()))
+        i, j, distance = near_pairs("ijd", frame.atoms, 2 * _CLOSE * float(radii.max()))
         ratio = (distance / (radii[i] + radii[j])).min(initial=np.inf)
         if ratio < _CLOSE:
             found.append((float(ratio), frame.source))
