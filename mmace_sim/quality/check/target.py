@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 
 from mmace_sim.errors import MmaceError, UnsupportedElementError, UnsupportedOptionError
 from mmace_sim.model.checkpoint import load_model
-from mmace_sim.testing.calculator_probe import Calculator, CalculatorProbe
+from mmace_sim.testing.calculator_probe import CalculatorProbe
 from mmace_sim.testing.probe import ModelProbe, Probe
 from mmace_sim.testing.structures import standard_structures
 
@@ -156,7 +156,7 @@ def _is_model(target: object) -> TypeGuard[torch.nn.Module]:
     return isinstance(target, torch.nn.Module) and hasattr(target, "r_max") and hasattr(target, "elements")
 
 
-def _is_calculator(target: object) -> TypeGuard[Calculator]:
+def _is_calculator(target: object) -> bool:
     return not isinstance(target, type) and hasattr(target, "get_potential_energy")
 
 
