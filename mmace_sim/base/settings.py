@@ -204,9 +204,6 @@ def merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
 def dump_settings(settings: BaseModel) -> str:
     """Write settings as YAML that `load_settings` reads.
 
-    Args:
-        settings: The settings.
-
     Returns:
         YAML text, one commented line for each field.
     """

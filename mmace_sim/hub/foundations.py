@@ -78,9 +78,5 @@ def foundation(name: str, urls: Mapping[str, str]) -> RemoteFile:
 
 
 def cached_name(url: str) -> str:
-    """What mace-torch calls the file of an address in its cache: its last part without other characters.
-
-    Args:
-        url: The address.
-    """
+    """What mace-torch calls the file of an address in its cache: its last part without other characters."""
     return "".join(c for c in url.rsplit("/", 1)[-1] if c.isalnum() or c == "_")

@@ -132,9 +132,6 @@ def read_labelled(path: Path, keys: LabelKeys) -> Iterator[Item]:
 def find_bounds(path: Path) -> Iterator[tuple[int, int]] | None:
     """Where the structures of a file begin and end, without reading them.
 
-    Args:
-        path: The file.
-
     Yields:
         Bounds, one more than there are structures, and how many atoms lie between each and the one before (0: nobody
         knows); None in place of them for a file that must be read to know how many structures it holds.

@@ -157,9 +157,6 @@ def results_as_labels(atoms: Atoms) -> dict[str, Any]:
 def type_map_beside(path: Path) -> list[str]:
     """Element symbols of the integer types of a file: `NAME.type_map.raw` or `type_map.raw` in its folder.
 
-    Args:
-        path: The file.
-
     Raises:
         DataError: If there is no such list.
     """

@@ -161,9 +161,6 @@ class _ModelFile:
 
     Nothing is allocated for a file that does not hold what it claims to.
 
-    Args:
-        path: The file.
-
     Attributes:
         header: Everything but the weights.
         config: Hyper-parameters.

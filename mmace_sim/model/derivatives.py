@@ -75,10 +75,6 @@ def evaluate(
 def check_graph(model: EnergyModel, graph: MagneticGraph) -> None:
     """`check_elements`, once for graphs that share their elements.
 
-    Args:
-        model: A model.
-        graph: The batch.
-
     Raises:
         UnsupportedElementError: If the model was not made for an element.
     """
@@ -116,9 +112,6 @@ def check_elements(model: EnergyModel, atomic_numbers: Tensor) -> None:
 
 def ordinary(tensor: Tensor) -> Tensor:
     """A tensor that may take part in derivatives: those made in ``torch.inference_mode`` may not.
-
-    Args:
-        tensor: Any tensor.
 
     Returns:
         The same, or a copy.

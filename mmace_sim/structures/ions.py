@@ -29,9 +29,6 @@ _F_SERIES = ((57, 71, 54), (89, 103, 86))
 def oxidation_states(atoms: Atoms) -> dict[int, float]:
     """Oxidation state of each element by its formula, the mean where there are several.
 
-    Args:
-        atoms: Structure.
-
     Returns:
         By atomic number; empty if there are no anions that take enough electrons, or nothing is known.
     """

@@ -181,11 +181,7 @@ def site_permutations(
 
 
 def identity_operation(parent: MagneticParent) -> int:
-    """Number of the identity among the operations of a crystal.
-
-    Args:
-        parent: The crystal.
-    """
+    """Number of the identity among the operations of a crystal."""
     plain = (parent.rotations == np.eye(3, dtype=int)).all(axis=(1, 2))
     still = (parent.images == np.arange(len(parent.atoms))).all(axis=1) & ~parent.offsets.any(axis=(1, 2))
     return int(np.flatnonzero(plain & still)[0])

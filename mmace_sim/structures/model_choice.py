@@ -59,9 +59,6 @@ def group_by_model(
 ) -> tuple[dict[str, list[int]], dict[int, UnsupportedElementError]]:
     """Structures by the model for their elements.
 
-    Args:
-        images: Structures.
-
     Returns:
         Their indices by the name of the model, and why there is none, by index.
     """

@@ -129,12 +129,6 @@ def measure_identities(
 
 
 def structure_for(probe: Probe, rng: np.random.Generator, *, n_atoms: int) -> Atoms:
-    """Draw a random structure that a potential was made for.
-
-    Args:
-        probe: The potential.
-        rng: Source of randomness.
-        n_atoms: Number of atoms.
-    """
+    """Draw a random structure that a potential was made for."""
     longest = min(probe.max_moment(z) for z in probe.elements)
     return random_structure(rng, elements=probe.elements, n_atoms=n_atoms, max_moment=longest)

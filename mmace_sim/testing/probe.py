@@ -51,11 +51,7 @@ class Probe(ABC):
 
     @abstractmethod
     def max_moment(self, atomic_number: int) -> float:
-        """Largest moment that the potential was made for, in μB; 3 if it does not say.
-
-        Args:
-            atomic_number: Element.
-        """
+        """Largest moment that the potential was made for, in μB; 3 if it does not say."""
 
     @abstractmethod
     def energies(self, structures: Sequence[Atoms]) -> Float[np.ndarray, " n_systems"]:
@@ -84,11 +80,7 @@ class Probe(ABC):
         return self.predict_batch([atoms], training=training)[0]
 
     def reference_energy(self, atomic_number: int) -> float | None:  # noqa: ARG002 - most cannot tell
-        """Energy of an isolated atom without moment in eV, if the potential states it.
-
-        Args:
-            atomic_number: Element.
-        """
+        """Energy of an isolated atom without moment in eV, if the potential states it."""
         return None
 
     def curvature(self, atoms: Atoms, change: Float[np.ndarray, "n_atoms 3"]) -> np.ndarray:

@@ -82,11 +82,7 @@ def save_check_plots(probe: Probe, folder: Path) -> list[Path]:
 
 
 def check_drawings(probe: Probe) -> list[Drawing]:
-    """Compute the curves of the first `MAX_ELEMENTS` elements.
-
-    Args:
-        probe: The potential.
-    """
+    """Compute the curves of the first `MAX_ELEMENTS` elements."""
     elements = probe.elements[:MAX_ELEMENTS]
     lengths = [_moment_curve(probe, z) for z in elements]
     moments = [_preferred(curve, probe.max_moment(z)) for z, curve in zip(elements, lengths, strict=True)]

@@ -22,20 +22,12 @@ _ZERO_GAP = 20.0
 
 
 def per_atom(frames: Sequence[Frame]) -> np.ndarray:
-    """Energies per atom, in eV; NaN where there is none.
-
-    Args:
-        frames: Structures.
-    """
+    """Energies per atom, in eV; NaN where there is none."""
     return np.array([float(f.labels.get("energy", np.nan)) / len(f.atoms) for f in frames])
 
 
 def volumes(frames: Sequence[Frame]) -> np.ndarray:
-    """Volumes per atom, in Å³; NaN for structures that are not periodic in all directions.
-
-    Args:
-        frames: Structures.
-    """
+    """Volumes per atom, in Å³; NaN for structures that are not periodic in all directions."""
     periodic = [f.atoms.pbc.all() and f.atoms.cell.rank == 3 for f in frames]
     return np.array(
         [f.atoms.cell.volume / len(f.atoms) if p else np.nan for f, p in zip(frames, periodic, strict=True)]

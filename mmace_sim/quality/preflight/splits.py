@@ -60,9 +60,6 @@ def features_of(frame: Frame) -> Float[np.ndarray, " n_features"]:
 
     Smeared counts of neighbours by distance, plain, weighted with the atomic numbers, and with m_i·m_j, each as mean
     and standard deviation over the atoms; and the mean square moment.
-
-    Args:
-        frame: Structure.
     """
     atoms, m = frame.atoms, frame.magmoms
     z = atoms.numbers / 26.0

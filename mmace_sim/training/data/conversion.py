@@ -72,11 +72,7 @@ def convert_files(paths: Sequence[Path], output: Path, keys: LabelKeys | None = 
 
 
 def labelled_atoms(frame: Frame) -> Atoms:
-    """A structure with its labels under our names and nothing else that belongs to a code.
-
-    Args:
-        frame: The structure.
-    """
+    """A structure with its labels under our names and nothing else that belongs to a code."""
     atoms = Atoms(frame.atoms.numbers, frame.atoms.positions, cell=frame.atoms.cell, pbc=frame.atoms.pbc)
     atoms.info.update(_names(frame))
     atoms.arrays[OUR_KEYS.magmoms] = frame.magmoms

@@ -101,11 +101,7 @@ class SummaryBuilder:
         self._moments: list[float] = []
 
     def add(self, frame: Frame) -> None:
-        """Add a structure.
-
-        Args:
-            frame: The structure.
-        """
+        """Add a structure."""
         labels = sum(1 << k for k, label in enumerate(LABELS) if label in frame.labels)
         kind, head = (
             self._names.setdefault(name, len(self._names)) for name in (frame.config_type, frame.head)
@@ -138,11 +134,7 @@ class SummaryBuilder:
 
 
 def summarize(frames: Iterable[Frame]) -> FrameSummary:
-    """The summary of a set: the one that it carries, or one made by a pass over it.
-
-    Args:
-        frames: Structures.
-    """
+    """The summary of a set: the one that it carries, or one made by a pass over it."""
     known = getattr(frames, "summary", None)
     if isinstance(known, FrameSummary):
         return known
