@@ -166,9 +166,6 @@ def load_settings[S: Settings](kind: type[S], file: Path | None, flags: dict[str
         file: YAML file, or None.
         flags: Values given on the command line; those that are None were not given.
 
-    Returns:
-        The settings.
-
     Raises:
         ConfigError: If the file cannot be read, holds unknown keys or impossible values.
     """

@@ -37,11 +37,7 @@ def handled() -> list[int]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `Interrupted` where a signal comes, or where `deferred` ends; only in the main thread.
-
-    Yields:
-        Nothing.
-    """
+    """Raise `Interrupted` where a signal comes, or where `deferred` ends; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -32,9 +32,6 @@ def fetch_foundation(
         cache: Folder that mace-torch keeps its checkpoints in.
         advance: Told how many bytes there are.
 
-    Returns:
-        The file.
-
     Raises:
         ModelFileError: If there is no such name, or it cannot be fetched, or what comes is no checkpoint.
         OutputError: If the cache cannot be written.

@@ -69,9 +69,6 @@ def locked(name: str, *, timeout: float = 3600.0) -> Iterator[None]:
         name: Name of the model.
         timeout: How long to wait for another process, in seconds.
 
-    Yields:
-        Nothing.
-
     Raises:
         OutputError: If another process holds it for longer, or the cache cannot be written.
     """
@@ -85,9 +82,6 @@ def locked(name: str, *, timeout: float = 3600.0) -> Iterator[None]:
 
 def remove_model(name: str) -> Path:
     """Delete a model from the cache.
-
-    Returns:
-        The file that was deleted.
 
     Raises:
         ModelFileError: If no model of this name is in the cache; embedded models and those of plugins stay.

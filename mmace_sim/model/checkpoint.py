@@ -38,9 +38,6 @@ def save_model(model: MagneticModel, path: str | Path, metadata: dict[str, Any] 
         path: File to write; an existing one is replaced at once, never half.
         metadata: JSON-able facts to keep with it ("name", "training_data", "errors", "license", "citation", …); without
             it the model's own metadata.
-
-    Returns:
-        The path.
     """
     path = Path(path)
     config = model.config.model_dump(mode="json")

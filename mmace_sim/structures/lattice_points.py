@@ -75,9 +75,6 @@ def cell_points(matrix: Int[np.ndarray, "3 3"]) -> Int[np.ndarray, "n_cells 3"]:
 
     Args:
         matrix: Hermite normal form.
-
-    Returns:
-        Integer coordinates.
     """
     return np.array(list(itertools.product(*(range(size) for size in np.diag(matrix)))))
 
@@ -149,9 +146,6 @@ def keeps_superlattice(
     Args:
         rotations: Rotations in fractional coordinates.
         matrix: Hermite normal form.
-
-    Returns:
-        True where they do.
     """
     return (reduce_points(matrix @ rotations.transpose(0, 2, 1), matrix) == 0).all(axis=(1, 2))
 

@@ -25,9 +25,6 @@ def choose_model(numbers: Iterable[int]) -> str:
     Args:
         numbers: Atomic numbers of a structure.
 
-    Returns:
-        Its name.
-
     Raises:
         UnsupportedElementError: If no model at hand knows them all; the message says how to get one.
     """

@@ -238,9 +238,6 @@ def transformed(
         atoms: Structure with moments.
         space: Matrix for positions and cell.
         spin: Matrix for moments.
-
-    Returns:
-        A changed copy.
     """
     new = atoms.copy()
     if space is not None:

@@ -74,9 +74,6 @@ def save_check_plots(probe: Probe, folder: Path) -> list[Path]:
         probe: The potential.
         folder: Existing folder to write ``energy_moment``, ``energy_angle``, ``energy_volume`` and ``energy_dimer``
             into, each ``.png`` and ``.svg``.
-
-    Returns:
-        Files written.
     """
     return [path for drawing in check_drawings(probe) for path in _draw(drawing, folder)]
 

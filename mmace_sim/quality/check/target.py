@@ -26,9 +26,6 @@ def load_target(name: str, *, device: torch.device | str = "cpu", dtype: torch.d
         device: Where to put a model; a factory decides for itself.
         dtype: Precision of a model.
 
-    Returns:
-        The model or the calculator.
-
     Raises:
         ModelFileError: If there is no such model.
         UnsupportedOptionError: If the factory cannot be imported or called, or returns something else.
@@ -100,9 +97,6 @@ def make_probe(
         spin_orbit: Whether a calculator claims spin–orbit coupling.
         max_moment: Largest moment that a calculator was made for, in μB; 3 if it is not known.
         single_precision: Whether a calculator computes in float32.
-
-    Returns:
-        The probe.
 
     Raises:
         UnsupportedOptionError: If the target is neither, the elements are not known, it fails on the first structure,
