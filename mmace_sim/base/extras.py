@@ -25,9 +25,6 @@ def extra(name: str, feature: str) -> Iterator[None]:
         name: The extra, a key of `EXTRAS`.
         feature: What needs them, as the first words of the message.
 
-    Yields:
-        Nothing.
-
     Raises:
         MissingExtraError: If one of its libraries is not installed.
     """

@@ -166,9 +166,6 @@ def load_settings[S: Settings](kind: type[S], file: Path | None, flags: dict[str
         file: YAML file, or None.
         flags: Values given on the command line; those that are None were not given.
 
-    Returns:
-        The settings.
-
     Raises:
         ConfigError: If the file cannot be read, holds unknown keys or impossible values.
     """
@@ -203,9 +200,6 @@ def merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
 
 def dump_settings(settings: BaseModel) -> str:
     """Write settings as YAML that `load_settings` reads.
-
-    Args:
-        settings: The settings.
 
     Returns:
         YAML text, one commented line for each field.

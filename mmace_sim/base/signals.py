@@ -15,11 +15,7 @@ SIGNALS: tuple[str, ...] = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has come.
-
-    Args:
-        number: Its number.
-    """
+    """A signal has come."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -41,11 +37,7 @@ def handled() -> list[int]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `Interrupted` where a signal comes, or where `deferred` ends; only in the main thread.
-
-    Yields:
-        Nothing.
-    """
+    """Raise `Interrupted` where a signal comes, or where `deferred` ends; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -89,9 +81,6 @@ def deferred(keep: Callable[[], None] = lambda: None) -> Iterator[Callable[[], N
 def exit_code(interrupt: KeyboardInterrupt) -> int:
     """The code that a process exits with after a signal, as shells count it.
 
-    Args:
-        interrupt: What was raised.
-
     Returns:
         128 plus the number of the signal: 130 for Ctrl-C, 143 for SIGTERM.
     """
@@ -99,11 +88,7 @@ def exit_code(interrupt: KeyboardInterrupt) -> int:
 
 
 def told(interrupt: KeyboardInterrupt) -> str:
-    """How a message about it begins.
-
-    Args:
-        interrupt: What was raised.
-    """
+    """How a message about it begins."""
     name = signal.Signals(getattr(interrupt, "number", signal.SIGINT)).name
     return "Interrupted." if name == "SIGINT" else f"Interrupted by {name}."
 

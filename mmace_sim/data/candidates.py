@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.geometry import complete_cell
 from jaxtyping import Bool, Float
-from matscipy.neighbours import neighbour_list
 
 from mmace_sim.errors import DataError, StructureError
 from mmace_sim.graph.atoms import bare_copy, get_magmoms, has_magmoms, set_magmoms
+from mmace_sim.graph.neighbors import near_pairs
 from mmace_sim.io.collection import FailedStructure, load_structures
 from mmace_sim.properties.order.states import state_fingerprint
 from mmace_sim.structures.checks import check_distances, check_moments, check_numbers
@@ -143,13 +142,7 @@ def refusal(atoms: Atoms) -> str:
     except StructureError as error:
         return str(error)
     radii = covalent_radii[atoms.numbers]
-    first, second, distances = neighbour_list(
-        "ijd",
-        positions=atoms.positions,
-        cell=complete_cell(atoms.cell),
-        pbc=atoms.pbc,
-        cutoff=float(2 * radii.max()),
-    )
+    first, second, distances = near_pairs("ijd", atoms, float(2 * radii.max()))
     ratios = distances / (radii[first] + radii[second])
     if not len(ratios) or ratios.min() >= CLOSEST:
         return ""

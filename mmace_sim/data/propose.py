@@ -47,11 +47,7 @@ class Proposal:
     problems: list[str] = field(default_factory=list)
 
     def kept(self, recipe: str) -> int:
-        """Number of candidates of a recipe that are left.
-
-        Args:
-            recipe: Its name.
-        """
+        """Number of candidates of a recipe that are left."""
         return self.made[recipe] - self.copies[recipe] - self.refused[recipe]
 
 

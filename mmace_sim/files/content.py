@@ -59,11 +59,7 @@ def lock(fd: int, folder: Path) -> None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a file; False where there are no locks.
-
-    Args:
-        path: The file.
-    """
+    """Whether a process holds the lock of a file; False where there are no locks."""
     if fcntl is None:
         return False
     try:

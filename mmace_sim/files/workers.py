@@ -63,9 +63,6 @@ def take_over(manifest: Manifest, own: Path) -> None:
 def known_by_folder(manifest: Manifest) -> dict[str, dict[str, list[State]]]:
     """What a list says of the files in each folder of the run's.
 
-    Args:
-        manifest: The list.
-
     Returns:
         By the name of the folder: states by the name of the file.
     """

@@ -19,11 +19,7 @@ _KINDS = {1: "a slab", 2: "a wire", 3: "a cluster in a box"}
 
 
 def vacuum_widths(atoms: Atoms) -> Float[np.ndarray, " 3"]:
-    """Width of the widest empty layer across each cell vector, in Å; 0 where the structure is not periodic.
-
-    Args:
-        atoms: Structure.
-    """
+    """Width of the widest empty layer across each cell vector, in Å; 0 where the structure is not periodic."""
     widths = np.zeros(3)
     if len(atoms) == 0 or not atoms.pbc.any():
         return widths
@@ -34,11 +30,7 @@ def vacuum_widths(atoms: Atoms) -> Float[np.ndarray, " 3"]:
 
 
 def is_open(atoms: Atoms) -> Bool[np.ndarray, " 3"]:
-    """Along which cell vectors a structure ends: by its flags, or at a vacuum of at least `MIN_VACUUM`.
-
-    Args:
-        atoms: Structure.
-    """
+    """Along which cell vectors a structure ends: by its flags, or at a vacuum of at least `MIN_VACUUM`."""
     return ~atoms.pbc | (vacuum_widths(atoms) > MIN_VACUUM - 1e-3)
 
 
@@ -137,11 +129,7 @@ def _matrix(components: np.ndarray) -> Float[np.ndarray, "3 3"]:
 
 
 def has_volume(atoms: Atoms) -> bool:
-    """Whether the volume and the stress of a structure are those of matter: of a crystal without vacuum.
-
-    Args:
-        atoms: Structure.
-    """
+    """Whether the volume and the stress of a structure are those of matter: of a crystal without vacuum."""
     return not bool(is_open(atoms).any())
 
 

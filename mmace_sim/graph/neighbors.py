@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from jaxtyping import Bool, Float, Int
 from matscipy.neighbours import neighbour_list
 from torch import Tensor
@@ -52,6 +53,19 @@ def neighbor_list(
         positions, cell = _closed_batch(positions, cell, pbc, system_idx, r_max)
     pairs, moved = cell_list(positions, cell, pbc, system_idx, r_max)
     return pairs, moved.to(positions.dtype)
+
+
+def near_pairs(quantities: str, atoms: Atoms, cutoff: float) -> tuple[np.ndarray, ...]:
+    """Pairs of atoms of one structure as plain arrays, periodic images included, sorted by the first atom.
+
+    Args:
+        quantities: Letters of `matscipy.neighbours.neighbour_list`, such as "ijd".
+        atoms: Structure; a molecule needs no cell.
+        cutoff: Largest distance, in Å.
+    """
+    pbc = np.asarray(atoms.pbc)
+    positions, cell = _closed(atoms.positions, atoms.cell.array, pbc, cutoff)
+    return neighbour_list(quantities, positions=positions, cell=cell, pbc=pbc, cutoff=cutoff)
 
 
 def default_backend(positions: Tensor) -> str:

@@ -92,9 +92,6 @@ class RemoteModel(RemoteFile):
 def check_name(name: str) -> str:
     """The name of a model, if it may become the name of a file.
 
-    Args:
-        name: Name to check.
-
     Raises:
         ValueError: If it may not.
     """
@@ -133,9 +130,6 @@ def usable_catalogues() -> tuple[dict[str, RemoteModel], list[ModelFileError]]:
 
 def remote_model(name: str) -> RemoteModel:
     """A model of the catalogue.
-
-    Args:
-        name: Its name.
 
     Raises:
         ModelFileError: If the catalogue does not have it.

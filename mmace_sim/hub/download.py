@@ -26,11 +26,7 @@ Advance = Callable[[int], None]
 
 
 def part_file(remote: RemoteFile) -> Path:
-    """Where the bytes of a download are kept until they are all there.
-
-    Args:
-        remote: What is fetched.
-    """
+    """Where the bytes of a download are kept until they are all there."""
     key = hashlib.sha256(remote.url.encode()).hexdigest() if remote.sha256 is None else remote.sha256
     return cache_folder() / "downloads" / f"{key[:16]}-{remote.filename}.part"
 
@@ -86,11 +82,7 @@ def by_hand(remote: RemoteFile, problem: str) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits.
-
-    Args:
-        path: The file.
-    """
+    """The sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

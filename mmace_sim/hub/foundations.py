@@ -32,9 +32,6 @@ def fetch_foundation(
         cache: Folder that mace-torch keeps its checkpoints in.
         advance: Told how many bytes there are.
 
-    Returns:
-        The file.
-
     Raises:
         ModelFileError: If there is no such name, or it cannot be fetched, or what comes is no checkpoint.
         OutputError: If the cache cannot be written.
@@ -78,9 +75,5 @@ def foundation(name: str, urls: Mapping[str, str]) -> RemoteFile:
 
 
 def cached_name(url: str) -> str:
-    """What mace-torch calls the file of an address in its cache: its last part without other characters.
-
-    Args:
-        url: The address.
-    """
+    """What mace-torch calls the file of an address in its cache: its last part without other characters."""
     return "".join(c for c in url.rsplit("/", 1)[-1] if c.isalnum() or c == "_")

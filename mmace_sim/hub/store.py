@@ -35,9 +35,6 @@ def installed_models() -> dict[str, Path]:
 def model_path(name: str) -> Path:
     """Where a model of this name is or would be kept.
 
-    Args:
-        name: Its name.
-
     Raises:
         ModelFileError: If this cannot be the name of a file.
     """
@@ -49,9 +46,6 @@ def model_path(name: str) -> Path:
 
 def make_folder(folder: Path) -> Path:
     """Create a folder of the cache.
-
-    Args:
-        folder: The folder.
 
     Raises:
         OutputError: If it cannot be created.
@@ -75,9 +69,6 @@ def locked(name: str, *, timeout: float = 3600.0) -> Iterator[None]:
         name: Name of the model.
         timeout: How long to wait for another process, in seconds.
 
-    Yields:
-        Nothing.
-
     Raises:
         OutputError: If another process holds it for longer, or the cache cannot be written.
     """
@@ -91,12 +82,6 @@ def locked(name: str, *, timeout: float = 3600.0) -> Iterator[None]:
 
 def remove_model(name: str) -> Path:
     """Delete a model from the cache.
-
-    Args:
-        name: Its name.
-
-    Returns:
-        The file that was deleted.
 
     Raises:
         ModelFileError: If no model of this name is in the cache; embedded models and those of plugins stay.

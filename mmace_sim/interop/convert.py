@@ -75,11 +75,7 @@ def convert(
 
 
 def is_model_file(file: Path) -> bool:
-    """Whether a file is one of safetensors (and not a pickle, which begins as a zip archive does).
-
-    Args:
-        file: The file.
-    """
+    """Whether a file is one of safetensors (and not a pickle, which begins as a zip archive does)."""
     with file.open("rb") as stream:
         start = stream.read(9)
     return len(start) == 9 and start[8:9] == b"{"

@@ -110,12 +110,7 @@ def readout_channels(weights: UpstreamWeights, n_layers: int) -> int:
 
 
 def common_fields(weights: UpstreamWeights, n_species: int) -> dict[str, Any]:
-    """Hyper-parameters that every MACE has, from the shapes of its weights.
-
-    Args:
-        weights: Weights.
-        n_species: Number of elements.
-    """
+    """Hyper-parameters that every MACE has, from the shapes of its weights."""
     product = "products.0.symmetric_contractions.contractions"
     K = weights("node_embedding.linear.weight").numel() // n_species
     hidden_ell = weights.count(product + ".{}.") - 1

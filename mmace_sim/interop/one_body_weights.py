@@ -21,11 +21,7 @@ BARRIER = "saturation"
 
 
 def one_body_fields(weights: UpstreamWeights) -> dict[str, Any]:
-    """Hyper-parameters of the one-body energy.
-
-    Args:
-        weights: Weights.
-    """
+    """Hyper-parameters of the one-body energy."""
     if VALUES.format(0) in weights:
         return {"one_body": "spline", "num_one_body": weights(VALUES.format(0)).numel()}
     if EACH_ELEMENT in weights:

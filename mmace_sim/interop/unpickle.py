@@ -122,9 +122,6 @@ def read_pickled_module(path: str | Path) -> PickledObject:
     Args:
         path: File in torch's zip format.
 
-    Returns:
-        The module's record.
-
     Raises:
         ModelFileError: If the file is no such file, or names something that a model has no use for.
     """

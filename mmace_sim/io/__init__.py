@@ -50,10 +50,7 @@ from mmace_sim.io.base import (
     Item,
     put_labels,
     results_as_labels,
-    take_notes,
-    take_problem,
-    take_unread,
-    take_unusable,
+    take_remarks,
 )
 from mmace_sim.io.opening import check_regular
 
@@ -135,9 +132,6 @@ def read_labelled(path: Path, keys: LabelKeys) -> Iterator[Item]:
 def find_bounds(path: Path) -> Iterator[tuple[int, int]] | None:
     """Where the structures of a file begin and end, without reading them.
 
-    Args:
-        path: The file.
-
     Yields:
         Bounds, one more than there are structures, and how many atoms lie between each and the one before (0: nobody
         knows); None in place of them for a file that must be read to know how many structures it holds.
@@ -214,10 +208,7 @@ def labelled(item: Item, known: Format, keys: LabelKeys) -> Item:
     if isinstance(item, StructureError):
         return item
     try:
-        take_notes(item)
-        take_problem(item)
-        take_unread(item)
-        unusable = take_unusable(item)
+        unusable = take_remarks(item).unusable
         item.info.update({key: unusable[key] for _, key in keys if key in unusable})
         results = getattr(item.calc, "results", None) or {}
         labels = results_as_labels(item)
@@ -234,26 +225,23 @@ def labelled(item: Item, known: Format, keys: LabelKeys) -> Item:
 def _settled(atoms: Atoms, keys: LabelKeys) -> tuple[Atoms, list[str]] | StructureError:
     """A structure with its moments in place, without what belongs to the file format."""
     try:
-        notes = take_notes(atoms)
-        take_unusable(atoms)
-        unread = take_unread(atoms)
-        problem = take_problem(atoms)
-        if problem is not None:
-            return problem
+        left = take_remarks(atoms)
+        if left.problem is not None:
+            return left.problem
         magmoms, note = file_magmoms(atoms, keys.magmoms)
         if magmoms is not None:
             set_magmoms(atoms, magmoms)
             read = {keys.magmoms, INITIAL_MAGMOMS}
-            found = unread | {k: v for k, v in atoms.arrays.items() if k not in read}
+            found = left.unread | {k: v for k, v in atoms.arrays.items() if k not in read}
             note = note or _unread_moments(found, magmoms)
         else:
-            note = _unread_moments(unread | atoms.info | atoms.arrays)
+            note = _unread_moments(left.unread | atoms.info | atoms.arrays)
     except StructureError as error:
         return error
     for name in set(MAGMOM_ARRAYS) - {keys.magmoms}:
         atoms.arrays.pop(name, None)
     atoms.calc = None
-    return atoms, notes + ([note] if note else [])
+    return atoms, left.notes + ([note] if note else [])
 
 
 def _unread_moments(found: Mapping[str, Any], taken: np.ndarray | None = None) -> str:

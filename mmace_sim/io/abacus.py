@@ -108,9 +108,6 @@ def read_structure(text: str) -> Atoms:
 
     Lattice vectors are printed with six digits.
 
-    Args:
-        text: The log.
-
     Raises:
         StructureError: If there is none.
     """

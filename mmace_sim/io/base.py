@@ -1,7 +1,7 @@
 """What the readers of all formats share: labels under the names that the configuration gives them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,27 @@ Item = Atoms | StructureError
 """A structure with its labels, or why it cannot be used (the structures after it may be)."""
 
 
-_NOTES = ("mmace_sim", "notes")
-"""Where a reader leaves notes in `Atoms.info`: no file can hold a key that is a tuple."""
+_REMARKS = ("mmace_sim", "remarks")
+"""Where a reader leaves its remarks in `Atoms.info`: no file can hold a key that is a tuple."""
 
-_PROBLEM = ("mmace_sim", "problem")
-"""Where a reader leaves what is wrong with a structure for everything but its labels."""
 
-_UNREAD = ("mmace_sim", "unread")
-"""Where a reader leaves values that belong to no structure, by their names in the file."""
+@dataclass
+class Remarks:
+    """What a reader leaves on a structure besides the structure.
 
-_UNUSABLE = ("mmace_sim", "unusable")
-"""Where a reader leaves labels that are none, by their names in the file."""
+    Attributes:
+        notes: Sentences for the user.
+        problem: What forbids to compute anything with the structure; its labels can still be used.
+        unusable: Labels that are none, by their names in the file: training reports them, everything else goes on
+            without.
+        unread: Values that are not read, by their names in the file, for who looks for moments under names that are
+            not known.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    problem: StructureError | None = None
+    unusable: dict[str, Any] = field(default_factory=dict)
+    unread: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,46 +67,25 @@ class Format:
     read_between: Callable[[Path, Sequence[int], LabelKeys], Iterator[Item]] | None = None
 
 
+def remarks(atoms: Atoms) -> Remarks:
+    """The remarks on a structure that is being read, to add to them."""
+    return atoms.info.setdefault(_REMARKS, Remarks())
+
+
+def take_remarks(atoms: Atoms) -> Remarks:
+    """Take the remarks off a structure that was read."""
+    return atoms.info.pop(_REMARKS, None) or Remarks()
+
+
 def add_note(atoms: Atoms, note: str) -> None:
     """Leave a sentence for the user on a structure that is being read."""
-    atoms.info.setdefault(_NOTES, []).append(note)
-
-
-def take_notes(atoms: Atoms) -> list[str]:
-    """Take the sentences that `add_note` left off a structure."""
-    return atoms.info.pop(_NOTES, [])
-
-
-def add_problem(atoms: Atoms, problem: StructureError) -> None:
-    """Leave what forbids to compute anything with a structure; its labels can still be used."""
-    atoms.info[_PROBLEM] = problem
-
-
-def take_problem(atoms: Atoms) -> StructureError | None:
-    """Take what `add_problem` left off a structure."""
-    return atoms.info.pop(_PROBLEM, None)
+    remarks(atoms).notes.append(note)
 
 
 def add_unusable(atoms: Atoms, key: str, value: object) -> None:
-    """Leave a label that is none on a structure: training reports it, everything else goes on without it."""
-    atoms.info.setdefault(_UNUSABLE, {})[key] = value
+    """Leave a label that is none on a structure."""
+    remarks(atoms).unusable[key] = value
     add_note(atoms, f"{key} in the file is {printable(str(value))[:40]!r}, which cannot be one: left out")
-
-
-def take_unusable(atoms: Atoms) -> dict[str, Any]:
-    """Take what `add_unusable` left off a structure."""
-    return atoms.info.pop(_UNUSABLE, {})
-
-
-def add_unread(atoms: Atoms, values: Mapping[str, Any]) -> None:
-    """Leave values that are not read on a structure, for who looks for moments under names that are not known."""
-    if values:
-        atoms.info.setdefault(_UNREAD, {}).update(values)
-
-
-def take_unread(atoms: Atoms) -> dict[str, Any]:
-    """Take what `add_unread` left off a structure."""
-    return atoms.info.pop(_UNREAD, {})
 
 
 def structure_or_reason(read: Callable[[], Atoms], what: str) -> Item:
@@ -167,9 +156,6 @@ def results_as_labels(atoms: Atoms) -> dict[str, Any]:
 
 def type_map_beside(path: Path) -> list[str]:
     """Element symbols of the integer types of a file: `NAME.type_map.raw` or `type_map.raw` in its folder.
-
-    Args:
-        path: The file.
 
     Raises:
         DataError: If there is no such list.

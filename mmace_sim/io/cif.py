@@ -49,9 +49,6 @@ def read_cif(path: Path) -> list[Atoms]:
 
     If any data block lists moments, only the blocks that do are read: the others describe the parent structure.
 
-    Args:
-        path: The file.
-
     Returns:
         Structures, those of magnetic blocks with moments in Cartesian components (μB) in ``initial_magmoms``.
 

@@ -82,9 +82,6 @@ class FailedStructure:
 def is_run_folder(folder: Path) -> bool:
     """Say whether a folder was written by one of our commands.
 
-    Args:
-        folder: Any folder.
-
     Returns:
         True if it holds a journal of ours, or a summary beside its configuration.
     """
@@ -263,9 +260,6 @@ def read_structures(path: str | Path) -> list[LoadedStructure]:
     pymatgen JSON are taken from the site property ``magmom`` or the spin of the species. Elsewhere they are looked for
     as `mmace_sim.graph.atoms.file_magmoms` says: what was computed goes before an initial guess. Scalars become vectors
     along z.
-
-    Args:
-        path: The file.
 
     Returns:
         The structures, in the order of the file.

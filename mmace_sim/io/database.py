@@ -45,11 +45,7 @@ _MAX_SPARSENESS = 1000
 
 
 class LmdbRows:
-    """Rows of an LMDB file as dictionaries.
-
-    Args:
-        path: The file.
-    """
+    """Rows of an LMDB file as dictionaries."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -97,9 +93,6 @@ def is_database(path: Path) -> bool:
 
 def open_rows(path: Path) -> Rows:
     """Open a database.
-
-    Args:
-        path: The file.
 
     Raises:
         DataError: If it is not one.

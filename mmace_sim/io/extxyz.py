@@ -95,9 +95,6 @@ def frame_text(atoms: Atoms) -> FrameText:
 def frames_text(images: Iterable[Atoms]) -> tuple[str, dict[int, str]]:
     """Write several structures.
 
-    Args:
-        images: Structures.
-
     Returns:
         Content of a file, and a note for each structure of which something is missing, by index.
     """

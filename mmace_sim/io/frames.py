@@ -1,7 +1,7 @@
 """Labelled structures from files: reading, checking, and splitting them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,16 +68,26 @@ def read_frames(paths: Sequence[Path], keys: LabelKeys | None = None) -> FrameSe
     Raises:
         DataError: If a file does not exist, cannot be parsed or holds no structure.
     """
-    keys = keys or LabelKeys()
     found = FrameSet()
+    found.frames.extend(iter_frames(paths, keys or LabelKeys(), found.problems))
+    return found
+
+
+def iter_frames(paths: Sequence[Path], keys: LabelKeys, problems: list[str]) -> Iterator[Frame]:
+    """The same one after the other.
+
+    Args:
+        paths: Files or folders of any of `mmace_sim.io`.
+        keys: Names of the labels.
+        problems: Where the messages of structures that cannot be used are added.
+    """
     for path in expand_folders(paths):
         for position, item in enumerate(read_labelled(path, keys)):
             source = f"{path}@{position}"
             try:
-                found.frames.append(frame_of(item, source, keys))
+                yield frame_of(item, source, keys)
             except StructureError as error:
-                found.problems.append(f"{source}: {error}")
-    return found
+                problems.append(f"{source}: {error}")
 
 
 def frame_identity(atoms: Atoms) -> str:

@@ -32,9 +32,6 @@ _APART = 1
 class LmdbFile:
     """A file opened for reading.
 
-    Args:
-        path: The file.
-
     Attributes:
         entries: Number of values.
 

@@ -46,9 +46,6 @@ def mcif_text(atoms: Atoms, *, name: str = "mmace_sim") -> str:
         atoms: Structure with moments, periodic in three directions.
         name: Name of the data block.
 
-    Returns:
-        Content of the file.
-
     Raises:
         StructureError: If the structure is not periodic.
     """

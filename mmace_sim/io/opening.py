@@ -134,9 +134,6 @@ class _Text(io.TextIOWrapper):
 def open_bytes(path: Path) -> io.BufferedReader:
     """Open a file, compressed or not.
 
-    Args:
-        path: The file.
-
     Returns:
         Its content; reading raises `StructureError` if it is a decompression bomb.
     """
@@ -145,9 +142,6 @@ def open_bytes(path: Path) -> io.BufferedReader:
 
 def open_text(path: Path) -> io.TextIOWrapper:
     """Open a file, compressed or not, as text in UTF-8, UTF-16 (with byte order mark) or Latin-1.
-
-    Args:
-        path: The file.
 
     Returns:
         Its text without byte order mark, lines ending in a newline whatever they end in in the file.
@@ -210,11 +204,7 @@ def read_bytes(path: Path) -> bytes:
 
 @contextmanager
 def plain_file(path: Path) -> Iterator[Path]:
-    """A file that readers can open by its name: itself, or an unpacked copy of the same name in a private folder.
-
-    Args:
-        path: The file.
-    """
+    """A file that readers can open by its name: itself, or an unpacked copy of the same name in a private folder."""
     check_regular(path)
     if not is_compressed(path):
         yield path

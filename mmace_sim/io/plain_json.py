@@ -16,9 +16,6 @@ from mmace_sim.errors import StructureError
 def parse_json(text: str) -> Any:
     """Parse JSON into dictionaries, lists, strings and numbers.
 
-    Args:
-        text: The text.
-
     Raises:
         StructureError: If it is no JSON, or nested absurdly deep.
     """
@@ -32,9 +29,6 @@ def parse_json(text: str) -> Any:
 
 def parse_ase_json(text: str) -> Any:
     """Parse JSON as ASE writes it: arrays and complex numbers are restored, all else is plain data.
-
-    Args:
-        text: The text.
 
     Raises:
         StructureError: If it is no such JSON, or an array has not the numbers that its shape announces.

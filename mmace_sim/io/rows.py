@@ -16,7 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import INITIAL_MAGMOMS, check_atomic_numbers, set_magmoms
-from mmace_sim.io.base import PER_ATOM, PER_STRUCTURE, add_problem, add_unread
+from mmace_sim.io.base import PER_ATOM, PER_STRUCTURE, remarks
 from mmace_sim.io.plain_json import parse_ase_json
 
 CONSTRAINTS: frozenset[str] = frozenset(
@@ -64,7 +64,7 @@ def atoms_of_row(row: Mapping[str, Any]) -> Atoms:
     try:
         atoms.set_constraint(read_constraints(row.get("constraints"), len(atoms)))
     except StructureError as error:
-        add_problem(atoms, error)
+        remarks(atoms).problem = error
     set_results(atoms, {name: row.get(name) for name in (*all_properties, "magforces")})
     return atoms
 
@@ -95,7 +95,7 @@ def row_to_atoms(row: dict[str, Any], keys: LabelKeys) -> Atoms:
         elif key in (*(getattr(keys, label) for label in PER_STRUCTURE), keys.config_type):
             atoms.info[key] = value
     known = {*per_atom, *NAMES}
-    add_unread(atoms, {key: value for key, value in data.items() if key not in known})
+    remarks(atoms).unread.update((key, value) for key, value in data.items() if key not in known)
     results = dict(getattr(atoms.calc, "results", None) or {})
     names = ("forces", "stress", "magmoms", "magforces")
     set_results(

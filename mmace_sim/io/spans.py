@@ -133,11 +133,7 @@ def read_spans(
 
 
 def state_of_spans(spans: Iterable[Span]) -> str:
-    """A hash of which structures there are: names of files, their sizes, when they were changed, and places in them.
-
-    Args:
-        spans: The structures.
-    """
+    """A hash of which structures there are: names of files, their sizes, when they were changed, and places in them."""
     digest = hashlib.sha256()
     for span in spans:
         try:

@@ -26,9 +26,6 @@ _BLOBS: dict[str, str] = {
 class SqliteRows:
     """Rows of a SQLite database of ASE as dictionaries, opened anew in every process that reads.
 
-    Args:
-        path: The file.
-
     Raises:
         DataError: If it has no table of structures.
     """

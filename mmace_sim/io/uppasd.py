@@ -44,9 +44,6 @@ def read_uppasd(folder: Path) -> SpinFile:
     Args:
         folder: Folder with ``inpsd.dat``.
 
-    Returns:
-        The model, checked.
-
     Raises:
         StructureError: If a file is missing or cannot be understood.
     """

@@ -32,9 +32,6 @@ def read_vampire(folder: Path) -> SpinFile:
     Args:
         folder: Folder with ``input``.
 
-    Returns:
-        The model, checked.
-
     Raises:
         StructureError: If a file is missing or cannot be understood.
     """

@@ -47,9 +47,6 @@ def parse_comment(line: str) -> dict[str, Any]:
     ASE turns everything that looks like a number into one: a group called ``12e345`` would become infinity, the same
     for many groups, and an id ``0012`` the number 12. It also parses text that begins with ``_JSON``; here only numbers
     and plain data come from it, everything else stays text. A stress of six numbers (Voigt) is taken too.
-
-    Args:
-        line: The line.
     """
     held: dict[str, Any] = {}
 

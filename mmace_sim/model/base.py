@@ -115,11 +115,7 @@ class MagneticModel(nn.Module):
         return self.totals(graph, species, interaction, self.close_pairs(graph, vectors))
 
     def species_of(self, graph: MagneticGraph) -> Int[Tensor, " n_atoms"]:
-        """Index of each atom's element.
-
-        Args:
-            graph: The batch.
-        """
+        """Index of each atom's element."""
         table, numbers = self.species_table, graph.atomic_numbers
         return graph.kept.get("species", (table, numbers), lambda: table[numbers])
 

@@ -38,9 +38,6 @@ def save_model(model: MagneticModel, path: str | Path, metadata: dict[str, Any] 
         path: File to write; an existing one is replaced at once, never half.
         metadata: JSON-able facts to keep with it ("name", "training_data", "errors", "license", "citation", …); without
             it the model's own metadata.
-
-    Returns:
-        The path.
     """
     path = Path(path)
     config = model.config.model_dump(mode="json")
@@ -160,9 +157,6 @@ class _ModelFile:
     """An open model file: first what it says, then the sizes of its weights, then the weights themselves.
 
     Nothing is allocated for a file that does not hold what it claims to.
-
-    Args:
-        path: The file.
 
     Attributes:
         header: Everything but the weights.

@@ -30,9 +30,6 @@ def atomic_number(value: object) -> Any:
 def check_head(name: str) -> str:
     """The name of a head, if it can stand after ``#`` behind the name of a model.
 
-    Args:
-        name: Name to check.
-
     Raises:
         ValueError: If it cannot.
     """

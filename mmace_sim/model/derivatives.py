@@ -1,7 +1,7 @@
 """Forces, stress and magforces of an energy model in one backward pass."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -9,13 +9,9 @@ from torch import Tensor
 from mmace_sim.errors import UnsupportedElementError
 from mmace_sim.graph.batch import MagneticGraph, sum_by_system
 
-
-@runtime_checkable
-class EnergyModel(Protocol):
-    """Anything that gives the energies of a graph as a differentiable function of pair vectors and moments."""
-
-    def __call__(self, graph: MagneticGraph, edge_vectors: Tensor | None = None) -> dict[str, Tensor]:
-        """Return "energy" (n_systems,) and "node_energy" (n_atoms,), in eV."""
+EnergyModel = Callable[..., dict[str, Tensor]]
+"""Gives "energy" (n_systems,) and "node_energy" (n_atoms,), in eV, as a differentiable function of pair vectors and
+of the moments of the graph: ``model(graph, edge_vectors)``."""
 
 
 def evaluate(
@@ -79,10 +75,6 @@ def evaluate(
 def check_graph(model: EnergyModel, graph: MagneticGraph) -> None:
     """`check_elements`, once for graphs that share their elements.
 
-    Args:
-        model: A model.
-        graph: The batch.
-
     Raises:
         UnsupportedElementError: If the model was not made for an element.
     """
@@ -120,9 +112,6 @@ def check_elements(model: EnergyModel, atomic_numbers: Tensor) -> None:
 
 def ordinary(tensor: Tensor) -> Tensor:
     """A tensor that may take part in derivatives: those made in ``torch.inference_mode`` may not.
-
-    Args:
-        tensor: Any tensor.
 
     Returns:
         The same, or a copy.

@@ -65,20 +65,12 @@ class PairSums:
 
     @staticmethod
     def offered_by(model: nn.Module) -> bool:
-        """Whether a model can be split like this.
-
-        Args:
-            model: An energy model.
-        """
+        """Whether a model can be split like this."""
         return isinstance(model, MagneticMACE) and len(model.layers) == 1
 
     @torch.no_grad()
     def table(self, graph: MagneticGraph) -> PairTable:
-        """All pairs of a graph.
-
-        Args:
-            graph: Structures.
-        """
+        """All pairs of a graph."""
         species = self.model.species_table[graph.atomic_numbers]
         vectors = graph.edge_vectors()
         edges, energies = self.model.start(graph, self.model.seen_vectors(graph, vectors), species)

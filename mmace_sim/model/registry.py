@@ -73,11 +73,7 @@ def resolve_model(name_or_path: str | Path) -> Path:
 
 
 def fetch_command(name: str) -> str:
-    """The line that fetches a model of the catalogue, with its size and licence.
-
-    Args:
-        name: Its name.
-    """
+    """The line that fetches a model of the catalogue, with its size and licence."""
     remote = read_catalogue()[name]
     return f"`mmace-sim models get {name}` ({remote.megabytes:.0f} MB, {remote.license})"
 

@@ -305,9 +305,6 @@ def evaluate_with_uncertainty(
 def require_uncertainty(model: object) -> Uncertainty:
     """The uncertainties of a model.
 
-    Args:
-        model: A model.
-
     Raises:
         UncalibratedModelError: If it has none.
     """

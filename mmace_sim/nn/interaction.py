@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmace_sim.nn.angular import clebsch_gordan, split_degrees
-from mmace_sim.nn.ops import ChannelLinear, Modules, NeighborLayout, PairScatter
-from mmace_sim.nn.radial import RadialNetwork
+from mmace_sim.nn.ops import ChannelLinear, Mlp, Modules, NeighborLayout, PairScatter
 
 
 @dataclass
@@ -191,7 +190,8 @@ class SpinSpaceInteraction(nn.Module):
         super().__init__()
         self.space = SpaceConvolution(hidden_ell, max_ell, n_channels)
         self.spin = SpinConvolution(spin_max_ell, n_channels, n_spin_channels, has_spins=has_spins)
-        self.radial = RadialNetwork(n_radial, radial_mlp, self.space.n_weights + self.spin.n_weights)
+        # without biases weights vanish where the radial functions do: no jump of energies at the cutoff
+        self.radial = Mlp([n_radial, *radial_mlp, self.space.n_weights + self.spin.n_weights])
         self.partner = ChannelLinear(n_spin_channels, n_spin_channels)
         self.mix = Modules(
             ChannelLinear(

@@ -35,9 +35,6 @@ class ElementTable(nn.Module):
 class AgnesiTransform(ElementTable):
     """x = 1 / [1 + a u^q / (1 + u^(q−p))] of u = 2r/(R_i + R_j), R the covalent radii.
 
-    Args:
-        n_species: Number of elements.
-
     References:
         Witt et al., J. Chem. Phys. 159, 164101 (2023), doi:10.1063/5.0158783.
     """

@@ -1,13 +1,10 @@
-"""Radial basis, cutoff and radial network."""
+"""Radial basis and cutoff."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from mmace_sim.nn.ops import Mlp
 
 
 def polynomial_cutoff(
@@ -59,18 +56,3 @@ class RadialBasis(nn.Module):
         """Values of the basis at distances in Å."""
         bessel = math.sqrt(2.0 / self.r_max) * torch.sin(lengths * self.frequencies) / lengths
         return bessel * polynomial_cutoff(lengths, self.r_max, self.p)
-
-
-class RadialNetwork(Mlp):
-    """Bias-free network from the radial basis to one weight per path and channel.
-
-    Without biases it vanishes where its input does, so energies and forces have no jump at the cutoff.
-
-    Args:
-        n_radial: Number of radial functions.
-        hidden: Widths of the hidden layers.
-        n_out: Number of weights.
-    """
-
-    def __init__(self, n_radial: int, hidden: Sequence[int], n_out: int) -> None:
-        super().__init__([n_radial, *hidden, n_out])

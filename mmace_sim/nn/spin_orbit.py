@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from mmace_sim.nn.angular import clebsch_gordan, solid_harmonics, split_degrees
 from mmace_sim.nn.interaction import Edges
-from mmace_sim.nn.ops import ChannelLinear
-from mmace_sim.nn.radial import RadialNetwork
+from mmace_sim.nn.ops import ChannelLinear, Mlp
 
 FIELD_MAX_ELL: int = 4
 """Degree of the crystal field; 4 is the first that a cubic site has besides 0."""
@@ -58,7 +57,7 @@ class SpinOrbitTerm(nn.Module):
         self.n_channels = n_channels
         self.paths = two_ion_paths()
         n_degrees = FIELD_MAX_ELL + SPIN_MAX_ELL + 2
-        self.radial = RadialNetwork(n_radial, radial_mlp, n_degrees * n_channels)
+        self.radial = Mlp([n_radial, *radial_mlp, n_degrees * n_channels])
         self.linear_up = ChannelLinear(n_node_channels, n_channels)
         n_invariants = (len(SINGLE_ION_DEGREES) + len(self.paths)) * n_channels
         self.readout = nn.Parameter(0.01 * torch.randn(n_invariants) / n_invariants**0.5)

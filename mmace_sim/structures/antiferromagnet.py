@@ -6,8 +6,9 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float, Int
 
+from mmace_sim.graph.neighbors import near_pairs
 from mmace_sim.graph.spglib_call import call_spglib
-from mmace_sim.structures.ions import bonds, d_electrons, near_pairs, oxidation_states
+from mmace_sim.structures.ions import bonds, d_electrons, oxidation_states
 from mmace_sim.structures.moment_table import is_compound
 
 STRONG_MOMENT: float = 1.0

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.geometry import complete_cell, minkowski_reduce
@@ -13,7 +12,7 @@ from jaxtyping import Float
 from mmace_sim.errors import MissingMomentsError, StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import check_atomic_numbers, check_magnitudes, get_magmoms, has_magmoms
 from mmace_sim.graph.cells import free_strains
-from mmace_sim.graph.neighbors import neighbor_list
+from mmace_sim.graph.neighbors import near_pairs
 
 MIN_DISTANCE: float = 0.5
 """Atoms closer than this (Å) are a mistake: no bond is shorter than 0.7 Å."""
@@ -270,15 +269,9 @@ def closest_pair(atoms: Atoms, reach: float) -> tuple[int, int, float] | None:
     Returns:
         Indices and distance in Å; None if there is no such pair.
     """
-    positions, cell = torch.as_tensor(atoms.positions), torch.as_tensor(atoms.cell.array[None])
-    system_idx = torch.zeros(len(atoms), dtype=torch.long)
     for cutoff in (0.4 * reach, reach):  # the first is often enough
-        (first, second), shifts = neighbor_list(
-            positions, cell, torch.as_tensor(atoms.pbc[None]), system_idx, cutoff, backend="matscipy"
-        )
+        second, first, distances = near_pairs("ijd", atoms, cutoff)
         if len(first):
-            vectors = positions[first] + shifts.to(positions.dtype) @ cell[0] - positions[second]
-            distances = torch.linalg.norm(vectors, dim=1)
-            pair = int(torch.argmin(distances))
+            pair = int(np.argmin(distances))
             return int(first[pair]), int(second[pair]), float(distances[pair])
     return None

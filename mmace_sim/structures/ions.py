@@ -5,10 +5,9 @@ from functools import lru_cache
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
-from ase.geometry import complete_cell
 from jaxtyping import Float, Int
-from matscipy.neighbours import neighbour_list
 
+from mmace_sim.graph.neighbors import near_pairs
 from mmace_sim.structures.moment_table import ANIONS, is_compound
 
 MAX_ELEMENTS: int = 8
@@ -29,9 +28,6 @@ _F_SERIES = ((57, 71, 54), (89, 103, 86))
 
 def oxidation_states(atoms: Atoms) -> dict[int, float]:
     """Oxidation state of each element by its formula, the mean where there are several.
-
-    Args:
-        atoms: Structure.
 
     Returns:
         By atomic number; empty if there are no anions that take enough electrons, or nothing is known.
@@ -98,19 +94,6 @@ def ion_name(symbol: str, state: float) -> str:
         state: Oxidation state.
     """
     return f"{symbol}{abs(state):.3g}{'+' if state >= 0 else '-'}"
-
-
-def near_pairs(quantities: str, atoms: Atoms, cutoff: float) -> tuple[np.ndarray, ...]:
-    """Pairs of atoms, also of molecules without a cell.
-
-    Args:
-        quantities: Letters of `matscipy.neighbours.neighbour_list`.
-        atoms: Structure.
-        cutoff: Largest distance, in Å.
-    """
-    box = np.eye(3) * (float(np.ptp(atoms.positions)) + cutoff)  # a molecule may be flat, its cell zero
-    cell = complete_cell(atoms.cell.array) if atoms.pbc.any() else box
-    return neighbour_list(quantities, positions=atoms.positions, cell=cell, pbc=atoms.pbc, cutoff=cutoff)
 
 
 def bonds(

@@ -75,9 +75,6 @@ def cell_points(matrix: Int[np.ndarray, "3 3"]) -> Int[np.ndarray, "n_cells 3"]:
 
     Args:
         matrix: Hermite normal form.
-
-    Returns:
-        Integer coordinates.
     """
     return np.array(list(itertools.product(*(range(size) for size in np.diag(matrix)))))
 
@@ -149,9 +146,6 @@ def keeps_superlattice(
     Args:
         rotations: Rotations in fractional coordinates.
         matrix: Hermite normal form.
-
-    Returns:
-        True where they do.
     """
     return (reduce_points(matrix @ rotations.transpose(0, 2, 1), matrix) == 0).all(axis=(1, 2))
 
@@ -181,11 +175,7 @@ def site_permutations(
 
 
 def identity_operation(parent: MagneticParent) -> int:
-    """Number of the identity among the operations of a crystal.
-
-    Args:
-        parent: The crystal.
-    """
+    """Number of the identity among the operations of a crystal."""
     plain = (parent.rotations == np.eye(3, dtype=int)).all(axis=(1, 2))
     still = (parent.images == np.arange(len(parent.atoms))).all(axis=1) & ~parent.offsets.any(axis=(1, 2))
     return int(np.flatnonzero(plain & still)[0])

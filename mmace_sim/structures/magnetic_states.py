@@ -33,9 +33,6 @@ def check_state(name: str) -> str:
     Args:
         name: One of `STATES`, such as ``random:7``.
 
-    Returns:
-        The name.
-
     Raises:
         ConfigError: If it does not exist.
     """

@@ -25,9 +25,6 @@ def choose_model(numbers: Iterable[int]) -> str:
     Args:
         numbers: Atomic numbers of a structure.
 
-    Returns:
-        Its name.
-
     Raises:
         UnsupportedElementError: If no model at hand knows them all; the message says how to get one.
     """
@@ -58,9 +55,6 @@ def group_by_model(
     images: Sequence[Atoms],
 ) -> tuple[dict[str, list[int]], dict[int, UnsupportedElementError]]:
     """Structures by the model for their elements.
-
-    Args:
-        images: Structures.
 
     Returns:
         Their indices by the name of the model, and why there is none, by index.

@@ -45,22 +45,14 @@ FEWEST_ELECTRONS: float = 1.0
 
 
 def is_compound(atoms: Atoms) -> bool:
-    """Whether anions take at least one electron from each other atom, so that the others are ions.
-
-    Args:
-        atoms: Structure.
-    """
+    """Whether anions take at least one electron from each other atom, so that the others are ions."""
     taken = [ANIONS.get(symbol, 0) for symbol in atoms.get_chemical_symbols()]
     n_others = sum(electrons == 0 for electrons in taken)
     return n_others > 0 and sum(taken) >= FEWEST_ELECTRONS * n_others
 
 
 def usual_lengths(atoms: Atoms) -> Float[np.ndarray, " n_atoms"]:
-    """Usual starting moment of each atom, from `HIGH_SPIN` and `COMPOUND`, in μB.
-
-    Args:
-        atoms: Structure.
-    """
+    """Usual starting moment of each atom, from `HIGH_SPIN` and `COMPOUND`, in μB."""
     table = HIGH_SPIN | COMPOUND if is_compound(atoms) else HIGH_SPIN
     return np.array([table.get(symbol, 0.0) for symbol in atoms.get_chemical_symbols()])
 

@@ -14,9 +14,6 @@ def parse_supercell(numbers: Sequence[int]) -> Int[np.ndarray, "3 3"]:
     Args:
         numbers: One multiple of all cell vectors, one for each, or a matrix row by row as in phonopy's ``DIM``.
 
-    Returns:
-        The matrix.
-
     Raises:
         UnsupportedOptionError: If there are not one, three or nine integers, or the volume is not positive.
     """

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, override
 
 import numpy as np
 from ase import Atoms
@@ -16,13 +16,6 @@ MAGFORCE_NAMES: tuple[str, ...] = ("magforces", "magnetic_forces")
 """Names under which calculators return −∂E/∂m."""
 
 _ABSENT = (PropertyNotImplementedError, NotImplementedError)
-
-
-class Calculator(Protocol):
-    """What ASE asks for the energy of a structure."""
-
-    def get_potential_energy(self, atoms: Atoms | None = None, force_consistent: bool = False) -> float:
-        """The energy, in eV."""
 
 
 class CalculatorProbe(Probe):
@@ -42,7 +35,7 @@ class CalculatorProbe(Probe):
 
     def __init__(
         self,
-        calculator: Calculator,
+        calculator: Any,
         example: Atoms,
         *,
         elements: Sequence[int],
@@ -52,7 +45,7 @@ class CalculatorProbe(Probe):
         single_precision: bool = False,
     ) -> None:
         super().__init__()
-        self.calculator: Any = calculator
+        self.calculator = calculator
         self.name = type(calculator).__name__
         self.elements = [int(z) for z in elements]
         self.r_max, self.spin_orbit, self.single_precision = r_max, spin_orbit, single_precision
@@ -61,29 +54,16 @@ class CalculatorProbe(Probe):
         given = {name for name, value in found.items() if name != "energy" and value is not None}
         self.provides = frozenset(given | {"moments"} | ({"r_max"} if r_max is not None else set()))
 
-    def max_moment(self, atomic_number: int) -> float:  # noqa: ARG002 - one number for all
-        """Largest moment as it was given, in μB.
-
-        Args:
-            atomic_number: Element.
-        """
+    @override
+    def max_moment(self, atomic_number: int) -> float:
         return self._max_moment
 
+    @override
     def energies(self, structures: Sequence[Atoms]) -> Float[np.ndarray, " n_systems"]:
-        """Evaluate energies alone, in eV.
-
-        Args:
-            structures: Structures with moments.
-        """
         return np.array([self._attach(atoms).get_potential_energy() for atoms in structures], dtype=float)
 
-    def predict_batch(self, structures: Sequence[Atoms], *, training: bool = False) -> list[Prediction]:  # noqa: ARG002
-        """Evaluate everything for one structure after the other.
-
-        Args:
-            structures: Structures with moments.
-            training: Makes no difference.
-        """
+    @override
+    def predict_batch(self, structures: Sequence[Atoms], *, training: bool = False) -> list[Prediction]:
         predictions = []
         for atoms in structures:
             found = self._evaluate(atoms)

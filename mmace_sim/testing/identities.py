@@ -56,93 +56,46 @@ class Identity:
         return self.needs <= has
 
 
-_ROUNDING = (1e-10, 1e-4)
-_DIFFERENCES = (1e-6, 1e-2)
+def _identity(
+    measure: Callable[[Any, Atoms, np.random.Generator], Violation],
+    statement: str,
+    tolerances: tuple[float, float],
+    *needs: str,
+    **kinds: bool,
+) -> Identity:
+    """The identity that a function of its own name measures."""
+    return Identity(measure.__name__, statement, measure, *tolerances, frozenset(needs), **kinds)
+
+
+_ROUNDING, _DIFFERENCES = (1e-10, 1e-4), (1e-6, 1e-2)
+_BESIDE_CUTOFF = (1e-7, 1e-4)  # 1e-6 Å beside a cutoff function with one continuous derivative
+_FACTOR = (100.0, 100.0)
 """Tolerances in double and single precision."""
 
-_MAGNETISM = frozenset({"moments"})
-_FIELDS = frozenset({"moments", "magforces"})
+_ALL: tuple[Identity, ...] = (
+    _identity(symmetries.joint_rotation, "E(Rr, Rm) = E(r, m)", _ROUNDING),
+    _identity(symmetries.inversion, "E(−r, m) = E(r, m)", _ROUNDING),
+    _identity(symmetries.time_reversal, "E(r, −m) = E(r, m)", _ROUNDING, "moments"),
+    _identity(symmetries.no_field_without_moments, "∂E/∂m = 0 at m = 0", _ROUNDING, "moments", "magforces"),
+    _identity(symmetries.spin_rotation, "E(r, Sm) = E(r, m), S in O(3)", _ROUNDING, "moments", spin_orbit=False),
+    _identity(symmetries.translation, "E(r + t, m) = E(r, m)", _ROUNDING),
+    _identity(symmetries.permutation, "order of atoms is arbitrary", _ROUNDING),
+    _identity(symmetries.supercell, "E(n cells) = n E(cell)", _ROUNDING, "cell"),
+    _identity(symmetries.batch_equals_single, "systems are independent", _ROUNDING, "batch"),
+    _identity(limits.no_jump_at_cutoff, "E, ∂E continuous at r_max", _BESIDE_CUTOFF, "r_max"),
+    _identity(limits.isolated_atom, "E = E0 + E1(|m|), E1(0) = 0", _ROUNDING),
+    _identity(limits.growth_above_max_moment, "bounded for |m| > m_max", _FACTOR, "moments"),
+    _identity(differences.forces, "−∂E/∂r = differences", _DIFFERENCES, "forces"),
+    _identity(differences.stress, "∂E/∂ε = differences", _DIFFERENCES, "stress", "cell"),
+    _identity(differences.magforces, "−∂E/∂m = differences", _DIFFERENCES, "moments", "magforces"),
+    _identity(
+        differences.smooth_through_zero, "∂²E/∂m² finite at m = 0", _DIFFERENCES, "moments", "magforces", smooth=True
+    ),
+    _identity(differences.smooth_rotation, "E(θ) of a moment is smooth", _DIFFERENCES, "moments"),
+    _identity(differences.training_gradient, "∂loss/∂weights = differences", _DIFFERENCES, "weights"),
+)  # fmt: skip
 
-
-IDENTITIES: dict[str, Identity] = {
-    identity.name: identity
-    for identity in (
-        Identity("joint_rotation", "E(Rr, Rm) = E(r, m)", symmetries.joint_rotation, *_ROUNDING),
-        Identity("inversion", "E(−r, m) = E(r, m)", symmetries.inversion, *_ROUNDING),
-        Identity("time_reversal", "E(r, −m) = E(r, m)", symmetries.time_reversal, *_ROUNDING, _MAGNETISM),
-        Identity(
-            "no_field_without_moments",
-            "∂E/∂m = 0 at m = 0",
-            symmetries.no_field_without_moments,
-            *_ROUNDING,
-            _FIELDS,
-        ),
-        Identity(
-            "spin_rotation",
-            "E(r, Sm) = E(r, m), S in O(3)",
-            symmetries.spin_rotation,
-            *_ROUNDING,
-            _MAGNETISM,
-            spin_orbit=False,
-        ),
-        Identity("translation", "E(r + t, m) = E(r, m)", symmetries.translation, *_ROUNDING),
-        Identity("permutation", "order of atoms is arbitrary", symmetries.permutation, *_ROUNDING),
-        Identity(
-            "supercell", "E(n cells) = n E(cell)", symmetries.supercell, *_ROUNDING, frozenset({"cell"})
-        ),
-        Identity(
-            "batch_equals_single",
-            "systems are independent",
-            symmetries.batch_equals_single,
-            *_ROUNDING,
-            frozenset({"batch"}),
-        ),
-        Identity(
-            "no_jump_at_cutoff",
-            "E, ∂E continuous at r_max",
-            limits.no_jump_at_cutoff,
-            1e-7,  # 1e-6 Å beside a cutoff function with one continuous derivative
-            1e-4,
-            frozenset({"r_max"}),
-        ),
-        Identity("isolated_atom", "E = E0 + E1(|m|), E1(0) = 0", limits.isolated_atom, *_ROUNDING),
-        Identity(
-            "growth_above_max_moment",
-            "bounded for |m| > m_max",
-            limits.growth_above_max_moment,
-            100.0,
-            100.0,
-            _MAGNETISM,
-        ),
-        Identity("forces", "−∂E/∂r = differences", differences.forces, *_DIFFERENCES, frozenset({"forces"})),
-        Identity(
-            "stress", "∂E/∂ε = differences", differences.stress, *_DIFFERENCES, frozenset({"stress", "cell"})
-        ),
-        Identity("magforces", "−∂E/∂m = differences", differences.magforces, *_DIFFERENCES, _FIELDS),
-        Identity(
-            "smooth_through_zero",
-            "∂²E/∂m² finite at m = 0",
-            differences.smooth_through_zero,
-            *_DIFFERENCES,
-            _FIELDS,
-            smooth=True,
-        ),
-        Identity(
-            "smooth_rotation",
-            "E(θ) of a moment is smooth",
-            differences.smooth_rotation,
-            *_DIFFERENCES,
-            _MAGNETISM,
-        ),
-        Identity(
-            "training_gradient",
-            "∂loss/∂weights = differences",
-            differences.training_gradient,
-            *_DIFFERENCES,
-            frozenset({"weights"}),
-        ),
-    )
-}
+IDENTITIES: dict[str, Identity] = {identity.name: identity for identity in _ALL}
 """Every identity of DESIGN §3 by its name."""
 
 
@@ -176,12 +129,6 @@ def measure_identities(
 
 
 def structure_for(probe: Probe, rng: np.random.Generator, *, n_atoms: int) -> Atoms:
-    """Draw a random structure that a potential was made for.
-
-    Args:
-        probe: The potential.
-        rng: Source of randomness.
-        n_atoms: Number of atoms.
-    """
+    """Draw a random structure that a potential was made for."""
     longest = min(probe.max_moment(z) for z in probe.elements)
     return random_structure(rng, elements=probe.elements, n_atoms=n_atoms, max_moment=longest)

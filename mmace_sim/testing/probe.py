@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, cast, override
 
 import numpy as np
 import torch
@@ -51,11 +51,7 @@ class Probe(ABC):
 
     @abstractmethod
     def max_moment(self, atomic_number: int) -> float:
-        """Largest moment that the potential was made for, in μB; 3 if it does not say.
-
-        Args:
-            atomic_number: Element.
-        """
+        """Largest moment that the potential was made for, in μB; 3 if it does not say."""
 
     @abstractmethod
     def energies(self, structures: Sequence[Atoms]) -> Float[np.ndarray, " n_systems"]:
@@ -84,11 +80,7 @@ class Probe(ABC):
         return self.predict_batch([atoms], training=training)[0]
 
     def reference_energy(self, atomic_number: int) -> float | None:  # noqa: ARG002 - most cannot tell
-        """Energy of an isolated atom without moment in eV, if the potential states it.
-
-        Args:
-            atomic_number: Element.
-        """
+        """Energy of an isolated atom without moment in eV, if the potential states it."""
         return None
 
     def curvature(self, atoms: Atoms, change: Float[np.ndarray, "n_atoms 3"]) -> np.ndarray:
@@ -113,7 +105,7 @@ class Probe(ABC):
 
 
 class ModelProbe(Probe):
-    """An energy model of ours.
+    """An energy model of ours, whose second derivatives come from differentiating twice.
 
     Args:
         model: Energy model with attributes `elements`, `r_max` and `spin_orbit`.
@@ -133,12 +125,8 @@ class ModelProbe(Probe):
         weights = {"weights"} if any(True for _ in model.parameters()) else set()
         self.provides = frozenset({"forces", "stress", "magforces", "batch", "r_max", "moments"} | weights)
 
+    @override
     def max_moment(self, atomic_number: int) -> float:
-        """Largest moment of the model's configuration, in μB; 3 if it has none.
-
-        Args:
-            atomic_number: Element.
-        """
         scale = getattr(getattr(self.model, "config", None), "moment_scale", None)
         return 3.0 if scale is None else float(scale(atomic_number))
 
@@ -155,12 +143,8 @@ class ModelProbe(Probe):
             dtype=getattr(self.model, "dtype", torch.float64),
         )
 
+    @override
     def energies(self, structures: Sequence[Atoms]) -> Float[np.ndarray, " n_systems"]:
-        """Evaluate energies alone, in eV.
-
-        Args:
-            structures: Structures with moments.
-        """
         output = evaluate(
             self.model,
             self.graph(structures),
@@ -170,13 +154,8 @@ class ModelProbe(Probe):
         )
         return output["energy"].double().cpu().numpy()
 
+    @override
     def predict_batch(self, structures: Sequence[Atoms], *, training: bool = False) -> list[Prediction]:
-        """Evaluate everything for structures in one batch.
-
-        Args:
-            structures: Structures with moments.
-            training: Whether to evaluate as in training, with graphs of the derivatives.
-        """
         output = evaluate(self.model, self.graph(structures), training=training)
         arrays = {name: value.detach().double().cpu().numpy() for name, value in output.items()}
         ends = np.cumsum([len(atoms) for atoms in structures])
@@ -193,24 +172,15 @@ class ModelProbe(Probe):
             for index, (atoms, end) in enumerate(zip(structures, ends, strict=True))
         ]
 
+    @override
     def reference_energy(self, atomic_number: int) -> float | None:
-        """Energy of an isolated atom without moment in eV, if the model has it as a parameter.
-
-        Args:
-            atomic_number: Element.
-        """
         if hasattr(self.model, "energy_per_atom"):
             return float(self.model.energy_per_atom)
         energies = getattr(getattr(self.model, "reference", None), "atomic_energies", None)
         return None if energies is None else float(energies[self.model.species_table[atomic_number]])
 
+    @override
     def curvature(self, atoms: Atoms, change: Float[np.ndarray, "n_atoms 3"]) -> np.ndarray:
-        """Product of the second derivatives ∂²E/∂m∂m with a change of the moments, by differentiating twice.
-
-        Args:
-            atoms: Structure with moments.
-            change: Change of the moments, in μB.
-        """
         graph = self.graph([atoms])
         graph.magmoms = graph.magmoms.detach().requires_grad_()
         energy = self.model(graph)["energy"].sum()
@@ -268,9 +238,6 @@ def transformed(
         atoms: Structure with moments.
         space: Matrix for positions and cell.
         spin: Matrix for moments.
-
-    Returns:
-        A changed copy.
     """
     new = atoms.copy()
     if space is not None:

@@ -20,9 +20,6 @@ def random_vectors(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]
     Args:
         rng: Source of randomness.
         n: Number of vectors.
-
-    Returns:
-        The vectors.
     """
     vectors = rng.normal(size=(n, 3))
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

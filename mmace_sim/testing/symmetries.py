@@ -104,9 +104,6 @@ def zero_some_moments(atoms: Atoms, n_zero: int) -> Atoms:
     Args:
         atoms: Structure with moments.
         n_zero: Number of atoms, from the first.
-
-    Returns:
-        The changed copy.
     """
     magmoms = get_magmoms(atoms)
     magmoms[:n_zero] = 0.0

@@ -159,9 +159,6 @@ def moment_step(
         guess: Magforces expected at the midpoint if there is no bath; without, those at the moments are evaluated. Not
             used by "sib".
 
-    Returns:
-        The step.
-
     References:
         McLachlan, Modin, Verdier, 10.1103/PhysRevE.89.061301 (midpoint on the sphere); Mentink et al.,
         10.1088/0953-8984/22/17/176001 (predictor and corrector); Ma, Dudarev, 10.1103/PhysRevB.86.054416 (lengths);

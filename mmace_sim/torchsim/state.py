@@ -131,9 +131,6 @@ def as_atoms(structures: StructuresLike) -> list[Atoms]:
 def state_magmoms(state: ts.SimState) -> Float[Tensor, "n_atoms 3"]:
     """Return the moments of a state, or say why there are none.
 
-    Args:
-        state: TorchSim state.
-
     Returns:
         Its moments in μB, not copied.
 

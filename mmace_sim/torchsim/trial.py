@@ -28,22 +28,14 @@ class CountedState(SimState):
 
 
 def count_atoms(state: SimState) -> Int[Tensor, " n_systems"]:
-    """Number of atoms of each system, without asking the host as TorchSim's own count does.
-
-    Args:
-        state: Any state.
-    """
+    """Number of atoms of each system, without asking the host as TorchSim's own count does."""
     ones = torch.ones_like(state.system_idx)
     zeros = torch.zeros(state.cell.shape[0], dtype=ones.dtype, device=ones.device)
     return zeros.index_add(0, state.system_idx, ones)
 
 
 def next_state[State: SimState](state: State) -> State:
-    """A state for the next step: the same tensors, so that what is assigned to it leaves the given one as it is.
-
-    Args:
-        state: Any state.
-    """
+    """A state for the next step: the same tensors, so that what is assigned to it leaves the given one as it is."""
     extras = {name: dict(getattr(state, name)) for name in ("_atom_extras", "_system_extras")}
     return _made(type(state), **{**state.__dict__, **extras})
 

@@ -296,9 +296,6 @@ def load_train_config(
         overrides: Nested values that win over the file (the command line's flags).
         preset: Hyper-parameters by name that both win over, see `mmace_sim.training.presets`.
 
-    Returns:
-        The checked configuration.
-
     Raises:
         ConfigError: If the file is unreadable, a key is unknown or a value impossible.
     """

@@ -76,9 +76,6 @@ def check_symbols(symbols: Sequence[str]) -> list[str]:
     Args:
         symbols: Symbols of elements.
 
-    Returns:
-        The same symbols.
-
     Raises:
         ValueError: If one of them is none.
     """

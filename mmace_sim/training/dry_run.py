@@ -61,9 +61,6 @@ class DryRun:
 def dry_run(config: TrainConfig) -> DryRun:
     """Do everything that comes before the first step, and the first few steps, without writing anything.
 
-    Args:
-        config: The run.
-
     Raises:
         ConfigError: If a setting does not fit the data, or the first loss is not finite.
         DataError: If the data cannot be used.

@@ -19,9 +19,6 @@ _PROJECT = "mmace-sim"
 def require_loggers(config: TrainConfig) -> None:
     """Make sure that the packages behind the loggers are there, before anything long begins.
 
-    Args:
-        config: The run.
-
     Raises:
         ConfigError: If one is not installed.
     """

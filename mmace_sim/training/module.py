@@ -45,16 +45,10 @@ def predict(
         labels: Labels of interest.
         training: Keep the graph, so that the weights get gradients.
     """
-    wanted = {label: label in labels and batch.has(label) for label in ("forces", "stress", "magforces")}
+    derivatives = ("forces", "stress", "magforces")
+    wanted = {f"compute_{label}": label in labels and batch.has(label) for label in derivatives}
     with torch.enable_grad():
-        return evaluate(
-            model,
-            batch.graph,
-            compute_forces=wanted["forces"],
-            compute_stress=wanted["stress"],
-            compute_magforces=wanted["magforces"],
-            training=training,
-        )
+        return evaluate(model, batch.graph, **wanted, training=training)
 
 
 def _processed(progress: _Progress) -> int:

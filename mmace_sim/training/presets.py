@@ -19,9 +19,6 @@ def presets() -> dict[str, dict[str, Any]]:
 def preset(name: str) -> dict[str, Any]:
     """The part of a training configuration that a preset stands for.
 
-    Args:
-        name: Its name.
-
     Raises:
         ConfigError: If there is none of this name.
     """

@@ -45,10 +45,6 @@ FIT_SAMPLE: int = 10_000
 def check_names(config: TrainConfig, split: DataSplit) -> None:
     """Refuse config_types in the loss that nothing in the data has: they would be ignored; warn of such elements.
 
-    Args:
-        config: The run.
-        split: Its data.
-
     Raises:
         ConfigError: If a config_type is mistyped.
     """
@@ -236,9 +232,6 @@ def start_model(config: TrainConfig) -> MagneticModel:
 
     A data set whose name is one of the model's heads goes on with it; another one starts from the head chosen behind
     the model's name or by its file.
-
-    Args:
-        config: The run.
 
     Raises:
         ModelFileError: If a head has to be chosen.

@@ -178,9 +178,6 @@ def train(
         on_step: Called after every step, for progress displays.
         split: The data of the run, if they were read before.
 
-    Returns:
-        The best model and its errors.
-
     Raises:
         ConfigError: If there is nothing to resume from, or the run diverged.
         DataError: If the data cannot be used.

@@ -88,9 +88,6 @@ class Calculation:
 def read_candidates(settings: LabelSettings) -> tuple[list[Atoms], list[Failure]]:
     """The candidates behind the files of the settings.
 
-    Args:
-        settings: Of the run.
-
     Returns:
         Structures with a `config_id`, and what cannot be read.
 
@@ -184,11 +181,7 @@ def _bare(atoms: Atoms) -> Atoms:
 
 
 def targets_of(calculation: Calculation) -> Atoms:
-    """The candidate as it is written to a file: structure, moments, and which are held.
-
-    Args:
-        calculation: The calculation.
-    """
+    """The candidate as it is written to a file: structure, moments, and which are held."""
     atoms = calculation.atoms.copy()
     atoms.info["config_id"] = calculation.config_id
     set_magmoms(atoms, calculation.magmoms)

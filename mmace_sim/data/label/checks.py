@@ -111,11 +111,7 @@ def expected(findings: Sequence[Finding], calculations: Sequence[Calculation]) -
 
 
 def energy_range(frames: Sequence[Frame]) -> list[Finding]:
-    """Energies that are far from those of the same composition, as a finding; nothing if there are none.
-
-    Args:
-        frames: The batch.
-    """
+    """Energies that are far from those of the same composition, as a finding; nothing if there are none."""
     groups: dict[str, list[Frame]] = {}
     for frame in frames:
         if "energy" in frame.labels:
@@ -141,11 +137,7 @@ def energy_range(frames: Sequence[Frame]) -> list[Finding]:
 
 
 def uneven_mesh(frames: Sequence[Frame]) -> list[Finding]:
-    """Few k points, and not as many in all cells of a composition: energies jump from one to the other.
-
-    Args:
-        frames: The batch.
-    """
+    """Few k points, and not as many in all cells of a composition: energies jump from one to the other."""
     meshes: dict[str, dict[str, int]] = {}
     for frame in frames:
         text = str(frame.atoms.info.get("kpts", "")).split(" ")[0]

@@ -100,9 +100,6 @@ class Job:
 def compute(job: Job) -> Result:
     """Run a calculation, again with other mixing while it does not converge.
 
-    Args:
-        job: The calculation.
-
     Returns:
         Labels, or the reason why there are none; its `folder` has the files of the last attempt.
     """
@@ -176,11 +173,7 @@ def executable(command: str) -> str | None:
 
 
 def starts_here(settings: LabelSettings) -> bool:
-    """Whether calculations are started on this machine, so that the program of the engine must be here.
-
-    Args:
-        settings: Of the run.
-    """
+    """Whether calculations are started on this machine, so that the program of the engine must be here."""
     if settings.write_only or settings.collect:
         return False
     name = settings.executor

@@ -138,9 +138,6 @@ class MissingProgramError(ConfigError):
 def load_engine(settings: LabelSettings) -> Engine | BatchEngine:
     """The engine of a run.
 
-    Args:
-        settings: Of the run.
-
     Raises:
         ConfigError: If there is none of that name, or it cannot work as it is set up.
         ModelFileError: If a model cannot be loaded.

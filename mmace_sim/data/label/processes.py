@@ -94,11 +94,7 @@ def run_script(folder: Path, command: str, output: str = "> run.log 2>&1") -> No
 
 
 def last_words(path: Path) -> str:
-    """The end of what a program printed, in one line.
-
-    Args:
-        path: The file.
-    """
+    """The end of what a program printed, in one line."""
     with contextlib.suppress(OSError):
         return " ".join(path.read_text(errors="replace").split())[-_TOLD:] or "it printed nothing"
     return "it printed nothing"

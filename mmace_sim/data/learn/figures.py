@@ -20,9 +20,6 @@ def curve_figure(runs: dict[str, Sequence[Round]]) -> "Figure":
 
     Args:
         runs: Rounds by the name of the run. Each error has a colour, each run a line style.
-
-    Returns:
-        The figure.
     """
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
@@ -55,9 +52,6 @@ def save_curve_figure(rounds: Sequence[Round], stem: Path) -> list[Path]:
     Args:
         rounds: Its rounds.
         stem: Path without suffix.
-
-    Returns:
-        The files.
     """
     if not any(record.errors for record in rounds):
         return []

@@ -102,9 +102,6 @@ class Learning:
     def run(self) -> str:
         """Go on until there is a reason to stop.
 
-        Returns:
-            The reason.
-
         Raises:
             DataError: If there is nothing to learn from: no structure, no candidate, no calculation that worked.
         """

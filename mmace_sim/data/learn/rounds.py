@@ -68,20 +68,13 @@ class Round:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Round":
-        """A round from what `as_dict` gave.
-
-        Args:
-            values: Its values.
-        """
+        """A round from what `as_dict` gave."""
         return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
 
     def enough(self, settings: LearnSettings) -> bool:
         """Whether all uncertainties are known and below the limits, and the errors on the test too, if there is one.
 
         Uncertainties of a model that was made of a handful of structures may be far too small; its errors tell.
-
-        Args:
-            settings: The limits.
         """
         limits = {"energy": settings.energy_limit, "forces": settings.forces_limit}
         limits |= dict.fromkeys(
@@ -121,12 +114,7 @@ def measure(record: Round, scores: Scores, kinds: Sequence[str]) -> None:
 
 
 def write_curve(path: Path, rounds: Sequence[Round]) -> None:
-    """Write one line for each round.
-
-    Args:
-        path: The file.
-        rounds: In order.
-    """
+    """Write one line for each round."""
     text = io.StringIO()
     names = ("index", "n_calculations", "n_training", "n_failed", "cpu_hours", "train_seconds", "outside")
     columns = [

@@ -17,11 +17,7 @@ _VACANCY_RATTLE = 0.03  # Å, so that forces of a symmetric vacancy are not all 
 
 
 def volumes(kitchen: Kitchen) -> Iterator[Atoms]:
-    """Evenly spaced volumes.
-
-    Args:
-        kitchen: Structure and settings.
-    """
+    """Evenly spaced volumes."""
     if is_open(kitchen.atoms).any():
         return
     low, high = kitchen.settings.volume_range
@@ -32,32 +28,20 @@ def volumes(kitchen: Kitchen) -> Iterator[Atoms]:
 
 
 def strains(kitchen: Kitchen) -> Iterator[Atoms]:
-    """Random symmetric strains.
-
-    Args:
-        kitchen: Structure and settings.
-    """
+    """Random symmetric strains."""
     for _ in range(kitchen.count):
         yield candidate(strained(kitchen.atoms, kitchen), get_magmoms(kitchen.atoms), hold=False)
 
 
 def rattles(kitchen: Kitchen) -> Iterator[Atoms]:
-    """Random displacements, small and large.
-
-    Args:
-        kitchen: Structure and settings.
-    """
+    """Random displacements, small and large."""
     roomy = enlarged(kitchen.atoms, 2, kitchen.settings.max_atoms, kitchen.rng)
     for _ in range(kitchen.count):
         yield candidate(rattled(roomy, kitchen), get_magmoms(roomy), hold=False)
 
 
 def vacancies(kitchen: Kitchen) -> Iterator[Atoms]:
-    """One atom taken out of the largest supercell there is room for, in turn.
-
-    Args:
-        kitchen: Structure and settings.
-    """
+    """One atom taken out of the largest supercell there is room for, in turn."""
     roomy = enlarged(kitchen.atoms, kitchen.settings.max_atoms, kitchen.settings.max_atoms, kitchen.rng)
     if len(roomy) < 3:
         return
@@ -69,12 +53,7 @@ def vacancies(kitchen: Kitchen) -> Iterator[Atoms]:
 
 
 def strained(atoms: Atoms, kitchen: Kitchen) -> Atoms:
-    """A copy with a random strain: of a slab in its plane, of a chain along it, whatever way they lie in their cell.
-
-    Args:
-        atoms: Structure.
-        kitchen: Settings and random numbers.
-    """
+    """A copy with a random strain: of a slab in its plane, of a chain along it, however they lie in their cell."""
     components = kitchen.rng.uniform(-1, 1, (3, 3)) * kitchen.settings.max_strain
     along = np.linalg.pinv(atoms.cell.array[~is_open(atoms)])
     inside = along @ np.linalg.pinv(along)  # projects on what the lattice vectors without vacuum span
@@ -86,12 +65,7 @@ def strained(atoms: Atoms, kitchen: Kitchen) -> Atoms:
 
 
 def rattled(atoms: Atoms, kitchen: Kitchen) -> Atoms:
-    """A copy with random displacements whose standard deviation is itself random.
-
-    Args:
-        atoms: Structure.
-        kitchen: Settings and random numbers.
-    """
+    """A copy with random displacements whose standard deviation is itself random."""
     other = atoms.copy()
     size = kitchen.rng.uniform(0.2, 1.0) * kitchen.settings.max_rattle
     shifts = kitchen.rng.normal(0, size, other.positions.shape)

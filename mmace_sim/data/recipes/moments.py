@@ -22,11 +22,7 @@ _MAGNETIC = 0.01  # μB
 
 
 def orders(kitchen: Kitchen) -> Iterator[Atoms]:
-    """Collinear orders by symmetry, the simple ones first, and no moments at all; all are free.
-
-    Args:
-        kitchen: Structure and settings.
-    """
+    """Collinear orders by symmetry, the simple ones first, and no moments at all; all are free."""
     atoms = kitchen.atoms
     size = max(kitchen.settings.max_atoms // len(atoms), 1)
     found = enumerate_collinear(atoms, size, max_orders=max(kitchen.count - 1, 1))
@@ -37,11 +33,7 @@ def orders(kitchen: Kitchen) -> Iterator[Atoms]:
 
 
 def lengths(kitchen: Kitchen) -> Iterator[Atoms]:
-    """Scaled moments, in turn all by one factor and each by its own.
-
-    Args:
-        kitchen: Structure and settings.
-    """
+    """Scaled moments, in turn all by one factor and each by its own."""
     atoms, moments = kitchen.atoms, get_magmoms(kitchen.atoms)
     for k in range(kitchen.count if _magnetic(atoms).any() else 0):
         factors = kitchen.rng.uniform(0, kitchen.settings.max_scale, 1 if k % 2 == 0 else len(atoms))
@@ -49,11 +41,7 @@ def lengths(kitchen: Kitchen) -> Iterator[Atoms]:
 
 
 def rotations(kitchen: Kitchen) -> Iterator[Atoms]:
-    """One moment turned by U[0, π] about a random axis; reversed where states are collinear.
-
-    Args:
-        kitchen: Structure and settings.
-    """
+    """One moment turned by U[0, π] about a random axis; reversed where states are collinear."""
     atoms = _several(kitchen)
     sites = np.flatnonzero(_magnetic(atoms))
     for _ in range(kitchen.count if len(sites) > 1 else 0):
@@ -67,11 +55,7 @@ def rotations(kitchen: Kitchen) -> Iterator[Atoms]:
 
 
 def scattered(kitchen: Kitchen) -> Iterator[Atoms]:
-    """Every moment turned by U[0, π] about an axis of its own and scaled by U[0, `max_scale`].
-
-    Args:
-        kitchen: Structure and settings.
-    """
+    """Every moment turned by U[0, π] about an axis of its own and scaled by U[0, `max_scale`]."""
     atoms, moments = kitchen.atoms, get_magmoms(kitchen.atoms)
     for _ in range(kitchen.count if _magnetic(atoms).any() else 0):
         factors = kitchen.rng.uniform(0, kitchen.settings.max_scale, (len(atoms), 1))
@@ -79,11 +63,7 @@ def scattered(kitchen: Kitchen) -> Iterator[Atoms]:
 
 
 def spirals(kitchen: Kitchen) -> Iterator[Atoms]:
-    """Flat spirals that fit into supercells.
-
-    Args:
-        kitchen: Structure and settings.
-    """
+    """Flat spirals that fit into supercells."""
     if kitchen.settings.collinear:
         return
     size = max(kitchen.settings.max_atoms // len(kitchen.atoms), 1)
@@ -94,11 +74,7 @@ def spirals(kitchen: Kitchen) -> Iterator[Atoms]:
 
 
 def mixed(kitchen: Kitchen) -> Iterator[Atoms]:
-    """Strain, displacements, lengths and directions at once.
-
-    Args:
-        kitchen: Structure and settings.
-    """
+    """Strain, displacements, lengths and directions at once."""
     for k in range(kitchen.count):
         base = _several(kitchen)
         atoms = rattled(strained(base, kitchen), kitchen)
@@ -112,11 +88,7 @@ def mixed(kitchen: Kitchen) -> Iterator[Atoms]:
 
 
 def frames(kitchen: Kitchen) -> Iterator[Atoms]:
-    """All moments turned by one random rotation.
-
-    Args:
-        kitchen: Structure and settings.
-    """
+    """All moments turned by one random rotation."""
     moments = get_magmoms(kitchen.atoms)
     for _ in range(kitchen.count if _magnetic(kitchen.atoms).any() else 0):
         yield _held(kitchen.atoms, moments @ Rotation.random(rng=kitchen.rng).as_matrix().T)

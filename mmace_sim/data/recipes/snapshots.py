@@ -20,11 +20,7 @@ STEPS: tuple[int, ...] = (10, 30, 100)
 
 
 def md(kitchen: Kitchen) -> Iterator[Atoms]:
-    """Snapshots of molecular dynamics; moments precess and are damped, or are frozen in collinear states.
-
-    Args:
-        kitchen: Structure, model and settings.
-    """
+    """Snapshots of molecular dynamics; moments precess and are damped, or are frozen in collinear states."""
     from mmace_sim.properties.md import MolecularDynamics
 
     roomy = enlarged(kitchen.atoms, kitchen.settings.max_atoms, kitchen.settings.max_atoms, kitchen.rng)
@@ -43,11 +39,7 @@ def md(kitchen: Kitchen) -> Iterator[Atoms]:
 
 
 def relax(kitchen: Kitchen) -> Iterator[Atoms]:
-    """Where mixed candidates relax to with all moments free, some on the way and some at the end.
-
-    Args:
-        kitchen: Structure, model and settings.
-    """
+    """Where mixed candidates relax to with all moments free, some on the way and some at the end."""
     from mmace_sim.engine.outcomes import UNUSABLE
     from mmace_sim.properties.relax.relaxation import Relaxation
 

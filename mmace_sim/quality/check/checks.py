@@ -106,11 +106,7 @@ class CheckReport:
         return not any(result.status == CheckStatus.FAILED for result in self.results)
 
     def count(self, status: CheckStatus | str) -> int:
-        """Number of checks with a status.
-
-        Args:
-            status: Outcome.
-        """
+        """Number of checks with a status."""
         return sum(result.status == status for result in self.results)
 
     def as_dict(self) -> dict[str, Any]:

@@ -74,19 +74,12 @@ def save_check_plots(probe: Probe, folder: Path) -> list[Path]:
         probe: The potential.
         folder: Existing folder to write ``energy_moment``, ``energy_angle``, ``energy_volume`` and ``energy_dimer``
             into, each ``.png`` and ``.svg``.
-
-    Returns:
-        Files written.
     """
     return [path for drawing in check_drawings(probe) for path in _draw(drawing, folder)]
 
 
 def check_drawings(probe: Probe) -> list[Drawing]:
-    """Compute the curves of the first `MAX_ELEMENTS` elements.
-
-    Args:
-        probe: The potential.
-    """
+    """Compute the curves of the first `MAX_ELEMENTS` elements."""
     elements = probe.elements[:MAX_ELEMENTS]
     lengths = [_moment_curve(probe, z) for z in elements]
     moments = [_preferred(curve, probe.max_moment(z)) for z, curve in zip(elements, lengths, strict=True)]

@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 
 from mmace_sim.errors import MmaceError, UnsupportedElementError, UnsupportedOptionError
 from mmace_sim.model.checkpoint import load_model
-from mmace_sim.testing.calculator_probe import Calculator, CalculatorProbe
+from mmace_sim.testing.calculator_probe import CalculatorProbe
 from mmace_sim.testing.probe import ModelProbe, Probe
 from mmace_sim.testing.structures import standard_structures
 
@@ -25,9 +25,6 @@ def load_target(name: str, *, device: torch.device | str = "cpu", dtype: torch.d
             calculator. The module is looked for in the working folder too.
         device: Where to put a model; a factory decides for itself.
         dtype: Precision of a model.
-
-    Returns:
-        The model or the calculator.
 
     Raises:
         ModelFileError: If there is no such model.
@@ -101,9 +98,6 @@ def make_probe(
         max_moment: Largest moment that a calculator was made for, in μB; 3 if it is not known.
         single_precision: Whether a calculator computes in float32.
 
-    Returns:
-        The probe.
-
     Raises:
         UnsupportedOptionError: If the target is neither, the elements are not known, it fails on the first structure,
             or a model is told what it knows by itself.
@@ -156,7 +150,7 @@ def _is_model(target: object) -> TypeGuard[torch.nn.Module]:
     return isinstance(target, torch.nn.Module) and hasattr(target, "r_max") and hasattr(target, "elements")
 
 
-def _is_calculator(target: object) -> TypeGuard[Calculator]:
+def _is_calculator(target: object) -> bool:
     return not isinstance(target, type) and hasattr(target, "get_potential_energy")
 
 

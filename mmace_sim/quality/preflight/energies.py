@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
+from mmace_sim.graph.neighbors import near_pairs
 from mmace_sim.io.frames import LABELS, Frame
-from mmace_sim.quality.preflight.distances import neighbors
 from mmace_sim.quality.preflight.findings import Finding, Severity
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -22,20 +22,12 @@ _ZERO_GAP = 20.0
 
 
 def per_atom(frames: Sequence[Frame]) -> np.ndarray:
-    """Energies per atom, in eV; NaN where there is none.
-
-    Args:
-        frames: Structures.
-    """
+    """Energies per atom, in eV; NaN where there is none."""
     return np.array([float(f.labels.get("energy", np.nan)) / len(f.atoms) for f in frames])
 
 
 def volumes(frames: Sequence[Frame]) -> np.ndarray:
-    """Volumes per atom, in Å³; NaN for structures that are not periodic in all directions.
-
-    Args:
-        frames: Structures.
-    """
+    """Volumes per atom, in Å³; NaN for structures that are not periodic in all directions."""
     periodic = [f.atoms.pbc.all() and f.atoms.cell.rank == 3 for f in frames]
     return np.array(
         [f.atoms.cell.volume / len(f.atoms) if p else np.nan for f, p in zip(frames, periodic, strict=True)]
@@ -221,7 +213,7 @@ def _overlaps(frames: Sequence[Frame]) -> list[Finding]:
     found: list[tuple[float, str]] = []
     for frame in frames:
         radii = covalent_radii[frame.atoms.numbers]
-        i, j, distance = neighbors(frame.atoms, 2 * _CLOSE * float(radii.max()))
+        i, j, distance = near_pairs("ijd", frame.atoms, 2 * _CLOSE * float(radii.max()))
         ratio = (distance / (radii[i] + radii[j])).min(initial=np.inf)
         if ratio < _CLOSE:
             found.append((float(ratio), frame.source))

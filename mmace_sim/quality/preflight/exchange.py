@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from mmace_sim.graph.neighbors import near_pairs
 from mmace_sim.io.frames import Frame
-from mmace_sim.quality.preflight.distances import neighbors
 from mmace_sim.quality.preflight.work import Factor
 
 MIN_FRAMES = 15
@@ -157,7 +157,7 @@ def _fit(
 def _shells(
     frame: Frame, magnetic: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    i, j, distance = neighbors(frame.atoms, cutoff)
+    i, j, distance = near_pairs("ijd", frame.atoms, cutoff)
     kept = magnetic[i] & magnetic[j]
     i, j, distance = i[kept], j[kept], distance[kept]
     numbers = np.sort(np.stack([frame.atoms.numbers[i], frame.atoms.numbers[j]], axis=1), axis=1)

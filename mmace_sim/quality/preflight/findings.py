@@ -40,13 +40,7 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
-            "code": self.code,
-            "severity": str(self.severity),
-            "message": self.message,
-            "advice": self.advice,
-            "values": self.values,
-        }
+        return vars(self) | {"severity": str(self.severity)}
 
 
 @dataclass

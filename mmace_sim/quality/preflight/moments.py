@@ -36,9 +36,6 @@ class ElementMoments:
 def element_moments(frames: Sequence[Frame]) -> list[ElementMoments]:
     """Collect moments and magnetic forces per element.
 
-    Args:
-        frames: Structures.
-
     Returns:
         One entry per element, by atomic number.
     """

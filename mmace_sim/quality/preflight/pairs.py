@@ -67,15 +67,9 @@ class PairWork:
         Args:
             mask: Pairs to keep.
         """
+        work = {name: values[mask] for name, values in self.work.items()}
         return PairWork(
-            self.first[mask],
-            self.second[mask],
-            self.energy[mask],
-            {name: values[mask] for name, values in self.work.items()},
-            self.curvature[mask],
-            self.n_atoms[mask],
-            self.aligned[mask],
-            self.distance[mask],
+            **{name: values[mask] for name, values in vars(self).items() if name != "work"}, work=work
         )
 
 

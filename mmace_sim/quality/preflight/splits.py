@@ -9,8 +9,8 @@ from jaxtyping import Float
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
+from mmace_sim.graph.neighbors import near_pairs
 from mmace_sim.io.frames import Frame, frame_identity
-from mmace_sim.quality.preflight.distances import neighbors
 from mmace_sim.quality.preflight.energies import per_atom, volumes
 from mmace_sim.quality.preflight.findings import Finding, Severity
 from mmace_sim.quality.preflight.moments import element_moments, is_collinear
@@ -60,13 +60,10 @@ def features_of(frame: Frame) -> Float[np.ndarray, " n_features"]:
 
     Smeared counts of neighbours by distance, plain, weighted with the atomic numbers, and with m_i·m_j, each as mean
     and standard deviation over the atoms; and the mean square moment.
-
-    Args:
-        frame: Structure.
     """
     atoms, m = frame.atoms, frame.magmoms
     z = atoms.numbers / 26.0
-    i, j, distance = neighbors(atoms, CUTOFF)
+    i, j, distance = near_pairs("ijd", atoms, CUTOFF)
     smooth = 0.5 * (1 + np.cos(np.pi * distance / CUTOFF)) / np.maximum(distance, 0.5) ** 2
     smeared = smooth[:, None] * np.exp(-0.5 * ((distance[:, None] - _CENTERS) / _WIDTH) ** 2)
     features = []
@@ -109,7 +106,7 @@ def _same_pairs(frames: Sequence[Frame]) -> np.ndarray:
 
 def _sorted_numbers(frame: Frame) -> tuple[np.ndarray, ...]:
     z, m = frame.atoms.numbers, frame.magmoms
-    i, j, distance = neighbors(frame.atoms, CUTOFF)
+    i, j, distance = near_pairs("ijd", frame.atoms, CUTOFF)
     return (
         np.sort(z).astype(float),
         np.sort(distance),

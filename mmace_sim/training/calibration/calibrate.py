@@ -255,12 +255,7 @@ def _scale(ratios: Float[Tensor, "n n_components"], system: Int[Tensor, " n"]) -
 
 
 def rank_correlation(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> float | None:
-    """Spearman's correlation; None if one of both is constant.
-
-    Args:
-        first: Values.
-        second: Values.
-    """
+    """Spearman's correlation; None if one of both is constant."""
     if min(np.ptp(first.numpy()), np.ptp(second.numpy())) == 0.0:
         return None
     return float(spearmanr(first.numpy(), second.numpy()).statistic)

@@ -9,13 +9,12 @@ import numpy as np
 from ase import Atoms
 
 from mmace_sim.base.labels import LabelKeys
-from mmace_sim.errors import DataError, StructureError
+from mmace_sim.errors import DataError
 from mmace_sim.files import replacing
-from mmace_sim.io import expand_folders, read_labelled
 from mmace_sim.io.base import PER_ATOM
 from mmace_sim.io.database import LMDB_ENDINGS, atoms_to_row, write_database
 from mmace_sim.io.extxyz import frame_text
-from mmace_sim.io.frames import Frame, frame_of
+from mmace_sim.io.frames import Frame, iter_frames
 from mmace_sim.io.opening import OPENERS
 from mmace_sim.io.xyz import is_extxyz
 
@@ -72,11 +71,7 @@ def convert_files(paths: Sequence[Path], output: Path, keys: LabelKeys | None = 
 
 
 def labelled_atoms(frame: Frame) -> Atoms:
-    """A structure with its labels under our names and nothing else that belongs to a code.
-
-    Args:
-        frame: The structure.
-    """
+    """A structure with its labels under our names and nothing else that belongs to a code."""
     atoms = Atoms(frame.atoms.numbers, frame.atoms.positions, cell=frame.atoms.cell, pbc=frame.atoms.pbc)
     atoms.info.update(_names(frame))
     atoms.arrays[OUR_KEYS.magmoms] = frame.magmoms
@@ -104,15 +99,8 @@ def _names(frame: Frame) -> dict[str, str]:
 
 def _frames(paths: Sequence[Path], keys: LabelKeys, done: Conversion) -> Iterator[Frame]:
     """The usable structures, counted."""
-    for path in expand_folders(paths):
-        for position, item in enumerate(read_labelled(path, keys)):
-            source = f"{path}@{position}"
-            try:
-                frame = frame_of(item, source, keys)
-            except StructureError as error:
-                done.problems.append(f"{source}: {error}")
-                continue
-            done.n_structures += 1
-            for label in frame.labels:
-                done.labels[label] = done.labels.get(label, 0) + 1
-            yield frame
+    for frame in iter_frames(paths, keys, done.problems):
+        done.n_structures += 1
+        for label in frame.labels:
+            done.labels[label] = done.labels.get(label, 0) + 1
+        yield frame

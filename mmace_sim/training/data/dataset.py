@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -277,21 +278,17 @@ def collate(samples: Sequence[LabelledBatch]) -> LabelledBatch:
     first_atom = torch.cumsum(n_atoms, 0) - n_atoms
     shift = torch.repeat_interleave(first_atom, n_edges)
 
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(s, name) for s in samples])
+    def joined(name: str, parts: Sequence[LabelledBatch | MagneticGraph] = samples) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
 
-    def joined_graph(name: str) -> Tensor:
-        return torch.cat([getattr(s.graph, name) for s in samples])
-
+    graphs = [s.graph for s in samples]
+    arrays = ["positions", "cell", "magmoms", "atomic_numbers", "edge_shifts"]
+    arrays += [] if graphs[0].head_idx is None else ["head_idx"]
+    tensors: dict[str, Any] = {name: joined(name, graphs) for name in arrays}
     graph = MagneticGraph(
-        positions=joined_graph("positions"),
-        cell=joined_graph("cell"),
-        magmoms=joined_graph("magmoms"),
-        atomic_numbers=joined_graph("atomic_numbers"),
         system_idx=torch.repeat_interleave(torch.arange(len(n_atoms)), n_atoms),
-        edge_index=torch.cat([s.graph.edge_index for s in samples], dim=1) + shift,
-        edge_shifts=joined_graph("edge_shifts"),
-        head_idx=None if samples[0].graph.head_idx is None else joined_graph("head_idx"),
+        edge_index=torch.cat([g.edge_index for g in graphs], dim=1) + shift,
+        **tensors,
     )
     graph.pair_counts = np.bincount(graph.edge_index[1].numpy(), minlength=graph.n_atoms)
     names = ("energy", "forces", "stress", "magforces", "structure_weight", "config_idx")

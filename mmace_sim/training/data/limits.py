@@ -32,11 +32,7 @@ CEILING_MARGIN: float = 1.0
 
 
 def shortest_distances(graphs: Iterable[MagneticGraph]) -> dict[str, float]:
-    """Shortest distance of each pair of elements that are neighbours somewhere, in Å.
-
-    Args:
-        graphs: Structures.
-    """
+    """Shortest distance of each pair of elements that are neighbours somewhere, in Å."""
     shortest = np.full((120, 120), np.inf)
     for graph in graphs:
         numbers = graph.atomic_numbers[graph.edge_index].numpy()

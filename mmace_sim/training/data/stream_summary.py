@@ -11,6 +11,9 @@ from ase.data import chemical_symbols
 from mmace_sim.errors import DataError
 from mmace_sim.io.frames import LABELS, Frame, frame_number
 
+_OF_STRUCTURES = ("n_atoms", "labels", "numbers", "config_types", "heads", "forces")
+_OF_ELEMENTS = ("elements", "moments")
+
 
 @dataclass
 class FrameSummary:
@@ -77,21 +80,13 @@ class FrameSummary:
         sizes = np.diff(self.first)[indices]
         first = np.concatenate([[0], np.cumsum(sizes)])
         where = np.repeat(self.first[:-1][indices] - first[:-1], sizes) + np.arange(first[-1])
-        return FrameSummary(
-            n_atoms=self.n_atoms[indices],
-            labels=self.labels[indices],
-            numbers=self.numbers[indices],
-            config_types=self.config_types[indices],
-            heads=self.heads[indices],
-            forces=self.forces[indices],
-            first=first,
-            elements=self.elements[where],
-            moments=self.moments[where],
-        )
+        chosen = {name: getattr(self, name)[indices] for name in _OF_STRUCTURES}
+        chosen |= {name: getattr(self, name)[where] for name in _OF_ELEMENTS}
+        return FrameSummary(first=first, **chosen)
 
     def __add__(self, other: "FrameSummary") -> "FrameSummary":
-        plain = ("n_atoms", "labels", "numbers", "config_types", "heads", "forces", "elements", "moments")
-        joined = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in plain}
+        names = _OF_STRUCTURES + _OF_ELEMENTS
+        joined = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
         return FrameSummary(first=np.concatenate([self.first, self.first[-1] + other.first[1:]]), **joined)
 
 
@@ -106,11 +101,7 @@ class SummaryBuilder:
         self._moments: list[float] = []
 
     def add(self, frame: Frame) -> None:
-        """Add a structure.
-
-        Args:
-            frame: The structure.
-        """
+        """Add a structure."""
         labels = sum(1 << k for k, label in enumerate(LABELS) if label in frame.labels)
         kind, head = (
             self._names.setdefault(name, len(self._names)) for name in (frame.config_type, frame.head)
@@ -143,11 +134,7 @@ class SummaryBuilder:
 
 
 def summarize(frames: Iterable[Frame]) -> FrameSummary:
-    """The summary of a set: the one that it carries, or one made by a pass over it.
-
-    Args:
-        frames: Structures.
-    """
+    """The summary of a set: the one that it carries, or one made by a pass over it."""
     known = getattr(frames, "summary", None)
     if isinstance(known, FrameSummary):
         return known

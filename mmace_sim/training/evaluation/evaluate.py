@@ -165,9 +165,6 @@ def evaluate_files(
 def require_result(result: Evaluation) -> None:
     """Refuse an evaluation that compared nothing.
 
-    Args:
-        result: Errors.
-
     Raises:
         DataError: If no structure could be evaluated, or none has a label.
     """

@@ -7,7 +7,7 @@ from the moments of the data at fixed atoms.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,34 +19,6 @@ from mmace_sim.training.evaluation.metrics import ErrorTable, LabelError, table_
 
 SAME_ORDER: float = 0.9
 """Overlap of two sets of moments from which on they are the same order."""
-
-
-class RelaxedPoint(Protocol):
-    """A structure at its relaxed moments, such as a ``PointResult`` of `mmace_sim.properties.singlepoint`."""
-
-    @property
-    def status(self) -> str:
-        """`converged` if the moments are at rest."""
-
-    @property
-    def message(self) -> str:
-        """What is wrong otherwise."""
-
-    @property
-    def energy(self) -> float:
-        """In eV."""
-
-    @property
-    def forces(self) -> np.ndarray | None:
-        """In eV/Å."""
-
-    @property
-    def stress(self) -> np.ndarray | None:
-        """In eV/Å³."""
-
-    @property
-    def magmoms(self) -> np.ndarray | None:
-        """In μB."""
 
 
 @dataclass
@@ -83,12 +55,13 @@ class RelaxedErrors:
         }
 
 
-def compare_relaxed(frames: Sequence[Frame], points: Sequence[RelaxedPoint]) -> RelaxedErrors:
+def compare_relaxed(frames: Sequence[Frame], points: Sequence[Any]) -> RelaxedErrors:
     """Errors at relaxed moments.
 
     Args:
         frames: Structures with labels; their moments are those of the reference.
-        points: Each of them at the moments that the model relaxed, from those of the reference.
+        points: A `mmace_sim.properties.singlepoint.PointResult` of each, at the moments that the model relaxed from
+            those of the reference.
 
     Returns:
         The errors; structures whose moments did not come to rest are left out and named.
@@ -126,7 +99,7 @@ def same_order(before: Float[np.ndarray, "n_atoms 3"], after: Float[np.ndarray, 
     return bool(overlap >= SAME_ORDER)
 
 
-def _errors(frame: Frame, point: RelaxedPoint, relaxed: np.ndarray) -> dict[str, np.ndarray]:
+def _errors(frame: Frame, point: Any, relaxed: np.ndarray) -> dict[str, np.ndarray]:
     """Predicted minus reference, without components that have no label."""
     predicted = {"energy": point.energy, "forces": point.forces, "stress": point.stress}
     errors = {

@@ -35,11 +35,7 @@ class Piece:
 
 
 def predict_piece(piece: Piece) -> dict[int, Prediction]:
-    """What the model gives for some structures; those that it cannot take are left out.
-
-    Args:
-        piece: The structures.
-    """
+    """What the model gives for some structures; those that it cannot take are left out."""
     settings = EvaluateSettings.model_validate_json(piece.settings)
     if piece.settings not in _models:
         _models[piece.settings] = load_run_model(settings)

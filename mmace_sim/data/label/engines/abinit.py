@@ -56,9 +56,6 @@ MARGIN: float = 0.005
 class AbinitEngine:
     """Runs ABINIT 9 or later.
 
-    Args:
-        settings: Of the run.
-
     Raises:
         ConfigError: If ABINIT is needed here and not installed, or there are no PAW sets.
     """

@@ -19,9 +19,6 @@ PSEUDOPOTENTIALS: str = "*.[uU][pP][fF]"
 class ClusterEngine:
     """Writes inputs and a run script; runs the script here if the code is here.
 
-    Args:
-        settings: Of the run.
-
     Raises:
         ConfigError: If the code is needed here and not installed.
     """
@@ -78,11 +75,7 @@ class ClusterEngine:
 
 
 def holds(calculation: Calculation) -> bool:
-    """Whether any moment is held.
-
-    Args:
-        calculation: What was asked for.
-    """
+    """Whether any moment is held."""
     return calculation.mode is not Mode.NONMAGNETIC and bool(calculation.held.any())
 
 
@@ -98,20 +91,12 @@ def turned(calculation: Calculation, values: np.ndarray) -> np.ndarray:
 
 
 def quoted(path: str | Path) -> str:
-    """A path as a shell and a namelist take it.
-
-    Args:
-        path: The path.
-    """
+    """A path as a shell and a namelist take it."""
     return shlex.quote(str(Path(path).resolve()))
 
 
 def sorted_by_element(calculation: Calculation) -> list[int]:
-    """Places of the atoms in an input that groups them: by element, in the order in which elements come first.
-
-    Args:
-        calculation: What was asked for.
-    """
+    """Places of the atoms in an input that groups them: by element, in the order in which elements come first."""
     symbols = calculation.atoms.get_chemical_symbols()
     elements = list(dict.fromkeys(symbols))
     return sorted(range(len(symbols)), key=lambda k: elements.index(symbols[k]))

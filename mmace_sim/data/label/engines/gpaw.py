@@ -51,9 +51,6 @@ MAX_STEPS: tuple[int, ...] = (120, 200, 333)
 class GpawEngine:
     """Runs GPAW 26 or later.
 
-    Args:
-        settings: Of the run.
-
     Raises:
         ConfigError: If GPAW is needed here and not installed.
     """

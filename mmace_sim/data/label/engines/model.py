@@ -22,9 +22,6 @@ class ModelEngine:
 
     Where any moment is held, all are: the labels are exact derivatives at the moments of the candidate. Where none is,
     they relax.
-
-    Args:
-        settings: Of the run.
     """
 
     moment_kind = "as in the data of the model"

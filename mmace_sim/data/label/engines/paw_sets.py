@@ -38,9 +38,6 @@ class PawSet:
 def find_sets(settings: LabelSettings) -> Path:
     """The folder of PAW sets: the one that the user names, else that of gpaw-data.
 
-    Args:
-        settings: Of the run.
-
     Raises:
         ConfigError: If there is none.
     """

@@ -202,9 +202,6 @@ class VaspEngine(ClusterEngine):
 def read_penalty(path: Path) -> float:
     """E_p of OSZICAR, in eV.
 
-    Args:
-        path: The file.
-
     Raises:
         EngineError: If it is not there, or says nothing of a constraint.
     """
@@ -238,9 +235,6 @@ def check_penalty(weight: float, off: np.ndarray, penalty: float) -> None:
 
 def read_incar(path: Path) -> dict[str, str]:
     """Tags of an INCAR that we wrote, as text.
-
-    Args:
-        path: The file.
 
     Raises:
         EngineError: If it is not there.
