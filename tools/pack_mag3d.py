@@ -21,7 +21,7 @@ VALID, TEST = 0.08, 0.12
 """Parts for the choice of the best weights and for the errors of the card."""
 SAME_ENERGY, SAME_MOMENT = 5e-4, 0.02
 """Two calculations of one crystal are the same state if energies (eV/atom) and moments (μB) differ by less."""
-THROUGH = frozenset({"Fe", "Co", "Ni", "Al", "Mn", "Cr", "Pt"})
+THROUGH = frozenset({"Fe", "Co", "Ni", "Al", "Mn", "Cr", "Pt", "N", "O"})
 """Elements that the shipped model knows; frames with others wait in a file of their own."""
 PARTS = ("train", "valid", "test", "unfinished")
 COPIES = "copies.txt"

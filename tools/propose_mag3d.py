@@ -170,9 +170,12 @@ def later():
 def layers_of_rocksalt():
     """Antiferromagnetic layers along [111], the order of the oxides in experiment, in cells of four atoms."""
     for name, (moment, a) in ROCKSALT.items():
-        cell = make_supercell(bulk(name, "rocksalt", a=a), [[0, 1, 1], [1, 0, 1], [1, 1, 0]])
-        cell = cell[np.argsort(cell.numbers != atomic_numbers[name[:2]], kind="stable")]
-        yield f"x_{name}_B1_layers111", f"{name}_B1_layers", start(cell, [moment, -moment, 0.0, 0.0])
+        for stretch in ("", "_0.97", "_1.03"):
+            crystal = bulk(name, "rocksalt", a=a * float(stretch[1:] or 1))
+            cell = make_supercell(crystal, [[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+            cell = cell[np.argsort(cell.numbers != atomic_numbers[name[:2]], kind="stable")]
+            tagged = start(cell, [moment, -moment, 0.0, 0.0])
+            yield f"x_{name}_B1_layers111{stretch}", f"{name}_B1_layers", tagged
 
 
 def layered():
