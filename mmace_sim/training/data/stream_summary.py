@@ -214,7 +214,8 @@ def sample[Set: Sequence[Frame]](frames: Set, limit: int, *, per_element: int = 
     chosen = np.zeros(len(frames), dtype=bool)
     chosen[order[:limit]] = True
     place = np.argsort(order)
+    owners = summary.owners
     for z in np.unique(summary.elements):
-        with_z = summary.owners[summary.elements == z]
+        with_z = owners[summary.elements == z]
         chosen[with_z[np.argsort(place[with_z])][:per_element]] = True
     return select(frames, chosen)
