@@ -105,29 +105,19 @@ def _main(
     """
 
 
-app.command()(property_command(declared_properties()["relax"]))
-app.add_typer(models)
-app.command()(train)
-app.command()(finetune)
-app.command()(evaluate)
-app.command()(convert)
-app.command()(calibrate)
-app.command()(property_command(declared_properties()["eos"]))
-app.command()(property_command(declared_properties()["bain"]))
-app.command()(property_command(declared_properties()["elastic"]))
-app.command()(check)
-app.command()(property_command(declared_properties()["phonons"]))
-app.command()(property_command(declared_properties()["exchange"]))
-app.command()(property_command(declared_properties()["curie"]))
-app.command()(property_command(declared_properties()["anisotropy"]))
-app.command()(property_command(declared_properties()["md"]))
-app.command()(property_command(declared_properties()["order"]))
-app.command()(report)
-app.command()(status)
-app.command()(property_command(declared_properties()["moments"]))
-app.add_typer(data)
-app.command()(learn)
-app.command()(label)
+_COMMANDS: tuple[Any, ...] = (
+    "relax", models, train, finetune, evaluate, convert, calibrate, "eos", "bain", "elastic", check, "phonons",
+    "exchange", "curie", "anisotropy", "md", "order", report, status, "moments", data, learn, label,
+)  # fmt: skip
+"""In the order of the help; those that compute a property by its name."""
+
+for _command in _COMMANDS:
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command)
+    elif isinstance(_command, str):
+        app.command()(property_command(declared_properties()[_command]))
+    else:
+        app.command()(_command)
 
 
 def main() -> None:

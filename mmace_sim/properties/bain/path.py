@@ -14,11 +14,20 @@ from mmace_sim.errors import StructureError
 from mmace_sim.graph.cells import check_crystal
 from mmace_sim.properties.bain.declaration import BainSettings
 from mmace_sim.properties.bain.minima import BainMinimum, find_minima
-from mmace_sim.properties.bain.refinement import TETRAGONAL_TOL, refined
 from mmace_sim.properties.eos.birch_murnaghan import EosStatus, fit_birch_murnaghan
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation
-from mmace_sim.properties.singlepoint import PointResult, converged, first_problem, pressures_gpa
+from mmace_sim.properties.results import known
+from mmace_sim.properties.singlepoint import (
+    PointResult,
+    converged,
+    first_problem,
+    point_result,
+    pressures_gpa,
+)
 from mmace_sim.properties.states import StatePoints, StatesWorkflow, common_status
+
+TETRAGONAL_TOL: float = 1e-3
+"""Largest difference of two edges, relative, and largest shear of a cell that still counts as tetragonal."""
 
 REFINED_STRESS_GPA: float = 1e-3
 """Largest stress of the cell at a minimum."""
@@ -124,7 +133,7 @@ class BainPath(StatesWorkflow[BainSettings, BainMap, BainResult]):
         steps = (float(np.diff(result.c_over_a)[0]), float(np.diff(result.volumes)[0]))
         for (one, k), point, end in zip(found, starts, ends, strict=True):
             minimum = one.minima[k]
-            new = refined(minimum, point, end, _axes(result.atoms), steps)
+            new = _refined(minimum, point, end, _axes(result.atoms), steps)
             if isinstance(new, str):
                 one.message += (
                     f" The minimum at c/a = {minimum.grid_ratio:.3f} is a point of the grid: {new}."
@@ -162,6 +171,39 @@ def _grid_point(result: BainResult, one: BainMap, minimum: BainMinimum) -> Point
     row = int(np.argmin(np.abs(result.c_over_a - minimum.grid_ratio)))
     column = int(np.argmin(np.abs(result.volumes - minimum.grid_volume)))
     return one.points[row * len(result.volumes) + column]
+
+
+def _refined(
+    minimum: BainMinimum,
+    point: PointResult,
+    relaxed: StructureResult,
+    axes: Float[np.ndarray, "3 3"],
+    steps: tuple[float, float],
+) -> BainMinimum | str:
+    """A minimum of the grid at the cell that relaxed from its point; or why it is not there.
+
+    The cell has unit vectors `axes` along its edges, the grid `steps` in c/a and in Å³/atom.
+    """
+    end = point_result(relaxed)
+    if np.isnan(end.energy) or end.message:
+        return f"{end.status}: {end.message}"
+    stretch = axes @ (np.linalg.inv(point.atoms.cell.array) @ end.atoms.cell.array) @ axes.T
+    a, b, c = np.diag(stretch)
+    skew = np.abs(stretch - np.diag([a, b, c])).max()
+    if abs(a - b) > TETRAGONAL_TOL or skew > TETRAGONAL_TOL:
+        return "the cell does not stay tetragonal"
+    start, volume = (atoms.get_volume() / len(atoms) for atoms in (point.atoms, end.atoms))
+    ratio = minimum.grid_ratio * c / np.sqrt(a * b)
+    if abs(ratio - minimum.grid_ratio) > steps[0] or abs(volume - start) > steps[1]:
+        return f"the cell relaxes away, to c/a = {ratio:.3f} and {volume:.2f} Å³/atom"
+    return replace(
+        minimum,
+        c_over_a=float(ratio),
+        volume=float(volume),
+        energy=end.energy / len(end.atoms),
+        moment=float(np.linalg.norm(known(end.magmoms), axis=1).mean()),
+        refined=True,
+    )
 
 
 def _tetragonal(atoms: Atoms) -> tuple[float, float]:
