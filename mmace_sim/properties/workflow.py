@@ -37,7 +37,7 @@ class Workflow[S: Settings]:
 
     def __init__(
         self,
-        model: ModelLike = "default",
+        model: Any = "default",  # `ModelLike`, or whatever else `set_up` takes
         settings: S | None = None,
         *,
         device: torch.device | str | None = None,
