@@ -1,7 +1,9 @@
 """The page that shows how to add a property: its example is a property."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +16,15 @@ from typer.testing import CliRunner
 from mmace_sim.cli.declared import property_command
 from mmace_sim.properties.singlepoint import SinglePoint
 
-PAGE = Path(__file__).parents[1] / "docs" / "add-a-property.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "add-a-property.md"
+
+
+def command_line(folder, *arguments):
+    """`mmace-sim` in a process that also has the packages of a folder."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    command = [sys.executable, "-m", "mmace_sim", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 @pytest.fixture
@@ -62,3 +72,22 @@ def test_the_example_of_the_page_is_a_command(flip, tmp_path):
     plan = run("-o", tmp_path / "plan", "--dry-run")
     assert "Nothing was computed" in plan.stdout
     assert not (tmp_path / "plan").exists()
+
+
+@pytest.mark.usefixtures("flip")
+def test_a_property_of_another_package_is_a_command_of_its_own(tmp_path):
+    """By the entry point of the page; one that cannot be imported is told in a sentence."""
+    package = tmp_path / "package"
+    known = package / "flip-1.0.dist-info"
+    known.mkdir()
+    (known / "METADATA").write_text("Metadata-Version: 2.1\nName: flip\nVersion: 1.0\n")
+    (entry,) = re.findall(r'entry-points\."mmace_sim.properties"\]\n(.*?)\n', PAGE.read_text("utf-8"))
+    (known / "entry_points.txt").write_text(f"[mmace_sim.properties]\n{entry.replace(chr(34), '')}\n")
+    told = command_line(package, "flip", "--help")
+    assert told.returncode == 0, told.stderr
+    assert "--angle" in told.stdout
+    assert "flip" in command_line(package, "--help").stdout
+    (package / "flip" / "declaration.py").write_text("import nothing_like_it\n")
+    broken = command_line(package, "relax", "--help")
+    assert broken.returncode == 2
+    assert broken.stderr.startswith("Error: property 'flip' of flip cannot be imported: No module named")

@@ -10,8 +10,9 @@ from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, names_in, summary_of,
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.bain import BainMinimum, BainPath, find_minima, lowest_along_path
-from mmace_sim.properties.bain.plots import save_bain_figures
+from mmace_sim.properties.bain.plots import FIGURES
 from mmace_sim.properties.eos.birch_murnaghan import EosStatus
+from mmace_sim.properties.written import save_figures
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
 
@@ -180,7 +181,7 @@ def test_minima_of_a_known_surface():
 
 def test_figures(toy, tmp_path):
     (result,) = BainPath(toy, states=["fm", "nm"], n_ratios=4, n_volumes=4).run([fcc_as_bct()])
-    names = {path.name for path in save_bain_figures(result, tmp_path / "x")}
+    names = {path.name for path in save_figures(result, tmp_path / "x", FIGURES)}
     assert names == {f"x_{what}.{end}" for what in ("map", "path") for end in ("png", "svg")}
 
 

@@ -8,7 +8,6 @@ from ase.build import bulk
 
 from mmace_sim.errors import ConfigError, OutputError, StructureError
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.properties.curie.from_exchange import spin_hamiltonian
 from mmace_sim.properties.curie.temperatures import Curie, CurieResult
 from mmace_sim.properties.exchange import Exchange
 from mmace_sim.sampling.chains import Chain, block_generator, replicas, run_blocks
@@ -180,7 +179,7 @@ def test_an_antiferromagnet_orders_like_the_ferromagnet():
 def test_exchange_of_a_model_gives_its_network():
     model = HeisenbergModel(exchange_shells=[(2.5, J)], unit_vectors=True)
     (result,) = Exchange(model, cutoff=3.0, routes=["derivatives"], magmoms="fixed").run([lattice()])
-    found = spin_hamiltonian(result)
+    found = result.spin_model()
     assert np.allclose(found.exchange, J)
     assert found.mean_field_temperature == pytest.approx(2 * UNIT)
 

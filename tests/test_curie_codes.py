@@ -12,7 +12,6 @@ from test_exchange_files import EV, MRY
 from mmace_sim.errors import StructureError
 from mmace_sim.io.uppasd import read_uppasd
 from mmace_sim.io.vampire import read_vampire
-from mmace_sim.properties.curie.from_exchange import spin_hamiltonian
 from mmace_sim.properties.curie.spin_codes import hamiltonian_of
 from mmace_sim.properties.exchange.files import uppasd_files, vampire_files
 from mmace_sim.sampling.hamiltonian import SpinHamiltonian
@@ -161,7 +160,7 @@ def test_what_exchange_writes_is_what_curie_reads(tmp_path, code):
     """Every J' comes back through the files of the other codes; tensors by their isotropic part."""
     for name, couplings in (("plain", {}), ("tensors", {"dmi": (0.003, 0.002)})):
         _, result = exchange_of(BIAXIAL if couplings else {}, **couplings)
-        known = spin_hamiltonian(result)
+        known = result.spin_model()
         folder = tmp_path / name
         write_all(folder, (uppasd_files if code == "uppasd" else vampire_files)(result))
         file = {"uppasd": read_uppasd, "vampire": read_vampire}[code](folder / code)

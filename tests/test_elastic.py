@@ -158,7 +158,8 @@ def test_all_strained_cells_of_all_structures_are_one_batch():
     seen = []
     calculation = ElasticTensorCalculation(model, magmoms="fixed", relax=False, relax_positions=False)
     results = calculation.run(
-        [crystal(a=3.53), crystal("hcp", a=2.5, c=4.08)], on_point=lambda *n: seen.append(n)
+        [crystal(a=3.53), crystal("hcp", a=2.5, c=4.08)],
+        on_point=lambda n, total=None, **_: seen.append((n, total)) if n else None,
     )
     assert model.n_calls == 2
     assert seen == [(1, 20)] * 20

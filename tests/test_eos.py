@@ -11,7 +11,8 @@ from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.properties.eos import EquationOfState
 from mmace_sim.properties.eos.analysis import branches, crossings, moment_jumps
 from mmace_sim.properties.eos.birch_murnaghan import LARGEST_RESIDUAL, EosStatus, fit_birch_murnaghan
-from mmace_sim.properties.eos.plots import save_eos_figures
+from mmace_sim.properties.eos.plots import FIGURES
+from mmace_sim.properties.written import save_figures
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
@@ -249,10 +250,10 @@ def test_crossings():
 
 def test_figures(tmp_path):
     (result,) = EquationOfState(toy(), states=["fm", "nm"], n_volumes=7).run([fcc()])
-    names = {path.name for path in save_eos_figures(result, tmp_path / "x")}
+    names = {path.name for path in save_figures(result, tmp_path / "x", FIGURES)}
     assert names == {"x_energy.png", "x_energy.svg", "x_moment.png", "x_moment.svg"}
     (failed,) = EquationOfState(toy()).run([Atoms("Fe", magmoms=[1])])
-    assert save_eos_figures(failed, tmp_path / "y") == []
+    assert save_figures(failed, tmp_path / "y", FIGURES) == []
 
 
 def test_the_structure_is_not_changed():

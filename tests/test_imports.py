@@ -46,7 +46,6 @@ MAX_ARGUMENTS = 8
 MANY_ARGUMENTS = {
     "magnetic_fire_step": "ts.optimize passes the parameters of FIRE one by one, under TorchSim's names",
     "spin_lattice_step": "ts.integrate passes what an integrator takes one by one, under TorchSim's names",
-    "SinglePoint.__init__": "settings of a workflow are keywords, and where it runs (device, dtype, batch) is three of them",
     "check_model": "what is checked, how strictly, and where a model given by name is loaded",
     "HeisenbergModel.__init__": "the terms of its energy, each zero or known by default",
     "SingleIonModel.__init__": "the terms of its energy, each zero or known by default",

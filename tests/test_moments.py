@@ -12,11 +12,12 @@ from mmace_sim.base.quantities import TORCHSIM_MAGMOMS
 from mmace_sim.errors import ConfigError, StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.properties.moments import MomentSearch, minimize_moments
-from mmace_sim.properties.moments.plots import save_moment_figures
+from mmace_sim.properties.moments.plots import moment_figures
 from mmace_sim.properties.moments.relax import MomentRelaxation
 from mmace_sim.properties.moments.starts import free_moments, random_moments, random_starts
 from mmace_sim.properties.order import OrderStatus
 from mmace_sim.properties.relax.relaxation import Status
+from mmace_sim.properties.written import save_figures
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim.lbfgs import moment_lbfgs_init, moment_lbfgs_step
 from mmace_sim.torchsim.model import MagneticMaceModel
@@ -278,9 +279,9 @@ def test_failures_stay_alone(tmp_path):
     assert "2 of 2 starts did not converge" in unknown.message
     assert unfinished.status is OrderStatus.FAILED
     assert [start.steps for start in unfinished.starts] == [3, 3]
-    assert save_moment_figures(failed, tmp_path / "failed") == []
-    assert save_moment_figures(unknown, tmp_path / "unknown") == []
-    assert len(save_moment_figures(unfinished, tmp_path / "unfinished", 1e-9)) == 4
+    assert save_figures(failed, tmp_path / "failed", moment_figures()) == []
+    assert save_figures(unknown, tmp_path / "unknown", moment_figures()) == []
+    assert len(save_figures(unfinished, tmp_path / "unfinished", moment_figures(1e-9))) == 4
     with pytest.raises(StructureError, match="only Mn"):
         free_moments(triangular(), ["Mn"])
     with pytest.raises(StructureError, match="from 0 to 8"):

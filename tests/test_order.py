@@ -10,8 +10,9 @@ from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.properties.order import OrderSearch, OrderStatus
 from mmace_sim.properties.order.axes import best_rotation
-from mmace_sim.properties.order.plots import save_order_figure
+from mmace_sim.properties.order.plots import FIGURES
 from mmace_sim.properties.order.states import keeps_order, same_state, state_fingerprint
+from mmace_sim.properties.written import save_figures
 from mmace_sim.structures.magnetic_order import MagneticOrder, magnetic_primitive
 from mmace_sim.testing import HeisenbergModel
 
@@ -219,9 +220,9 @@ def test_moments_are_turned_to_their_most_symmetric_axes():
 
 def test_figure(tmp_path):
     (result,) = OrderSearch(HeisenbergModel(), **FIXED).run([lattice("fcc")])
-    assert [path.name for path in save_order_figure(result, tmp_path / "x")] == ["x.png", "x.svg"]
+    assert [path.name for path in save_figures(result, tmp_path / "x", FIGURES)] == ["x.png", "x.svg"]
     (failed,) = OrderSearch(HeisenbergModel()).run([Atoms("Fe")])
-    assert save_order_figure(failed, tmp_path / "y") == []
+    assert save_figures(failed, tmp_path / "y", FIGURES) == []
 
 
 def test_impossible_settings():

@@ -6,7 +6,7 @@ import torch
 from ase import Atoms
 from counting import Counting, fcc
 
-from mmace_sim.errors import UnsupportedOptionError
+from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.model.derivatives import evaluate
 from mmace_sim.properties.relax.relaxation import Status
@@ -87,5 +87,5 @@ def test_float32_and_unknown_modes(toy):
     (result,) = SinglePoint(toy.model, dtype=torch.float32).run([fcc()])
     (exact,) = SinglePoint(toy.model).run([fcc()])
     assert result.energy == pytest.approx(exact.energy, rel=1e-5)
-    with pytest.raises(UnsupportedOptionError, match="'adiabatic', expected 'fixed' or 'relaxed'"):
+    with pytest.raises(ConfigError, match=r"SinglePoint: magmoms: choose fixed or relaxed .got 'adiabatic'"):
         SinglePoint(toy, magmoms="adiabatic")

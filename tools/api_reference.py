@@ -10,6 +10,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from mmace_sim.properties.workflow import Workflow
+
 
 @dataclass(frozen=True)
 class ApiPage:
@@ -53,6 +55,7 @@ PAGES: dict[str, ApiPage] = {
         "birch_murnaghan.EosStatus",
         "analysis.MomentJump",
         "analysis.Crossing",
+        "mmace_sim.properties.states.StatePoints",
     ),
     "bain": _property("bain", "Bain paths"),
     "elastic": _property(
@@ -102,6 +105,7 @@ PAGES: dict[str, ApiPage] = {
         "Energies and their derivatives of many structures",
         others=(
             "mmace_sim.properties.singlepoint.SinglePoint",
+            "mmace_sim.properties.singlepoint.SinglePointSettings",
             "mmace_sim.properties.singlepoint.PointResult",
             "mmace_sim.model.derivatives.evaluate",
             "mmace_sim.model.uncertainty.evaluate_with_uncertainty",
@@ -269,5 +273,6 @@ def _directive(name: str) -> str:
     if isinstance(thing, ModuleType):
         return f".. automodule:: {name}\n   :members:\n   :show-inheritance:\n"
     if isinstance(thing, type):
-        return f".. autoclass:: {name}\n   :members:\n"
+        inherited = "   :inherited-members:\n" if issubclass(thing, Workflow) else ""  # `run` is theirs
+        return f".. autoclass:: {name}\n   :members:\n{inherited}"
     return f".. auto{'function' if callable(thing) else 'data'}:: {name}\n"

@@ -24,7 +24,7 @@ from mmace_sim.cli.models import models
 from mmace_sim.cli.report import report
 from mmace_sim.cli.status import status
 from mmace_sim.cli.train import train
-from mmace_sim.errors import MmaceError
+from mmace_sim.errors import MmaceError, UnsupportedOptionError
 from mmace_sim.properties import declared_properties
 
 EXIT_USAGE = 2
@@ -105,29 +105,28 @@ def _main(
     """
 
 
-app.command()(property_command(declared_properties()["relax"]))
-app.add_typer(models)
-app.command()(train)
-app.command()(finetune)
-app.command()(evaluate)
-app.command()(convert)
-app.command()(calibrate)
-app.command()(property_command(declared_properties()["eos"]))
-app.command()(property_command(declared_properties()["bain"]))
-app.command()(property_command(declared_properties()["elastic"]))
-app.command()(check)
-app.command()(property_command(declared_properties()["phonons"]))
-app.command()(property_command(declared_properties()["exchange"]))
-app.command()(property_command(declared_properties()["curie"]))
-app.command()(property_command(declared_properties()["anisotropy"]))
-app.command()(property_command(declared_properties()["md"]))
-app.command()(property_command(declared_properties()["order"]))
-app.command()(report)
-app.command()(status)
-app.command()(property_command(declared_properties()["moments"]))
-app.add_typer(data)
-app.command()(learn)
-app.command()(label)
+_COMMANDS: tuple[Any, ...] = (
+    "relax", models, train, finetune, evaluate, convert, calibrate, "eos", "bain", "elastic", check, "phonons",
+    "exchange", "curie", "anisotropy", "md", "order", report, status, "moments", data, learn, label,
+)  # fmt: skip
+"""In the order of the help; those that compute a property by its name. Properties of other packages follow."""
+
+
+def _register() -> None:
+    """Add all commands."""
+    try:
+        properties = declared_properties()
+    except UnsupportedOptionError as error:  # of another package
+        typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
+        raise SystemExit(EXIT_USAGE) from error
+    for command in (*_COMMANDS, *(name for name in properties if name not in _COMMANDS)):
+        if isinstance(command, typer.Typer):
+            app.add_typer(command)
+        else:
+            app.command()(property_command(properties[command]) if isinstance(command, str) else command)
+
+
+_register()
 
 
 def main() -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import json_text
+from mmace_sim.cli.options import Switches, tell
 from mmace_sim.cli.tables import console_for, tell_left_out
 from mmace_sim.data.settings import ProposeSettings, SelectSettings
 from mmace_sim.engine.folder import open_file
@@ -26,14 +26,12 @@ if TYPE_CHECKING:
 NO_MODEL: str = "none"
 
 
-def run_propose(settings: ProposeSettings, *, force: bool, quiet: bool, as_json: bool) -> int:
+def run_propose(settings: ProposeSettings, switches: Switches) -> int:
     """Make candidates, write them and tell how many of each recipe there are.
 
     Args:
         settings: Structures and recipes.
-        force: Replace a file that an earlier call wrote.
-        quiet: Print no table.
-        as_json: Print numbers as JSON in place of the table.
+        switches: What the command was told besides.
 
     Returns:
         Exit code: 0, or 3 if a structure could not be used.
@@ -47,7 +45,7 @@ def run_propose(settings: ProposeSettings, *, force: bool, quiet: bool, as_json:
         from mmace_sim.data.recipes import RECIPES
         from mmace_sim.io.writing import write_extxyz
     output = Path(settings.output)
-    with open_file(output, "data propose", force=force, inputs=map(Path, settings.paths)):
+    with open_file(output, "data propose", force=switches.force, inputs=map(Path, settings.paths)):
         parents, problems = read_parents(settings)
         made = propose(parents, settings)
         problems += made.problems
@@ -62,7 +60,7 @@ def run_propose(settings: ProposeSettings, *, force: bool, quiet: bool, as_json:
         for name in made.made
     ]  # fmt: skip
     tell_left_out(problems)
-    if as_json:
+    if switches.as_json:
         told = {
             "output": str(output),
             "candidates": len(made.candidates),
@@ -70,25 +68,23 @@ def run_propose(settings: ProposeSettings, *, force: bool, quiet: bool, as_json:
             "problems": problems,
         }
         typer.echo(json_text(told), nl=False)
-    elif not quiet:
+    elif not switches.quiet:
         headings = {"recipe": "recipe", "kept": "candidates", "copies": "copies", "refused": "too close"}
         headings |= {"teaches": "teaches"}
         _print_table(headings, rows)
-        _say(
+        tell(
             f"{output}: {len(made.candidates)} candidates of {len(parents)} structure{'s' * (len(parents) > 1)}"
         )
-        _say(f"Next: mmace-sim data select MODEL {output}, or mmace-sim label {output} --engine ENGINE")
+        tell(f"Next: mmace-sim data select MODEL {output}, or mmace-sim label {output} --engine ENGINE")
     return EXIT_INCOMPLETE if problems else EXIT_OK
 
 
-def run_select(settings: SelectSettings, *, force: bool, quiet: bool, as_json: bool) -> int:
+def run_select(settings: SelectSettings, switches: Switches) -> int:
     """Choose candidates, write them, and tell why.
 
     Args:
         settings: Model, candidates and number.
-        force: Replace a file that an earlier call wrote.
-        quiet: Print no table.
-        as_json: Print the choices as JSON in place of the table.
+        switches: What the command was told besides.
 
     Returns:
         Exit code: 0, or 3 if a file could not be used.
@@ -105,7 +101,7 @@ def run_select(settings: SelectSettings, *, force: bool, quiet: bool, as_json: b
         from mmace_sim.model.checkpoint import load_model
     output, named = Path(settings.output), [*settings.candidates, *settings.known]
     device = pick_device(settings.device, settings.threads)
-    with open_file(output, "data select", force=force, inputs=map(Path, named)):
+    with open_file(output, "data select", force=switches.force, inputs=map(Path, named)):
         candidates, problems = load_candidates(settings.candidates)
         candidates = _without(candidates, load_candidates(settings.known)[0] if settings.known else [])
         model = None if settings.model == NO_MODEL else load_model(settings.model).to(device)
@@ -125,15 +121,15 @@ def run_select(settings: SelectSettings, *, force: bool, quiet: bool, as_json: b
             atoms.info["chosen_because"] = row["reason"]
         write_extxyz(output, chosen)
     tell_left_out(problems)
-    if as_json:
+    if switches.as_json:
         refusals = {str(candidates[k].info[ID]): reason for k, reason in scores.refused.items()}
         typer.echo(json_text({"output": str(output), "chosen": rows, "refused": refusals}), nl=False)
-    elif not quiet:
+    elif not switches.quiet:
         headings = {"candidate": "candidate", "score": "score", "reason": "why"}
         _print_table({key: name for key, name in headings.items() if key in rows[0]}, rows)
         left_out = f"; {len(scores.refused)} were refused" if scores.refused else ""
-        _say(f"{output}: {len(chosen)} of {len(candidates)} candidates{left_out}")
-        _say(f"Next: mmace-sim label {output} --engine ENGINE")
+        tell(f"{output}: {len(chosen)} of {len(candidates)} candidates{left_out}")
+        tell(f"Next: mmace-sim label {output} --engine ENGINE")
     return EXIT_INCOMPLETE if problems else EXIT_OK
 
 
@@ -175,7 +171,3 @@ def _print_table(headings: dict[str, str], rows: Sequence[dict[str, Any]]) -> No
             *(Text(f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key])) for key in headings)
         )
     console_for(table, highlight=False).print(table)
-
-
-def _say(text: str) -> None:
-    Console(markup=False, highlight=False).print(text, soft_wrap=True)

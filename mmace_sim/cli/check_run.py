@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import json_text
+from mmace_sim.cli.options import Switches
 from mmace_sim.cli.tables import console_for
 from mmace_sim.engine.folder import now
 from mmace_sim.engine.journal import fingerprint
@@ -41,22 +42,12 @@ UNITS: dict[str, str] = {
 _STYLES = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
-def run_check(
-    config: CheckSettings,
-    *,
-    resume: bool = False,
-    force: bool = False,
-    quiet: bool = False,
-    as_json: bool = False,
-) -> int:
+def run_check(config: CheckSettings, switches: Switches) -> int:
     """Check a potential, write what was found and print it.
 
     Args:
         config: The configuration.
-        resume: Go on with an earlier run in the same folder.
-        force: Overwrite an earlier run in the same folder.
-        quiet: No progress bar, no table.
-        as_json: Print the summary in place of the table.
+        switches: What the command was told besides.
 
     Returns:
         Exit code: 0, or 3 if a check failed.
@@ -68,7 +59,7 @@ def run_check(
         from mmace_sim.quality.check.checks import CheckResult
         from mmace_sim.quality.check.curves import save_check_plots
         from mmace_sim.quality.check.target import load_target, make_probe
-    structures, notes = read_check_structures(config.structures)
+    structures, notes = _read_check_structures(config.structures)
     device = pick_device(config.device, config.threads)
     with quiet_imports():
         target = load_target(config.model, device=device, dtype=getattr(torch, config.dtype))
@@ -84,11 +75,11 @@ def run_check(
     models = {config.model: target} if hasattr(target, "state_dict") else {}
     task = Task("check", config, Path(config.output), _identities(structures), models)
     with (
-        open_resumable(task, resume=resume, force=force) as task.manifest,
+        open_resumable(task, resume=switches.resume, force=switches.force) as task.manifest,
         says_what_is_finished(lambda: kept(task, len(CHECKS), "identities")),
     ):
         known = {name: decode(CheckResult, record["result"]) for name, record in task.records.items()}
-        with progress("Checking", len(CHECKS), "identities", quiet=quiet) as advance:
+        with progress("Checking", len(CHECKS), "identities", quiet=switches.quiet) as advance:
             advance(len(known))
 
             def store(result: CheckResult) -> None:
@@ -109,27 +100,20 @@ def run_check(
         summary = {
             "command": "check", "created": task.created, "finished": now(), "versions": versions(), "units": UNITS,
             "config": config.model_dump(mode="json"), "report": report.as_dict(),
-            "uncertainty": told_uncertainty(target),
+            "uncertainty": _told_uncertainty(target),
         }  # fmt: skip
         write_text(task.folder / "summary.json", json_text(summary))
-    if as_json:
+    if switches.as_json:
         typer.echo(json_text(summary), nl=False)
-    elif not quiet:
-        print_report(report, config.model, task.folder)
+    elif not switches.quiet:
+        _print_report(report, config.model, task.folder)
         for line in summary["uncertainty"]:
             typer.echo(f"Uncertainty: {line}")
     return EXIT_OK if report.passed else EXIT_INCOMPLETE
 
 
-def told_uncertainty(target: object) -> list[str]:
-    """What a model says of its uncertainties, in words.
-
-    Args:
-        target: Any potential.
-
-    Returns:
-        Lines; that it has none is one too, for models that could have some.
-    """
+def _told_uncertainty(target: object) -> list[str]:
+    """What a model says of its uncertainties, in words; also that it has none, if it could have some."""
     if not hasattr(target, "uncertainty"):
         return []
     if target.uncertainty is None:
@@ -141,18 +125,10 @@ def _identities(structures: dict[str, Atoms]) -> dict[str, str]:
     return {name: fingerprint(atoms) for name, atoms in structures.items()}
 
 
-def read_check_structures(paths: list[str]) -> tuple[dict[str, Atoms], list[str]]:
-    """Read all structures; those without moments get random ones.
+def _read_check_structures(paths: list[str]) -> tuple[dict[str, Atoms], list[str]]:
+    """All structures by name, those without moments with random ones, and notes about these moments.
 
-    Args:
-        paths: Files and folders.
-
-    Returns:
-        Structures by name, and notes about their moments.
-
-    Raises:
-        StructureError: If a file cannot be read or a structure not be used.
-        ConfigError: If there are paths but no structures.
+    A file that cannot be read, or a structure that cannot be used, is an error.
     """
     structures, notes = {}, []
     for item in load_structures(paths):
@@ -175,15 +151,9 @@ def read_check_structures(paths: list[str]) -> tuple[dict[str, Atoms], list[str]
     return structures, notes
 
 
-def print_report(report: "CheckReport", name: str, folder: Path) -> None:
-    """Print the table of checks, what is wrong or missing, and where the outputs are.
-
-    Args:
-        report: What was found.
-        name: The potential as the user named it.
-        folder: The run folder.
-    """
-    table = report_table(report)
+def _print_report(report: "CheckReport", name: str, folder: Path) -> None:
+    """Print the table of checks, what is wrong or missing, and where the outputs are."""
+    table = _report_table(report)
     console = console_for(table)
     console.print(table)
     for text, style in _explanations(report):
@@ -197,15 +167,8 @@ def print_report(report: "CheckReport", name: str, folder: Path) -> None:
     console.print(f"Results: {folder}/summary.json, log.txt{figures}", highlight=False, soft_wrap=True)
 
 
-def report_table(report: "CheckReport") -> Table:
-    """One row for each identity.
-
-    Args:
-        report: What was found.
-
-    Returns:
-        A rich table.
-    """
+def _report_table(report: "CheckReport") -> Table:
+    """One row for each identity."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("check", no_wrap=True)
     table.add_column("what must hold", min_width=14, overflow="fold")

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from mmace_sim.cli.declared import FILE_SWITCHES, settings_command
+from mmace_sim.cli.options import Switches
 from mmace_sim.interop.settings import HELP, ConvertSettings
 
 if TYPE_CHECKING:
     from mmace_sim.architectures.paper_mmace import PaperMMACE
 
 
-def _run(settings: ConvertSettings, *, force: bool, quiet: bool) -> int:
+def _run(settings: ConvertSettings, switches: Switches) -> int:
     from mmace_sim.engine.folder import open_file
     from mmace_sim.engine.machine import quiet_imports
 
@@ -21,7 +22,7 @@ def _run(settings: ConvertSettings, *, force: bool, quiet: bool) -> int:
 
         from mmace_sim.interop.convert import convert as convert_file
     source, output = Path(settings.source), Path(settings.output)
-    with open_file(output, "convert", force=force, inputs=[source]):
+    with open_file(output, "convert", force=switches.force, inputs=[source]):
         model = convert_file(
             source,
             output,
@@ -32,7 +33,7 @@ def _run(settings: ConvertSettings, *, force: bool, quiet: bool) -> int:
             dtype=getattr(torch, settings.dtype),
             metadata=settings.model_dump(include={"name", "license", "citation"}),
         )
-    if not quiet:
+    if not switches.quiet:
         _print(model, output)
     return 0
 

@@ -1,8 +1,5 @@
 """``mmace-sim data``: commands about training data."""
 
-from pathlib import Path
-from typing import Any
-
 import typer
 
 from mmace_sim.cli import candidates
@@ -23,28 +20,17 @@ data = typer.Typer(
 )
 
 
-def _check(settings: DataCheckSettings, **switches: Any) -> int:
-    from mmace_sim.cli.data_run import run_data_check
-
-    return run_data_check(settings, **switches)
-
-
-def _convert(settings: DataConvertSettings, **switches: Any) -> int:
-    from mmace_sim.cli.data_run import run_data_convert
-
-    files = [Path(file) for file in settings.files]
-    return run_data_convert(files, Path(settings.output), settings.keys, **switches)
-
+_RUN = "mmace_sim.cli.data_run:"
+_CHECK_SWITCHES = FILE_SWITCHES | {"force": (Force, False)}
 
 data.command()(
-    settings_command(
-        _check, "check", CHECK_HELP, DataCheckSettings, FILE_SWITCHES | {"force": (Force, False)}
-    )
+    settings_command(f"{_RUN}run_data_check", "check", CHECK_HELP, DataCheckSettings, _CHECK_SWITCHES)
 )
 data.command()(
     settings_command(
-        _convert, "convert", CONVERT_HELP, DataConvertSettings, FILE_SWITCHES, needed=("files", "output")
+        f"{_RUN}run_data_convert", "convert", CONVERT_HELP, DataConvertSettings, FILE_SWITCHES,
+        needed=("files", "output"),
     )
-)
+)  # fmt: skip
 data.command()(candidates.propose)
 data.command()(candidates.select)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import ValidationError
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import json_text
+from mmace_sim.cli.options import Switches, tell, wide_console
 from mmace_sim.cli.tables import tell_left_out
 from mmace_sim.engine.folder import log_to, now, open_file, open_folder
 from mmace_sim.engine.machine import quiet_imports
@@ -23,20 +23,19 @@ from mmace_sim.files import write_text
 if TYPE_CHECKING:
     from mmace_sim.base.labels import LabelKeys
     from mmace_sim.quality.preflight import PreflightReport
-    from mmace_sim.training.data.settings import DataCheckSettings
+    from mmace_sim.training.data.settings import DataCheckSettings, DataConvertSettings
 
 _log = logging.getLogger(__name__)
 
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
 
 
-def run_data_check(settings: "DataCheckSettings", *, force: bool, quiet: bool) -> int:
+def run_data_check(settings: "DataCheckSettings", switches: Switches) -> int:
     """Check the files and write the folder of the run.
 
     Args:
         settings: Files and names of labels.
-        force: Overwrite an earlier run.
-        quiet: Print nothing.
+        switches: What the command was told besides.
 
     Returns:
         Exit code: 0, or 3 if there is a finding of level error.
@@ -61,7 +60,7 @@ def run_data_check(settings: "DataCheckSettings", *, force: bool, quiet: bool) -
     names = {role: [str(path) for path in files] for role, files in paths.items()}
     used = {"command": "data check", "files": names, "keys": labels.model_dump(), "figures": settings.figures}
     read = [path for files in paths.values() for path in files]
-    opened = open_folder(folder, "data check", resume=None, force=force, inputs=read)
+    opened = open_folder(folder, "data check", resume=None, force=switches.force, inputs=read)
     with opened, log_to(folder / "log.txt"):
         write_text(folder / "config.yaml", yaml.safe_dump(used, sort_keys=False, allow_unicode=True))
         for finding in report.findings:
@@ -83,20 +82,17 @@ def run_data_check(settings: "DataCheckSettings", *, force: bool, quiet: bool) -
             (folder / "figures").mkdir(exist_ok=True)
             members = {role: item.frames for role, item in found.items()}
             save_preflight_figures(report, members, folder / "figures")
-    if not quiet:
+    if not switches.quiet:
         _print(report, folder)
     return EXIT_INCOMPLETE if str(report.worst) == "error" else EXIT_OK
 
 
-def run_data_convert(files: list[Path], output: Path, keys: str | None, *, force: bool, quiet: bool) -> int:
+def run_data_convert(settings: "DataConvertSettings", switches: Switches) -> int:
     """Convert the files.
 
     Args:
-        files: Files and folders.
-        output: File to write.
-        keys: Names of labels, as ``label=key,label=key``.
-        force: Replace an existing file.
-        quiet: Print nothing but problems.
+        settings: Files, the file to write, and names of labels.
+        switches: What the command was told besides.
 
     Returns:
         Exit code: 0, or 3 if any structure was left out.
@@ -108,14 +104,14 @@ def run_data_convert(files: list[Path], output: Path, keys: str | None, *, force
     """
     with quiet_imports():
         from mmace_sim.training.data.conversion import convert_files
-    labels = parse_keys(keys)
-    with open_file(output, "data convert", force=force, inputs=files):
+    files, output, labels = list(map(Path, settings.files)), Path(settings.output), parse_keys(settings.keys)
+    with open_file(output, "data convert", force=switches.force, inputs=files):
         done = convert_files(files, output, labels)
     tell_left_out(done.problems)
-    if not quiet:
+    if not switches.quiet:
         counts = ", ".join(f"{label} {count}" for label, count in done.labels.items())
         text = f"{output}: {done.n_structures} structures; with {counts or 'no labels'}"
-        Console().print(text, highlight=False, soft_wrap=True, markup=False)
+        tell(text)
     return EXIT_INCOMPLETE if done.problems else EXIT_OK
 
 
@@ -151,9 +147,7 @@ def _print(report: "PreflightReport", folder: Path) -> None:
     for finding in sorted(report.findings, key=lambda f: SEVERITIES.index(f.severity), reverse=True):
         level = Text(str(finding.severity), style=_STYLES[str(finding.severity)])
         table.add_row(level, Text(finding.message), Text(finding.advice))
-    console = Console(markup=False)
-    if not console.is_terminal:
-        console = Console(markup=False, width=max(console.width, 160))
+    console = wide_console(160)
     console.print(table)
     counts = {level: sum(f.severity == level for f in report.findings) for level in reversed(SEVERITIES)}
     sizes = ", ".join(f"{n} {role}" for role, n in report.n_frames.items())

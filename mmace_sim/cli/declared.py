@@ -9,7 +9,7 @@ import typer
 
 from mmace_sim.base.settings import MACHINE, RUN, Setting, Settings, load_settings, nested
 from mmace_sim.cli import options as opt
-from mmace_sim.engine.declaration import Property
+from mmace_sim.engine.declaration import Property, imported
 
 _FIRST = ("output", "model", "fetch_models")
 """Settings that stand before the switches of the run."""
@@ -17,14 +17,16 @@ _FIRST = ("output", "model", "fetch_models")
 _DOT = "__"
 """Stands for the dot of a section in the name of a parameter."""
 
-SWITCHES: dict[str, Any] = {
-    "config": (opt.Config, None),
+RUN_SWITCHES: dict[str, Any] = {
     "resume": (opt.Resume, False),
     "force": (opt.Force, False),
     "quiet": (opt.Quiet, False),
     "as_json": (opt.AsJson, False),
 }
 """What commands with a folder of their own have beside settings: annotations and defaults."""
+
+SWITCHES: dict[str, Any] = {"config": (opt.Config, None)} | RUN_SWITCHES
+"""The same with a configuration file."""
 
 DRY_SWITCHES: dict[str, Any] = SWITCHES | {"dry_run": (opt.DryRun, False)}
 """The same of commands that can tell what they would do."""
@@ -40,17 +42,17 @@ def property_command(declared: Property) -> Callable[..., None]:
         declared: The property.
     """
 
-    def run(settings: Any, **switches: Any) -> int:
+    def run(settings: Any, switches: opt.Switches) -> int:
         from mmace_sim.cli.property_run import run_command
 
-        return run_command(declared, settings, **switches)
+        return run_command(declared, settings, switches)
 
     about = (declared.name, declared.help, declared.settings)
     return settings_command(run, *about, DRY_SWITCHES, needed=declared.needed)
 
 
 def settings_command(
-    run: Callable[..., int],
+    run: Callable[..., int] | str,
     name: str,
     text: str,
     kind: type[Settings],
@@ -61,7 +63,8 @@ def settings_command(
     """A command whose options are settings; it ends with the exit code of what runs.
 
     Args:
-        run: Takes the settings, and the switches by name but ``config``, and returns the exit code.
+        run: Takes the settings and the switches, and returns the exit code; or where it is, as ``module:name``, to be
+            imported when the command is called.
         name: Of the command.
         text: Its help.
         kind: Class of the settings.
@@ -70,10 +73,14 @@ def settings_command(
     """
 
     def call(**values: Any) -> None:
-        given_switches = {key: values.pop(key) for key in switches}
-        config = given_switches.pop("config", None)
-        settings = load_command_settings(kind, config, values, needed)
-        raise typer.Exit(run(settings, **given_switches))
+        config, told = values.pop("config", None), opt.Switches.among(values)
+        settings = _load_command_settings(kind, config, values, needed)
+        if isinstance(run, str):
+            with opt.quiet_imports():
+                function = imported(run)
+        else:
+            function = run
+        raise typer.Exit(function(settings, told))
 
     return as_command(call, name, text, kind, switches)
 
@@ -112,20 +119,12 @@ def as_command(
     return run
 
 
-def load_command_settings[S: Settings](
+def _load_command_settings[S: Settings](
     kind: type[S], config: Path | None, values: dict[str, Any], needed: Sequence[str] = ()
 ) -> S:
-    """Settings from a YAML file and flags.
+    """Settings from a YAML file and flags, of which None and an empty list are nothing.
 
-    Args:
-        kind: Class of the settings.
-        config: YAML file, or None.
-        values: What the command line gave; None, and an empty list, is nothing.
-        needed: Settings that must be given.
-
-    Raises:
-        ConfigError: If the file cannot be read, holds unknown keys or impossible values.
-        typer.BadParameter: If a setting that must be given is not.
+    A setting that must be given and is not is a usage error.
     """
     given = {key: value for key, value in values.items() if value not in (None, [])}
     settings = load_settings(kind, config, given)

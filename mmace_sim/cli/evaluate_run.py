@@ -11,6 +11,7 @@ from rich.console import Console
 from mmace_sim.base.text import json_text
 from mmace_sim.cli.data_run import parse_keys
 from mmace_sim.cli.evaluation_tables import print_evaluation, uncertainty_table
+from mmace_sim.cli.options import Switches
 from mmace_sim.engine.folder import now
 from mmace_sim.engine.inputs import load_run_model
 from mmace_sim.engine.journal import decode_array, encode_array
@@ -57,24 +58,12 @@ COLUMNS: tuple[str, ...] = (
 _log = logging.getLogger(__name__)
 
 
-def run_evaluate(
-    config: EvaluateSettings,
-    *,
-    resume: bool = False,
-    force: bool = False,
-    quiet: bool = False,
-    as_json: bool = False,
-    dry_run: bool = False,
-) -> int:
+def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
     """Compare a model with everything that a configuration names.
 
     Args:
         config: The merged configuration.
-        resume: Go on with an earlier run in the same folder.
-        force: Overwrite an earlier run.
-        quiet: Show nothing but errors.
-        as_json: Print the summary in place of the tables.
-        dry_run: Tell what would be compared, and write nothing.
+        switches: What the command was told besides.
 
     Returns:
         Exit code: 0, or 3 if a structure was skipped.
@@ -93,7 +82,7 @@ def run_evaluate(
 
         model = load_run_model(config)
     found = read_frames([Path(path) for path in config.data], parse_keys(config.keys))
-    if dry_run:
+    if switches.dry_run:
         size, elements = config.batch_size, config.magforce_elements
         typer.echo(plan_evaluation(model, found, batch_size=size, magforce_elements=elements))
         typer.echo(f"Would write to {config.output}/. Nothing was written.")
@@ -101,7 +90,7 @@ def run_evaluate(
     files = {path: file_sha256(Path(path)) for path in config.data}
     task = Task("evaluate", config, Path(config.output), files, {config.model: model})
     with (
-        open_resumable(task, resume=resume, force=force) as task.manifest,
+        open_resumable(task, resume=switches.resume, force=switches.force) as task.manifest,
         says_what_is_finished(lambda: kept(task, len(found.frames), "structures")),
     ):
         known = {int(key): _read_prediction(record) for key, record in task.records.items()}
@@ -111,8 +100,8 @@ def run_evaluate(
                 task.store(str(index), {"prediction": {k: encode_array(v) for k, v in prediction.items()}})
 
         if config.executor is not None:
-            _predict(config, found.frames, known, store, quiet=quiet)
-        with progress("Evaluating", len(found.frames), "structures", quiet=quiet) as advance:
+            _predict(config, found.frames, known, store, quiet=switches.quiet)
+        with progress("Evaluating", len(found.frames), "structures", quiet=switches.quiet) as advance:
             result = evaluate_frames(
                 model,
                 found.frames,
@@ -126,13 +115,15 @@ def run_evaluate(
         result.problems[:0] = found.problems
         require_result(result)
         ranking = rank_orders(found.frames, result.structures, geometry_tol=config.geometry_tol)
-        relaxed = _relaxed(model, found.frames, result, quiet=quiet) if config.relax_moments else None
+        relaxed = (
+            _relaxed(model, found.frames, result, quiet=switches.quiet) if config.relax_moments else None
+        )
         summary = _summary(task, files, result, ranking, relaxed)
         summary["uncertainty"] = honest = _honesty(model, found.frames, result, config)
         _write(task.folder, config, summary, result, ranking)
-    if as_json:
+    if switches.as_json:
         typer.echo(json_text(summary), nl=False)
-    elif not quiet:
+    elif not switches.quiet:
         print_evaluation(result, ranking, relaxed, task.folder)
         if honest is not None:
             Console(markup=False).print(uncertainty_table(honest))

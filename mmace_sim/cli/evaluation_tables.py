@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mmace_sim.cli.options import wide_console
 from mmace_sim.training.evaluation.errors import UNITS as RELAXED_UNITS
 from mmace_sim.training.evaluation.metrics import UNITS
 from mmace_sim.training.evaluation.plan import MAX_PROBLEMS
@@ -28,14 +28,12 @@ def print_evaluation(
         relaxed: Errors at relaxed moments, if they were asked for.
         folder: Where it was written.
     """
-    console = Console(markup=False)
+    console = wide_console(140)
     tables = [error_table(result)]
     tables += [error_table(result, by="order")] if len(result.by_order) > 1 else []
     tables += [error_table(result, by="element")] if len(result.by_element) > 1 else []
-    tables += [derived_table(result)] if "torque" in result.derived else []
-    tables += [relaxed_table(relaxed)] if relaxed else []
-    if not console.is_terminal:
-        console = Console(markup=False, width=max(console.width, 140))
+    tables += [_derived_table(result)] if "torque" in result.derived else []
+    tables += [_relaxed_table(relaxed)] if relaxed else []
     for table in tables:
         console.print(table)
     rate = result.timing.as_dict()
@@ -71,15 +69,8 @@ def print_evaluation(
     )
 
 
-def relaxed_table(relaxed: "RelaxedErrors") -> Table:
-    """Errors at relaxed moments, as a rich table.
-
-    Args:
-        relaxed: Errors of a model.
-
-    Returns:
-        The table, one line for each config_type.
-    """
+def _relaxed_table(relaxed: "RelaxedErrors") -> Table:
+    """Errors at relaxed moments, one line for each config_type."""
     labels = list(relaxed.overall)
     headings = [f"{label.replace('_', ' ')}\n{RELAXED_UNITS[label]}" for label in labels]
     table = Table("config_type", *headings, title="MAE / RMSE at relaxed moments")
@@ -89,15 +80,8 @@ def relaxed_table(relaxed: "RelaxedErrors") -> Table:
     return table
 
 
-def derived_table(result: "Evaluation") -> Table:
-    """Errors of length, direction and torque of magnetic forces, as a rich table.
-
-    Args:
-        result: Errors of a model.
-
-    Returns:
-        The table.
-    """
+def _derived_table(result: "Evaluation") -> Table:
+    """Errors of length, direction and torque of magnetic forces."""
     table = Table("magnetic forces", "MAE", "RMSE", "RMS of reference", "unit", "count", title="H = −∂E/∂m")
     names = ("magforces", *(name for name in result.derived if name != "energy_shifted"))
     for name in names:

@@ -7,7 +7,7 @@ import typer
 
 from mmace_sim.base.settings import merge
 from mmace_sim.cli import options as opt
-from mmace_sim.cli.declared import as_command, given
+from mmace_sim.cli.declared import RUN_SWITCHES, as_command, given
 from mmace_sim.cli.train_run import (
     data_files,
     model_files,
@@ -57,38 +57,24 @@ _SWITCHES: dict[str, Any] = {
     "model_and_data": (_ModelAndData, None),
     "config": (_Config, None),
     "output": (opt.Output, None),
-    "resume": (opt.Resume, False),
-    "force": (opt.Force, False),
-    "quiet": (opt.Quiet, False),
-    "as_json": (opt.AsJson, False),
-}
+} | RUN_SWITCHES
 _SETTINGS = [s for s in FinetuneConfig.declared() if s.name != "data.train_file"]
 
 
-def _run(
-    *,
-    model_and_data: list[str] | None,
-    config: Path | None,
-    output: str | None,
-    resume: bool,
-    force: bool,
-    quiet: bool,
-    as_json: bool,
-    **values: Any,
-) -> None:
-    folder = Path(output or "finetune")
+def _run(*, model_and_data: list[str] | None, config: Path | None, output: str | None, **values: Any) -> None:
+    folder, switches = Path(output or "finetune"), opt.Switches.among(values)
     flags, words = given(values), list(model_and_data or [])
     if words and "foundation" not in flags:
         flags["model"] = words.pop(0)
     if words:
         flags = merge(flags, {"data": {"train_file": words}})
-    if resume:
+    if switches.resume:
         require_run(folder)
         config = config or folder / "finetune.yaml"
-    settings, result = _finetune(config, flags, folder, resume=resume, force=force, quiet=quiet)
-    if as_json:
+    settings, result = _finetune(config, flags, folder, switches)
+    if switches.as_json:
         print_summary(result.training)
-    elif not quiet:
+    elif not switches.quiet:
         _report(settings, result, folder)
     report_and_exit(result.training)
 
@@ -97,23 +83,16 @@ finetune = as_command(_run, "finetune", HELP, _SETTINGS, _SWITCHES)
 
 
 def _finetune(
-    config: Path | None, flags: dict[str, Any], folder: Path, *, resume: bool, force: bool, quiet: bool
+    config: Path | None, flags: dict[str, Any], folder: Path, switches: opt.Switches
 ) -> tuple[FinetuneConfig, Any]:
     with opt.quiet_imports():
         from mmace_sim.training.finetuning.finetune import finetune as run_finetuning
         from mmace_sim.training.finetuning.finetune import load_finetune_config
 
         settings = load_finetune_config(config, flags)
-    with open_training(
-        "finetune",
-        folder,
-        settings.trainer.max_epochs,
-        resume=resume,
-        force=force,
-        quiet=quiet,
-        inputs=_inputs(settings),
-    ) as displays:
-        result = run_finetuning(settings, folder, resume=resume, **displays)
+    epochs = settings.trainer.max_epochs
+    with open_training("finetune", folder, epochs, switches, _inputs(settings)) as displays:
+        result = run_finetuning(settings, folder, resume=switches.resume, **displays)
         judge(result.training, settings.trainer)
         return settings, result
 
@@ -139,12 +118,5 @@ def _report(settings: FinetuneConfig, result: "FinetuneResult", folder: Path) ->
     run = result.training
     print_outcome(run, console)
     if settings.replay is not None:
-        console.print(
-            f"The old data's energies: {run.path}#replay", highlight=False, soft_wrap=True, markup=False
-        )
-    console.print(
-        f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
+        opt.tell(f"The old data's energies: {run.path}#replay")
+    opt.tell(f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}")

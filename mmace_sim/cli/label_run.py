@@ -3,11 +3,11 @@
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mmace_sim.base.text import json_text
+from mmace_sim.cli.options import Switches, wide_console
 from mmace_sim.data.label.engine import k_points
 from mmace_sim.data.label.outcome import LabelOutcome
 from mmace_sim.data.label.run import label, preview
@@ -20,24 +20,12 @@ MAX_ROWS = 40
 _STYLES = {"finished": "green", "failed": "bold red", "missing": "yellow"}
 
 
-def run_label(
-    settings: LabelSettings,
-    *,
-    resume: bool = False,
-    force: bool = False,
-    dry_run: bool = False,
-    quiet: bool = False,
-    as_json: bool = False,
-) -> int:
+def run_label(settings: LabelSettings, switches: Switches) -> int:
     """Label candidates and print what became of them.
 
     Args:
         settings: What computes, and how.
-        resume: Go on with an earlier run in the same folder.
-        force: Overwrite an earlier run.
-        dry_run: Tell what would be computed, and compute nothing.
-        quiet: Show nothing but errors.
-        as_json: Print the summary in place of the table.
+        switches: What the command was told besides.
 
     Returns:
         Exit code: 0, or 3 if a calculation failed, is missing, or the data must not be trained on.
@@ -46,12 +34,12 @@ def run_label(
         ConfigError: If there are no candidates, or the engine cannot work as it is set up.
         OutputError: If the folder cannot be used.
     """
-    if dry_run:
-        return _preview(settings, as_json=as_json)
-    outcome = label(settings, resume=resume, force=force, quiet=quiet)
-    if as_json:
+    if switches.dry_run:
+        return _preview(settings, as_json=switches.as_json)
+    outcome = label(settings, resume=switches.resume, force=switches.force, quiet=switches.quiet)
+    if switches.as_json:
         typer.echo(json_text(outcome.summary), nl=False)
-    elif not quiet:
+    elif not switches.quiet:
         _print(outcome)
     incomplete = outcome.failures or (outcome.frames and not outcome.trainable)
     missing = outcome.missing and not settings.write_only
@@ -80,24 +68,15 @@ def _preview(settings: LabelSettings, *, as_json: bool) -> int:
         for row in rows:
             mesh = "x".join(map(str, row["k_points"]))
             table.add_row(Text(row["config_id"]), row["formula"], row["mode"], str(row["n_held"]), mesh)
-        console = _console()
+        console = wide_console(140, highlight=False)
         console.print(table)
         for failure in refused:
             console.print(Text(f"refused {failure['config_id']}: {failure['reason']}"))
     return EXIT_INCOMPLETE if failures else EXIT_OK
 
 
-def _console() -> Console:
-    console = Console(markup=False, highlight=False)
-    return (
-        console
-        if console.is_terminal
-        else Console(markup=False, highlight=False, width=max(console.width, 140))
-    )
-
-
 def _print(outcome: LabelOutcome) -> None:
-    summary, console = outcome.summary, _console()
+    summary, console = outcome.summary, wide_console(140, highlight=False)
     rows = summary["structures"]
     if len(rows) > MAX_ROWS:
         rows = [row for row in rows if row["status"] != "finished"][:MAX_ROWS]

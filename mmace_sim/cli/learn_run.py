@@ -1,7 +1,6 @@
 """What ``mmace-sim learn`` does once its options are known."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -9,8 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mmace_sim.base.settings import load_settings
 from mmace_sim.base.text import json_text
+from mmace_sim.cli.options import Switches
 from mmace_sim.cli.tables import console_for, tell_left_out
 from mmace_sim.data.learn.run import LearnOutcome, learn
 from mmace_sim.data.learn.settings import LearnSettings
@@ -29,43 +28,23 @@ _COLUMNS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def load_learn_settings(config: Path | None, flags: dict[str, Any], *, resume: bool) -> LearnSettings:
-    """Settings from a configuration file and flags, sections within sections.
-
-    Args:
-        config: YAML file, or None; a run that is resumed has one in its folder.
-        flags: What the command line gave.
-        resume: Go on with an earlier run.
-
-    Raises:
-        ConfigError: If the file cannot be read, holds unknown keys or impossible values.
-    """
-    own = Path(flags.get("output", "learn")) / "config.yaml"
-    if config is None and resume and own.is_file():
-        config = own
-    return load_settings(LearnSettings, config, flags)
-
-
-def run_learn(settings: LearnSettings, *, resume: bool, force: bool, quiet: bool, as_json: bool) -> int:
+def run_learn(settings: LearnSettings, switches: Switches) -> int:
     """Learn, and tell how it went.
 
     Args:
         settings: Everything.
-        resume: Go on with an earlier run in the same folder.
-        force: Overwrite an earlier run in the same folder.
-        quiet: Print nothing but problems.
-        as_json: Print the summary in place of the table.
+        switches: What the command was told besides.
 
     Returns:
         Exit code: 0, or 3 if something could not be used.
     """
-    console = Console(markup=False, highlight=False, stderr=as_json)
-    tell = (lambda _text: None) if quiet else (lambda text: console.print(text, soft_wrap=True))
-    outcome = learn(settings, resume=resume, force=force, tell=tell)
+    console = Console(markup=False, highlight=False, stderr=switches.as_json)
+    tell = (lambda _text: None) if switches.quiet else (lambda text: console.print(text, soft_wrap=True))
+    outcome = learn(settings, resume=switches.resume, force=switches.force, tell=tell)
     tell_left_out(outcome.problems)
-    if as_json:
+    if switches.as_json:
         typer.echo(json_text(outcome.summary), nl=False)
-    elif not quiet:
+    elif not switches.quiet:
         _print(outcome)
     return EXIT_OK if outcome.complete else EXIT_INCOMPLETE
 

@@ -134,7 +134,7 @@ def print_models(rows: list[dict[str, Any]]) -> None:
             cells = [
                 "\n".join(row["names"]),
                 row["where"],
-                elements_in_words(row["elements"]),
+                _elements_in_words(row["elements"]),
                 f"{row['megabytes']:g}",
                 format_errors(row.get("errors")),
                 str(row["licence"] or "not stated"),
@@ -179,12 +179,8 @@ def _in_words(key: str, value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def elements_in_words(symbols: list[str]) -> str:
-    """The elements of a model, or how many they are.
-
-    Args:
-        symbols: Their symbols.
-    """
+def _elements_in_words(symbols: list[str]) -> str:
+    """The elements of a model, or how many they are."""
     return " ".join(symbols) if len(symbols) <= MANY_ELEMENTS else f"{len(symbols)} elements"
 
 

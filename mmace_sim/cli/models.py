@@ -101,7 +101,7 @@ def get(name: _Name, force: _Force = False, quiet: options.Quiet = False) -> Non
     with options.quiet_imports():
         from mmace_sim.interop.install import get_model
 
-        with transfer_bar(remote.size, quiet=quiet) as advance:
+        with _transfer_bar(remote.size, quiet=quiet) as advance:
             path, fetched = get_model(name, advance=advance, force=force)
     if not quiet:
         typer.echo(f"{'Installed' if fetched else 'Is installed already'}: {path}")
@@ -159,16 +159,8 @@ def _echo_json(value: object) -> None:
 
 
 @contextmanager
-def transfer_bar(size: int | None, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar of bytes on stderr.
-
-    Args:
-        size: How many bytes there will be; None if that is not known.
-        quiet: Show nothing.
-
-    Yields:
-        What to call with how many there are.
-    """
+def _transfer_bar(size: int | None, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar of bytes on stderr; yields what to call with how many there are."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 

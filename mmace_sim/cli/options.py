@@ -1,12 +1,16 @@
 """Options that several commands share, and what they have in common while running."""
 
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmace_sim.base.settings import RUN
 from mmace_sim.engine.machine import quiet_imports as quiet_imports
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Output = Annotated[
     str | None,
@@ -58,3 +62,58 @@ AsJson = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress bar, no table, only errors.", rich_help_panel=RUN)
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switches:
+    """What a command is told beside its settings, as far as it knows of it.
+
+    Attributes:
+        resume: Go on with an earlier run in the same folder.
+        force: Overwrite an earlier run in the same folder, or the file that an earlier call wrote.
+        quiet: Show nothing but errors: no progress, no table.
+        as_json: Print the summary in place of tables.
+        dry_run: Tell what would be done, and do nothing.
+    """
+
+    resume: bool = False
+    force: bool = False
+    quiet: bool = False
+    as_json: bool = False
+    dry_run: bool = False
+
+    @classmethod
+    def among(cls, values: dict[str, Any]) -> "Switches":
+        """The switches among all that a command is told, taken out of it.
+
+        Args:
+            values: By name.
+        """
+        return cls(**{each.name: values.pop(each.name) for each in fields(cls) if each.name in values})
+
+
+def tell(text: str, *, stderr: bool = False) -> None:
+    """Print a line as it is, however long.
+
+    Args:
+        text: The line.
+        stderr: Where errors go.
+    """
+    from rich.console import Console
+
+    Console(markup=False, highlight=False, stderr=stderr).print(text, soft_wrap=True)
+
+
+def wide_console(least: int, **options: Any) -> "Console":
+    """A console for tables: in a file or a pipe at least so wide.
+
+    Args:
+        least: Characters.
+        **options: Of the console.
+    """
+    from rich.console import Console
+
+    console = Console(markup=False, **options)
+    if console.is_terminal:
+        return console
+    return Console(markup=False, width=max(console.width, least), **options)

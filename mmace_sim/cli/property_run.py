@@ -1,32 +1,20 @@
 """A command that computes a property: run it, print how it ended."""
 
-from typing import Any
-
 import typer
 
 from mmace_sim.base.text import json_text
+from mmace_sim.cli.options import Switches
 from mmace_sim.engine.declaration import Property
 from mmace_sim.engine.settings import RunSettings
 
 
-def run_command(
-    declared: Property,
-    settings: RunSettings,
-    *,
-    dry_run: bool = False,
-    as_json: bool = False,
-    quiet: bool = False,
-    **switches: Any,
-) -> int:
+def run_command(declared: Property, settings: RunSettings, switches: Switches) -> int:
     """Run a property as its command does.
 
     Args:
         declared: The property.
         settings: Its settings.
-        dry_run: Tell what would be done, and do nothing.
-        as_json: Print the summary in place of a table.
-        quiet: Show nothing but errors.
-        **switches: `resume` and `force` of `mmace_sim.engine.lifecycle.run_property`.
+        switches: What the command was told besides.
 
     Returns:
         Exit code.
@@ -41,13 +29,14 @@ def run_command(
 
         declared = declared.chosen(settings)
         computation = declared.load()
-    if dry_run:
+    if switches.dry_run:
         typer.echo(plan_run(declared, settings))
         return 0
     report = write_report if settings.report else None
-    outcome = run_property(declared, settings, quiet=quiet, report=report, **switches)
-    if as_json:
+    told = {name: getattr(switches, name) for name in ("resume", "force", "quiet")}
+    outcome = run_property(declared, settings, report=report, **told)
+    if switches.as_json:
         typer.echo(json_text(outcome.summary), nl=False)
-    elif not quiet:
+    elif not switches.quiet:
         print_outcome(outcome, computation(declared, settings))
     return outcome.code

@@ -38,7 +38,7 @@ def print_outcome(outcome: Outcome, computation: Computation) -> None:
         _print_end(Console(markup=False), counts, outcome.folder, outcome.written, outcome.n_resumed)
         return
     table = rows_table(outcome.rows[:MAX_ROWS], computation)
-    print_run(table, entries, outcome.folder, outcome.written, n_resumed=outcome.n_resumed)
+    _print_run(table, entries, outcome.folder, outcome.written, n_resumed=outcome.n_resumed)
 
 
 def console_for(table: Table, **options: Any) -> Console:
@@ -86,32 +86,20 @@ def rows_table(rows: Sequence[dict[str, Any]], computation: Computation) -> Tabl
             min_width=column.wraps,
         )
     for row in rows:
-        cells = [Text(printable_cell(column.shown(row))) for column in columns]
+        cells = [Text(_printable_cell(column.shown(row))) for column in columns]
         table.add_row(*cells, style="" if computation.is_good(row) else "red")
     return table
 
 
-def printable_cell(text: str) -> str:
-    """Text of a cell, without what steers a terminal.
-
-    Args:
-        text: One or several lines.
-    """
+def _printable_cell(text: str) -> str:
+    """Text of a cell, of one or several lines, without what steers a terminal."""
     return re.sub(r"[^\n\u00a0]+", lambda part: printable(part[0]), text)
 
 
-def print_run(
+def _print_run(
     table: Table, entries: list[dict[str, Any]], folder: Path, files: Sequence[str], *, n_resumed: int = 0
 ) -> None:
-    """Print a table of results, what went wrong, a summary line and where the outputs are.
-
-    Args:
-        table: The table, of at most `MAX_ROWS` entries.
-        entries: Entries of ``summary.json``.
-        folder: The run folder.
-        files: Names of what is in it beside the summary.
-        n_resumed: How many structures an earlier run had finished.
-    """
+    """Print a table of at most `MAX_ROWS` entries, what went wrong, a summary line and where the outputs are."""
     console = console_for(table)
     where = printable(str(folder))
     console.print(table)

@@ -9,7 +9,7 @@ import typer
 from mmace_sim.base.settings import Flag, setting_of
 from mmace_sim.base.text import json_text
 from mmace_sim.cli import options as opt
-from mmace_sim.cli.declared import as_command, given
+from mmace_sim.cli.declared import RUN_SWITCHES, as_command, given
 from mmace_sim.cli.train_run import (
     data_files,
     model_files,
@@ -59,36 +59,17 @@ _DryRun = Annotated[
 _Config = Annotated[
     Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; flags win over it.")
 ]
-_SWITCHES: dict[str, Any] = {
-    "config": (_Config, None),
-    "output": (opt.Output, None),
-    "resume": (opt.Resume, False),
-    "force": (opt.Force, False),
-    "quiet": (opt.Quiet, False),
-    "as_json": (opt.AsJson, False),
-    "dry_run": (_DryRun, False),
-    "preset": (_Preset, None),
-}
+_SWITCHES: dict[str, Any] = {"config": (_Config, None), "output": (opt.Output, None)} | RUN_SWITCHES
+_SWITCHES |= {"dry_run": (_DryRun, False), "preset": (_Preset, None)}
 _HYPERPARAMETERS = (
     setting_of(ModelConfig, "r_max", Flag(MODEL, unit="Å"), "model.r_max"),
     setting_of(ModelConfig, "hidden_irreps", Flag(MODEL, metavar="IRREPS"), "model.hidden_irreps"),
 )
 
 
-def _run(
-    *,
-    config: Path | None,
-    output: str | None,
-    resume: bool,
-    force: bool,
-    quiet: bool,
-    as_json: bool,
-    dry_run: bool,
-    preset: str | None,
-    **values: Any,
-) -> None:
-    folder = Path(output or "train")
-    if resume:
+def _run(*, config: Path | None, output: str | None, preset: str | None, **values: Any) -> None:
+    folder, switches = Path(output or "train"), opt.Switches.among(values)
+    if switches.resume:
         require_run(folder)
         config = config or folder / "config.yaml"
     with opt.quiet_imports():
@@ -97,22 +78,15 @@ def _run(
         from mmace_sim.training.trainer import train as run_training
 
         settings = load_train_config(config, given(values), preset=preset)
-        if dry_run:
-            return _print_plan(settings, as_json=as_json)
-    with open_training(
-        "train",
-        folder,
-        settings.trainer.max_epochs,
-        resume=resume,
-        force=force,
-        quiet=quiet,
-        inputs=data_files(settings.data) + model_files(settings.model.get("start_from")),
-    ) as displays:
-        result = run_training(settings, folder, resume=resume, **displays)
+        if switches.dry_run:
+            return _print_plan(settings, as_json=switches.as_json)
+    inputs = data_files(settings.data) + model_files(settings.model.get("start_from"))
+    with open_training("train", folder, settings.trainer.max_epochs, switches, inputs) as displays:
+        result = run_training(settings, folder, resume=switches.resume, **displays)
         judge(result, settings.trainer)
-    if is_main() and as_json:
+    if is_main() and switches.as_json:
         print_summary(result)
-    elif is_main() and not quiet:
+    elif is_main() and not switches.quiet:
         _report(result, folder)
     return report_and_exit(result)
 
@@ -165,9 +139,4 @@ def _report(result: "TrainResult", folder: Path) -> None:
         console.print(table)
     print_outcome(result, console)
     head = "#HEAD" if len(result.model.heads) > 1 else ""
-    console.print(
-        f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}{head}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
+    opt.tell(f"Use it: mmace-sim relax STRUCTURES --model {folder / 'model.safetensors'}{head}")

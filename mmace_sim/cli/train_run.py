@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from mmace_sim.base.signals import exit_code
+from mmace_sim.cli.options import Switches
 from mmace_sim.engine.progress import Heartbeat, says_what_is_finished
 from mmace_sim.errors import DataError, MmaceError, OutputError
 
@@ -39,10 +40,7 @@ def open_training(
     command: str,
     folder: Path,
     max_epochs: int,
-    *,
-    resume: bool,
-    force: bool,
-    quiet: bool,
+    switches: Switches,
     inputs: Sequence[Path] = (),
 ) -> Iterator[Displays]:
     """Prepare the folder of a run, log to it and show its progress; of several processes, the first does.
@@ -51,9 +49,7 @@ def open_training(
         command: Name of the command, for the hint how to go on with an interrupted run.
         folder: The folder.
         max_epochs: Length of the run.
-        resume: Go on with the run that is in the folder.
-        force: Remove the files of an earlier run.
-        quiet: No progress bars.
+        switches: What the command was told besides.
         inputs: Files that the run reads, checked before anything is removed.
 
     Yields:
@@ -81,6 +77,7 @@ def open_training(
         can_resume = (folder / RESUME_FILE).is_file()
         return f"{progress.text}. {going_on if can_resume else 'There is no checkpoint to go on from yet.'}"
 
+    resume, force, quiet = switches.resume, switches.force, switches.quiet
     opened = open_folder(
         folder, command, resume=resume, force=force, inputs=inputs, resumes_from=str(RESUME_FILE)
     )

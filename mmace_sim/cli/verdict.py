@@ -5,7 +5,8 @@ import logging
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
+
+from mmace_sim.cli.options import tell
 
 if TYPE_CHECKING:
     from mmace_sim.training.config import TrainerConfig
@@ -65,10 +66,6 @@ def report_and_exit(result: "TrainResult") -> None:
     problems = result.model.metadata.get(STABILITY_KEY, {}).get("problems", [])
     if not problems:
         return
-    Console(stderr=True).print(
-        f'Do not use it, because {"; ".join(problems)}. See docs/training.md, "When a model is refused".',
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
+    text = f'Do not use it, because {"; ".join(problems)}. See docs/training.md, "When a model is refused".'
+    tell(text, stderr=True)
     raise typer.Exit(EXIT_INCOMPLETE)

@@ -3,12 +3,15 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from ase import Atoms
 
 from mmace_sim.base.hosts import ts
 from mmace_sim.errors import StructureError
+from mmace_sim.structures.checks import check_structure
+from mmace_sim.structures.moment_range import check_moment_range
 from mmace_sim.torchsim.memory import is_out_of_memory, memory_scaler
 from mmace_sim.torchsim.state import join_states
 
@@ -247,17 +250,36 @@ def _attempt[Argument, Result](
     return None, failure
 
 
-class Solver[Result](Protocol):
-    """What computes structures in batches, each on its own."""
+def usable_groups(
+    images: Sequence[Atoms],
+    model: Any,
+    refuse: Callable[[int, str], None],
+    check: Callable[[Atoms], None] = lambda _: None,
+) -> list[list[int]]:
+    """Indices of usable structures, grouped by periodicity (a TorchSim batch has only one).
 
-    def run(
-        self, structures: Sequence[Any], *, on_finished: Callable[[int, Result], None] | None = None
-    ) -> Any:
-        """Compute structures, and tell of each result with its index as soon as it is there."""
+    Args:
+        images: Structures.
+        model: TorchSim model.
+        refuse: Told the index of a structure that cannot be used, and why.
+        check: Raises `StructureError` for what else cannot be used.
+    """
+    groups: dict[tuple[bool, ...], list[int]] = {}
+    elements = getattr(getattr(model, "model", None), "elements", None)
+    for index, atoms in enumerate(images):
+        try:
+            check_structure(atoms, elements)
+            check_moment_range(atoms, model)
+            check(atoms)
+        except StructureError as error:
+            refuse(index, str(error))
+        else:
+            groups.setdefault(tuple(bool(p) for p in atoms.pbc), []).append(index)
+    return list(groups.values())
 
 
 def run_groups[Result](
-    solver: Solver[Result],
+    run: Callable[..., Any],
     groups: Sequence[Sequence[Any]],
     on_finished: Callable[[int, list[Result]], None],
     on_member: Callable[[int], None] | None = None,
@@ -266,7 +288,7 @@ def run_groups[Result](
     """Compute groups of structures, all in one batch.
 
     Args:
-        solver: What computes them.
+        run: Computes a list of structures; tells `on_finished` the index and the result of each.
         groups: Structures of each group; a group may be empty.
         on_finished: Called with the number and the results of a group as soon as all of it is there.
         on_member: Called with 1 after each member of a group.
@@ -292,4 +314,4 @@ def run_groups[Result](
             results[group] = []
 
     if places:
-        solver.run([structure for group in groups for structure in group], on_finished=store)
+        run([structure for group in groups for structure in group], on_finished=store)

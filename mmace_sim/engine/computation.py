@@ -1,13 +1,12 @@
 """How a property is computed for the structures of a run, and what becomes of each result."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from ase import Atoms
 
 from mmace_sim.engine.declaration import GOOD, Column, Property, told_domain
-from mmace_sim.engine.journal import HasWeights
 from mmace_sim.engine.output import entry_head
 from mmace_sim.engine.settings import RunSettings
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
@@ -32,18 +31,6 @@ Computed = Sequence[tuple[LoadedStructure, T]]
 
 Told = list[tuple[Entry, Sequence[Atoms]]]
 """An entry, or parts of it, each with the structures that it stands for."""
-
-
-class RunModel(HasWeights, Protocol):
-    """What a run says of a model, of energies or of anything else."""
-
-    @property
-    def elements(self) -> Sequence[object]:
-        """Elements that it knows."""
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """What its file says of it."""
 
 
 class Part(Protocol):

@@ -10,7 +10,6 @@ from ase.data import chemical_symbols
 from pydantic import BaseModel
 
 from mmace_sim.base.text import say
-from mmace_sim.engine.computation import Computation, RunModel
 from mmace_sim.engine.machine import pick_device
 from mmace_sim.engine.settings import ModelSettings, RunSettings
 from mmace_sim.errors import (
@@ -100,8 +99,8 @@ def prepare_run(
     if spans is not None:
         items = read_spans(spans, skipped.append)
     else:
-        items = read_items(config, skipped) if config.paths or build is None else []
-    names = name_models(items, config) or [first_model(config)]
+        items = _read_items(config, skipped) if config.paths or build is None else []
+    names = _name_models(items, config) or [_first_model(config)]
     if spans is None:
         models = {name: load_run_model(config, name) for name in names}
     else:
@@ -119,56 +118,26 @@ def prepare_run(
     return models, prepared
 
 
-def read_inputs(
-    computation: Computation, skipped: list[FailedStructure], spans: Sequence[Span] | None = None
-) -> tuple[dict[str, Any], list[LoadedStructure | FailedStructure]]:
-    """Models and structures of a run, as its computation reads them, or else by `prepare_run`.
-
-    Args:
-        computation: What will be computed.
-        skipped: Files of folders that hold no structure are added to it.
-        spans: Where the structures of a volume are.
-    """
-    return computation.read() or prepare_run(
-        computation.settings, build=computation.build, admit=computation.admit, skipped=skipped, spans=spans
-    )
-
-
-def described(name: str, model: RunModel) -> dict[str, Any]:
+def described(name: str, model: Any) -> dict[str, Any]:
     """What the summary says of a model.
 
     Args:
         name: Its name.
-        model: The model.
+        model: The model, of energies or of anything else: what has `elements` and `metadata`.
     """
     metadata = {key: value for key, value in model.metadata.items() if key != "config"}
     return {"name": name, "elements": list(model.elements)} | metadata
 
 
-def first_model(config: ModelSettings) -> str:
-    """The model of a run that has no structure to choose one for.
-
-    Args:
-        config: The merged configuration.
-    """
+def _first_model(config: ModelSettings) -> str:
+    """The model of a run that has no structure to choose one for."""
     return "default" if config.model == AUTO else config.model
 
 
-def read_items(
+def _read_items(
     config: RunSettings, skipped: list[FailedStructure] | None = None
 ) -> list[LoadedStructure | FailedStructure]:
-    """Read every structure.
-
-    Args:
-        config: The merged configuration.
-        skipped: Files of folders that hold no structure are added to it.
-
-    Returns:
-        Structures and failures, in the order of the files.
-
-    Raises:
-        ConfigError: If there is nothing at all.
-    """
+    """Structures and failures in the order of the files; that there is nothing at all is an error."""
     missing = [path for path in config.paths if not Path(path).exists()]
     if missing:
         raise ConfigError(f"{', '.join(missing)}: no such file or folder. Check the path.")
@@ -183,15 +152,10 @@ def read_items(
     return items
 
 
-def name_models(items: list[LoadedStructure | FailedStructure], config: RunSettings) -> list[str]:
+def _name_models(items: list[LoadedStructure | FailedStructure], config: RunSettings) -> list[str]:
     """Give each structure the name of its model; those that no model knows become failures, in place.
 
-    Args:
-        items: Structures and failures.
-        config: The merged configuration.
-
-    Returns:
-        The names that occur.
+    Returns the names that occur.
     """
     loaded = [k for k, item in enumerate(items) if isinstance(item, LoadedStructure)]
     if config.model != AUTO:
@@ -199,7 +163,7 @@ def name_models(items: list[LoadedStructure | FailedStructure], config: RunSetti
             items[k].model = config.model
         return [config.model] if loaded else []
     images = [items[k].atoms for k in loaded]
-    fetch_missing({frozenset(atoms.numbers.tolist()) for atoms in images}, config)
+    _fetch_missing({frozenset(atoms.numbers.tolist()) for atoms in images}, config)
     groups, unknown = group_by_model(images)
     for name, members in groups.items():
         for member in members:
@@ -209,13 +173,8 @@ def name_models(items: list[LoadedStructure | FailedStructure], config: RunSetti
     return list(groups)
 
 
-def fetch_missing(compositions: set[frozenset[int]], config: RunSettings) -> None:
-    """Fetch the models of the catalogue that structures need and that are not installed, if that was allowed.
-
-    Args:
-        compositions: Atomic numbers of each structure.
-        config: The merged configuration.
-    """
+def _fetch_missing(compositions: set[frozenset[int]], config: RunSettings) -> None:
+    """Fetch the models of the catalogue that structures need and that are not installed, if that was allowed."""
     if not (config.fetch_models or os.environ.get(AUTO_GET, "0") not in ("", "0")):
         return
     tried = set()

@@ -14,10 +14,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -312,18 +311,11 @@ def _constraint(item: dict[str, Any]) -> Any:
     return dict2constraint(item)
 
 
-class HasWeights(Protocol):
-    """What its weights tell from others of its kind: a module of torch, or what has its `state_dict`."""
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """Tensors by name."""
-
-
-def weights_hash(model: HasWeights) -> str:
+def weights_hash(model: Any) -> str:
     """A short hash of the weights of a model: what a resumed run must agree with.
 
     Args:
-        model: The model.
+        model: A module of torch, or what has its `state_dict`.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

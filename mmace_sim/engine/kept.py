@@ -7,7 +7,6 @@ from typing import Any
 
 from ase import Atoms
 
-from mmace_sim.engine.batching import Solver
 from mmace_sim.engine.computation import Part
 from mmace_sim.engine.journal import Journal, fingerprint, read_journal
 from mmace_sim.engine.records import decode, encode
@@ -54,14 +53,6 @@ class Kept[R]:
             kind: Class of the results.
         """
         return cls((part.scratch or part.folder) / f"{name}.jsonl", part.identity, kind)
-
-    def around(self, solver: Solver[R]) -> Solver[R]:
-        """The same solver, but what is known is not computed again, and what is computed is kept.
-
-        Args:
-            solver: What computes structures.
-        """
-        return _Remembering(solver, self)
 
     def completed(self, images: Mapping[int, Atoms], run: Callable[..., Any]) -> dict[int, R]:
         """The results of some structures; those that are not known are computed and kept.
@@ -135,16 +126,3 @@ class Kept[R]:
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self.close() if kind else self.remove()
-
-
-class _Remembering[R]:
-    """A solver that knows what an earlier process computed."""
-
-    def __init__(self, solver: Solver[R], kept: Kept[R]) -> None:
-        self._solver, self._kept = solver, kept
-
-    def run(
-        self, structures: Sequence[Atoms], *, on_finished: Callable[[int, R], None] | None = None
-    ) -> None:
-        """As the solver's own."""
-        self._kept.run(self._solver.run, structures, on_finished or (lambda *_: None))

@@ -68,7 +68,7 @@ def run_property(
         from mmace_sim.engine.volumes import run_large
 
         return run_large(computation, resume=resume, force=force, quiet=quiet, report=report)
-    with open_run(computation, resume=resume, force=force, spans=spans) as run:
+    with _open_run(computation, resume=resume, force=force, spans=spans) as run:
         if settings.executor is None:
             _compute_here(run, computation, quiet=quiet)
         else:
@@ -141,26 +141,10 @@ def _conclude(run: Run, computation: Computation, report: Callable[[Path], objec
 
 
 @contextmanager
-def open_run(
+def _open_run(
     computation: Computation, *, resume: bool, force: bool, spans: Sequence[Span] | None = None
 ) -> Iterator[Run]:
-    """Load the models, read the structures, prepare the folder and log to it.
-
-    Args:
-        computation: What will be computed.
-        resume: Go on with an earlier run in the same folder.
-        force: Overwrite an earlier run in the same folder.
-        spans: The structures of a volume.
-
-    Yields:
-        The run.
-
-    Raises:
-        ConfigError: If there are no structures.
-        OutputError: If the folder cannot be used.
-        ModelFileError: If a model cannot be loaded.
-        UnsupportedOptionError: If the model or the machine lacks what an option asks for.
-    """
+    """Load the models, read the structures, prepare the folder and log to it."""
     run = Run.read(computation, spans)
     for part in run.parts():
         computation.prepare(part)

@@ -172,16 +172,17 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
     write_text(path, text.getvalue())
 
 
-def finite_or_none(value: SupportsFloat | None) -> float | None:
+def finite_or_none(value: SupportsFloat | None, scale: float = 1.0) -> float | None:
     """A number as JSON can hold it.
 
     Args:
         value: Number or None.
+        scale: What it is multiplied by, such as 1000 for meV.
 
     Returns:
         The number as a float; None if it is NaN, infinite or None.
     """
-    return float(value) if value is not None and math.isfinite(value) else None
+    return scale * float(value) if value is not None and math.isfinite(value) else None
 
 
 def _cell(value: object) -> Any:

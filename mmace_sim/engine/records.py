@@ -49,7 +49,7 @@ def decode(kind: type, record: object) -> Any:
         OutputError: If it is something else.
     """
     try:
-        return _decode(record, classes_of(kind))
+        return _decode(record, _classes_of(kind))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise OutputError(
             f"the journal holds no result of this version of mmace-sim ({type(error).__name__}: {error}). "
@@ -57,12 +57,8 @@ def decode(kind: type, record: object) -> Any:
         ) from error
 
 
-def classes_of(kind: type) -> dict[str, type]:
-    """Dataclasses and enumerations that a class is built of, by name.
-
-    Args:
-        kind: A dataclass.
-    """
+def _classes_of(kind: type) -> dict[str, type]:
+    """Dataclasses and enumerations that a class is built of, by name."""
     found: dict[str, type] = {}
     waiting: list[Any] = [kind]
     while waiting:

@@ -7,47 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mmace_sim.base.settings import Settings, dump_settings
 from mmace_sim.engine.folder import finished_records, log_start, log_to, now, open_folder
 from mmace_sim.engine.inputs import run_inputs
-from mmace_sim.engine.journal import CHECKPOINT, FILE_NAME, Journal, fingerprint, read_journal, weights_hash
+from mmace_sim.engine.journal import CHECKPOINT, FILE_NAME, Journal, read_journal, weights_hash
 from mmace_sim.engine.output import versions
 from mmace_sim.engine.settings import NOT_PHYSICS
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest, write_text
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
 
-
-class Journaled(Protocol):
-    """What a run must tell of itself so that it can be resumed."""
-
-    folder: Path
-    models: dict[str, Any]
-    created: str
-    records: dict[str, dict[str, Any]]
-    identity: str
-    journal: Journal | None
-
-    @property
-    def command(self) -> str:
-        """Name of the command."""
-
-    @property
-    def settings(self) -> Settings:
-        """Its settings."""
-
-    @property
-    def identities(self) -> dict[str, str]:
-        """A hash of each input, by the name that the journal gives it."""
-
-    @property
-    def reads(self) -> Sequence[Path]:
-        """Files that it reads."""
-
-    def announce(self) -> None:
-        """Write to the log what begins."""
+if TYPE_CHECKING:
+    from mmace_sim.engine.run import Run
 
 
 @dataclass
@@ -104,7 +77,7 @@ class Task:
         self.records[key] = record
 
 
-def kept(run: "Journaled", total: int, what: str, *, under_way: bool = False) -> str:
+def kept(run: "Task | Run", total: int, what: str, *, under_way: bool = False) -> str:
     """What is safe if a run ends now, and how to go on.
 
     Args:
@@ -122,7 +95,7 @@ def kept(run: "Journaled", total: int, what: str, *, under_way: bool = False) ->
 
 @contextmanager
 def open_resumable(
-    run: Journaled, *, resume: bool, force: bool, may_differ: frozenset[str] = NOT_PHYSICS
+    run: "Task | Run", *, resume: bool, force: bool, may_differ: frozenset[str] = NOT_PHYSICS
 ) -> Iterator[Manifest]:
     """Open the folder of a run with its log; when it begins to write, its journal and its configuration.
 
@@ -144,7 +117,7 @@ def open_resumable(
     folder = open_folder(run.folder, run.command, resume=resume, force=force, inputs=run.reads)
     with folder as (manifest, resumed), ExitStack() as closing:
         run.records = finished_records(run.folder, header) if resumed else {}
-        saved = saved_by_workers(manifest.holders, run.identity, run.records) if resumed else {}
+        saved = _saved_by_workers(manifest.holders, run.identity, run.records) if resumed else {}
         run.records |= saved
         closing.enter_context(log_to(run.folder / "log.txt"))
 
@@ -164,19 +137,10 @@ def open_resumable(
         yield manifest
 
 
-def saved_by_workers(
+def _saved_by_workers(
     folders: Iterable[Path], identity: str, known: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """What workers finished that the process which started them did not live to take over.
-
-    Args:
-        folders: Folders that may be of workers.
-        identity: That of the run.
-        known: What is finished besides, by key.
-
-    Returns:
-        Records by key.
-    """
+    """Records by key of what workers finished that the process which started them did not live to take over."""
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
         try:
@@ -197,19 +161,7 @@ def item_key(item: LoadedStructure | FailedStructure) -> str:
     return f"{item.file}#{item.index}"
 
 
-def identities_of(items: Iterable[LoadedStructure | FailedStructure]) -> dict[str, str]:
-    """A hash of each structure by its `item_key`.
-
-    Args:
-        items: What was read.
-    """
-    return {
-        item_key(item): fingerprint(item.atoms) if isinstance(item, LoadedStructure) else "unusable"
-        for item in items
-    }
-
-
-def _header(run: Journaled, may_differ: frozenset[str]) -> dict[str, Any]:
+def _header(run: "Task | Run", may_differ: frozenset[str]) -> dict[str, Any]:
     """First line of the journal: what a resumed run must agree with."""
     config = {
         key: value for key, value in run.settings.model_dump(mode="json").items() if key not in may_differ

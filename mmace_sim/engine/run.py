@@ -19,11 +19,11 @@ from mmace_sim.engine.checkpoint import kept_checkpoints
 from mmace_sim.engine.computation import Computation
 from mmace_sim.engine.declaration import Property
 from mmace_sim.engine.folder import log_start, now
-from mmace_sim.engine.inputs import described, read_inputs, run_inputs
-from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record
+from mmace_sim.engine.inputs import described, prepare_run, run_inputs
+from mmace_sim.engine.journal import CHECKPOINT, Journal, atoms_from_record, fingerprint
 from mmace_sim.engine.output import entry_head, versions
 from mmace_sim.engine.records import decode
-from mmace_sim.engine.resume import identities_of, item_key, kept
+from mmace_sim.engine.resume import item_key, kept
 from mmace_sim.engine.settings import RunSettings
 from mmace_sim.errors import OutputError
 from mmace_sim.files import Manifest
@@ -93,8 +93,10 @@ class Run:
             UnsupportedOptionError: If the model or the machine lacks what an option asks for.
         """
         skipped: list[FailedStructure] = []
-        models, items = read_inputs(computation, skipped, spans)
         settings, is_volume = computation.settings, spans is not None
+        models, items = computation.read() or prepare_run(
+            settings, build=computation.build, admit=computation.admit, skipped=skipped, spans=spans
+        )
         told = computation.declared, settings, Path(settings.output)
         return cls(*told, models, items, skipped=skipped, is_volume=is_volume)
 
@@ -106,7 +108,10 @@ class Run:
     @property
     def identities(self) -> dict[str, str]:
         """A hash of each structure."""
-        return identities_of(self.items)
+        return {
+            item_key(item): fingerprint(item.atoms) if isinstance(item, LoadedStructure) else "unusable"
+            for item in self.items
+        }
 
     @property
     def reads(self) -> Sequence[Path]:

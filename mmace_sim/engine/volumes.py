@@ -50,12 +50,8 @@ FIRST_LIMIT: float = 86_400.0
 _log = logging.getLogger(__name__)
 
 
-def volume_name(number: int) -> str:
-    """Name of the folder of a volume, and of its line in the journal.
-
-    Args:
-        number: Of the volume.
-    """
+def _volume_name(number: int) -> str:
+    """Name of the folder of a volume, and of its line in the journal."""
     return f"{number:05d}"
 
 
@@ -90,7 +86,7 @@ class Volume:
     @property
     def name(self) -> str:
         """Of its folder."""
-        return volume_name(self.number)
+        return _volume_name(self.number)
 
     @property
     def folder(self) -> Path:
@@ -183,7 +179,7 @@ def unpacked(spans: bytes) -> list[Span]:
 
 
 @dataclass
-class LargeRun:
+class _LargeRun:
     """A run of volumes.
 
     Attributes:
@@ -207,16 +203,8 @@ class LargeRun:
     _told: Callable[..., None] = lambda *_, **__: None
 
     @classmethod
-    def read(cls, computation: Computation) -> "LargeRun":
-        """Find the structures, and load the model once, to see that it can be used.
-
-        Args:
-            computation: What will be computed.
-
-        Raises:
-            ModelFileError: If the model cannot be loaded.
-            UnsupportedOptionError: If it lacks what an option asks for.
-        """
+    def read(cls, computation: Computation) -> "_LargeRun":
+        """Find the structures, and load the model once, to see that it can be used."""
         settings, spans, sizes, states = computation.settings, [], [], []
         for volume in cut(settings.paths):
             spans.append(packed(volume))
@@ -226,7 +214,7 @@ class LargeRun:
         for model in models.values():
             computation.admit(model)
         inputs = {
-            volume_name(k): f"{size} {state}"
+            _volume_name(k): f"{size} {state}"
             for k, (size, state) in enumerate(zip(sizes, states, strict=True))
         }
         task = Task(computation.declared.name, settings, Path(settings.output), inputs, models)
@@ -246,11 +234,7 @@ class LargeRun:
         return self.computation.settings.model_dump(mode="json", include=set(names))
 
     def pending(self, patience: float) -> Iterator[Volume]:
-        """Volumes that are not finished, in the order of the input.
-
-        Args:
-            patience: How many times as long as the slowest volume so far each may take.
-        """
+        """Volumes that are not finished, in the order of the input, each with a limit by the slowest so far."""
         settings = self.computation.settings
         alike = {
             "declared": self.computation.declared.reference,
@@ -276,7 +260,7 @@ class LargeRun:
     def compute(self, *, quiet: bool) -> None:
         """Compute what is pending, then those volumes whose workers died, in pieces."""
         choice = self.computation.settings.executor
-        n_left = sum(n for k, n in enumerate(self.sizes) if not self.is_finished(volume_name(k)))
+        n_left = sum(n for k, n in enumerate(self.sizes) if not self.is_finished(_volume_name(k)))
         with progress(self.computation.verb, n_left, "structures", quiet=quiet) as self._told:
             only_warnings()  # each volume has a log of its own
             if n_left:
@@ -357,7 +341,7 @@ def run_large(
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
         KeyboardInterrupt: If a signal has come; its notes say what is kept.
     """
-    run = LargeRun.read(computation)
+    run = _LargeRun.read(computation)
     task, may_differ = run.task, computation.declared.may_differ
     with (
         open_resumable(task, resume=resume, force=force, may_differ=may_differ) as task.manifest,

@@ -2,26 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, override
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 from jaxtyping import Bool, Float
 
-from mmace_sim.engine.batching import run_groups
-from mmace_sim.errors import UnsupportedOptionError
+from mmace_sim.engine.batching import Outcomes, run_groups
+from mmace_sim.engine.computation import Advance
+from mmace_sim.engine.kept import Kept
+from mmace_sim.engine.settings import MagforceTol, MaxSteps, MomentSettings, PointMomentSettings
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.properties.relax.declaration import RelaxSettings
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult
-from mmace_sim.structures.magnetic_states import magnetic_state
-from mmace_sim.structures.moment_range import largest_moments, shorten_moments
-from mmace_sim.torchsim.state import StructuresLike
+from mmace_sim.properties.workflow import BatchWorkflow
 from mmace_sim.units import EV_PER_A3_IN_GPA
-
-POINT_MODES: tuple[str, ...] = ("fixed", "relaxed")
-"""Moments as they are given, or relaxed at fixed atoms."""
 
 
 @dataclass
@@ -50,76 +46,36 @@ class PointResult:
     message: str = ""
 
 
-class SinglePoint:
+class SinglePointSettings(PointMomentSettings, MomentSettings):
+    """Settings of single points."""
+
+    magmoms: Literal["fixed", "relaxed"] = "fixed"
+    """**fixed**: moments stay as they are. **relaxed**: they relax at fixed atoms and cell."""
+    magforce_tol: MagforceTol = 1e-4
+    """Largest magnetic force −∂E/∂m of relaxed moments."""
+    max_steps: MaxSteps = 500
+    """Largest number of steps of the moments."""
+
+
+class SinglePoint(BatchWorkflow[SinglePointSettings, PointResult]):
     """Evaluates structures in batches that refill: settings here, structures in :meth:`run`.
 
     By the Hellmann–Feynman theorem forces and stress at relaxed moments are the derivatives of min_m E(r, m).
 
-    Args:
-        model: Model, its name or path, or any TorchSim model that gives magforces.
-        magmoms: "fixed" keeps the moments, "relaxed" relaxes them at fixed atoms and cell.
-        magforce_tol: Largest magforce of relaxed moments, in eV/μB.
-        max_steps: Largest number of steps of the moments.
-        collinear: Moments keep their axis.
-        fix_magnitude: Moments keep their length.
-        device: Where to run.
-        dtype: Floating-point type.
-        max_batch_atoms: Largest number of atoms in one batch; by default estimated from the memory.
-
-    Raises:
-        UnsupportedOptionError: If the mode is unknown or the tolerance is not positive.
+    Its settings are :class:`SinglePointSettings`.
     """
 
-    def __init__(
-        self,
-        model: ModelLike = "default",
-        *,
-        magmoms: str = "fixed",
-        magforce_tol: float = 1e-4,
-        max_steps: int = 500,
-        collinear: bool = False,
-        fix_magnitude: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        max_batch_atoms: int | None = None,
+    kind = SinglePointSettings
+
+    @override
+    def set_up(self, model: ModelLike, **where: Any) -> None:
+        self.relaxation = Relaxation(model, point_settings(self.settings), relax_positions=False, **where)
+
+    @override
+    def _compute(
+        self, images: list[Atoms], finish: Outcomes[PointResult], kept: Kept[Any], on_point: Advance
     ) -> None:
-        check_point_mode(magmoms)
-        settings = RelaxSettings(
-            relax_cell=False,
-            stability=False,
-            magmoms="joint" if magmoms == "relaxed" else "fixed",
-            magforce_tol=magforce_tol,
-            max_steps=max_steps,
-            collinear=collinear,
-            fix_magnitude=fix_magnitude,
-        )
-        self.relaxation = Relaxation(
-            model,
-            settings,
-            relax_positions=False,
-            device=device,
-            dtype=dtype,
-            max_batch_atoms=max_batch_atoms,
-        )
-
-    def run(
-        self, structures: StructuresLike, *, on_finished: Callable[[int, PointResult], None] | None = None
-    ) -> list[PointResult]:
-        """Evaluate structures; one that fails does not stop the others.
-
-        Args:
-            structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
-            on_finished: Called with the index and the result of each structure as soon as it is finished.
-
-        Returns:
-            One result for each structure, in the same order.
-        """
-
-        def finish(index: int, result: StructureResult) -> None:
-            if on_finished is not None:
-                on_finished(index, point_result(result))
-
-        return [point_result(result) for result in self.relaxation.run(structures, on_finished=finish)]
+        self.relaxation.run(images, on_finished=lambda index, result: finish(index, point_result(result)))
 
     def run_groups(
         self, groups: Sequence[Sequence[Any]], on_finished: Callable[[int, list[PointResult]], None]
@@ -130,18 +86,10 @@ class SinglePoint:
             groups: Structures of each group, as for `run`.
             on_finished: Called with the number and the results of a group as soon as all of it is there.
         """
-        run_groups(self, groups, on_finished)
+        run_groups(self.run, groups, on_finished)
 
 
-class PointSettings(Protocol):
-    """Settings of a property that evaluates or relaxes points."""
-
-    @property
-    def magmoms(self) -> str:
-        """Relaxed, or as they are."""
-
-
-def point_settings(settings: PointSettings) -> RelaxSettings:
+def point_settings(settings: Any) -> RelaxSettings:
     """How the points of a property relax: the cell stays, moments follow or stay, nothing is said of saddle points.
 
     Args:
@@ -154,48 +102,6 @@ def point_settings(settings: PointSettings) -> RelaxSettings:
         magmoms="joint" if settings.magmoms == "relaxed" else "fixed",
         **{name: getattr(settings, name) for name in names if hasattr(settings, name)},
     )
-
-
-def starting_state(atoms: Atoms, name: str, model: object) -> tuple[Atoms, str]:
-    """A structure in a magnetic state; moments that are not the user's own stay within what the model knows.
-
-    Args:
-        atoms: Structure.
-        name: Of the state, see `mmace_sim.structures.magnetic_states`.
-        model: The model.
-
-    Returns:
-        The structure, perhaps in a larger cell, and how the state was made.
-
-    Raises:
-        StructureError: If the structure has no such state.
-    """
-    state, note = magnetic_state(atoms, name)
-    if name != "file":
-        shorten_moments(state, largest_moments(model))
-    return state, note
-
-
-def not_computed(atoms: Atoms) -> PointResult:
-    """A point that is still to be computed.
-
-    Args:
-        atoms: Its structure.
-    """
-    return PointResult(atoms, np.nan, None, None, None, None, Status.FAILED)
-
-
-def check_point_mode(magmoms: str) -> None:
-    """Make sure that a mode of the moments exists.
-
-    Args:
-        magmoms: The mode.
-
-    Raises:
-        UnsupportedOptionError: If it is none of `POINT_MODES`.
-    """
-    if magmoms not in POINT_MODES:
-        raise UnsupportedOptionError(f"magmoms = {magmoms!r}, expected 'fixed' or 'relaxed'.")
 
 
 def point_result(result: StructureResult) -> PointResult:

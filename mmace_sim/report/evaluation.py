@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmace_sim.report.images import collect_images
-from mmace_sim.report.run_facts import page_frame
+from mmace_sim.report.run_facts import filled_page
 from mmace_sim.report.template import HEAD, LEFT_OUT, MACROS, RUN
 from mmace_sim.report.values import Table
 
@@ -65,13 +65,15 @@ def render_evaluation(folder: Path, summary: dict[str, Any], max_bytes: int) -> 
     Returns:
         HTML.
     """
-    from jinja2 import Environment, StrictUndefined
-
     images = collect_images(folder, [], max_bytes)
     ranking = summary["ranking"]
     problems = summary["problems"]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(TEMPLATE).render(
+    title = f"{summary['model']['name']}, {summary['n_structures']} structures"
+    return filled_page(
+        TEMPLATE,
+        folder,
+        summary,
+        title,
         errors=_error_tables(summary),
         problems=problems[:MAX_ROWS]
         + ([f"and {len(problems) - MAX_ROWS} more, see log.txt"] if len(problems) > MAX_ROWS else []),
@@ -81,7 +83,6 @@ def render_evaluation(folder: Path, summary: dict[str, Any], max_bytes: int) -> 
         omitted=images.omitted,
         worst=_worst(folder),
         timing=_timing(summary["timing"]),
-        **page_frame(folder, summary, f"{summary['model']['name']}, {summary['n_structures']} structures"),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmace_sim.report.evaluation import digits, limited_table
 from mmace_sim.report.images import collect_images
-from mmace_sim.report.run_facts import page_frame
+from mmace_sim.report.run_facts import filled_page
 from mmace_sim.report.template import HEAD, LEFT_OUT, MACROS, RUN
 from mmace_sim.report.values import Table
 
@@ -50,19 +50,18 @@ def render_learning(folder: Path, summary: dict[str, Any], max_bytes: int) -> st
     Returns:
         HTML.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     last = summary["rounds"][-1] if summary["rounds"] else {}
-    n_calculations = last.get("n_calculations", 0)
-    return environment.from_string(TEMPLATE).render(
+    return filled_page(
+        TEMPLATE,
+        folder,
+        summary,
+        f"{last.get('n_calculations', 0)} calculations, {len(summary['rounds'])} rounds",
         reason=summary["reason"],
         common=collect_images(folder, [], max_bytes).common,
         rounds=_rounds(summary["rounds"]),
         bad=_bad(last),
         computed=_computed(summary["computed"]),
         problems=summary["problems"],
-        **page_frame(folder, summary, f"{n_calculations} calculations, {len(summary['rounds'])} rounds"),
     )
 
 

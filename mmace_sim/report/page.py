@@ -21,7 +21,7 @@ from mmace_sim.files import write_text
 from mmace_sim.report.evaluation import render_evaluation
 from mmace_sim.report.images import Figure, Images, Picture, collect_images
 from mmace_sim.report.learning import render_learning
-from mmace_sim.report.run_facts import page_frame
+from mmace_sim.report.run_facts import filled_page
 from mmace_sim.report.template import STYLE, TEMPLATE
 from mmace_sim.report.values import Table, heading, make_table, nested_tables, show, show_text
 
@@ -88,24 +88,14 @@ def write_report(folder: Path) -> Path:
     Raises:
         OutputError: If the folder holds no finished run, or the file cannot be written.
     """
-    summary = read_summary(folder)
+    summary = _read_summary(folder)
     page = _PAGES.get(summary["command"], render)
     write_text(folder / FILE_NAME, page(folder, summary, MAX_BYTES))
     return folder / FILE_NAME
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a finished run.
-
-    Args:
-        folder: Folder of the run.
-
-    Returns:
-        Content of ``summary.json``.
-
-    Raises:
-        OutputError: If there is none, it cannot be read, or the run has not finished.
-    """
+def _read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a run, which must have finished."""
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
@@ -139,8 +129,6 @@ def render(folder: Path, summary: dict[str, Any], max_bytes: int = MAX_BYTES) ->
     Returns:
         HTML.
     """
-    from jinja2 import Environment, StrictUndefined
-
     entries, units = summary["structures"], summary["units"]
     text = (
         len(TEMPLATE) + len(STYLE) + (folder / "summary.json").stat().st_size
@@ -149,8 +137,11 @@ def render(folder: Path, summary: dict[str, Any], max_bytes: int = MAX_BYTES) ->
     cards = [_card(k, entry, units, images) for k, entry in enumerate(entries)]
     results, status_column = _results(folder, entries, units)
     counts = Counter(summary.get("statuses") or (_status(entry) for entry in entries))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(TEMPLATE).render(
+    return filled_page(
+        TEMPLATE,
+        folder,
+        summary,
+        _title(entries, summary.get("n_structures")),
         counts=counts.most_common(),
         good=GOOD,
         bad=BAD,
@@ -164,7 +155,6 @@ def render(folder: Path, summary: dict[str, Any], max_bytes: int = MAX_BYTES) ->
         common=images.common,
         structures=cards,
         omitted=images.omitted,
-        **page_frame(folder, summary, _title(entries, summary.get("n_structures"))),
     )
 
 

@@ -75,7 +75,7 @@ def structure_svg(atoms: Atoms, title: str) -> str | None:
     if not finite or not 0 < len(atoms) <= MAX_ATOMS:
         return None
     drawn = _with_images(atoms, magmoms)
-    shades = direction_colors(magmoms, drawn.magmoms)
+    shades = _direction_colors(magmoms, drawn.magmoms)
     arrow = 0.95 * drawn.spacing / max(np.linalg.norm(magmoms, axis=1).max(), MOMENT_TOL)
     extent = np.concatenate([drawn.points, drawn.edges.reshape(-1, 3)]) @ VIEW.T
     border = 0.55 * drawn.spacing
@@ -97,7 +97,7 @@ def structure_svg(atoms: Atoms, title: str) -> str | None:
     for k in np.argsort(depth):
         number, vector = int(drawn.numbers[k]), arrow * drawn.magmoms[k]
         radius = scale * drawn.spacing * 0.17 * (covalent_radii[number] / 1.3) ** 0.5
-        parts.append(_atom(pixels(drawn.points[k]), radius, element_color(number), fog[k]))
+        parts.append(_atom(pixels(drawn.points[k]), radius, _element_color(number), fog[k]))
         if np.linalg.norm(drawn.magmoms[k]) > MOMENT_TOL:
             ends = pixels(np.stack([drawn.points[k] - vector / 2, drawn.points[k] + vector / 2]))
             parts.append(
@@ -113,28 +113,15 @@ def structure_svg(atoms: Atoms, title: str) -> str | None:
     )
 
 
-def element_color(number: int) -> str:
-    """Light colour of an element, that arrows stand out from.
-
-    Args:
-        number: Atomic number.
-
-    Returns:
-        ``#rrggbb``.
-    """
+def _element_color(number: int) -> str:
+    """Light colour of an element, that arrows stand out from."""
     return _mixed(_hex(jmol_colors[number]), 0.35)
 
 
-def direction_colors(magmoms: Float[np.ndarray, "n_atoms 3"], vectors: Float[np.ndarray, "n 3"]) -> list[str]:
-    """Colours of directions.
-
-    Args:
-        magmoms: All moments of the structure, which decide between two colours and a circle of colours.
-        vectors: Directions to colour.
-
-    Returns:
-        ``#rrggbb`` for each direction.
-    """
+def _direction_colors(
+    magmoms: Float[np.ndarray, "n_atoms 3"], vectors: Float[np.ndarray, "n 3"]
+) -> list[str]:
+    """Colours of directions; all moments of the structure decide between two colours and a circle of them."""
     first, second = _plane(magmoms)
     if _collinear(magmoms):
         return [COLORS[1] if vector @ first >= 0 else COLORS[0] for vector in vectors]
@@ -174,7 +161,7 @@ def _legend(
     parts, x, y = [], MARGIN + 6, top + LEGEND_LINE / 2
     for number in dict.fromkeys(numbers.tolist()):
         parts += [
-            _atom(np.array([x, y]), 6.0, element_color(number), 0.0),
+            _atom(np.array([x, y]), 6.0, _element_color(number), 0.0),
             _text(x + 11, y, chemical_symbols[number]),
         ]
         x += 48
@@ -189,7 +176,7 @@ def _legend(
     angles = [0.0, np.pi] if collinear else np.linspace(0, 2 * np.pi, 12, endpoint=False)
     directions = np.array([np.cos(a) * first + np.sin(a) * second for a in angles])
     shown = [v for v in directions if not collinear or (magmoms @ v).max() > MOMENT_TOL]
-    for k, (vector, color) in enumerate(zip(shown, direction_colors(magmoms, np.array(shown)), strict=True)):
+    for k, (vector, color) in enumerate(zip(shown, _direction_colors(magmoms, np.array(shown)), strict=True)):
         if collinear:
             x = MARGIN + 150.0 * k
             ends = np.array([[x, y], [x + 20, y]])

@@ -12,29 +12,35 @@ from mmace_sim.report.template import STYLE
 from mmace_sim.report.values import Table
 
 
-def page_frame(folder: Path, summary: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """Values that `report_template.HEAD` and `report_template.RUN` are filled with.
+def filled_page(template: str, folder: Path, summary: Mapping[str, Any], title: str, **values: Any) -> str:
+    """A page about a run.
 
     Args:
+        template: The page; what every one has (`HEAD`, `RUN` and ``warnings``, the lines of the log that are warnings
+            or errors) is filled in.
         folder: Folder of the run.
         summary: Its ``summary.json``.
         title: What the run was about.
+        **values: What else it is filled with.
 
     Returns:
-        Values by name, and ``warnings``, the lines of the log that are warnings or errors.
+        HTML.
     """
+    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    return {
-        "title": f"mmace-sim {summary['command']}: {title}",
-        "style": Markup(STYLE),
-        "lead": _lead(summary),
-        "warnings": _warnings(folder),
-        "run": _run_facts(summary),
-        "versions": summary["versions"].items(),
-        "settings": _settings(folder, summary["config"]),
-        "own_version": versions()["mmace-sim"],
-    }
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.from_string(template).render(
+        title=f"mmace-sim {summary['command']}: {title}",
+        style=Markup(STYLE),
+        lead=_lead(summary),
+        warnings=_warnings(folder),
+        run=_run_facts(summary),
+        versions=summary["versions"].items(),
+        settings=_settings(folder, summary["config"]),
+        own_version=versions()["mmace-sim"],
+        **values,
+    )
 
 
 def _lead(summary: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,31 +52,42 @@ def block_generator(chain: Chain, n_atoms: int, block: int, device: torch.device
     return torch.Generator(device=device).manual_seed(word >> 1)
 
 
-def by_record(
-    records: Sequence[str], observed: Float[np.ndarray, "n_sweeps n_records n_sizes n_chains"]
-) -> dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]:
-    """What a sampler returns of its observations.
+class Sampler:
+    """What makes samples: a heat bath, or one of those of the model's own energy.
 
-    Args:
-        records: Names of the quantities.
-        observed: Their values after each sweep.
+    Attributes:
+        records: Names of what it observes.
     """
-    return dict(zip(records, np.moveaxis(observed, 1, 0), strict=True))
-
-
-class Sampler(Protocol):
-    """What makes samples: `HeatBath`, or one of those of the model's own energy."""
 
     records: tuple[str, ...]
 
-    def advance(self, block: int, n_sweeps: int) -> dict[str, np.ndarray]:
-        """One block of sweeps: what was observed, of shape (n_sweeps, n_sizes, n_chains)."""
+    def advance(self, block: int, n_sweeps: int) -> dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]:
+        """Run one block of sweeps (trajectories) and observe after each.
+
+        Args:
+            block: Number of the block, from 0; it decides the random numbers.
+            n_sweeps: How many.
+
+        Returns:
+            What was observed, by its name.
+        """
+        observed = self._advance(block, n_sweeps)
+        return dict(zip(self.records, np.moveaxis(observed, 1, 0), strict=True))
+
+    def _advance(self, block: int, n_sweeps: int) -> Float[np.ndarray, "n_sweeps n_records n_sizes n_chains"]:
+        raise NotImplementedError
 
     def state(self) -> dict[str, np.ndarray]:
         """What is needed to go on."""
+        raise NotImplementedError
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from there."""
+        """Go on from what `state` gave.
+
+        Args:
+            state: The same arrays.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding_bag, pad
 
-from mmace_sim.sampling.chains import Chain, block_generator, by_record
+from mmace_sim.sampling.chains import Chain, Sampler, block_generator
 from mmace_sim.sampling.hamiltonian import SpinNetwork
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
@@ -20,7 +20,7 @@ _NO_FIELD = 1e-20
 """eV; weaker fields count as none."""
 
 
-class HeatBath:
+class HeatBath(Sampler):
     """Chains of one Heisenberg model of several sizes, at many temperatures.
 
     A sweep draws every spin from its distribution in the field of its neighbours, H_i = Σ_j J'_ij e_j + B:
@@ -41,6 +41,7 @@ class HeatBath:
     """
 
     records = ("energy", "order", "magnetization")
+    """Per spin: in eV, |Σ s_i e_i|, |Σ m_i| in μB."""
 
     def __init__(
         self,
@@ -117,16 +118,8 @@ class HeatBath:
         weights = None if weights is None else weights[order]
         return embedding_bag(order, rows, starts, mode="sum", per_sample_weights=weights)
 
-    def advance(self, block: int, n_sweeps: int) -> dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]:
-        """Run one block of sweeps and observe after each.
-
-        Args:
-            block: Number of the block, from 0; it decides the random numbers.
-            n_sweeps: Heat-bath sweeps.
-
-        Returns:
-            Per spin: "energy" in eV, "order" |Σ s_i e_i|, "magnetization" |Σ m_i| in μB.
-        """
+    @override
+    def _advance(self, block: int, n_sweeps: int) -> Float[np.ndarray, "n_sweeps n_records n_sizes n_chains"]:
         generators = [
             [block_generator(chain, n, block, self.device) for chain in self.chains] for n in self.sizes
         ]
@@ -140,7 +133,7 @@ class HeatBath:
                 for color in self._colors:
                     self._reflect(color)
             observed.append(self._observe())
-        return by_record(self.records, torch.stack(observed).cpu().numpy())
+        return torch.stack(observed).cpu().numpy()
 
     def _uniform(self, generators: list[list[torch.Generator]]) -> Float[Tensor, "2 n_spins n_chains"]:
         """Two uniform numbers for each spin, each chain from its own generators."""
@@ -172,16 +165,12 @@ class HeatBath:
         sums = [self._sums(rows, w.double()).view(len(n), 3, -1) for w in (self._signs, self._lengths)]
         return torch.stack([self._energy / n, *[torch.sqrt(_dot(v, v)) / n for v in sums]])
 
+    @override
     def state(self) -> dict[str, np.ndarray]:
-        """What is needed to go on: the spins."""
         return {"spins": self.spins.cpu().numpy()}
 
+    @override
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `state` gave.
-
-        Args:
-            state: Spins.
-        """
         self.spins = torch.as_tensor(state["spins"], device=self.device)
 
 

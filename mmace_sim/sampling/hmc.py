@@ -1,6 +1,7 @@
 """Hybrid Monte Carlo on the energy of a model: all moments (and atoms) move at once, by its gradients, exactly."""
 
 from dataclasses import dataclass, fields
+from typing import override
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmace_sim.errors import UnsupportedOptionError
-from mmace_sim.sampling.chains import by_record
+from mmace_sim.sampling.chains import Sampler
 from mmace_sim.sampling.surface import RECORDS, Supercells
 
 LENGTHS: tuple[str, ...] = ("fixed", "variable")
@@ -42,7 +43,7 @@ class _Phase:
     point: Point
 
 
-class HybridMonteCarlo:
+class HybridMonteCarlo(Sampler):
     """Samples exp(−E/kT) by trajectories that end in one Metropolis decision each.
 
     Every moment (and atom) gets a Gaussian momentum, follows −∂(E/kT) for `n_steps` steps of one gradient each, and the
@@ -96,16 +97,8 @@ class HybridMonteCarlo:
         outer = [_OUTER if n >= _MANY else _LEAPFROG for n in cells.sizes]
         self._outer = self._of_atoms(torch.tensor(outer))
 
-    def advance(self, block: int, n_sweeps: int) -> dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]:
-        """Run trajectories and observe after each.
-
-        Args:
-            block: Number of the block, from 0; it decides the random numbers.
-            n_sweeps: Trajectories.
-
-        Returns:
-            See `Supercells.observe`.
-        """
+    @override
+    def _advance(self, block: int, n_sweeps: int) -> Float[np.ndarray, "n_sweeps n_records n_sizes n_chains"]:
         generators = self.cells.generators(block)
         current = self._evaluate(self.cells.moments, self.cells.positions)
         observed = []
@@ -115,7 +108,7 @@ class HybridMonteCarlo:
                 current = self._strain(current, generators)
             observed.append(self.cells.observe(current[0], accepted))
             self.n_done += 1
-        return by_record(self.records, np.array(observed))
+        return np.array(observed)
 
     def _evaluate(self, moments: Tensor, positions: Tensor) -> Point:
         return self.cells.evaluate(
@@ -232,17 +225,13 @@ class HybridMonteCarlo:
             self.log_strain += _GAIN * (self.n_done + 1) ** -0.5 * (probability - 0.45)
         return self._merged(current, point, accepted)
 
+    @override
     def state(self) -> dict[str, np.ndarray]:
-        """Moments, positions, cells, steps."""
         steps = {"log_step": self.log_step.numpy(), "log_strain": self.log_strain.numpy()}
         return self.cells.state() | steps | {"n_done": np.array(self.n_done)}
 
+    @override
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `state` gave.
-
-        Args:
-            state: Moments, positions, cells, steps.
-        """
         self.cells.load_state(state)
         self.log_step = torch.as_tensor(state["log_step"])
         self.log_strain = torch.as_tensor(state["log_strain"])

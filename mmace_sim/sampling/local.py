@@ -1,13 +1,14 @@
 """Metropolis moves of single moments on the energy of a model: only atoms within its reach are evaluated again."""
 
 from itertools import groupby
+from typing import override
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmace_sim.sampling.chains import by_record
+from mmace_sim.sampling.chains import Sampler
 from mmace_sim.sampling.local_energy import find_colors, local_energies, reach
 from mmace_sim.sampling.surface import RECORDS, Supercells
 
@@ -17,11 +18,11 @@ _TARGET = 0.45
 _GAIN = 0.2
 
 
-class LocalMoves:
+class LocalMoves(Sampler):
     """Samples exp(−E/kT) by Metropolis moves of one moment each, color by color, at fixed atoms.
 
-    Fixed |m|: the direction plus a Gaussian step, normalised. Variable |m|: the moment plus a Gaussian step in ℝ³
-    (measure d³m). Steps adapt to an acceptance of 45 % while equilibrating.
+    A sweep moves every magnetic atom once. Fixed |m|: the direction plus a Gaussian step, normalised. Variable |m|:
+    the moment plus a Gaussian step in ℝ³ (measure d³m). Steps adapt to an acceptance of 45 % while equilibrating.
 
     Args:
         cells: Supercells at their temperatures.
@@ -57,16 +58,8 @@ class LocalMoves:
         lengths = torch.linalg.norm(cells.reference.double(), dim=1)
         self.lengths = [lengths[cells.atoms_of(members)] for members in self.members]
 
-    def advance(self, block: int, n_sweeps: int) -> dict[str, Float[np.ndarray, "n_sweeps n_sizes n_chains"]]:
-        """Run sweeps, each moving every magnetic atom once, and observe after each.
-
-        Args:
-            block: Number of the block, from 0; it decides the random numbers.
-            n_sweeps: Sweeps.
-
-        Returns:
-            See `Supercells.observe`.
-        """
+    @override
+    def _advance(self, block: int, n_sweeps: int) -> Float[np.ndarray, "n_sweeps n_records n_sizes n_chains"]:
         generators = self.cells.generators(block)
         for part in self.local:
             part.refresh()
@@ -81,7 +74,7 @@ class LocalMoves:
             energies = torch.stack([values.sum() for values in node_energies])
             observed.append(self.cells.observe(energies, rates))
             self.n_done += 1
-        return by_record(self.records, np.array(observed))
+        return np.array(observed)
 
     def _sweep(self, part: int, generators: list[torch.Generator]) -> Float[Tensor, " n_members"]:
         """One move of every atom of some supercells of the same size, and the fraction that was accepted in each."""
@@ -116,16 +109,12 @@ class LocalMoves:
         unit = torch.nn.functional.normalize(old.double(), dim=1) + noise
         return (lengths[:, None] * torch.nn.functional.normalize(unit, dim=1)).to(old)
 
+    @override
     def state(self) -> dict[str, np.ndarray]:
-        """Moments and steps."""
         return self.cells.state() | {"log_step": self.log_step.numpy(), "n_done": np.array(self.n_done)}
 
+    @override
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `state` gave.
-
-        Args:
-            state: Moments and steps.
-        """
         self.cells.load_state(state)
         self.log_step, self.n_done = torch.as_tensor(state["log_step"]), int(state["n_done"])
         self._set_up()

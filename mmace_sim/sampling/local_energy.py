@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import override
 
 import numpy as np
 import torch
@@ -236,7 +237,7 @@ class KeptSums(LocalEnergy):
         terms: The model in two parts.
         graph: One supercell or several; their moments change in place.
         colors: From `find_colors`.
-        tables: Pairs of each color, from `moved_pairs`.
+        tables: Pairs of each color, from `_moved_pairs`.
         fixed_lengths: Whether proposed moments are as long as the old ones.
     """
 
@@ -253,18 +254,18 @@ class KeptSums(LocalEnergy):
         self.species = terms.model.species_table[graph.atomic_numbers]
         super().__init__(terms.model, graph, colors)
 
+    @override
     @torch.no_grad()
     def refresh(self) -> None:
-        """Compute everything afresh."""
         magmoms = self.graph.magmoms
         self.sums = self.terms.sums(magmoms, self.species, self.terms.table(self.graph))
         self.node_energy = self.terms.energies(self.sums, magmoms, self.species)
 
+    @override
     @torch.no_grad()
     def _affected(
         self, k: int, moments: Float[Tensor, "n 3"]
     ) -> tuple[Float[Tensor, " n_affected"], list[Tensor]]:
-        """New energies and sums of the affected atoms."""
         color, table = self.colors[k], self.tables[k]
         magmoms = self.graph.magmoms.clone()
         old, moving = magmoms[color.atoms], self.species[color.atoms]
@@ -278,17 +279,10 @@ class KeptSums(LocalEnergy):
             values += more - less
         return self.terms.energies(sums, magmoms[color.affected], self.species[color.affected]), sums
 
+    @override
     def accept(
         self, k: int, moments: Float[Tensor, "n 3"], flags: Bool[Tensor, " n"], new: ColorTrial
     ) -> None:
-        """Take over some of the proposed moments.
-
-        Args:
-            k: Number of the color.
-            moments: As proposed.
-            flags: Which of them.
-            new: From `propose`.
-        """
         super().accept(k, moments, flags, new)
         color = self.colors[k]
         taken = flags[color.owners]
@@ -296,14 +290,8 @@ class KeptSums(LocalEnergy):
             kept[color.affected[taken]] = values[taken]
 
 
-def moved_pairs(terms: PairSums, graph: MagneticGraph, colors: list[Color]) -> list[PairTable]:
-    """The pairs that the moments of each color enter: from each of its atoms to their neighbours.
-
-    Args:
-        terms: The model in two parts.
-        graph: The supercell.
-        colors: From `find_colors`.
-    """
+def _moved_pairs(terms: PairSums, graph: MagneticGraph, colors: list[Color]) -> list[PairTable]:
+    """The pairs that the moments of each color enter: from each of its atoms to their neighbours."""
     vectors = terms.model.seen_vectors(graph, graph.edge_vectors())
     sender, receiver = graph.edge_index
     tables = []
@@ -333,5 +321,5 @@ def local_energies(
     if not PairSums.offered_by(model):
         return [LocalEnergy(model, graph, colors) for graph in graphs]
     terms = PairSums(model)
-    tables = moved_pairs(terms, graphs[0], colors)
+    tables = _moved_pairs(terms, graphs[0], colors)
     return [KeptSums(terms, graph, colors, tables, fixed_lengths=fixed_lengths) for graph in graphs]

@@ -1,7 +1,7 @@
 """What ``mmace-sim anisotropy`` is: settings, columns, files, and those of its maps of data sets."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, override
 
 from pydantic import AfterValidator, Field
 
@@ -82,15 +82,9 @@ class AnisotropyRun(Settings):
     spin_orbit: bool = False
     """Require a model with spin–orbit coupling; anisotropy always does."""
 
+    @override
     def check_given(self, given: frozenset[str]) -> None:
-        """Refuse options of a map without `--map`, and those of anisotropy with it.
-
-        Args:
-            given: Names of settings that were given on the command line.
-
-        Raises:
-            ConfigError: If there is one.
-        """
+        """Refuse options of a map without `--map`, and those of anisotropy with it."""
         own = set(AnisotropySettings.model_fields) - {"magmoms", "magforce_tol", "max_steps"}
         idle = own if self.map else set(SensitivitySettings.model_fields)
         self.refuse_idle(idle, f"{'with' if self.map else 'without'} --map", given)

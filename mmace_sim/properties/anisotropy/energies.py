@@ -1,6 +1,6 @@
 """Magnetic anisotropy of many magnets: E(direction) of moments that turn as a body."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, override
 
@@ -8,8 +8,7 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float, Int
 
-from mmace_sim.engine.batching import Outcomes
-from mmace_sim.errors import MmaceError, StructureError
+from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.properties.anisotropy.declaration import AnisotropySettings
 from mmace_sim.properties.anisotropy.directions import (
@@ -28,17 +27,11 @@ from mmace_sim.properties.anisotropy.fits import (
 )
 from mmace_sim.properties.anisotropy.host import obeys_time_reversal, spin_orbit_host
 from mmace_sim.properties.anisotropy.symmetry import DirectionSymmetry, direction_symmetry
-from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
+from mmace_sim.properties.relax.relaxation import ModelLike, Status
 from mmace_sim.properties.results import known
-from mmace_sim.properties.singlepoint import (
-    PointResult,
-    SinglePoint,
-    converged,
-    first_problem,
-)
-from mmace_sim.properties.workflow import Workflow
+from mmace_sim.properties.singlepoint import PointResult, converged
+from mmace_sim.properties.turned import TurnedWorkflow, lacking, resting_and_turned
 from mmace_sim.structures.magnetic_order import MagneticOrder, classify_order
-from mmace_sim.torchsim.state import StructuresLike
 
 _N_CHECKS = 3
 _MISFIT = 0.05
@@ -119,7 +112,6 @@ class AnisotropyResult:
 
 @dataclass
 class _Job:
-    index: int
     result: AnisotropyResult
     directions: Float[np.ndarray, "n 3"]
     circles: list[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]
@@ -127,7 +119,7 @@ class _Job:
     images: list[Atoms]
 
 
-class Anisotropy(Workflow[AnisotropySettings]):
+class Anisotropy(TurnedWorkflow[AnisotropySettings, AnisotropyResult]):
     """Energy against the direction of the moments for many magnets: settings here, structures in :meth:`run`.
 
     The moments of each structure are turned as a body so that their reference axis points along each direction of a
@@ -142,6 +134,7 @@ class Anisotropy(Workflow[AnisotropySettings]):
     """
 
     kind = AnisotropySettings
+    outcome = AnisotropyResult
 
     @override
     def set_up(self, model: ModelLike, **where: Any) -> None:
@@ -152,46 +145,9 @@ class Anisotropy(Workflow[AnisotropySettings]):
         max_batch_atoms = where.pop("max_batch_atoms")
         host = spin_orbit_host(model, **where)
         self.reversible = obeys_time_reversal(host)
-        shared: dict[str, Any] = {
-            name: getattr(self.settings, name) for name in ("magforce_tol", "max_steps")
-        }
-        shared |= {"collinear": True, "max_batch_atoms": max_batch_atoms}
-        self.rest = SinglePoint(host, magmoms=self.settings.magmoms, **shared)
-        while_turning = "relaxed" if self.settings.lengths == "relaxed" else "fixed"
-        self.turning = SinglePoint(host, magmoms=while_turning, **shared)
+        self.rest, self.turned = resting_and_turned(host, self.settings, max_batch_atoms=max_batch_atoms)
 
-    def run(
-        self,
-        structures: StructuresLike,
-        *,
-        on_finished: Callable[[int, AnisotropyResult], None] | None = None,
-    ) -> list[AnisotropyResult]:
-        """Compute the anisotropy of magnets; one that fails does not stop the others.
-
-        Args:
-            structures: ASE, pymatgen or phonopy structures, one or many, with moments.
-            on_finished: Called with the index and the result of each structure as soon as it is finished.
-
-        Returns:
-            One result for each structure, in the same order.
-        """
-        images = as_atoms(structures)
-        finish = Outcomes(len(images), on_finished)
-
-        jobs: list[_Job] = []
-        for index, atoms in enumerate(self._at_rest(images)):
-            try:
-                if isinstance(atoms, PointResult):
-                    raise StructureError(f"{atoms.status}: {atoms.message}")
-                jobs.append(self._prepare(index, atoms))
-            except (MmaceError, RuntimeError, np.linalg.LinAlgError) as error:  # must not stop the others
-                finish(index, AnisotropyResult(images[index], Status.FAILED, str(error)))
-        self.turning.run_groups(
-            [job.images for job in jobs],
-            lambda group, points: finish(jobs[group].index, self._finish(jobs[group], points)),
-        )
-        return finish.in_order()
-
+    @override
     def _at_rest(self, images: list[Atoms]) -> list[Atoms | PointResult]:
         """Structures with the lengths of collinear orders relaxed, or why that failed."""
         rest: list[Atoms | PointResult] = list(images)
@@ -209,8 +165,12 @@ class Anisotropy(Workflow[AnisotropySettings]):
             rest[index] = point.atoms if point.status is Status.CONVERGED else point
         return rest
 
-    def _prepare(self, index: int, atoms: Atoms) -> _Job:
+    @override
+    def _prepare(self, start: Atoms | PointResult) -> _Job:
         """Symmetry, directions, and the structures whose energies are needed."""
+        if isinstance(start, PointResult):
+            raise StructureError(f"{start.status}: {start.message}")
+        atoms = start
         magmoms = get_magmoms(atoms)
         axis = reference_axis(magmoms)
         collinear = classify_order(magmoms) is not MagneticOrder.NON_COLLINEAR
@@ -233,16 +193,14 @@ class Anisotropy(Workflow[AnisotropySettings]):
         reversed_of = np.arange(min(_N_CHECKS, len(directions)) if self.reversible else len(every))
         rotated += [-rotated[k] for k in reversed_of]
         result = AnisotropyResult(atoms, Status.CONVERGED, "", symmetry, axis, collinear)
-        return _Job(index, result, directions, circles, reversed_of, [bare_copy(atoms, m) for m in rotated])
+        return _Job(result, directions, circles, reversed_of, [bare_copy(atoms, m) for m in rotated])
 
+    @override
     def _finish(self, job: _Job, points: Sequence[PointResult]) -> AnisotropyResult:
         """Fits of the energies, and everything that follows."""
         result, n_all = job.result, len(points) - len(job.reversed_of)
-        problem = first_problem(points)
-        if problem:
-            n_bad = int((~converged(points)).sum())
-            result.status = next(p.status for p in points if p.status is not Status.CONVERGED)
-            result.message = f"{n_bad} of {len(points)} directions, {problem}".strip()
+        if not converged(points).all():
+            result.status, result.message = lacking(points, "directions")
             result.symmetry = None
             return result
         energies = np.array([point.energy for point in points])

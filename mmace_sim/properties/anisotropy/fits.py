@@ -18,15 +18,10 @@ _LEFT = 1e-4
 _ROUNDING = 1e-13
 
 
-def real_harmonics(
+def _real_harmonics(
     directions: Float[np.ndarray, "n 3"], degrees: list[tuple[int, int]]
 ) -> Float[np.ndarray, "n n_functions"]:
-    """Real spherical harmonics, orthonormal on the sphere; m < 0 are those with sin |m|φ.
-
-    Args:
-        directions: Unit vectors.
-        degrees: Pairs (l, m).
-    """
+    """Real spherical harmonics (l, m) of unit vectors, orthonormal on the sphere; m < 0 are those with sin |m|φ."""
     theta = np.arccos(np.clip(directions[:, 2], -1.0, 1.0))
     phi = np.arctan2(directions[:, 1], directions[:, 0])
     ell, m = np.array(degrees).T
@@ -53,14 +48,14 @@ class Surface:
 
     def __call__(self, directions: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """Energies in Cartesian directions, in eV per cell, on the zero of the fitted energies."""
-        return real_harmonics(directions @ self.frame.T, self.degrees) @ self.coefficients
+        return _real_harmonics(directions @ self.frame.T, self.degrees) @ self.coefficients
 
     def tensor(self) -> Float[np.ndarray, "3 3"]:
         """Symmetric traceless A of the part n·A·n of second degree, Cartesian, in eV per cell."""
         second = [k for k, (ell, _) in enumerate(self.degrees) if ell == 2]
         n = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=float)
         n /= np.linalg.norm(n, axis=1, keepdims=True)
-        values = real_harmonics(n, [self.degrees[k] for k in second]) @ self.coefficients[second]
+        values = _real_harmonics(n, [self.degrees[k] for k in second]) @ self.coefficients[second]
         x, y, z = values[:3]
         yz, xz, xy = values[3] - (y + z) / 2, values[4] - (x + z) / 2, values[5] - (x + y) / 2
         inside = np.array([[x, xy, xz], [xy, y, yz], [xz, yz, z]])
@@ -89,7 +84,7 @@ def fit_surface(
     while len(ells) > 2 and _OVERSAMPLING * sum(2 * ell + 1 for ell in ells) > len(energies):
         ells.pop()
     degrees = [(ell, m) for ell in ells for m in range(-ell, ell + 1)]
-    design = real_harmonics(directions @ frame.T, degrees)
+    design = _real_harmonics(directions @ frame.T, degrees)
     mean = energies.mean()
     coefficients = np.linalg.lstsq(design, energies - mean, rcond=1e-10)[0]
     residual = float(np.sqrt(np.mean((design @ coefficients + mean - energies) ** 2)))

@@ -1,31 +1,32 @@
 """Anisotropy as a run: entries of the summary, energies by direction, ranking, figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, override
 
 import numpy as np
 from ase import Atoms
 
-from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store, Told
+from mmace_sim.engine.computation import Computed, Entry, Part, Told
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.engine.run import Run
 from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.model.interface import Potential
-from mmace_sim.plots import save_figure
 from mmace_sim.properties.anisotropy.declaration import CONVENTION
 from mmace_sim.properties.anisotropy.energies import Anisotropy, AnisotropyResult
 from mmace_sim.properties.anisotropy.host import spin_orbit_host
+from mmace_sim.properties.anisotropy.plots import FIGURES, ranking_figure, sensitivity_figure
 from mmace_sim.properties.anisotropy.sensitivity import Sensitivity, SensitivityResult
 from mmace_sim.properties.anisotropy.symmetry import crystal_direction
 from mmace_sim.properties.results import known
-from mmace_sim.properties.written import some_folders
+from mmace_sim.properties.workflow import WorkflowComputation
+from mmace_sim.properties.written import Figures, save_figures, some_folders
 from mmace_sim.structures.magnetic_order import classify_order
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
 
-class _Turning(Computation[Any, Any]):
+class _Turning(WorkflowComputation[Any]):
     """What computes all structures of a part at once and ranks them."""
 
     ranked_by: ClassVar[str]
@@ -34,43 +35,27 @@ class _Turning(Computation[Any, Any]):
     def admit(self, model: Potential) -> None:
         spin_orbit_host(model, None)
 
-    def workflow(self, model: Potential) -> Any:
-        """What computes structures.
-
-        Args:
-            model: The model.
-        """
-        raise NotImplementedError
-
-    @override
-    def compute(self, part: Part, store: Store[Any], advance: Advance) -> None:
-        self.workflow(part.model).run([item.atoms for item in part.pending], on_finished=store)
-
     @override
     def table(self, entries: Sequence[Entry]) -> list[Entry]:
         return ranked(entries, self.ranked_by)
 
-    def figure(self, run: Run, rows: Sequence[dict[str, Any]], name: str, draw: Callable[..., Any]) -> str:
-        """Draw all structures into one figure.
-
-        Args:
-            run: The run.
-            rows: From `ranked`.
-            name: Of the figure.
-            draw: Makes it from the rows.
-
-        Returns:
-            Name of the file.
-        """
+    def _ranking(
+        self, run: Run, entries: Sequence[Entry], name: str, figure: Figures, least: int
+    ) -> list[str]:
+        """Draw all structures into one figure, if there are so many at least; the name of the file."""
+        rows = ranked(entries, self.ranked_by)
+        if not self.settings.figures or sum("rank" in row for row in rows) < least:
+            return []
         (run.folder / "figures").mkdir(exist_ok=True)
-        save_figure(draw(rows), run.folder / "figures" / name)
-        return f"figures/{name}.png"
+        save_figures(rows, run.folder / "figures" / name, figure)
+        return [f"figures/{name}.png"]
 
 
 class AnisotropyComputation(_Turning):
     """Anisotropy of the structures of a run."""
 
     verb = "Turning"
+    workflow = Anisotropy
     ranked_by = "mae"
 
     @override
@@ -89,15 +74,66 @@ class AnisotropyComputation(_Turning):
         return sum(self._steps)
 
     @override
-    def workflow(self, model: Potential) -> Anisotropy:
-        return Anisotropy(model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-
-    @override
     def finish(
         self, item: LoadedStructure, result: AnisotropyResult, part: Part
     ) -> tuple[Entry, Atoms | None]:
-        write_anisotropy(result, part.folders[item.name], figures=self.settings.figures)
-        return anisotropy_entry(item, result), None
+        _write(result, part.folders[item.name], figures=self.settings.figures)
+        return self.entry(item, result), None
+
+    @override
+    def entry(self, item: LoadedStructure, result: AnisotropyResult) -> Entry:
+        head = entry_head(item, str(result.status), result.message)
+        if result.surface is None:
+            return head
+        atoms, symmetry, constants = result.atoms, known(result.symmetry), result.constants
+        easy, hard = known(result.easy), known(result.hard)
+        magmoms = atoms.arrays["initial_magmoms"]
+
+        def small(energy: float | None) -> float | None:
+            return _micro_ev_per_atom(energy, atoms)
+
+        values, axes = np.linalg.eigh(result.surface.tensor())
+        entry: dict[str, Any] = head | {
+            "convention": CONVENTION,
+            "magnetic_order": str(classify_order(magmoms)),
+            "moment": _mean_length(magmoms),
+            "symmetry": symmetry.system,
+            "form": "general" if constants is None else constants.form,
+            "n_directions": len(known(result.directions)),
+        }
+        for name, energy in (*((name, result.k(name)) for name in ("K1", "K2", "K3")), ("mae", result.mae)):
+            entry[name] = small(energy)
+            entry[f"{name}_mev_fu"] = milli_ev_per_formula(energy, atoms)
+            entry[f"{name}_mj_m3"] = megajoule_per_m3(energy, atoms)
+        return entry | {
+            "easy": None if constants is None else constants.easy,
+            "cone_angle": None if constants is None else constants.cone_angle,
+            "easy_axis": easy.tolist(),
+            "easy_crystal": crystal_direction(easy, symmetry.lattice),
+            "hard_axis": hard.tolist(),
+            "hard_crystal": crystal_direction(hard, symmetry.lattice),
+            "constants": _constant_rows(result),
+            "constants_order": None if constants is None else constants.order,
+            "fit_residual": small(result.surface.residual if constants is None else constants.residual),
+            "curve_error": small(result.curve_error),
+            "time_reversal_error": small(result.time_reversal_error),
+            "convergence": [
+                {"n_directions": n, "K1": small(k1), "K2": small(k2), "mae": small(mae)}
+                for n, k1, k2, mae in result.convergence
+            ],
+            "principal_values": [small(value) for value in values],
+            "principal_axes": axes.T.tolist(),
+            "tensor": (1e6 * result.surface.tensor() / len(atoms)).tolist(),
+            "harmonics": [
+                {"l": ell, "m": m, "coefficient": small(value)}
+                for (ell, m), value in zip(
+                    result.surface.degrees, result.surface.coefficients.tolist(), strict=True
+                )
+                if ell > 0
+            ],
+            "reference_axis": known(result.axis).tolist(),
+            "frame": symmetry.frame.tolist(),
+        }
 
     @override
     def stands_for(self, entry: Entry, result: AnisotropyResult) -> Told:
@@ -108,19 +144,14 @@ class AnisotropyComputation(_Turning):
 
     @override
     def write(self, run: Run, entries: list[Entry], computed: Computed[Any]) -> list[str]:
-        rows = ranked(entries, self.ranked_by)
-        names = some_folders(run)
-        if self.settings.figures and sum("rank" in row for row in rows) > 1:
-            from mmace_sim.properties.anisotropy.plots import ranking_figure
-
-            names.append(self.figure(run, rows, "ranking", ranking_figure))
-        return names
+        return [*some_folders(run), *self._ranking(run, entries, "ranking", {"": ranking_figure}, 2)]
 
 
 class SensitivityComputation(_Turning):
     """Map of the structures of a run."""
 
     verb = "Rotating"
+    workflow = Sensitivity
     ranked_by = "sensitivity"
 
     @override
@@ -132,31 +163,29 @@ class SensitivityComputation(_Turning):
         return 1
 
     @override
-    def workflow(self, model: Potential) -> Sensitivity:
-        return Sensitivity(model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-
-    @override
     def entry(self, item: LoadedStructure, result: SensitivityResult) -> Entry:
-        return sensitivity_entry(item, result)
+        head = entry_head(item, str(result.status), result.message)
+        if result.changes is None:
+            return head
+        atoms, magmoms = result.atoms, result.atoms.arrays["initial_magmoms"]
+        return head | {
+            "group": str(atoms.info.get("config_type", ""))
+            or atoms.symbols.formula.reduce()[0].format("metal"),
+            "magnetic_order": str(classify_order(magmoms)),
+            "moment": _mean_length(magmoms),
+            "sensitivity": 1e6 * known(result.value),
+            "spread": 1e6 * known(result.spread),
+            "largest": _micro_ev_per_atom(float(np.abs(result.changes).max()), atoms),
+        }
 
     @override
     def write(self, run: Run, entries: list[Entry], computed: Computed[Any]) -> list[str]:
-        rows = ranked(entries, self.ranked_by)
-        if not (self.settings.figures and any("rank" in row for row in rows)):
-            return []
-        from mmace_sim.properties.anisotropy.plots import sensitivity_figure
-
-        return [self.figure(run, rows, "sensitivity", sensitivity_figure)]
+        return self._ranking(run, entries, "sensitivity", {"": sensitivity_figure}, 1)
 
 
-def micro_ev_per_atom(energy: float | None, atoms: Atoms) -> float | None:
-    """An energy per cell in μeV/atom.
-
-    Args:
-        energy: In eV per cell, or None.
-        atoms: The cell.
-    """
-    return None if energy is None else finite_or_none(1e6 * energy / len(atoms))
+def _micro_ev_per_atom(energy: float | None, atoms: Atoms) -> float | None:
+    """An energy per cell (eV) in μeV/atom."""
+    return finite_or_none(energy, 1e6 / len(atoms))
 
 
 def milli_ev_per_formula(energy: float | None, atoms: Atoms) -> float | None:
@@ -166,7 +195,7 @@ def milli_ev_per_formula(energy: float | None, atoms: Atoms) -> float | None:
         energy: In eV per cell, or None.
         atoms: The cell.
     """
-    return None if energy is None else finite_or_none(1e3 * energy / atoms.symbols.formula.reduce()[1])
+    return finite_or_none(energy, 1e3 / atoms.symbols.formula.reduce()[1])
 
 
 def megajoule_per_m3(energy: float | None, atoms: Atoms) -> float | None:
@@ -176,73 +205,7 @@ def megajoule_per_m3(energy: float | None, atoms: Atoms) -> float | None:
         energy: In eV per cell, or None.
         atoms: The cell.
     """
-    if energy is None or not atoms.pbc.all():
-        return None
-    return finite_or_none(1e3 * EV_PER_A3_IN_GPA * energy / atoms.get_volume())
-
-
-def anisotropy_entry(item: LoadedStructure, result: AnisotropyResult) -> Entry:
-    """The entry of one structure in ``summary.json``.
-
-    Args:
-        item: What was read.
-        result: Its anisotropy.
-
-    Returns:
-        Plain JSON values in the units of `ANISOTROPY`.
-    """
-    head = entry_head(item, str(result.status), result.message)
-    if result.surface is None:
-        return head
-    atoms, symmetry, constants = result.atoms, known(result.symmetry), result.constants
-    easy, hard = known(result.easy), known(result.hard)
-    magmoms = atoms.arrays["initial_magmoms"]
-
-    def small(energy: float | None) -> float | None:
-        return micro_ev_per_atom(energy, atoms)
-
-    values, axes = np.linalg.eigh(result.surface.tensor())
-    entry: dict[str, Any] = head | {
-        "convention": CONVENTION,
-        "magnetic_order": str(classify_order(magmoms)),
-        "moment": _mean_length(magmoms),
-        "symmetry": symmetry.system,
-        "form": "general" if constants is None else constants.form,
-        "n_directions": len(known(result.directions)),
-    }
-    for name, energy in (*((name, result.k(name)) for name in ("K1", "K2", "K3")), ("mae", result.mae)):
-        entry[name] = small(energy)
-        entry[f"{name}_mev_fu"] = milli_ev_per_formula(energy, atoms)
-        entry[f"{name}_mj_m3"] = megajoule_per_m3(energy, atoms)
-    return entry | {
-        "easy": None if constants is None else constants.easy,
-        "cone_angle": None if constants is None else constants.cone_angle,
-        "easy_axis": easy.tolist(),
-        "easy_crystal": crystal_direction(easy, symmetry.lattice),
-        "hard_axis": hard.tolist(),
-        "hard_crystal": crystal_direction(hard, symmetry.lattice),
-        "constants": _constant_rows(result),
-        "constants_order": None if constants is None else constants.order,
-        "fit_residual": small(result.surface.residual if constants is None else constants.residual),
-        "curve_error": small(result.curve_error),
-        "time_reversal_error": small(result.time_reversal_error),
-        "convergence": [
-            {"n_directions": n, "K1": small(k1), "K2": small(k2), "mae": small(mae)}
-            for n, k1, k2, mae in result.convergence
-        ],
-        "principal_values": [small(value) for value in values],
-        "principal_axes": axes.T.tolist(),
-        "tensor": (1e6 * result.surface.tensor() / len(atoms)).tolist(),
-        "harmonics": [
-            {"l": ell, "m": m, "coefficient": small(value)}
-            for (ell, m), value in zip(
-                result.surface.degrees, result.surface.coefficients.tolist(), strict=True
-            )
-            if ell > 0
-        ],
-        "reference_axis": known(result.axis).tolist(),
-        "frame": symmetry.frame.tolist(),
-    }
+    return finite_or_none(energy, 1e3 * EV_PER_A3_IN_GPA / atoms.get_volume()) if atoms.pbc.all() else None
 
 
 def _constant_rows(result: AnisotropyResult) -> list[Entry]:
@@ -254,8 +217,8 @@ def _constant_rows(result: AnisotropyResult) -> list[Entry]:
         {
             "name": name,
             "function": found.functions[name],
-            "value": micro_ev_per_atom(value, result.atoms),
-            "error": micro_ev_per_atom(found.errors[name], result.atoms),
+            "value": _micro_ev_per_atom(value, result.atoms),
+            "error": _micro_ev_per_atom(found.errors[name], result.atoms),
         }
         for name, value in found.values.items()
         if name != "K0"
@@ -266,30 +229,6 @@ def _mean_length(magmoms: np.ndarray) -> float:
     """Mean length of moments that are not tiny, in μB."""
     lengths = np.linalg.norm(magmoms, axis=1)
     return float(lengths[lengths >= 0.1 * lengths.max()].mean())
-
-
-def sensitivity_entry(item: LoadedStructure, result: SensitivityResult) -> Entry:
-    """The entry of one structure of a map.
-
-    Args:
-        item: What was read.
-        result: Its sensitivity.
-
-    Returns:
-        Plain JSON values in the units of `SENSITIVITY_MAP`.
-    """
-    head = entry_head(item, str(result.status), result.message)
-    if result.changes is None:
-        return head
-    atoms, magmoms = result.atoms, result.atoms.arrays["initial_magmoms"]
-    return head | {
-        "group": str(atoms.info.get("config_type", "")) or atoms.symbols.formula.reduce()[0].format("metal"),
-        "magnetic_order": str(classify_order(magmoms)),
-        "moment": _mean_length(magmoms),
-        "sensitivity": 1e6 * known(result.value),
-        "spread": 1e6 * known(result.spread),
-        "largest": micro_ev_per_atom(float(np.abs(result.changes).max()), atoms),
-    }
 
 
 def ranked(entries: Sequence[Entry], key: str) -> list[Entry]:
@@ -310,17 +249,8 @@ def ranked(entries: Sequence[Entry], key: str) -> list[Entry]:
     return rows + [entry for entry in entries if entry.get(key) is None]
 
 
-def write_anisotropy(result: AnisotropyResult, folder: Path, *, figures: bool) -> None:
-    """Write energies by direction and figures of one structure; nothing if it failed.
-
-    Args:
-        result: Anisotropy of one structure.
-        folder: Folder of the structure.
-        figures: Draw energies in planes and on the sphere.
-
-    Raises:
-        OutputError: If a file cannot be written.
-    """
+def _write(result: AnisotropyResult, folder: Path, *, figures: bool) -> None:
+    """Energies by direction and figures of one structure; nothing if it failed."""
     if result.surface is None:
         return
     folder.mkdir(exist_ok=True)
@@ -338,11 +268,9 @@ def write_anisotropy(result: AnisotropyResult, folder: Path, *, figures: bool) -
         for k, direction in enumerate(directions):
             row = dict(zip(("x", "y", "z"), direction.tolist(), strict=True))
             row |= {"theta": float(theta[k]), "phi": float(phi[k]), "used_for": kind}
-            row |= {"energy": micro_ev_per_atom(float(energies[k]) - base, result.atoms)}
-            row |= {"harmonics": micro_ev_per_atom(float(fitted[k]) - base, result.atoms)}
+            row |= {"energy": _micro_ev_per_atom(float(energies[k]) - base, result.atoms)}
+            row |= {"harmonics": _micro_ev_per_atom(float(fitted[k]) - base, result.atoms)}
             rows.append(row | {"unit": "μeV/atom, degrees", "convention": CONVENTION})
     write_csv(folder / "directions.csv", tuple(rows[0]), rows)
     if figures:
-        from mmace_sim.properties.anisotropy.plots import save_anisotropy_figures
-
-        save_anisotropy_figures(result, folder)
+        save_figures(result, f"{folder}/", FIGURES)

@@ -1,15 +1,15 @@
 """Figures of magnetic anisotropy."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mmace_sim.plots import COLORS, MARKERS, REFERENCE, new_figure, save_figure
+from mmace_sim.plots import COLORS, MARKERS, REFERENCE, new_figure
 from mmace_sim.properties.anisotropy.energies import AnisotropyResult
 from mmace_sim.properties.anisotropy.symmetry import crystal_direction
 from mmace_sim.properties.results import known
+from mmace_sim.properties.written import Figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,15 +19,10 @@ _HOLE = 0.35
 """Radius of the lowest energy in the figure of the sphere, relative to that of the highest."""
 
 
-def curve_figure(result: AnisotropyResult) -> "Figure":
-    """Energies in planes as polar curves: harmonics as lines, computed energies as points.
-
-    Args:
-        result: Anisotropy of one structure, with curves.
-
-    Returns:
-        The figure.
-    """
+def _curve_figure(result: AnisotropyResult) -> "Figure | None":
+    """Energies in planes, if there are any, as polar curves: harmonics as lines, computed energies as points."""
+    if not result.curves:
+        return None
     from matplotlib.projections.polar import PolarAxes
     from matplotlib.ticker import MaxNLocator
 
@@ -65,15 +60,8 @@ def _plane_name(result: AnisotropyResult, axes: Sequence[np.ndarray]) -> str:
                       for name, axis in zip(names, axes, strict=True))  # fmt: skip
 
 
-def sphere_figure(result: AnisotropyResult) -> "Figure":
-    """The energy surface: distance from the centre and colour are the energy, the line is the easy direction.
-
-    Args:
-        result: Anisotropy of one structure.
-
-    Returns:
-        The figure.
-    """
+def _sphere_figure(result: AnisotropyResult) -> "Figure":
+    """The energy surface: distance from the centre and colour are the energy, the line is the easy direction."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LightSource, Normalize
 
@@ -167,15 +155,5 @@ def sensitivity_figure(entries: Sequence[dict[str, Any]]) -> "Figure":
     return figure
 
 
-def save_anisotropy_figures(result: AnisotropyResult, folder: Path) -> list[Path]:
-    """Write the figures of a structure.
-
-    Args:
-        result: Anisotropy of one structure.
-        folder: Where ``anisotropy_planes`` and ``anisotropy_surface`` go, as PNG and SVG.
-
-    Returns:
-        Files written.
-    """
-    files = save_figure(sphere_figure(result), folder / "anisotropy_surface")
-    return files + (save_figure(curve_figure(result), folder / "anisotropy_planes") if result.curves else [])
+FIGURES: Figures = {"anisotropy_surface": _sphere_figure, "anisotropy_planes": _curve_figure}
+"""Of one structure."""

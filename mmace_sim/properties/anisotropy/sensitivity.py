@@ -1,6 +1,6 @@
 """How much the energy of many structures depends on the direction of their moments: a map of a data set."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, override
 
@@ -8,16 +8,14 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 
-from mmace_sim.engine.batching import Outcomes
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import bare_copy, get_magmoms
 from mmace_sim.properties.anisotropy.declaration import SensitivitySettings
 from mmace_sim.properties.anisotropy.host import spin_orbit_host
-from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
+from mmace_sim.properties.relax.relaxation import ModelLike, Status
 from mmace_sim.properties.singlepoint import PointResult, SinglePoint, converged, first_problem
-from mmace_sim.properties.workflow import Workflow
+from mmace_sim.properties.turned import TurnedWorkflow
 from mmace_sim.testing.structures import random_rotation
-from mmace_sim.torchsim.state import StructuresLike
 
 
 @dataclass
@@ -49,7 +47,13 @@ class SensitivityResult:
         return None if self.changes is None else float(self.changes.std(ddof=1)) / len(self.atoms)
 
 
-class Sensitivity(Workflow[SensitivitySettings]):
+@dataclass
+class _Job:
+    atoms: Atoms
+    images: list[Atoms]
+
+
+class Sensitivity(TurnedWorkflow[SensitivitySettings, SensitivityResult]):
     """Energy changes by random rotations of all moments: settings here, structures in :meth:`run`.
 
     All structures see the same rotations. All of them are one batch, always in float64.
@@ -61,6 +65,7 @@ class Sensitivity(Workflow[SensitivitySettings]):
     """
 
     kind = SensitivitySettings
+    outcome = SensitivityResult
 
     @override
     def set_up(self, model: ModelLike, **where: Any) -> None:
@@ -68,46 +73,18 @@ class Sensitivity(Workflow[SensitivitySettings]):
         self.rotations = [np.eye(3), *(random_rotation(rng) for _ in range(self.settings.rotations))]
         max_batch_atoms = where.pop("max_batch_atoms")
         host = spin_orbit_host(model, **where)
-        self.points = SinglePoint(host, magmoms="fixed", max_batch_atoms=max_batch_atoms)
+        self.turned = SinglePoint(host, magmoms="fixed", max_batch_atoms=max_batch_atoms)
 
-    def run(
-        self,
-        structures: StructuresLike,
-        *,
-        on_finished: Callable[[int, SensitivityResult], None] | None = None,
-    ) -> list[SensitivityResult]:
-        """Compute the sensitivity of structures; one that fails does not stop the others.
+    @override
+    def _prepare(self, start: Atoms) -> _Job:
+        magmoms = get_magmoms(start)
+        if not magmoms.any():
+            raise StructureError("there are no moments to turn.")
+        return _Job(start, [bare_copy(start, magmoms @ rotation.T) for rotation in self.rotations])
 
-        Args:
-            structures: ASE, pymatgen or phonopy structures, one or many, with moments.
-            on_finished: Called with the index and the result of each structure as soon as it is finished.
-
-        Returns:
-            One result for each structure, in the same order.
-        """
-        images = as_atoms(structures)
-        finish = Outcomes(len(images), on_finished)
-
-        chosen: list[int] = []
-        rotated: list[list[Atoms]] = []
-        for index, atoms in enumerate(images):
-            try:
-                magmoms = get_magmoms(atoms)
-                if not magmoms.any():
-                    raise StructureError("there are no moments to turn.")
-            except StructureError as error:
-                finish(index, SensitivityResult(atoms, Status.FAILED, str(error)))
-                continue
-            chosen.append(index)
-            rotated.append([bare_copy(atoms, magmoms @ rotation.T) for rotation in self.rotations])
-        self.points.run_groups(
-            rotated, lambda group, points: finish(chosen[group], _result(images[chosen[group]], points))
-        )
-        return finish.in_order()
-
-
-def _result(atoms: Atoms, points: list[PointResult]) -> SensitivityResult:
-    if not converged(points).all():
-        return SensitivityResult(atoms, Status.FAILED, first_problem(points))
-    energies = np.array([point.energy for point in points])
-    return SensitivityResult(atoms, Status.CONVERGED, "", float(energies[0]), energies[1:] - energies[0])
+    @override
+    def _finish(self, job: _Job, points: Sequence[PointResult]) -> SensitivityResult:
+        if not converged(points).all():
+            return SensitivityResult(job.atoms, Status.FAILED, first_problem(points))
+        first, *turned = (point.energy for point in points)
+        return SensitivityResult(job.atoms, Status.CONVERGED, "", first, np.array(turned) - first)

@@ -170,7 +170,7 @@ def direction_symmetry(atoms: Atoms, axis: Float[np.ndarray, " 3"] | None = None
     identity = np.eye(3)[None]
     if not atoms.pbc.all():
         return DirectionSymmetry("triclinic", _frame("triclinic", {}, np.eye(3), axis), identity, None)
-    lattice = conventional_lattice(atoms)
+    lattice = _conventional_lattice(atoms)
     collinear = classify_order(get_magmoms(atoms)) is not MagneticOrder.NON_COLLINEAR
     found = elastic_rotations(atoms, spin_orbit=False) if collinear else identity
     proper = found * np.rint(np.linalg.det(found))[:, None, None]
@@ -181,15 +181,8 @@ def direction_symmetry(atoms: Atoms, axis: Float[np.ndarray, " 3"] | None = None
     return DirectionSymmetry(system, _frame(system, folds, lattice, axis), rotations, lattice)
 
 
-def conventional_lattice(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
-    """Vectors of the conventional cell of a crystal without its moments, in the orientation of the structure.
-
-    Args:
-        atoms: Crystal.
-
-    Raises:
-        StructureError: If spglib finds no symmetry.
-    """
+def _conventional_lattice(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
+    """Vectors of the conventional cell of a crystal without its moments, in the orientation of the structure."""
     found = call_spglib("get_symmetry_dataset", atoms, symprec=0.01)
     if found is None:
         raise StructureError("spglib finds no symmetry.")

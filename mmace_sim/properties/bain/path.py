@@ -1,7 +1,7 @@
 """Energy maps over c/a and volume: the Bain path between bcc and fcc in several magnetic states, in one batch."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, override
 
@@ -9,56 +9,39 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 
-from mmace_sim.engine.batching import Outcomes, run_groups
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.cells import check_crystal
 from mmace_sim.properties.bain.declaration import BainSettings
 from mmace_sim.properties.bain.minima import BainMinimum, find_minima
-from mmace_sim.properties.bain.refinement import TETRAGONAL_TOL, refined
 from mmace_sim.properties.eos.birch_murnaghan import EosStatus, fit_birch_murnaghan
-from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, as_atoms
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation
+from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import (
     PointResult,
     converged,
-    energies_and_moments,
     first_problem,
-    not_computed,
     point_result,
-    point_settings,
     pressures_gpa,
-    starting_state,
 )
-from mmace_sim.properties.workflow import Workflow
-from mmace_sim.torchsim.state import StructuresLike
+from mmace_sim.properties.states import StatePoints, StatesWorkflow, common_status
+
+TETRAGONAL_TOL: float = 1e-3
+"""Largest difference of two edges, relative, and largest shear of a cell that still counts as tetragonal."""
 
 REFINED_STRESS_GPA: float = 1e-3
 """Largest stress of the cell at a minimum."""
 
 
 @dataclass
-class BainMap:
-    """Energy over c/a and volume in one magnetic state.
+class BainMap(StatePoints):
+    """Energy over c/a (rows) and volume (columns) in one magnetic state; its base is `StatePoints`.
 
     Attributes:
-        state: Name of the state.
-        status: CONVERGED; INCOMPLETE if points are missing; OUTSIDE if the lowest point is at the edge; FAILED.
-        message: What to know or do; empty if all is well.
-        note: How the state was made, such as a larger cell.
-        energies: In eV/atom, for each c/a (rows) and volume (columns); NaN where a point failed.
-        moments: Mean length of all moments, in μB, likewise.
         minima: Local minima in the order of their energies.
-        points: What was computed, row by row.
     """
 
-    state: str
-    status: EosStatus
-    message: str = ""
-    note: str = ""
-    energies: Float[np.ndarray, "n_ratios n_volumes"] = field(default_factory=lambda: np.zeros((0, 0)))
-    moments: Float[np.ndarray, "n_ratios n_volumes"] = field(default_factory=lambda: np.zeros((0, 0)))
     minima: list[BainMinimum] = field(default_factory=list)
-    points: list[PointResult] = field(default_factory=list)
 
 
 @dataclass
@@ -80,7 +63,7 @@ class BainResult:
     @property
     def status(self) -> EosStatus:
         """CONVERGED if all maps are, else the first other status."""
-        return next((m.status for m in self.maps if m.status is not EosStatus.CONVERGED), EosStatus.CONVERGED)
+        return common_status(self.maps)
 
     @property
     def lowest_energy(self) -> float:
@@ -90,66 +73,55 @@ class BainResult:
         return min(minima or points, default=float("nan"))
 
 
-class BainPath(Workflow[BainSettings]):
+class BainPath(StatesWorkflow[BainSettings, BainMap, BainResult]):
     """Energy over c/a and volume: settings here, structures in :meth:`run`.
 
-    A body-centred tetragonal cell is bcc at c/a = 1 and fcc at c/a = √2. Layered antiferromagnets fit into it (AFM) or
-    into two of them (AFMD). Every point starts from the moments of its state, and all points of all states of all
-    structures are computed in one batch. As soon as the maps of a structure are complete, the cell is relaxed from each
-    of their minima, which keeps its symmetry.
+    Structures are crystals whose third cell vector is perpendicular to the others, which are equally long. A
+    body-centred tetragonal cell is bcc at c/a = 1 and fcc at c/a = √2. Layered antiferromagnets fit into it (AFM) or
+    into two of them (AFMD). As soon as the maps of a structure are complete, the cell is relaxed from each of their
+    minima, which keeps its symmetry.
 
     Its settings are :class:`~mmace_sim.properties.bain.declaration.BainSettings`.
     """
 
     kind = BainSettings
+    part = BainMap
 
     @override
     def set_up(self, model: ModelLike, **where: Any) -> None:
+        super().set_up(model, **where)
         settings = self.settings
         self.c_over_a = np.linspace(settings.ratio_min, settings.ratio_max, settings.n_ratios)
         self.factors = np.linspace(settings.volume_min, settings.volume_max, settings.n_volumes)
-        alike = point_settings(settings)
+        changed = {"relax_cell": True, "stress_tol": REFINED_STRESS_GPA}
+        with_cell = self.relaxation.settings.model_copy(update=changed)
         where["relax_positions"] = settings.relax_positions
-        self.relaxation = Relaxation(model, alike, **where)
-        with_cell = alike.model_copy(update={"relax_cell": True, "stress_tol": REFINED_STRESS_GPA})
         self.refinement = Relaxation(self.relaxation.bare_model, with_cell, **where)
 
-    def run(
-        self,
-        structures: StructuresLike,
-        *,
-        on_finished: Callable[[int, BainResult], None] | None = None,
-        on_point: Callable[[int], None] | None = None,
-    ) -> list[BainResult]:
-        """Compute the maps; a structure or state that fails does not stop the others.
+    @override
+    def _check(self, atoms: Atoms) -> None:
+        _tetragonal(atoms)
 
-        Args:
-            structures: Crystals whose third cell vector is perpendicular to the others, which are equally long.
-            on_finished: Called with the index and the result of each structure as soon as it is finished.
-            on_point: Called with 1 after each point of a map.
+    @override
+    def _cells(self, atoms: Atoms, state: Atoms) -> list[Float[np.ndarray, "3 3"]]:
+        (base, height), axes, cells = _tetragonal(atoms), _axes(atoms), []
+        for ratio, factor in itertools.product(self.c_over_a, self.factors):
+            edge = (factor * base**2 * height / ratio) ** (1 / 3)
+            stretch = np.diag([edge / base, edge / base, ratio * edge / height])
+            cells.append(state.cell.array @ (axes.T @ stretch @ axes))
+        return cells
 
-        Returns:
-            One result for each structure, in the same order.
-        """
-        images = as_atoms(structures)
-        maps = [[self._start(atoms, name) for name in self.settings.states] for atoms in images]
-        points = [[point.atoms for one in row for point in one.points] for row in maps]
-        finish = Outcomes(len(images), on_finished)
-
-        def analyse(index: int, ends: list[StructureResult]) -> None:
-            atoms, rest = images[index], iter(map(point_result, ends))
-            result = BainResult(
-                atoms, self.c_over_a, self.factors * atoms.cell.volume / len(atoms), maps[index]
+    @override
+    def _result(self, atoms: Atoms, states: list[BainMap]) -> BainResult:
+        result = BainResult(atoms, self.c_over_a, self.factors * atoms.cell.volume / len(atoms), states)
+        for one in states:
+            one.energies, one.moments = (
+                values.reshape(-1, len(self.factors)) for values in (one.energies, one.moments)
             )
-            for one in result.maps:
-                if one.points:
-                    one.points = list(itertools.islice(rest, len(one.points)))
-                    self._finish(one, result.volumes)
-            self._refine(result)
-            finish(index, result)
-
-        run_groups(self.relaxation, points, analyse, on_point)
-        return finish.in_order()
+            if np.isfinite(one.energies).any():
+                self._find_minima(one, result.volumes)
+        self._refine(result)
+        return result
 
     def _refine(self, result: BainResult) -> None:
         """Relax the cell from the lowest point of every minimum; one that does not stay there is that point."""
@@ -161,7 +133,7 @@ class BainPath(Workflow[BainSettings]):
         steps = (float(np.diff(result.c_over_a)[0]), float(np.diff(result.volumes)[0]))
         for (one, k), point, end in zip(found, starts, ends, strict=True):
             minimum = one.minima[k]
-            new = refined(minimum, point, end, _axes(result.atoms), steps)
+            new = _refined(minimum, point, end, _axes(result.atoms), steps)
             if isinstance(new, str):
                 one.message += (
                     f" The minimum at c/a = {minimum.grid_ratio:.3f} is a point of the grid: {new}."
@@ -177,31 +149,8 @@ class BainPath(Workflow[BainSettings]):
             one.message = one.message.strip()
             one.minima.sort(key=lambda minimum: minimum.energy)
 
-    def _start(self, atoms: Atoms, name: str) -> BainMap:
-        """A map whose points are still to be computed, or one that failed."""
-        try:
-            base, height = _tetragonal(atoms)
-            state, note = starting_state(atoms, name, self.relaxation.bare_model)
-        except StructureError as error:
-            return BainMap(name, EosStatus.FAILED, str(error))
-        points = []
-        for ratio, factor in itertools.product(self.c_over_a, self.factors):
-            edge = (factor * base**2 * height / ratio) ** (1 / 3)
-            image = state.copy()
-            stretch = np.diag([edge / base, edge / base, ratio * edge / height])
-            axes = _axes(atoms)
-            image.set_cell(state.cell.array @ (axes.T @ stretch @ axes), scale_atoms=True)
-            points.append(not_computed(image))
-        return BainMap(name, EosStatus.FAILED, note=note, points=points)
-
-    def _finish(self, one: BainMap, volumes: Float[np.ndarray, " n_volumes"]) -> None:
-        """Fill in what was computed, and look for minima."""
-        shape = (len(self.c_over_a), len(self.factors))
-        good, problem = converged(one.points), first_problem(one.points)
-        one.energies, one.moments = (values.reshape(shape) for values in energies_and_moments(one.points))
-        if not good.any():
-            one.message = f"no point converged ({problem})"
-            return
+    def _find_minima(self, one: BainMap, volumes: Float[np.ndarray, " n_volumes"]) -> None:
+        shape, good = one.energies.shape, converged(one.points)
         one.minima = find_minima(self.c_over_a, volumes, one.energies, one.moments)
         row, column = np.unravel_index(np.nanargmin(one.energies), shape)
         if row in (0, shape[0] - 1) or column in (0, shape[1] - 1):
@@ -212,7 +161,7 @@ class BainPath(Workflow[BainSettings]):
             )
         elif not good.all():
             one.status = EosStatus.INCOMPLETE
-            one.message = f"{np.sum(~good)} of {good.size} points are left out ({problem})"
+            one.message = f"{np.sum(~good)} of {good.size} points are left out ({first_problem(one.points)})"
         else:
             one.status = EosStatus.CONVERGED
 
@@ -222,6 +171,39 @@ def _grid_point(result: BainResult, one: BainMap, minimum: BainMinimum) -> Point
     row = int(np.argmin(np.abs(result.c_over_a - minimum.grid_ratio)))
     column = int(np.argmin(np.abs(result.volumes - minimum.grid_volume)))
     return one.points[row * len(result.volumes) + column]
+
+
+def _refined(
+    minimum: BainMinimum,
+    point: PointResult,
+    relaxed: StructureResult,
+    axes: Float[np.ndarray, "3 3"],
+    steps: tuple[float, float],
+) -> BainMinimum | str:
+    """A minimum of the grid at the cell that relaxed from its point; or why it is not there.
+
+    The cell has unit vectors `axes` along its edges, the grid `steps` in c/a and in Å³/atom.
+    """
+    end = point_result(relaxed)
+    if np.isnan(end.energy) or end.message:
+        return f"{end.status}: {end.message}"
+    stretch = axes @ (np.linalg.inv(point.atoms.cell.array) @ end.atoms.cell.array) @ axes.T
+    a, b, c = np.diag(stretch)
+    skew = np.abs(stretch - np.diag([a, b, c])).max()
+    if abs(a - b) > TETRAGONAL_TOL or skew > TETRAGONAL_TOL:
+        return "the cell does not stay tetragonal"
+    start, volume = (atoms.get_volume() / len(atoms) for atoms in (point.atoms, end.atoms))
+    ratio = minimum.grid_ratio * c / np.sqrt(a * b)
+    if abs(ratio - minimum.grid_ratio) > steps[0] or abs(volume - start) > steps[1]:
+        return f"the cell relaxes away, to c/a = {ratio:.3f} and {volume:.2f} Å³/atom"
+    return replace(
+        minimum,
+        c_over_a=float(ratio),
+        volume=float(volume),
+        energy=end.energy / len(end.atoms),
+        moment=float(np.linalg.norm(known(end.magmoms), axis=1).mean()),
+        refined=True,
+    )
 
 
 def _tetragonal(atoms: Atoms) -> tuple[float, float]:

@@ -1,13 +1,13 @@
 """Figures of energy maps over c/a and volume."""
 
-import itertools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
-from mmace_sim.properties.bain.path import BainMap, BainResult, lowest_along_path
+from mmace_sim.plots import REFERENCE, add_legend, new_figure
+from mmace_sim.properties.bain.path import BainResult, lowest_along_path
+from mmace_sim.properties.states import styled_states
+from mmace_sim.properties.written import Figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,16 +17,14 @@ HIGHEST: float = 400.0
 """Energies above this (meV/atom) are drawn alike."""
 
 
-def map_figure(result: BainResult) -> "Figure":
+def _map_figure(result: BainResult) -> "Figure | None":
     """Contours of the energy of every state, relative to the lowest minimum, side by side; crosses are minima.
 
-    Args:
-        result: Maps of one structure.
-
-    Returns:
-        The figure.
+    None if nothing was computed.
     """
-    maps = _computed(result)
+    maps = [one for one, _, _ in styled_states(result.maps)]
+    if not maps:
+        return None
     figure, axes = new_figure("page", aspect=0.36 if len(maps) > 2 else 0.5)
     size = float(axes.xaxis.label.get_fontsize())
     axes.remove()
@@ -53,55 +51,22 @@ def map_figure(result: BainResult) -> "Figure":
     return figure
 
 
-def path_figure(result: BainResult) -> "Figure":
-    """Energy of every state at the best volume of each c/a.
-
-    Args:
-        result: Maps of one structure.
-
-    Returns:
-        The figure.
-    """
+def _path_figure(result: BainResult) -> "Figure | None":
+    """Energy of every state at the best volume of each c/a; None if nothing was computed."""
+    maps = styled_states(result.maps)
+    if not maps:
+        return None
     figure, axes = new_figure()
-    for one, color, marker in zip(
-        _computed(result), itertools.cycle(COLORS), itertools.cycle(MARKERS), strict=False
-    ):
+    for one, color, marker in maps:
         path = 1000 * (lowest_along_path(one) - result.lowest_energy)
         axes.plot(
-            result.c_over_a,
-            path,
-            marker + "-",
-            color=color,
-            markersize=3,
-            linewidth=0.8,
+            result.c_over_a, path, marker + "-", color=color, markersize=3, linewidth=0.8,
             label=one.state.upper(),
-        )
+        )  # fmt: skip
     _mark_lattices(axes, result)
-    axes.set_xlabel("c/a")
-    axes.set_ylabel("energy at the best volume (meV/atom)")
+    axes.set(xlabel="c/a", ylabel="energy at the best volume (meV/atom)")
     add_legend(axes)
     return figure
-
-
-def save_bain_figures(result: BainResult, stem: Path) -> list[Path]:
-    """Write both figures of a structure.
-
-    Args:
-        result: Maps of one structure.
-        stem: Path without ending; ``_map`` and ``_path`` are added.
-
-    Returns:
-        Files written; none if nothing was computed.
-    """
-    if not _computed(result):
-        return []
-    return save_figure(map_figure(result), stem.with_name(stem.name + "_map")) + save_figure(
-        path_figure(result), stem.with_name(stem.name + "_path")
-    )
-
-
-def _computed(result: BainResult) -> list[BainMap]:
-    return [one for one in result.maps if np.isfinite(one.energies).any()]
 
 
 def _mark_lattices(axes: "Axes", result: BainResult) -> None:
@@ -114,3 +79,7 @@ def _mark_lattices(axes: "Axes", result: BainResult) -> None:
             axes.text(
                 ratio, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", size=7
             )
+
+
+FIGURES: Figures = {"_map": _map_figure, "_path": _path_figure}
+"""Of one structure."""

@@ -1,7 +1,7 @@
 """What ``mmace-sim curie`` is: settings, columns, files."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, override
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -136,15 +136,9 @@ class CurieRun(Settings):
             )
         return self
 
+    @override
     def check_given(self, given: frozenset[str]) -> None:
-        """Refuse options of the other method, and of exchange that is not computed.
-
-        Args:
-            given: Names of settings that were given on the command line.
-
-        Raises:
-            ConfigError: If there is one.
-        """
+        """Refuse options of the other method, and of exchange that is not computed."""
         method = self.method  # type: ignore[attr-defined]
         idle = _ONLY_HEISENBERG if method == "direct" else _ONLY_DIRECT
         self.refuse_idle(idle, f"with --method {method}", given)

@@ -1,4 +1,4 @@
-"""Spin Hamiltonians from exchange: just computed, or in the folder of an earlier ``mmace-sim exchange``."""
+"""Spin Hamiltonians in the folder of an earlier ``mmace-sim exchange``."""
 
 import csv
 import json
@@ -6,27 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mmace_sim.errors import ConfigError, StructureError
+from mmace_sim.errors import ConfigError
 from mmace_sim.io.writing import file_names
-from mmace_sim.properties.exchange import ExchangeResult
 from mmace_sim.sampling.hamiltonian import SpinHamiltonian
-
-
-def spin_hamiltonian(result: ExchangeResult, route: str | None = None) -> SpinHamiltonian:
-    """The isotropic part of computed exchange.
-
-    Args:
-        result: Exchange of a crystal.
-        route: One of its routes; by default the first.
-
-    Raises:
-        StructureError: If there is no exchange.
-    """
-    if result.lattice is None or not np.isfinite(result.isotropic(route)).all():
-        raise StructureError(f"no exchange constants: {result.message}")
-    lattice, pairs = result.lattice, result.pairs
-    sites = (lattice.cell, lattice.signs, lattice.lengths)
-    return SpinHamiltonian(*sites, pairs.first, pairs.second, pairs.shifts, result.isotropic(route))
 
 
 def read_exchange_run(folder: Path) -> dict[str, SpinHamiltonian]:

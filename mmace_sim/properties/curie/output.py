@@ -1,5 +1,6 @@
 """Ordering temperatures as a run: entries of the summary, tables of points, figures."""
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, override
@@ -13,7 +14,7 @@ from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.io.collection import FailedStructure, LoadedStructure
-from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
+from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure
 from mmace_sim.properties.curie.declaration import AUTO_TEMPERATURES
 from mmace_sim.properties.curie.estimators import DISORDERED_BINDER, ORDERED_BINDER, power_law
 from mmace_sim.properties.curie.from_exchange import read_exchange_run
@@ -21,7 +22,7 @@ from mmace_sim.properties.curie.spin_codes import GIVEN, SPIN_CODES, read_spin_m
 from mmace_sim.properties.curie.temperatures import AUTO_FRACTIONS, Curie, CurieResult
 from mmace_sim.properties.exchange.declaration import CONVENTION
 from mmace_sim.properties.exchange.output import REST_STEPS, exchange_evaluations
-from mmace_sim.properties.written import some_folders
+from mmace_sim.properties.written import save_figures, some_folders
 from mmace_sim.sampling.hamiltonian import SpinHamiltonian
 from mmace_sim.sampling.statistics import Point, Value
 
@@ -134,8 +135,46 @@ class CurieComputation(Computation[Any, CurieResult]):
 
     @override
     def finish(self, item: LoadedStructure, result: CurieResult, part: Part) -> tuple[Entry, Atoms | None]:
-        write_curie(result, part.folders[item.name], figures=self.settings.figures)
-        return curie_entry(item, result), None
+        if result.points:
+            self._write(result, part.folders[item.name])
+        return self.entry(item, result), None
+
+    def _write(self, result: CurieResult, folder: Path) -> None:
+        """Table and figures of one crystal."""
+        folder.mkdir(exist_ok=True)
+        rows = [point_row(point) for row in result.points for point in row]
+        write_csv(folder / "points.csv", tuple(rows[0]), rows)
+        if self.settings.figures:
+            save_figures(result, f"{folder}/", {key: partial(_figure, key=key) for key in _LABELS})
+
+    @override
+    def entry(self, item: LoadedStructure, result: CurieResult) -> Entry:
+        found = result.temperature
+        name, value = found.best or (None, None)
+        n_spins = [row[0].n_spins for row in result.points]
+        return entry_head(item, str(result.status), result.message) | {
+            "method": result.method,
+            "convention": CONVENTION,
+            "curie_temperature": None if value is None else value.mean,
+            "curie_temperature_error": None if value is None else value.error,
+            "estimator": name,
+            "curie_temperature_quantum": _times(value, result.quantum_factor, "mean"),
+            "curie_temperature_quantum_error": _times(value, result.quantum_factor, "error"),
+            "quantum_factor": result.quantum_factor,
+            "n_spins": n_spins,
+            "n_sweeps": result.n_sweeps,
+            "mean_field_temperature": result.mean_field,
+            "binder_crossings": [
+                _value(v) | {"n_spins": list(pair)}
+                for v, pair in zip(found.crossings, pairwise(n_spins), strict=True)
+            ],
+            "susceptibility_peaks": [
+                _value(v) | {"n_spins": n} for v, n in zip(found.peaks, n_spins, strict=True)
+            ],
+            "power_law": _value(found.power_law) | {"n_spins": n_spins[-1] if n_spins else None},
+            "exponent": _value(found.exponent),
+            "points": [point_row(point) for row in result.points for point in row],
+        }
 
     @override
     def stands_for(self, entry: Entry, result: CurieResult) -> Told:
@@ -153,44 +192,6 @@ class CurieComputation(Computation[Any, CurieResult]):
     @override
     def write(self, run: Any, entries: list[Entry], computed: Computed[Any]) -> list[str]:
         return some_folders(run)
-
-
-def curie_entry(item: LoadedStructure, result: CurieResult) -> Entry:
-    """The entry of one structure in ``summary.json``.
-
-    Args:
-        item: What was read.
-        result: Its result.
-
-    Returns:
-        Plain JSON values in the units of `CURIE`.
-    """
-    found = result.temperature
-    name, value = found.best or (None, None)
-    n_spins = [row[0].n_spins for row in result.points]
-    return entry_head(item, str(result.status), result.message) | {
-        "method": result.method,
-        "convention": CONVENTION,
-        "curie_temperature": None if value is None else value.mean,
-        "curie_temperature_error": None if value is None else value.error,
-        "estimator": name,
-        "curie_temperature_quantum": _times(value, result.quantum_factor, "mean"),
-        "curie_temperature_quantum_error": _times(value, result.quantum_factor, "error"),
-        "quantum_factor": result.quantum_factor,
-        "n_spins": n_spins,
-        "n_sweeps": result.n_sweeps,
-        "mean_field_temperature": result.mean_field,
-        "binder_crossings": [
-            _value(v) | {"n_spins": list(pair)}
-            for v, pair in zip(found.crossings, pairwise(n_spins), strict=True)
-        ],
-        "susceptibility_peaks": [
-            _value(v) | {"n_spins": n} for v, n in zip(found.peaks, n_spins, strict=True)
-        ],
-        "power_law": _value(found.power_law) | {"n_spins": n_spins[-1] if n_spins else None},
-        "exponent": _value(found.exponent),
-        "points": [point_row(point) for row in result.points for point in row],
-    }
 
 
 def _times(value: Value | None, factor: float | None, what: str) -> float | None:
@@ -223,50 +224,16 @@ def point_row(point: Point) -> Entry:
     return row | tail | {"n_samples": point.n_samples, "status": str(point.status)}
 
 
-def write_curie(result: CurieResult, folder: Path, *, figures: bool) -> None:
-    """Write the table and the figures of one crystal.
-
-    Args:
-        result: Its result; nothing is written if it failed.
-        folder: Folder of the crystal.
-        figures: Draw M, susceptibility, heat capacity and cumulant against temperature.
-
-    Raises:
-        OutputError: If a file cannot be written.
-    """
-    if not result.points:
-        return
-    folder.mkdir(exist_ok=True)
-    rows = [point_row(point) for row in result.points for point in row]
-    write_csv(folder / "points.csv", tuple(rows[0]), rows)
-    for key in _LABELS if figures else ():
-        save_figure(curie_figure(result, key), folder / key)
-
-
-def curie_figure(result: CurieResult, key: str) -> Any:
-    """An observable against temperature, one colour for each size.
-
-    Args:
-        result: Result of one crystal.
-        key: "order", "susceptibility", "heat_capacity" or "binder".
-
-    Returns:
-        The figure.
-    """
+def _figure(result: CurieResult, key: str) -> Any:
+    """An observable (of `_LABELS`) against temperature, one colour for each size."""
     figure, axes = new_figure()
     for row, color, marker in zip(result.points, COLORS * 3, MARKERS * 3, strict=False):
         t = [point.temperature for point in row]
         mean, error = ([getattr(point.values[key], what) for point in row] for what in ("mean", "error"))
         axes.errorbar(
-            t,
-            mean,
-            error,
-            color=color,
-            marker=marker,
-            markersize=2.5,
-            linewidth=0.8,
+            t, mean, error, color=color, marker=marker, markersize=2.5, linewidth=0.8,
             label=f"{row[0].n_spins} spins",
-        )
+        )  # fmt: skip
     found = result.temperature
     if key == "order" and found.power_law is not None:
         _draw_law(axes, result)
@@ -275,8 +242,7 @@ def curie_figure(result: CurieResult, key: str) -> Any:
             axes.axhline(level, color=REFERENCE, linewidth=0.6, linestyle=":")
     if found.best is not None:
         axes.axvline(found.best[1].mean, color=REFERENCE, linewidth=0.8, linestyle="--", label="$T_C$")
-    axes.set_xlabel("temperature (K)")
-    axes.set_ylabel(_LABELS[key].replace("k_B", "$k_B$"))
+    axes.set(xlabel="temperature (K)", ylabel=_LABELS[key].replace("k_B", "$k_B$"))
     add_legend(axes)
     return figure
 

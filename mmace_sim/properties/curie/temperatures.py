@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.model.checkpoint import load_model
 from mmace_sim.properties.curie.declaration import AUTO_TEMPERATURES, CurieSettings
 from mmace_sim.properties.curie.estimators import CurieTemperature, estimate
-from mmace_sim.properties.curie.from_exchange import spin_hamiltonian
 from mmace_sim.properties.exchange import Exchange
 from mmace_sim.properties.relax.relaxation import Status, as_atoms
 from mmace_sim.properties.singlepoint import SinglePoint
+from mmace_sim.properties.workflow import Workflow
 from mmace_sim.sampling.chains import Chain, Sampler, replicas, run_blocks
 from mmace_sim.sampling.hamiltonian import SpinHamiltonian
 from mmace_sim.sampling.heatbath import HeatBath
@@ -67,36 +67,25 @@ class CurieResult:
     ends: list[list[Atoms]] = field(default_factory=list)
 
 
-class Curie:
+class Curie(Workflow[CurieSettings]):
     """Ordering temperatures: settings here, structures in :meth:`run`.
 
     "heisenberg": exact heat bath of E = −Σ_{i<j} J'_ij e_i·e_j, with J' from `Exchange` or given to `run`. Temperatures
     are multiples of the mean-field temperature, then more around the transition. "direct": the energy of the model
     itself.
 
-    Args:
-        model: Energy model of this package, its name or path.
-        settings: All settings; or give them one by one.
-        device: Where spins of the Heisenberg model are.
-        max_batch_atoms: Largest number of atoms in one batch of exchange and of relaxed moments.
-        **keywords: Fields of :class:`~mmace_sim.properties.curie.declaration.CurieSettings`.
+    The model is one of the energy of this package, its name or path. Spins of the Heisenberg model are on the device.
 
-    Raises:
-        ConfigError: If a setting is impossible.
+    Its settings are :class:`~mmace_sim.properties.curie.declaration.CurieSettings`.
     """
 
-    def __init__(
-        self,
-        model: Any = "default",
-        settings: CurieSettings | None = None,
-        *,
-        device: torch.device | str | None = None,
-        max_batch_atoms: int | None = None,
-        **keywords: Any,
-    ) -> None:
-        self.settings = settings or CurieSettings.of(keywords, "Curie")
-        self.model = load_model(model) if isinstance(model, str | Path) else model
-        self.device, self.max_batch_atoms = device or self.model.device, max_batch_atoms
+    kind = CurieSettings
+
+    @override
+    def set_up(self, model: Any, **where: Any) -> None:
+        named, dtype = isinstance(model, str | Path), where["dtype"] or torch.float64
+        self.model = load_model(model, dtype=dtype) if named else model
+        self.device, self.max_batch_atoms = where["device"] or self.model.device, where["max_batch_atoms"]
         given = self.settings.temperatures
         self.temperatures = None if given is None else sorted(set(given))
 
@@ -145,7 +134,7 @@ class Curie:
         settings = {name: getattr(self.settings, name) for name in ("magmoms", "cutoff")}
         settings |= {"routes": [self.settings.route], "max_batch_atoms": self.max_batch_atoms}
         (result,) = Exchange(self.model, **settings).run([atoms])
-        return spin_hamiltonian(result), result.atoms
+        return result.spin_model(), result.atoms
 
     def _heisenberg(
         self, atoms: Atoms, spins: SpinHamiltonian, name: str, folder: Path | None, on_sweeps: Callable | None

@@ -1,5 +1,6 @@
 """Elastic constants of many magnetic crystals in one batch, from the stresses of strained cells."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from scipy.linalg import sqrtm
 
 from mmace_sim.engine.batching import Outcomes, run_groups
+from mmace_sim.engine.computation import Advance
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.errors import StructureError
@@ -19,16 +21,16 @@ from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.properties.elastic.declaration import ElasticSettings
 from mmace_sim.properties.elastic.moduli import ElasticConstants
 from mmace_sim.properties.elastic.symmetry import (
+    MANDEL_WEIGHTS,
     elastic_rotations,
     fit_constants,
     from_mandel,
     independent_constants,
-    mandel_to_voigt,
     sufficient_strains,
     to_mandel,
 )
 from mmace_sim.properties.elastic.uncertainty import relaxation_error_gpa, slopes
-from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, as_atoms
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status
 from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import (
     PointResult,
@@ -37,8 +39,7 @@ from mmace_sim.properties.singlepoint import (
     point_result,
     point_settings,
 )
-from mmace_sim.properties.workflow import Workflow
-from mmace_sim.torchsim.state import StructuresLike
+from mmace_sim.properties.workflow import BatchWorkflow
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
 MOMENT_MODES: dict[str, tuple[str, ...]] = {
@@ -108,7 +109,7 @@ class _Plan:
     images: list[Atoms]
 
 
-class ElasticTensorCalculation(Workflow[ElasticSettings]):
+class ElasticTensorCalculation(BatchWorkflow[ElasticSettings, ElasticResult]):
     """Elastic constants: settings here, structures in :meth:`run`.
 
     Every structure is relaxed (cell, atoms, moments), then strained by ± each magnitude along the simple strains that
@@ -145,39 +146,20 @@ class ElasticTensorCalculation(Workflow[ElasticSettings]):
         }
         self.spin_orbit = not self.reference.rotates_freely
 
-    def run(
-        self,
-        structures: StructuresLike,
-        *,
-        kept: Kept[StructureResult] | None = None,
-        on_relaxed: Callable[[int], None] | None = None,
-        on_finished: Callable[[int, ElasticResult], None] | None = None,
-        on_point: Callable[[int, int], None] | None = None,
-    ) -> list[ElasticResult]:
-        """Compute elastic constants; a structure that fails does not stop the others.
-
-        Args:
-            structures: Crystals with moments.
-            kept: References that are ready already; takes those that follow.
-            on_relaxed: Called with the index of each structure whose reference is ready.
-            on_finished: Called with the index and the result of each structure as soon as it is finished.
-            on_point: Called with 1 after each strained cell, and with the number of all.
-
-        Returns:
-            One result for each structure, in the same order.
-        """
-        images = as_atoms(structures)
-        finish = Outcomes(len(images), on_finished)
+    @override
+    def _compute(
+        self, images: list[Atoms], finish: Outcomes[ElasticResult], kept: Kept[Any], on_point: Advance
+    ) -> None:
+        counter = itertools.count(1)
 
         def relax(chosen: list[Atoms], on_finished: Callable[[int, StructureResult], None]) -> None:
             def ready(index: int, result: StructureResult) -> None:
                 on_finished(index, result)
-                if on_relaxed is not None:
-                    on_relaxed(index)
+                on_point(0, detail=f"{next(counter)} of {len(images)} structures relaxed")
 
             self.reference.run(chosen, on_finished=ready)
 
-        references = (kept or Kept()).completed(dict(enumerate(images)), relax)
+        references = kept.completed(dict(enumerate(images)), relax)
         planned = [self._plan(atoms, references[index]) for index, atoms in enumerate(images)]
         cells = [[] if plan is None else plan.images for _, plan in planned]
         total, last = len(self.strained) * sum(map(len, cells)), list(self.strained)[-1]
@@ -190,10 +172,8 @@ class ElasticTensorCalculation(Workflow[ElasticSettings]):
             if mode == last:
                 finish(index, result)
 
-        count = None if on_point is None else lambda n: on_point(n, total)
         for mode, relaxation in self.strained.items():
-            run_groups(relaxation, cells, partial(analyse, mode), count)
-        return finish.in_order()
+            run_groups(relaxation.run, cells, partial(analyse, mode), partial(on_point, total=total))
 
     def _plan(self, atoms: Atoms, reference: StructureResult) -> tuple[ElasticResult, _Plan | None]:
         """What to compute for one structure, unless its reference failed."""
@@ -283,8 +263,9 @@ def _analyse(result: ElasticResult, plan: _Plan, mode: str) -> None:
         result.message += f" {np.sum(~good)} of {len(good)} strained cells are left out ({problem})"
     constants, asymmetry = fitted
     relaxation = relaxation_error_gpa(reference, points, pairs, plan.magnitudes)
+    voigt = constants / np.outer(MANDEL_WEIGHTS, MANDEL_WEIGHTS)
     error = float(np.linalg.norm([asymmetry, relaxation, max(series for _, series in found)]))
-    result.constants[mode] = ElasticConstants.from_voigt(mandel_to_voigt(constants), reference, error)
+    result.constants[mode] = ElasticConstants.from_voigt(voigt, reference, error)
     if not result.constants[mode].stable:
         result.message += (
             f" Mechanically unstable with {mode} moments (Born): an eigenvalue of C is negative."

@@ -57,12 +57,8 @@ class ElasticSettings(MomentSettings):
         return value
 
 
-def yes_or_no(row: dict[str, Any]) -> str:
-    """Whether a crystal is stable, for a table.
-
-    Args:
-        row: Values by key.
-    """
+def _yes_or_no(row: dict[str, Any]) -> str:
+    """Whether a crystal is stable, for a table."""
     stable = row.get("stable")
     return "–" if stable is None else "yes" if stable else "no"
 
@@ -115,7 +111,7 @@ ELASTIC = Property(
         ),
         Column(
             key="stable", text="whether all eigenvalues of C are positive (Born)", heading="stable", left=True,
-            show=yes_or_no,
+            show=_yes_or_no,
         ),
         Column(key="bulk_voigt", text="Voigt's bound of the bulk modulus", unit="GPa"),
         Column(key="bulk_reuss", text="Reuss's bound of the bulk modulus", unit="GPa"),

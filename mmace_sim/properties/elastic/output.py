@@ -1,13 +1,11 @@
 """Elastic constants as a run: entries of the summary, unstrained structures, figures."""
 
-import itertools
 from dataclasses import replace
-from typing import Any, override
+from typing import override
 
 from ase import Atoms
 
-from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store, Told
-from mmace_sim.engine.kept import Kept
+from mmace_sim.engine.computation import Advance, Computed, Entry, Part, Store, Told
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, mean_moments
 from mmace_sim.engine.run import Run
@@ -17,19 +15,21 @@ from mmace_sim.io.writing import write_extxyz
 from mmace_sim.properties.elastic.constants import ElasticResult, ElasticTensorCalculation
 from mmace_sim.properties.elastic.declaration import SHOWN
 from mmace_sim.properties.elastic.moduli import ElasticConstants
+from mmace_sim.properties.elastic.plots import FIGURES
+from mmace_sim.properties.workflow import WorkflowComputation
 from mmace_sim.properties.written import draw_each, labelled
 from mmace_sim.structures.magnetic_order import classify_order, magnetic_symmetry
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
 
-class ElasticComputation(Computation[Any, ElasticResult]):
+class ElasticComputation(WorkflowComputation[ElasticResult]):
     """Elastic constants of the structures of a run."""
 
     verb = "Straining"
     counted = "cells"
+    workflow = ElasticTensorCalculation
+    keeps = ("crystals", StructureResult)
     result = ElasticResult
-
-    _n_cells = 0  # of the structures of all models up to now
 
     @override
     def total(self, part: Part) -> int | None:
@@ -54,27 +54,10 @@ class ElasticComputation(Computation[Any, ElasticResult]):
 
     @override
     def compute(self, part: Part, store: Store[ElasticResult], advance: Advance) -> None:
-        images, before, counter = [item.atoms for item in part.pending], self._n_cells, itertools.count(1)
+        def trimmed(index: int, result: ElasticResult) -> None:
+            store(index, replace(result, points={}))  # too much to keep
 
-        def count(n: int, total: int) -> None:
-            self._n_cells = before + total
-            advance(n, total=self._n_cells)
-
-        calculation = ElasticTensorCalculation(
-            part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms
-        )
-        with Kept.of(part, "crystals", StructureResult) as kept:
-            calculation.run(
-                images,
-                kept=kept,
-                on_relaxed=lambda _: advance(
-                    0, detail=f"{next(counter)} of {len(images)} structures relaxed"
-                ),
-                on_finished=lambda index, result: store(
-                    index, replace(result, points={})
-                ),  # too much to keep
-                on_point=count,
-            )
+        super().compute(part, trimmed, advance)
 
     @override
     def entry(self, item: LoadedStructure, result: ElasticResult) -> Entry:
@@ -102,19 +85,13 @@ class ElasticComputation(Computation[Any, ElasticResult]):
 
     @override
     def write(self, run: Run, entries: list[Entry], computed: Computed[ElasticResult]) -> list[str]:
-        del entries
         images = [
             labelled(result.reference, name=item.name, status=str(result.status))
             for item, result in computed
             if result.reference is not None
         ]
         write_extxyz(run.folder / "relaxed.extxyz", images)
-        names = ["relaxed.extxyz"]
-        if self.settings.figures:
-            from mmace_sim.properties.elastic.plots import save_young_figure
-
-            names.append(draw_each(run, computed, save_young_figure))
-        return names
+        return ["relaxed.extxyz", *draw_each(run, computed, FIGURES)]
 
 
 def _constants_entry(constants: ElasticConstants) -> Entry:

@@ -57,18 +57,6 @@ def from_mandel(vectors: Float[np.ndarray, "*batch 6"]) -> Float[np.ndarray, "*b
     return tensors
 
 
-def mandel_to_voigt(constants: Float[np.ndarray, "6 6"]) -> Float[np.ndarray, "6 6"]:
-    """Elastic constants in Voigt's notation.
-
-    Args:
-        constants: In Mandel's notation.
-
-    Returns:
-        C_ij as they are tabulated.
-    """
-    return constants / np.outer(MANDEL_WEIGHTS, MANDEL_WEIGHTS)
-
-
 def elastic_rotations(
     atoms: Atoms, *, spin_orbit: bool, symprec: float = 0.01, magmom_tol: float = 0.02
 ) -> Float[np.ndarray, "n 3 3"]:

@@ -1,79 +1,46 @@
 """Energy against volume of many structures and magnetic states in one batch."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, override
+from typing import override
 
 import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 
-from mmace_sim.engine.batching import Outcomes, run_groups
-from mmace_sim.engine.outcomes import StructureResult
-from mmace_sim.errors import StructureError
 from mmace_sim.graph.cells import check_crystal
 from mmace_sim.properties.eos.analysis import Crossing, MomentJump, branches, crossings, moment_jumps
 from mmace_sim.properties.eos.birch_murnaghan import BirchMurnaghanFit, EosStatus, fit_birch_murnaghan
 from mmace_sim.properties.eos.declaration import EosSettings
-from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, as_atoms
 from mmace_sim.properties.results import known
-from mmace_sim.properties.singlepoint import (
-    PointResult,
-    converged,
-    energies_and_moments,
-    first_problem,
-    not_computed,
-    point_result,
-    point_settings,
-    pressures_gpa,
-    starting_state,
-)
-from mmace_sim.properties.workflow import Workflow
+from mmace_sim.properties.singlepoint import converged, first_problem, pressures_gpa
+from mmace_sim.properties.states import StatePoints, StatesWorkflow, common_status
 from mmace_sim.structures.magnetic_order import classify_order
-from mmace_sim.torchsim.state import StructuresLike
 
 MESSAGES: dict[EosStatus, str] = {
-    EosStatus.CONVERGED: "",
-    EosStatus.INCOMPLETE: "",
-    EosStatus.POOR_FIT: "",
     EosStatus.OUTSIDE: "no minimum within the volumes {low:.2f}–{high:.2f} Å³/atom; the lowest energy is at {at:.2f}. "
     "Widen the range of volumes.",
     EosStatus.TOO_FEW: "too few usable points around the minimum for a fit; add volumes.",
-    EosStatus.FAILED: "",
 }
 
 
 @dataclass
-class EosCurve:
-    """Energy against volume in one magnetic state.
+class EosCurve(StatePoints):
+    """Energy against volume in one magnetic state; what is not said here is said of its base, `StatePoints`.
 
     Attributes:
-        state: Name of the state.
-        status: How it ended.
-        message: What to know or do; empty if all is well.
-        note: How the state was made, such as a larger cell.
         volumes: In ascending order, in Å³/atom.
-        energies: In eV/atom; NaN where a point failed or did not converge, as in the arrays below.
-        moments: Mean length of all moments, in μB.
-        pressures_gpa: In GPa, positive under compression.
+        pressures_gpa: In GPa, positive under compression; NaN where a point failed or did not converge.
         orders: Name of the magnetic order at each volume, which may differ from the one at the start.
-        points: What was computed at each volume.
         jumps: Where the moment jumps.
         fits: Equation of state of every piece between two jumps that has a minimum, such as the low-spin and the
             high-spin one, in the order of their energies.
     """
 
-    state: str
-    status: EosStatus
-    message: str = ""
-    note: str = ""
     volumes: Float[np.ndarray, " n_points"] = field(default_factory=lambda: np.zeros(0))
-    energies: Float[np.ndarray, " n_points"] = field(default_factory=lambda: np.zeros(0))
-    moments: Float[np.ndarray, " n_points"] = field(default_factory=lambda: np.zeros(0))
     pressures_gpa: Float[np.ndarray, " n_points"] = field(default_factory=lambda: np.zeros(0))
     orders: list[str | None] = field(default_factory=list)
-    points: list[PointResult] = field(default_factory=list)
     jumps: list[MomentJump] = field(default_factory=list)
     fits: list[BirchMurnaghanFit] = field(default_factory=list)
 
@@ -107,9 +74,7 @@ class EosResult:
     @property
     def status(self) -> EosStatus:
         """CONVERGED if all curves are, else the first other status."""
-        return next(
-            (c.status for c in self.curves if c.status is not EosStatus.CONVERGED), EosStatus.CONVERGED
-        )
+        return common_status(self.curves)
 
     @property
     def lowest(self) -> EosCurve | None:
@@ -118,86 +83,42 @@ class EosResult:
         return min(fitted, key=lambda curve: curve.fits[0].energy, default=None)
 
 
-class EquationOfState(Workflow[EosSettings]):
-    """Energy against volume: settings here, structures in :meth:`run`.
-
-    The cell keeps its shape. Every point starts from the moments of its state, so that a metastable state is followed
-    as far as it exists, and all points of all states of all structures are computed in one batch.
+class EquationOfState(StatesWorkflow[EosSettings, EosCurve, EosResult]):
+    """Energy against volume: settings here, structures in :meth:`run`. The cell keeps its shape.
 
     Its settings are :class:`~mmace_sim.properties.eos.declaration.EosSettings`.
     """
 
     kind = EosSettings
+    part = EosCurve
 
     @override
-    def set_up(self, model: ModelLike, **where: Any) -> None:
-        self.relaxation = Relaxation(
-            model, point_settings(self.settings), relax_positions=self.settings.relax_positions, **where
-        )
+    def _check(self, atoms: Atoms) -> None:
+        check_crystal(atoms, "an equation of state needs")
 
-    def run(
-        self,
-        structures: StructuresLike,
-        *,
-        on_finished: Callable[[int, EosResult], None] | None = None,
-        on_point: Callable[[int], None] | None = None,
-    ) -> list[EosResult]:
-        """Compute the curves; a structure or state that fails does not stop the others.
+    @override
+    def _cells(self, atoms: Atoms, state: Atoms) -> list[Float[np.ndarray, "3 3"]]:
+        settings = self.settings
+        factors = np.linspace(settings.volume_min, settings.volume_max, settings.n_volumes)
+        return [state.cell.array * factor ** (1 / 3) for factor in factors]
 
-        Args:
-            structures: Crystals, with moments if the state "file" is asked for.
-            on_finished: Called with the index and the result of each structure as soon as it is finished.
-            on_point: Called with 1 after each point.
-
-        Returns:
-            One result for each structure, in the same order.
-        """
-        images = as_atoms(structures)
-        curves = [[self._start(atoms, name) for name in self.settings.states] for atoms in images]
-        points = [[point.atoms for curve in row for point in curve.points] for row in curves]
-        finish = Outcomes(len(images), on_finished)
-
-        def analyse(index: int, results: list[StructureResult]) -> None:
-            rest = iter(map(point_result, results))
-            for curve in curves[index]:
-                if curve.points:
-                    _finish_curve(curve, list(itertools.islice(rest, len(curve.points))))
-            finish(index, EosResult(images[index], curves[index], _all_crossings(curves[index])))
-
-        run_groups(self.relaxation, points, analyse, on_point)
-        return finish.in_order()
-
-    @property
-    def _factors(self) -> Float[np.ndarray, " n_volumes"]:
-        return np.linspace(self.settings.volume_min, self.settings.volume_max, self.settings.n_volumes)
-
-    def _start(self, atoms: Atoms, name: str) -> EosCurve:
-        """A curve whose points are still to be computed, or one that failed."""
-        try:
-            check_crystal(atoms, "an equation of state needs")
-            state, note = starting_state(atoms, name, self.relaxation.bare_model)
-        except StructureError as error:
-            return EosCurve(name, EosStatus.FAILED, str(error))
-        points = []
-        for factor in self._factors:
-            image = state.copy()
-            image.set_cell(state.cell.array * factor ** (1 / 3), scale_atoms=True)
-            points.append(not_computed(image))
-        volumes = self._factors * state.cell.volume / len(state)
-        return EosCurve(name, EosStatus.FAILED, note=note, volumes=volumes, points=points)
+    @override
+    def _result(self, atoms: Atoms, states: list[EosCurve]) -> EosResult:
+        for curve in states:
+            if curve.points:
+                _finish_curve(curve)
+        return EosResult(atoms, states, _all_crossings(states))
 
 
-def _finish_curve(curve: EosCurve, points: list[PointResult]) -> None:
-    """Fill in what was computed, and analyse it."""
-    curve.points = points
-    good, problem = converged(points), first_problem(points)
-    curve.energies, curve.moments = energies_and_moments(points)
+def _finish_curve(curve: EosCurve) -> None:
+    """Analyse what was computed."""
+    points, good = curve.points, converged(curve.points)
+    curve.volumes = np.array([point.atoms.cell.volume / len(point.atoms) for point in points])
     curve.pressures_gpa = pressures_gpa(points)
     curve.orders = [
         str(classify_order(known(p.magmoms))) if ok else None for p, ok in zip(points, good, strict=True)
     ]
     if not good.any():
-        curve.status, curve.message = EosStatus.FAILED, f"no point converged ({problem})"
         return
     curve.jumps = moment_jumps(curve.volumes, curve.moments)
     lowest, remarks = int(np.nanargmin(curve.energies)), []
@@ -211,12 +132,12 @@ def _finish_curve(curve: EosCurve, points: list[PointResult]) -> None:
             curve.fits.append(fit)
             remarks += [f"at {fit.volume:.2f} Å³/atom {fit.remark()}"] if fit.remark() else []
     curve.fits.sort(key=lambda fit: fit.energy)
-    said = MESSAGES[curve.status].format(
+    said = MESSAGES.get(curve.status, "").format(
         low=curve.volumes[0], high=curve.volumes[-1], at=curve.volumes[lowest]
     )
     if curve.status in (EosStatus.CONVERGED, EosStatus.POOR_FIT) and not good.all():
         curve.status = EosStatus.INCOMPLETE if curve.status is EosStatus.CONVERGED else curve.status
-        said = f"{np.sum(~good)} of {len(points)} points are left out ({problem})"
+        said = f"{np.sum(~good)} of {len(points)} points are left out ({first_problem(points)})"
     elif lowest in (1, len(points) - 2) and curve.fits:
         remarks.append("The lowest energy is next to the edge of the range of volumes: widen it.")
     curve.message = " ".join(part for part in (said, *remarks) if part)

@@ -1,6 +1,6 @@
 """Exchange constants of collinear magnets by three routes: second derivatives, four states, spin spirals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, override
 
@@ -8,9 +8,8 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float, Int
 
-from mmace_sim.engine.batching import Outcomes
 from mmace_sim.engine.outcomes import UNUSABLE
-from mmace_sim.errors import MmaceError, StructureError, UnsupportedOptionError
+from mmace_sim.errors import StructureError, UnsupportedOptionError
 from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.properties.exchange.declaration import ExchangeSettings
 from mmace_sim.properties.exchange.hessian import (
@@ -26,22 +25,16 @@ from mmace_sim.properties.exchange.magnons import (
     MagnonPath,
     Stiffness,
     magnon_path,
-    mean_field_temperature,
     stiffness,
 )
 from mmace_sim.properties.exchange.states import FourStates, Spirals, four_states, spin_spirals
-from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
+from mmace_sim.properties.relax.relaxation import ModelLike, Status
 from mmace_sim.properties.results import known
-from mmace_sim.properties.singlepoint import (
-    PointResult,
-    SinglePoint,
-    converged,
-    first_problem,
-)
-from mmace_sim.properties.workflow import Workflow
+from mmace_sim.properties.singlepoint import PointResult, converged
+from mmace_sim.properties.turned import TurnedWorkflow, lacking, resting_and_turned
+from mmace_sim.sampling.hamiltonian import SpinHamiltonian
 from mmace_sim.structures.spin_lattice import Pairs, SpinLattice, find_pairs, spin_lattice
 from mmace_sim.structures.supercells import choose_supercell
-from mmace_sim.torchsim.state import StructuresLike
 
 _DIFFERENT = 0.1
 """Difference of the routes, relative to the largest J', from which on a result says so."""
@@ -123,6 +116,18 @@ class ExchangeResult:
         """
         return np.trace(self.tensors[route or self.route], axis1=1, axis2=2) / 3
 
+    def spin_model(self) -> SpinHamiltonian:
+        """The isotropic part as a Heisenberg model.
+
+        Raises:
+            StructureError: If there is no exchange.
+        """
+        if self.lattice is None or self.pairs is None or not np.isfinite(self.isotropic()).all():
+            raise StructureError(f"no exchange constants: {self.message}")
+        sites = (self.lattice.cell, self.lattice.signs, self.lattice.lengths)
+        links = (self.pairs.first, self.pairs.second, self.pairs.shifts)
+        return SpinHamiltonian(*sites, *links, self.isotropic())
+
     def dmi(self, route: str | None = None) -> Float[np.ndarray, "n_pairs 3"]:
         """Vector D of each pair, in eV, from the antisymmetric part.
 
@@ -149,17 +154,16 @@ class ExchangeResult:
 
 @dataclass
 class _Job:
-    index: int
     result: ExchangeResult
     states: FourStates | None = None
     spirals: Spirals | None = None
 
     @property
-    def structures(self) -> list[Atoms]:
+    def images(self) -> list[Atoms]:
         return [s for part in (self.states, self.spirals) if part is not None for s in part.structures]
 
 
-class Exchange(Workflow[ExchangeSettings]):
+class Exchange(TurnedWorkflow[ExchangeSettings, ExchangeResult]):
     """Exchange constants of many magnets: settings here, structures in :meth:`run`.
 
     1. "derivatives": J'_ij = −∂²E/∂e_i∂e_j by Hessian-vector products; exact at the given order.
@@ -177,18 +181,13 @@ class Exchange(Workflow[ExchangeSettings]):
     """
 
     kind = ExchangeSettings
+    outcome = ExchangeResult
 
     @override
     def set_up(self, model: ModelLike, **where: Any) -> None:
         self.angle = np.radians(self.settings.angle)
-        shared: dict[str, Any] = {
-            name: getattr(self.settings, name) for name in ("magforce_tol", "max_steps")
-        }
-        shared |= {"collinear": True, **where}
-        self.rest = SinglePoint(model, magmoms=self.settings.magmoms, **shared)
-        host = self.rest.relaxation.bare_model
-        while_turning = "relaxed" if self.settings.lengths == "relaxed" else "fixed"
-        self.tilted = SinglePoint(host, magmoms=while_turning, **shared)
+        self.rest, self.turned = resting_and_turned(model, self.settings, **where)
+        host = self.turned.relaxation.bare_model
         self.model: Any = getattr(host, "model", None)
         if self.model is None or not hasattr(self.model, "spin_orbit"):
             raise UnsupportedOptionError(
@@ -196,35 +195,14 @@ class Exchange(Workflow[ExchangeSettings]):
             )
         self.spin_orbit = bool(self.model.spin_orbit)
 
-    def run(
-        self, structures: StructuresLike, *, on_finished: Callable[[int, ExchangeResult], None] | None = None
-    ) -> list[ExchangeResult]:
-        """Compute the exchange of crystals; one that fails does not stop the others.
+    @override
+    def _at_rest(self, images: list[Atoms]) -> list[PointResult]:
+        return self.rest.run(images)
 
-        Args:
-            structures: ASE, pymatgen or phonopy structures, one or many, each with collinear moments.
-            on_finished: Called with the index and the result of each crystal as soon as it is finished.
-
-        Returns:
-            One result for each structure, in the same order.
-        """
-        images = as_atoms(structures)
-        finish = Outcomes(len(images), on_finished)
-
-        jobs: list[_Job] = []
-        for index, point in enumerate(self.rest.run(images)):
-            try:
-                jobs.append(self._prepare(index, point))
-            except (MmaceError, RuntimeError, np.linalg.LinAlgError) as error:  # must not stop the others
-                finish(index, ExchangeResult(point.atoms, Status.FAILED, str(error)))
-        self.tilted.run_groups(
-            [job.structures for job in jobs],
-            lambda group, points: finish(jobs[group].index, self._finish(jobs[group], points)),
-        )
-        return finish.in_order()
-
-    def _prepare(self, index: int, point: PointResult) -> _Job:
+    @override
+    def _prepare(self, start: PointResult) -> _Job:
         """Second derivatives, and the structures whose energies are needed."""
+        point = start
         if point.status in UNUSABLE:
             raise StructureError(point.message)
         lattice = spin_lattice(point.atoms)
@@ -236,7 +214,7 @@ class Exchange(Workflow[ExchangeSettings]):
         )
         a, b, c = (int(n) for n in np.diag(matrix))
         result.supercell = (a, b, c)
-        job = _Job(index, result)
+        job = _Job(result)
         result.images.append(bare_copy(point.atoms))
         for route in self.settings.routes:
             result.tensors[route] = np.full((len(pairs), 3, 3), np.nan)
@@ -293,16 +271,15 @@ class Exchange(Workflow[ExchangeSettings]):
             )
         return matrix
 
+    @override
     def _finish(self, job: _Job, points: Sequence[PointResult]) -> ExchangeResult:
         """Tensors from energies, and everything that follows from tensors."""
         result = job.result
         lattice, pairs = known(result.lattice), known(result.pairs)
-        problem = first_problem(points)
-        if problem:
-            n_bad = int((~converged(points)).sum())
-            result.status = next(p.status for p in points if p.status is not Status.CONVERGED)
-            result.message = f"{n_bad} of {len(points)} tilted states, {problem}".strip()
-        energies = np.where(converged(points), [point.energy for point in points], np.nan)
+        good = converged(points)
+        if not good.all():
+            result.status, result.message = lacking(points, "tilted states")
+        energies = np.where(good, [point.energy for point in points], np.nan)
         n_states = len(job.states.structures) if job.states else 0
         if job.states is not None:
             raw = job.states.tensors(energies[:n_states], len(pairs), spin_orbit=self.spin_orbit)
@@ -322,7 +299,7 @@ class Exchange(Workflow[ExchangeSettings]):
             result.magnons = magnon_path(lattice, pairs, result.tensors[result.route], result.single_ion)
             found = stiffness(lattice, pairs, isotropic)
             result.stiffness_tensor, result.stiffness = found, None if found is None else found.mean
-            result.temperature, _ = mean_field_temperature(lattice, pairs, isotropic)
+            result.temperature = max(result.spin_model().mean_field_temperature, 0.0)
         else:
             result.status = Status.FAILED if result.status is Status.CONVERGED else result.status
             result.message = (

@@ -19,16 +19,8 @@ from ase.units import Rydberg
 from mmace_sim.files import write_text
 from mmace_sim.properties.exchange.constants import ExchangeResult, dmi_vectors
 from mmace_sim.properties.exchange.declaration import CONVENTION
-from mmace_sim.properties.exchange.formats import (
-    anisotropy_axes,
-    axes_line,
-    line_of,
-    list_links,
-    scaled_sites,
-    unit_moments,
-)
+from mmace_sim.properties.exchange.formats import Exported, axes_line, line_of
 from mmace_sim.properties.exchange.vampire import left_out, orthogonal_cell, vampire_files
-from mmace_sim.properties.results import known
 
 __all__ = [
     "orthogonal_cell",
@@ -109,8 +101,8 @@ def uppasd_files(result: ExchangeResult) -> dict[str, str]:
     Returns:
         Text of each file by name.
     """
-    links, lattice = list_links(result), known(result.lattice)
-    positions, moments = scaled_sites(result), unit_moments(result)
+    exported = Exported(result)
+    links, lattice = exported.links, exported.lattice
     lines = [
         f"{i + 1} {j + 1} {shift[0]} {shift[1]} {shift[2]} "
         + line_of(0.5 * (tensor if result.spin_orbit else tensor[0, 0]) / _MRY)
@@ -118,7 +110,7 @@ def uppasd_files(result: ExchangeResult) -> dict[str, str]:
     ]
     cell = "\n          ".join(line_of(vector) for vector in lattice.cell)
     temperature = max(result.temperature or 0.0, 10.0)
-    axes = anisotropy_axes(result)
+    axes = exported.anisotropy_axes
     n_axes = max(map(len, axes))
     anisotropy = "".join(
         f"{k + 1} 1 {line_of([pairs[n][0] / _MRY, 0.0, *pairs[n][1], 0.0])}\n"
@@ -155,10 +147,12 @@ do_cumu   Y
 """
     files = {
         "uppasd/inpsd.dat": control,
-        "uppasd/posfile": "".join(f"{k + 1} {k + 1} {line_of(x)}\n" for k, x in enumerate(positions)),
+        "uppasd/posfile": "".join(
+            f"{k + 1} {k + 1} {line_of(x)}\n" for k, x in enumerate(exported.scaled_sites)
+        ),
         "uppasd/momfile": "".join(
             f"{k + 1} 1 {length:.6f} {line_of(e)}\n"
-            for k, (length, e) in enumerate(zip(lattice.lengths, moments, strict=True))
+            for k, (length, e) in enumerate(zip(lattice.lengths, exported.unit_moments, strict=True))
         ),
         "uppasd/jfile": "\n".join(lines) + "\n",
     }
@@ -174,7 +168,8 @@ def spirit_files(result: ExchangeResult) -> dict[str, str]:
     Returns:
         Text of each file by name.
     """
-    lattice, links = known(result.lattice), list_links(result)
+    exported = Exported(result)
+    lattice, links = exported.lattice, exported.links
     rows = []
     for i, j, shift, t in zip(links.first, links.second, links.shifts, links.tensors, strict=True):
         if (i, j, *shift) < (j, i, *-shift):
@@ -182,7 +177,9 @@ def spirit_files(result: ExchangeResult) -> dict[str, str]:
         numbers = 1000 * np.array([np.trace(t) / 3, *dmi_vectors(t)])
         rows.append(f"{i} {j} {shift[0]} {shift[1]} {shift[2]} {line_of(numbers)}")
     axes = [
-        f"{i} {line_of([-1000 * k, *n])}" for i, pairs in enumerate(anisotropy_axes(result)) for k, n in pairs
+        f"{i} {line_of([-1000 * k, *n])}"
+        for i, pairs in enumerate(exported.anisotropy_axes)
+        for k, n in pairs
     ]
     anisotropy = "anisotropy_file anisotropy.txt\n" if axes else ""
     control = f"""# {CONVENTION}
@@ -195,7 +192,7 @@ bravais_vectors
 {chr(10).join(line_of(vector) for vector in lattice.cell)}
 basis
 {len(lattice.sites)}
-{chr(10).join(line_of(x) for x in scaled_sites(result))}
+{chr(10).join(line_of(x) for x in exported.scaled_sites)}
 mu_s {line_of(lattice.lengths, "{:.6f}")}
 hamiltonian heisenberg_pairs
 external_field_magnitude 0.0
@@ -220,7 +217,8 @@ def tb2j_text(result: ExchangeResult) -> str:
     Returns:
         Text of the file.
     """
-    lattice, links = known(result.lattice), list_links(result)
+    exported = Exported(result)
+    lattice, links = exported.lattice, exported.links
     names = [f"{symbol}{k + 1}" for k, symbol in enumerate(lattice.symbols)]
     positions = lattice.atoms.positions[lattice.sites]
     rule = "=" * 90
@@ -232,7 +230,7 @@ def tb2j_text(result: ExchangeResult) -> str:
         "Atom_number        x          y          z        w_charge     M(x)      M(y)      M(z)",
         *[
             f"{name} {line_of(position)} {0.0:.4f} {line_of(length * e, '{: .6f}')}"
-            for name, position, length, e in zip(names, positions, lattice.lengths, unit_moments(result), strict=True)
+            for name, position, length, e in zip(names, positions, lattice.lengths, exported.unit_moments, strict=True)
         ],
         rule, "Exchange:", "    i      j          R        J_iso(meV)          vector          distance(A)",
     ]  # fmt: skip

@@ -22,35 +22,63 @@ class Links:
     tensors: Float[np.ndarray, "n 3 3"]
 
 
-def list_links(result: ExchangeResult) -> Links:
-    """Pairs that are coupled, from both ends.
+class Exported:
+    """Exchange of one crystal as files need it.
 
     Args:
-        result: Exchange of one crystal.
+        result: The exchange.
     """
-    pairs, tensors = known(result.pairs), result.tensors[result.route]
-    kept = np.abs(tensors).max(axis=(1, 2)) > SMALL
-    return Links(pairs.first[kept], pairs.second[kept], pairs.shifts[kept], tensors[kept])
 
+    def __init__(self, result: ExchangeResult) -> None:
+        self.result, self.lattice = result, known(result.lattice)
+        n = len(self.lattice.sites)
+        self.anisotropy = np.zeros((n, 3, 3)) if result.anisotropy is None else result.anisotropy
 
-def scaled_sites(result: ExchangeResult) -> Float[np.ndarray, "n_sites 3"]:
-    """Places of the sites in vectors of the cell.
+    @property
+    def links(self) -> Links:
+        """Pairs that are coupled, from both ends."""
+        pairs, tensors = known(self.result.pairs), self.result.tensors[self.result.route]
+        kept = np.abs(tensors).max(axis=(1, 2)) > SMALL
+        return Links(pairs.first[kept], pairs.second[kept], pairs.shifts[kept], tensors[kept])
 
-    Args:
-        result: Exchange of one crystal.
-    """
-    lattice = known(result.lattice)
-    return lattice.atoms.positions[lattice.sites] @ np.linalg.inv(lattice.cell)
+    @property
+    def scaled_sites(self) -> Float[np.ndarray, "n_sites 3"]:
+        """Places of the sites in vectors of the cell."""
+        return self.lattice.atoms.positions[self.lattice.sites] @ np.linalg.inv(self.lattice.cell)
 
+    @property
+    def unit_moments(self) -> Float[np.ndarray, "n_sites 3"]:
+        """Directions of the moments."""
+        return self.lattice.signs[:, None] * self.lattice.axis
 
-def unit_moments(result: ExchangeResult) -> Float[np.ndarray, "n_sites 3"]:
-    """Directions of the moments.
+    @property
+    def site_kinds(self) -> tuple[list[int], list[int]]:
+        """Number of the kind of each site, and a site of each kind.
 
-    Args:
-        result: Exchange of one crystal.
-    """
-    lattice = known(result.lattice)
-    return lattice.signs[:, None] * lattice.axis
+        Sites are of one kind if an operation of the crystal makes one of the other and length, sign and anisotropy are
+        the same.
+        """
+        lattice = self.lattice
+        orbits = lattice.images[:, lattice.sites].min(axis=0).tolist()
+        rounded = (np.round(self.anisotropy.reshape(-1, 9) / SMALL) + 0.0).tolist()
+        lengths = np.round(lattice.lengths, 3).tolist()
+        keys = list(zip(orbits, lengths, lattice.signs.tolist(), map(tuple, rounded), strict=True))
+        kinds = list(dict.fromkeys(keys))
+        return [kinds.index(key) for key in keys], [keys.index(kind) for kind in kinds]
+
+    @property
+    def anisotropy_axes(self) -> list[list[tuple[float, Float[np.ndarray, "3"]]]]:
+        """Single-ion anisotropy as formats take it: Σ K (e·n)² up to a constant, with at most two axes for each site.
+
+        For each site K in eV, negative for an easy axis, and n; the largest |K| first.
+        """
+        out = []
+        for tensor in self.anisotropy:
+            values, vectors = np.linalg.eigh(tensor)
+            axes = [(float(values[k] - values[1]), vectors[:, k]) for k in (0, 2)]
+            axes = [(k, _upward(axis)) for k, axis in axes if abs(k) > SMALL]
+            out.append(sorted(axes, key=lambda pair: -abs(pair[0])))
+        return out
 
 
 def line_of(values: ArrayLike, form: str = "{: .10f}") -> str:
@@ -61,46 +89,6 @@ def line_of(values: ArrayLike, form: str = "{: .10f}") -> str:
         form: Format of each.
     """
     return " ".join(form.format(x) for x in np.ravel(values))
-
-
-def site_kinds(result: ExchangeResult) -> tuple[list[int], list[int]]:
-    """Number of the kind of each site, and a site of each kind.
-
-    Args:
-        result: Exchange of one crystal.
-
-    Returns:
-        Sites are of one kind if an operation of the crystal makes one of the other and length, sign and anisotropy are
-        the same.
-    """
-    lattice = known(result.lattice)
-    orbits = lattice.images[:, lattice.sites].min(axis=0).tolist()
-    tensors = np.zeros((len(orbits), 9)) if result.anisotropy is None else result.anisotropy.reshape(-1, 9)
-    rounded = (np.round(tensors / SMALL) + 0.0).tolist()
-    lengths = np.round(lattice.lengths, 3).tolist()
-    keys = list(zip(orbits, lengths, lattice.signs.tolist(), map(tuple, rounded), strict=True))
-    kinds = list(dict.fromkeys(keys))
-    return [kinds.index(key) for key in keys], [keys.index(kind) for kind in kinds]
-
-
-def anisotropy_axes(result: ExchangeResult) -> list[list[tuple[float, Float[np.ndarray, "3"]]]]:
-    """Single-ion anisotropy as formats take it: Σ K (e·n)² up to a constant, with at most two axes for each site.
-
-    Args:
-        result: Exchange of one crystal.
-
-    Returns:
-        For each site K in eV, negative for an easy axis, and n; the largest |K| first.
-    """
-    n = len(known(result.lattice).sites)
-    tensors = np.zeros((n, 3, 3)) if result.anisotropy is None else result.anisotropy
-    out = []
-    for tensor in tensors:
-        values, vectors = np.linalg.eigh(tensor)
-        axes = [(float(values[k] - values[1]), vectors[:, k]) for k in (0, 2)]
-        axes = [(k, _upward(axis)) for k, axis in axes if abs(k) > SMALL]
-        out.append(sorted(axes, key=lambda pair: -abs(pair[0])))
-    return out
 
 
 def _upward(axis: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:

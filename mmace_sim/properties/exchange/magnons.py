@@ -1,6 +1,5 @@
-"""What follows from exchange: magnons from tensors; spin stiffness and mean-field temperature from isotropic J'."""
+"""What follows from exchange: magnons from tensors, spin stiffness from isotropic J'."""
 
-import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,9 +8,8 @@ from jaxtyping import Complex, Float
 
 from mmace_sim.base.extras import extra
 from mmace_sim.properties.exchange.hessian import transverse_frame
-from mmace_sim.properties.phonons.bands import pretty
+from mmace_sim.properties.phonons.bands import zone_path
 from mmace_sim.structures.spin_lattice import Pairs, SpinLattice
-from mmace_sim.units import BOLTZMANN_EV_PER_K
 
 _UNCOUPLED = 1e-6
 """Exchange that is smaller than this, relative to the largest, couples nothing."""
@@ -156,26 +154,6 @@ def _coupled(
     return kept.T @ kept
 
 
-def mean_field_temperature(
-    lattice: SpinLattice, pairs: Pairs, isotropic: Float[np.ndarray, " n_pairs"]
-) -> tuple[float, Float[np.ndarray, " n_sites"]]:
-    """Ordering temperature of classical spins in mean field: k T = ⅓ of the largest eigenvalue of Σ_R J'_ab(R).
-
-    Args:
-        lattice: The magnet.
-        pairs: Pairs within the cutoff.
-        isotropic: J' of each pair, in eV.
-
-    Returns:
-        Temperature in K, 0 if no order within one cell is favoured, and the order that comes first.
-    """
-    n = len(lattice.sites)
-    total = np.zeros((n, n))
-    np.add.at(total, (pairs.first, pairs.second), isotropic)
-    values, vectors = np.linalg.eigh(0.5 * (total + total.T))
-    return max(float(values[-1]), 0.0) / (3 * BOLTZMANN_EV_PER_K), vectors[:, -1]
-
-
 def magnon_path(
     lattice: SpinLattice,
     pairs: Pairs,
@@ -199,35 +177,29 @@ def magnon_path(
     References:
         Y. Hinuma et al., Comput. Mater. Sci. 128, 140 (2017), doi:10.1016/j.commatsci.2016.10.015.
     """
-    with extra("phonons", "The path of magnons"):
-        import seekpath
-
     atoms = lattice.atoms
     kinds = [10 * int(number) for number in atoms.numbers]
     for site, sign in zip(lattice.sites, lattice.signs, strict=True):
         kinds[site] += 1 + int(sign < 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # borderline lattices: any of the valid paths will do
-        found = seekpath.get_path_orig_cell((atoms.cell.array, atoms.get_scaled_positions(), kinds))
+    with extra("phonons", "The path of magnons"):
+        names, _, segments = zone_path(
+            atoms.cell.array, atoms.get_scaled_positions(), kinds, n_points=n_points
+        )
     reciprocal = 2 * np.pi * np.linalg.inv(lattice.cell).T
-    segments = [[np.array(found["point_coords"][name]) for name in pair] for pair in found["path"]]
-    spans = np.array([np.linalg.norm((end - start) @ reciprocal) for start, end in segments])
-    counts = np.rint(spans / spans.max() * n_points).astype(int).clip(min=2)
-    qpoints = np.concatenate(
-        [np.linspace(start, end, n) for (start, end), n in zip(segments, counts, strict=True)]
-    )
+    spans = [np.linalg.norm((segment[-1] - segment[0]) @ reciprocal) for segment in segments]
+    qpoints = np.concatenate(segments)
     starts = np.concatenate([[0.0], np.cumsum(spans)])
     lengths = np.concatenate(
-        [np.linspace(s, e, n) for (s, e), n in zip(pairwise(starts), counts, strict=True)]
+        [np.linspace(*ends, len(segment)) for ends, segment in zip(pairwise(starts), segments, strict=True)]
     )
     energies, lowest = spin_waves(lattice, pairs, tensors, qpoints, single_ion)
     stable = bool(lowest.min() > -1e-6 - 1e-3 * np.abs(tensors).max())
-    return MagnonPath(qpoints, lengths, energies, _ticks(found["path"], starts), stable)
+    return MagnonPath(qpoints, lengths, energies, _ticks(names, starts), stable)
 
 
 def _ticks(path: list[tuple[str, str]], starts: Float[np.ndarray, " n"]) -> list[tuple[float, str]]:
-    names = [pretty(path[0][0])]
+    names = [path[0][0]]
     for (_, end), (start, _) in pairwise(path):
-        names.append(pretty(end) if end == start else f"{pretty(end)}|{pretty(start)}")
-    names.append(pretty(path[-1][1]))
+        names.append(end if end == start else f"{end}|{start}")
+    names.append(path[-1][1])
     return list(zip(starts.tolist(), names, strict=True))

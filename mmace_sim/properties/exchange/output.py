@@ -7,7 +7,7 @@ from typing import Any, override
 import numpy as np
 from ase import Atoms
 
-from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store, Told
+from mmace_sim.engine.computation import Computed, Entry, Part, Told
 from mmace_sim.engine.output import entry_head, finite_or_none, write_csv
 from mmace_sim.engine.run import Run
 from mmace_sim.graph.cells import has_volume
@@ -15,8 +15,10 @@ from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.properties.exchange.constants import Exchange, ExchangeResult
 from mmace_sim.properties.exchange.declaration import CONVENTION, ROUTE_COLUMNS
 from mmace_sim.properties.exchange.files import write_exchange_files
+from mmace_sim.properties.exchange.plots import FIGURES
 from mmace_sim.properties.results import known
-from mmace_sim.properties.written import some_folders
+from mmace_sim.properties.workflow import WorkflowComputation
+from mmace_sim.properties.written import save_figures, some_folders
 from mmace_sim.structures.magnetic_order import classify_order
 
 REST_STEPS: int = 20
@@ -29,8 +31,10 @@ _SHELL_COLUMNS = (
 _TENSOR = tuple(f"J{a}{b}" for a in "xyz" for b in "xyz")
 
 
-class ExchangeComputation(Computation[Any, ExchangeResult]):
+class ExchangeComputation(WorkflowComputation[ExchangeResult]):
     """Exchange constants of the structures of a run."""
+
+    workflow = Exchange
 
     @override
     def evaluations(self, item: LoadedStructure) -> int:
@@ -41,26 +45,57 @@ class ExchangeComputation(Computation[Any, ExchangeResult]):
         return min(REST_STEPS, self.evaluations(item))
 
     @override
-    def compute(self, part: Part, store: Store[ExchangeResult], advance: Advance) -> None:
-        workflow = Exchange(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-        workflow.run([item.atoms for item in part.pending], on_finished=store)
+    def finish(self, item: LoadedStructure, result: ExchangeResult, part: Part) -> tuple[Entry, Atoms | None]:
+        item.notes += _write(result, part.folders[item.name], figures=self.settings.figures)
+        return self.entry(item, result), None
 
     @override
-    def finish(self, item: LoadedStructure, result: ExchangeResult, part: Part) -> tuple[Entry, Atoms | None]:
-        item.notes += write_exchange(result, part.folders[item.name], figures=self.settings.figures)
-        return exchange_entry(item, result), None
+    def entry(self, item: LoadedStructure, result: ExchangeResult) -> Entry:
+        head = entry_head(item, str(result.status), result.message)
+        if result.lattice is None:
+            return head
+        if not result.spin_orbit:
+            head["notes"].append(
+                "no spin–orbit coupling in the model: DMI and anisotropic exchange are zero by construction"
+            )
+        lattice, pairs = result.lattice, known(result.pairs)
+        signs = lattice.signs[pairs.first] * lattice.signs[pairs.second]
+        tensor = result.stiffness_tensor
+
+        def milli(values: np.ndarray | None) -> Any:
+            return None if values is None else (1000 * values).tolist()
+
+        return head | {
+            "convention": CONVENTION,
+            "magnetic_order": str(classify_order(lattice.atoms.arrays["initial_magmoms"])),
+            "moment": float(lattice.lengths.mean()),
+            "moments": (lattice.signs * lattice.lengths).tolist(),
+            "route": result.route,
+            "supercell": list(known(result.supercell)),
+            "spin_orbit": result.spin_orbit,
+            "shells": _shell_rows(result),
+            "exchange_sum": finite_or_none((signs * result.isotropic()).sum(), 1000 / len(lattice.sites)),
+            "stiffness": finite_or_none(result.stiffness, 1000),
+            "stiffness_tensor": milli(None if tensor is None else tensor.tensor),
+            "stiffness_dimensions": None if tensor is None else tensor.dimensions,
+            "mean_field_temperature": finite_or_none(result.temperature),
+            "single_ion": milli(result.single_ion),
+            "anisotropy": milli(result.anisotropy),
+            "anisotropy_error": None if result.anisotropy is None else 1000 * result.anisotropy_error,
+            "stable": None if result.magnons is None else result.magnons.stable,
+            "difference_of_routes": finite_or_none(result.difference(), 1000),
+            "sum_rule_error": finite_or_none(result.sum_rule_error, 1000),
+            "beyond_cutoff": finite_or_none(result.beyond_cutoff, 1000),
+            "symmetry_spread": finite_or_none(result.spread, 1000),
+            "breaks_symmetry": result.breaks_symmetry,
+        }
 
     @override
     def stands_for(self, entry: Entry, result: ExchangeResult) -> Told:
         return [(entry, result.images)] if result.images else []
 
     @override
-    def write(
-        self,
-        run: Run,
-        entries: list[Entry],
-        computed: Computed[ExchangeResult],
-    ) -> list[str]:
+    def write(self, run: Run, entries: list[Entry], computed: Computed[ExchangeResult]) -> list[str]:
         return some_folders(run)
 
 
@@ -79,15 +114,8 @@ def exchange_evaluations(atoms: Atoms, cutoff: float, routes: Sequence[str]) -> 
     return REST_STEPS + n_cells * sum(costs[route] for route in routes)
 
 
-def shell_rows(result: ExchangeResult) -> list[Entry]:
-    """One line for each set of equivalent pairs.
-
-    Args:
-        result: Exchange of one crystal.
-
-    Returns:
-        Distances in Å and exchange in meV, by increasing distance.
-    """
+def _shell_rows(result: ExchangeResult) -> list[Entry]:
+    """One line for each set of equivalent pairs, by increasing distance (Å), with exchange in meV."""
     pairs, lattice = known(result.pairs), known(result.lattice)
     values = {name: 1000 * result.isotropic(r) for r, name in ROUTE_COLUMNS.items() if r in result.tensors}
     dmi = 1000 * np.linalg.norm(result.dmi(), axis=1)
@@ -109,71 +137,13 @@ def shell_rows(result: ExchangeResult) -> list[Entry]:
     return rows
 
 
-def exchange_entry(item: LoadedStructure, result: ExchangeResult) -> Entry:
-    """The entry of one structure in ``summary.json``.
-
-    Args:
-        item: What was read.
-        result: Its exchange.
-
-    Returns:
-        Plain JSON values in the units of `EXCHANGE`.
-    """
-    head = entry_head(item, str(result.status), result.message)
-    if result.lattice is None:
-        return head
-    if not result.spin_orbit:
-        head["notes"].append(
-            "no spin–orbit coupling in the model: DMI and anisotropic exchange are zero by construction"
-        )
-    lattice, pairs = result.lattice, known(result.pairs)
-    signs = lattice.signs[pairs.first] * lattice.signs[pairs.second]
-    difference, tensor = result.difference(), result.stiffness_tensor
-    return head | {
-        "convention": CONVENTION,
-        "magnetic_order": str(classify_order(lattice.atoms.arrays["initial_magmoms"])),
-        "moment": float(lattice.lengths.mean()),
-        "moments": (lattice.signs * lattice.lengths).tolist(),
-        "route": result.route,
-        "supercell": list(known(result.supercell)),
-        "spin_orbit": result.spin_orbit,
-        "shells": shell_rows(result),
-        "exchange_sum": finite_or_none(1000 * (signs * result.isotropic()).sum() / len(lattice.sites)),
-        "stiffness": None if result.stiffness is None else finite_or_none(1000 * result.stiffness),
-        "stiffness_tensor": None if tensor is None else (1000 * tensor.tensor).tolist(),
-        "stiffness_dimensions": None if tensor is None else tensor.dimensions,
-        "mean_field_temperature": None if result.temperature is None else finite_or_none(result.temperature),
-        "single_ion": None if result.single_ion is None else (1000 * result.single_ion).tolist(),
-        "anisotropy": None if result.anisotropy is None else (1000 * result.anisotropy).tolist(),
-        "anisotropy_error": None if result.anisotropy is None else 1000 * result.anisotropy_error,
-        "stable": None if result.magnons is None else result.magnons.stable,
-        "difference_of_routes": None if difference is None else finite_or_none(1000 * difference),
-        "sum_rule_error": None if result.sum_rule_error is None else 1000 * result.sum_rule_error,
-        "beyond_cutoff": None if result.beyond_cutoff is None else 1000 * result.beyond_cutoff,
-        "symmetry_spread": finite_or_none(1000 * result.spread),
-        "breaks_symmetry": result.breaks_symmetry,
-    }
-
-
-def write_exchange(result: ExchangeResult, folder: Path, *, figures: bool) -> list[str]:
-    """Write tables, figures and the input of other codes for one crystal.
-
-    Args:
-        result: Exchange of one crystal; nothing is written if it failed.
-        folder: Folder of the crystal.
-        figures: Draw J'(r) and magnons.
-
-    Returns:
-        Notes about what could not be written.
-
-    Raises:
-        OutputError: If a file cannot be written.
-    """
+def _write(result: ExchangeResult, folder: Path, *, figures: bool) -> list[str]:
+    """Tables, figures and the input of other codes for one crystal, unless it failed; notes about what has no place."""
     if result.lattice is None or not np.isfinite(result.isotropic()).all():
         return []
     folder.mkdir(exist_ok=True)
     convention = {"unit": "meV", "convention": CONVENTION}
-    write_csv(folder / "shells.csv", _SHELL_COLUMNS, [row | convention for row in shell_rows(result)])
+    write_csv(folder / "shells.csv", _SHELL_COLUMNS, [row | convention for row in _shell_rows(result)])
     pairs = known(result.pairs)
     rows = []
     for k in range(len(pairs)):
@@ -195,7 +165,5 @@ def write_exchange(result: ExchangeResult, folder: Path, *, figures: bool) -> li
     write_csv(folder / "magnons.csv", tuple(waves[0]), waves)
     _, notes = write_exchange_files(result, folder)
     if figures:
-        from mmace_sim.properties.exchange.plots import save_exchange_figures
-
-        save_exchange_figures(result, folder)
+        save_figures(result, f"{folder}/", FIGURES)
     return notes

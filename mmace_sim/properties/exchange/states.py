@@ -205,7 +205,7 @@ def spin_spirals(
     variants = list(product((1, -1), 0.5 * np.pi * np.arange(4))) if spin_orbit else [(1, 0.0)]
     structures, sizes, waves, turned, weights = [], [], [], [], []
     for (wave, weight), subset in product(stars, subsets):
-        cell = smallest_cell(wave)
+        cell = _smallest_cell(wave)
         for axis, (sense, phase) in product(axes, variants):
             directions = _spiral(lattice, cell, sense * wave, subset, axis, (angle, phase))
             structures.append(lattice.supercell(cell, directions))
@@ -237,15 +237,8 @@ def _spiral(
     return lattice.signs[:, None, None] * (np.cos(theta) * axis + np.sin(theta) * cone)
 
 
-def smallest_cell(wave: Float[np.ndarray, "3"]) -> Int[np.ndarray, "3 3"]:
-    """The smallest supercell that a wave fits into.
-
-    Args:
-        wave: Rational wave vector, in reciprocal vectors.
-
-    Returns:
-        Hermite normal form.
-    """
+def _smallest_cell(wave: Float[np.ndarray, "3"]) -> Int[np.ndarray, "3 3"]:
+    """The smallest supercell that a rational wave vector fits into, as a Hermite normal form."""
     order = lcm(*(Fraction(float(x)).limit_denominator(1000).denominator for x in wave))
     return next(
         form for form in hermite_normal_forms(order) if np.abs((x := form @ wave) - np.rint(x)).max() < 1e-6

@@ -8,16 +8,7 @@ from jaxtyping import Float, Int
 
 from mmace_sim.properties.exchange.constants import ExchangeResult
 from mmace_sim.properties.exchange.declaration import CONVENTION
-from mmace_sim.properties.exchange.formats import (
-    anisotropy_axes,
-    axes_line,
-    line_of,
-    list_links,
-    scaled_sites,
-    site_kinds,
-    unit_moments,
-)
-from mmace_sim.properties.results import known
+from mmace_sim.properties.exchange.formats import Exported, axes_line, line_of
 
 
 def vampire_files(result: ExchangeResult) -> dict[str, str] | None:
@@ -31,15 +22,16 @@ def vampire_files(result: ExchangeResult) -> dict[str, str] | None:
     Returns:
         Text of each file by name; None if the lattice has no small right-angled cell.
     """
-    primitive = known(result.lattice).cell
+    exported = Exported(result)
+    primitive = exported.lattice.cell
     matrix = orthogonal_cell(primitive)
     if matrix is None:
         return None
     cell = matrix @ primitive
     lengths = np.linalg.norm(cell, axis=1)
     turn = cell / lengths[:, None]  # from Cartesian components to those along the edges
-    atoms, index = _repeated(result, matrix)
-    kinds, examples = site_kinds(result)
+    atoms, index = _repeated(exported, matrix)
+    kinds, examples = exported.site_kinds
     header = [
         f"# {CONVENTION}",
         "# VAMPIRE: each pair once in the energy, both ends in this list; J' in Joule",
@@ -54,7 +46,7 @@ def vampire_files(result: ExchangeResult) -> dict[str, str] | None:
     ]
     lines += ["# Atoms num, id cx cy cz mat lc hc", f"{len(atoms)} {len(examples)}"]
     lines += [f"{k} {line_of(x)} {kinds[site]} 0 0" for k, (site, _, x, _) in enumerate(atoms)]
-    links = list_links(result)
+    links = exported.links
     inverse = np.linalg.inv(matrix)
     rows = []
     for k, (site, corner, _, _) in enumerate(atoms):
@@ -71,7 +63,7 @@ def vampire_files(result: ExchangeResult) -> dict[str, str] | None:
     lines += [f"{n} {row}" for n, row in enumerate(rows)]
     return {
         "vampire/exchange.ucf": "\n".join(lines) + "\n",
-        "vampire/exchange.mat": _vampire_materials(result, examples, turn),
+        "vampire/exchange.mat": _vampire_materials(exported, examples, turn),
         "vampire/input": _vampire_input(result, lengths),
     }
 
@@ -106,7 +98,7 @@ def orthogonal_cell(cell: Float[np.ndarray, "3 3"], *, reach: int = 3) -> Int[np
 
 
 def _repeated(
-    result: ExchangeResult, matrix: Int[np.ndarray, "3 3"]
+    exported: Exported, matrix: Int[np.ndarray, "3 3"]
 ) -> tuple[list[tuple[int, np.ndarray, np.ndarray, np.ndarray]], dict[tuple[int, tuple[int, ...]], int]]:
     """Sites of a supercell (site, primitive cell, place in the supercell, jump into it), and their numbers."""
     inverse = np.linalg.inv(matrix)
@@ -116,7 +108,7 @@ def _repeated(
     cells = cells[((inside > -1e-9) & (inside < 1 - 1e-9)).all(axis=1)]
     atoms: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
     index: dict[tuple[int, tuple[int, ...]], int] = {}
-    for site, scaled in enumerate(scaled_sites(result)):
+    for site, scaled in enumerate(exported.scaled_sites):
         for corner in cells:
             place = (scaled + corner) @ inverse
             jump = np.floor(place + 1e-9).astype(int)
@@ -139,12 +131,12 @@ def left_out(result: ExchangeResult) -> float:
     Args:
         result: Exchange of one crystal.
     """
-    return max(0.5 * abs(axes[1][0]) if len(axes) > 1 else 0.0 for axes in anisotropy_axes(result))
+    return max(0.5 * abs(axes[1][0]) if len(axes) > 1 else 0.0 for axes in Exported(result).anisotropy_axes)
 
 
-def _vampire_materials(result: ExchangeResult, examples: list[int], turn: Float[np.ndarray, "3 3"]) -> str:
-    lattice, moments = known(result.lattice), unit_moments(result) @ turn.T
-    axes = anisotropy_axes(result)
+def _vampire_materials(exported: Exported, examples: list[int], turn: Float[np.ndarray, "3 3"]) -> str:
+    lattice, moments = exported.lattice, exported.unit_moments @ turn.T
+    axes = exported.anisotropy_axes
     lines = [f"# {CONVENTION}", axes_line(turn), f"material:num-materials = {len(examples)}"]
     for n, site in enumerate(examples, start=1):
         lines += [

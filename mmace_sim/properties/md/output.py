@@ -23,9 +23,11 @@ from mmace_sim.properties.md.averages import averages
 from mmace_sim.properties.md.dynamics import MolecularDynamics
 from mmace_sim.properties.md.files import SimulationFiles
 from mmace_sim.properties.md.frames import Snapshot
+from mmace_sim.properties.md.plots import md_figures
 from mmace_sim.properties.md.simulation import MDResult, MDStatus
 from mmace_sim.properties.relax.output import write_doubtful
 from mmace_sim.properties.singlepoint import SinglePoint
+from mmace_sim.properties.written import save_figures
 from mmace_sim.structures.supercells import parse_supercell
 
 _EVALUATIONS: dict[str, int] = {"frozen": 1, "adiabatic": 5, "llg": 4}
@@ -117,11 +119,11 @@ class MDComputation(Computation[Any, MDResult]):
         write_extxyz(run.folder / "final.extxyz", last)
         candidates = write_doubtful(run, last, entries)
         if self.settings.figures:
-            from mmace_sim.properties.md.plots import save_md_figures
-
             bath = self.settings.temperature if self.settings.ensemble != "nve" else None
             for item, file in zip(run.structures, files, strict=True):
-                save_md_figures(file.rows(), file.folder, len(item.atoms), bath)
+                rows = file.rows()
+                if len(rows) > 1:
+                    save_figures(rows, f"{file.folder}/", md_figures(len(item.atoms), bath))
         return ["final.extxyz", *candidates, "*/trajectory.extxyz", "*/thermo.csv"]
 
     def _dynamics(self, model: Potential) -> MolecularDynamics:

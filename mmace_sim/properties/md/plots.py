@@ -1,26 +1,22 @@
 """Figures of a simulation: energies, temperatures, moments over time."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmace_sim.plots import COLORS, REFERENCE, add_legend, new_figure, save_figure
+from mmace_sim.plots import COLORS, REFERENCE, add_legend, new_figure
 from mmace_sim.properties.md.files import column
+from mmace_sim.properties.written import Figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def energy_figure(rows: Sequence[dict[str, Any]], n_atoms: int) -> "Figure":
-    """Energies relative to the first frame, per atom: kinetic energy, potential energy and their sum.
-
-    Args:
-        rows: Frames.
-        n_atoms: Number of atoms.
-    """
+def _energy_figure(rows: Sequence[dict[str, Any]], n_atoms: int) -> "Figure":
+    """Energies relative to the first frame, per atom: kinetic energy, potential energy and their sum."""
     figure, axes = new_figure()
     styles = (("kinetic", COLORS[3], "--"), ("potential", COLORS[2], ":"), ("total", COLORS[0], "-"))
     for name, color, style in styles:
@@ -29,13 +25,8 @@ def energy_figure(rows: Sequence[dict[str, Any]], n_atoms: int) -> "Figure":
     return _finish(figure, axes, "energy − first frame (meV/atom)")
 
 
-def temperature_figure(rows: Sequence[dict[str, Any]], bath: float | None) -> "Figure":
-    """Temperatures of atoms and of directions of moments, and that of the bath.
-
-    Args:
-        rows: Frames.
-        bath: In K; None without a bath.
-    """
+def _temperature_figure(rows: Sequence[dict[str, Any]], bath: float | None) -> "Figure":
+    """Temperatures of atoms and of directions of moments, and that of the bath."""
     figure, axes = new_figure()
     if bath is not None:
         axes.axhline(bath, color=REFERENCE, linewidth=0.8, label="bath")
@@ -46,46 +37,28 @@ def temperature_figure(rows: Sequence[dict[str, Any]], bath: float | None) -> "F
     return _finish(figure, axes, "temperature (K)")
 
 
-def moment_figure(rows: Sequence[dict[str, Any]]) -> "Figure":
-    """Mean length of the moments, and the total moment per atom.
-
-    Args:
-        rows: Frames.
-    """
+def _moment_figure(rows: Sequence[dict[str, Any]]) -> "Figure":
+    """Mean length of the moments, and the total moment per atom."""
     figure, axes = new_figure()
     axes.plot(*_over_time(rows, column(rows, "mean_magmom")), color=COLORS[0], label="mean length")
-    axes.plot(
-        *_over_time(rows, column(rows, "total_magmom")),
-        color=COLORS[1],
-        linestyle="--",
-        label="total moment / atoms",
-    )
+    total = _over_time(rows, column(rows, "total_magmom"))
+    axes.plot(*total, color=COLORS[1], linestyle="--", label="total moment / atoms")
     axes.set_ylim(bottom=0.0)
     return _finish(figure, axes, "moment (μB)")
 
 
-def save_md_figures(
-    rows: Sequence[dict[str, Any]], folder: Path, n_atoms: int, bath: float | None
-) -> list[Path]:
-    """Write the figures of a structure.
+def md_figures(n_atoms: int, bath: float | None) -> Figures:
+    """Figures of the frames of a structure.
 
     Args:
-        rows: Frames; with fewer than two there is nothing to draw.
-        folder: Folder of the structure.
         n_atoms: Number of atoms.
         bath: Temperature of the bath, in K; None without one.
-
-    Returns:
-        Files written.
     """
-    if len(rows) < 2:
-        return []
-    figures = {
-        "energies": energy_figure(rows, n_atoms),
-        "temperatures": temperature_figure(rows, bath),
-        "moments": moment_figure(rows),
+    return {
+        "energies": partial(_energy_figure, n_atoms=n_atoms),
+        "temperatures": partial(_temperature_figure, bath=bath),
+        "moments": _moment_figure,
     }
-    return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
 
 
 def _over_time(rows: Sequence[dict[str, Any]], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,8 +67,7 @@ def _over_time(rows: Sequence[dict[str, Any]], values: np.ndarray) -> tuple[np.n
 
 
 def _finish(figure: "Figure", axes: "Axes", quantity: str) -> "Figure":
-    axes.set_xlabel("time (ps)")
-    axes.set_ylabel(quantity)
+    axes.set(xlabel="time (ps)", ylabel=quantity)
     for line in axes.lines:
         line.set_linewidth(0.9)
     add_legend(axes)

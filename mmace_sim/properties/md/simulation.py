@@ -13,13 +13,11 @@ from ase import Atoms
 from jaxtyping import Bool
 from torch import Tensor
 
-from mmace_sim.engine.batching import RefillingBatch, failure_message
+from mmace_sim.engine.batching import RefillingBatch, failure_message, usable_groups
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.cells import has_volume
 from mmace_sim.properties.md.frames import Checkpoint, Snapshot, record
 from mmace_sim.properties.relax.runaway import EnergyFloor
-from mmace_sim.structures.checks import check_structure
-from mmace_sim.structures.moment_range import check_moment_range
 from mmace_sim.torchsim.doubt import Doubt, doubt_message
 from mmace_sim.torchsim.memory import check_memory, estimate_max_memory_scaler
 from mmace_sim.torchsim.spin_dynamics import FS_PER_TIME, SpinLatticeState
@@ -116,22 +114,16 @@ class Simulation:
             One result for each.
         """
         self.seeds: dict[int, int] = {}
-        groups: dict[tuple[bool, ...], list[int]] = {}
-        elements = getattr(getattr(self.dynamics.bare_model, "model", None), "elements", None)
-        for index, atoms in enumerate(self.images):
-            try:
-                check_structure(atoms, elements)
-                check_moment_range(atoms, self.dynamics.bare_model)
-                if self.dynamics.rescales:
-                    _check_rescalable(atoms)
-            except StructureError as error:
-                self._finish(index, MDStatus.FAILED, str(error))
-            else:
-                groups.setdefault(tuple(bool(p) for p in atoms.pbc), []).append(index)
-        good = sorted(index for group in groups.values() for index in group)
+        groups = usable_groups(
+            self.images,
+            self.dynamics.bare_model,
+            lambda index, reason: self._finish(index, MDStatus.FAILED, reason),
+            _check_rescalable if self.dynamics.rescales else lambda _: None,
+        )
+        good = sorted(index for group in groups for index in group)
         made = self.dynamics.seeds([self.images[index] for index in good]) if seeds is None else None
         self.seeds = dict(zip(good, made or [seeds[index] for index in good], strict=True))
-        for indices in groups.values():
+        for indices in groups:
             self._run_alike(indices)
         return self.results
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, override
 
 import numpy as np
@@ -11,6 +12,7 @@ from ase import Atoms
 from jaxtyping import Float
 
 from mmace_sim.engine.batching import Outcomes, run_groups
+from mmace_sim.engine.computation import Advance
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import Curvature
 from mmace_sim.errors import StructureError
@@ -21,8 +23,8 @@ from mmace_sim.properties.moments.starts import free_moments, random_starts
 from mmace_sim.properties.order import OrderStatus
 from mmace_sim.properties.order.axes import symmetry_of_moments
 from mmace_sim.properties.order.states import cluster_states, state_fingerprint
-from mmace_sim.properties.relax.relaxation import ModelLike, Status, as_atoms
-from mmace_sim.properties.workflow import Workflow
+from mmace_sim.properties.relax.relaxation import ModelLike, Status
+from mmace_sim.properties.workflow import BatchWorkflow
 from mmace_sim.structures.magnetic_order import (
     MagneticOrder,
     MagneticSymmetry,
@@ -139,13 +141,14 @@ class MomentResult:
         return self.minima[0].n_starts if self.minima else 0
 
 
-class MomentSearch(Workflow[MomentSearchSettings]):
+class MomentSearch(BatchWorkflow[MomentSearchSettings, MomentResult]):
     """Minimises the energy over the moments from random starts: settings here, structures in :meth:`run`.
 
     Every moment of a structure is turned by an angle from U[0, π] about a random axis and scaled by U[0, 1.5], and all
     are relaxed together at fixed atoms and cell, in one batch for all starts of all structures. What converged is put
     into groups by energy and by a fingerprint that knows neither the order of atoms nor common rotations, and the
-    lowest of each group is a minimum with its magnetic space group and the curvature of its energy.
+    lowest of each group is a minimum with its magnetic space group and the curvature of its energy. What ends within
+    `LOOK_AROUND_EVERY` seconds is looked at in one batch, so that a structure is told soon after it is finished.
 
     Its settings are :class:`~mmace_sim.properties.moments.declaration.MomentSearchSettings`.
     """
@@ -159,28 +162,12 @@ class MomentSearch(Workflow[MomentSearchSettings]):
         self.relaxation = MomentRelaxation(model, **alike, **where)
         self.rotates_freely = self.relaxation.rotates_freely and not self.settings.only
 
-    def run(
-        self,
-        structures: StructuresLike,
-        *,
-        kept: Kept[DescentResult] | None = None,
-        on_finished: Callable[[int, MomentResult], None] | None = None,
-        on_point: Callable[[int], None] | None = None,
-    ) -> list[MomentResult]:
-        """Relax all starts of all structures; one that fails does not stop the others.
-
-        Args:
-            structures: ASE, pymatgen or phonopy structures, one or many, with the moments that are turned and scaled.
-            kept: Starts that are relaxed already; takes those that follow.
-            on_finished: Called with the index and the result of each structure soon after it is finished: what ends
-                within `LOOK_AROUND_EVERY` seconds is looked at in one batch.
-            on_point: Called with 1 after each start.
-
-        Returns:
-            One result for each structure, in the same order.
-        """
+    @override
+    def _compute(
+        self, images: list[Atoms], finish: Outcomes[MomentResult], kept: Kept[Any], on_point: Advance
+    ) -> None:
         results, starts = [], []
-        for atoms in as_atoms(structures):
+        for atoms in images:
             result, own = MomentResult(atoms), []
             try:
                 own = self._starts(atoms)
@@ -188,8 +175,7 @@ class MomentSearch(Workflow[MomentSearchSettings]):
                 result.message = str(error)
             results.append(result)
             starts.append(own)
-        finish, last = Outcomes(len(results), on_finished), time.monotonic()
-        waiting: list[int] = []
+        waiting, last = list[int](), time.monotonic()
 
         def look_around() -> None:
             nonlocal last
@@ -208,9 +194,8 @@ class MomentSearch(Workflow[MomentSearchSettings]):
             if time.monotonic() - last >= LOOK_AROUND_EVERY:
                 look_around()
 
-        run_groups((kept or Kept()).around(self.relaxation), starts, analyse, on_point)
+        run_groups(partial(kept.run, self.relaxation.run), starts, analyse, on_point)
         look_around()
-        return results
 
     def _starts(self, atoms: Atoms) -> list[Atoms]:
         freedom = self.relaxation.freedom

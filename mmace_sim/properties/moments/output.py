@@ -1,20 +1,20 @@
 """Minima of the moments as a run: entries of the summary, starts, minima, figures."""
 
 import logging
-from functools import partial
-from typing import Any, override
+from typing import override
 
 import numpy as np
 
-from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store, Told
-from mmace_sim.engine.kept import Kept
+from mmace_sim.engine.computation import Computed, Entry, Part, Told
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments, write_csv
 from mmace_sim.engine.run import Run
 from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
 from mmace_sim.properties.moments.minimisation import MomentMinimum, MomentResult, MomentSearch
+from mmace_sim.properties.moments.plots import moment_figures
 from mmace_sim.properties.moments.relax import DescentResult
+from mmace_sim.properties.workflow import WorkflowComputation
 from mmace_sim.properties.written import draw_each
 
 START_COLUMNS: tuple[str, ...] = (
@@ -25,11 +25,13 @@ START_COLUMNS: tuple[str, ...] = (
 _log = logging.getLogger(__name__)
 
 
-class MomentsComputation(Computation[Any, MomentResult]):
+class MomentsComputation(WorkflowComputation[MomentResult]):
     """Minima of the moments of the structures of a run."""
 
     verb = "Minimising"
     counted = "starts"
+    workflow = MomentSearch
+    keeps = ("starts", DescentResult)
     result = MomentResult
 
     @override
@@ -43,12 +45,6 @@ class MomentsComputation(Computation[Any, MomentResult]):
     @override
     def rounds(self, item: LoadedStructure) -> int:
         return min(30, self.settings.max_steps + 1)
-
-    @override
-    def compute(self, part: Part, store: Store[MomentResult], advance: Advance) -> None:
-        search = MomentSearch(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-        with Kept.of(part, "starts", DescentResult) as kept:
-            search.run([item.atoms for item in part.pending], kept=kept, on_finished=store, on_point=advance)
 
     @override
     def entry(self, item: LoadedStructure, result: MomentResult) -> Entry:
@@ -74,7 +70,6 @@ class MomentsComputation(Computation[Any, MomentResult]):
 
     @override
     def write(self, run: Run, entries: list[Entry], computed: Computed[MomentResult]) -> list[str]:
-        del entries
         rows = [row for item, result in computed for row in _start_rows(item, result)]
         write_csv(run.folder / "starts.csv", START_COLUMNS, rows)
         stems = file_names([item.name for item, _ in computed])
@@ -92,13 +87,8 @@ class MomentsComputation(Computation[Any, MomentResult]):
             note = write_crystal(run.folder / "structures" / f"{atoms.info['name']}.mcif", atoms, "mcif")
             if note and atoms.pbc.all():
                 _log.warning("%s: %s", atoms.info["name"], note)
-        names = ["starts.csv", "minima.extxyz", "structures/"]
-        if self.settings.figures:
-            from mmace_sim.properties.moments.plots import save_moment_figures
-
-            draw = partial(save_moment_figures, magforce_tol=self.settings.magforce_tol)
-            names.append(draw_each(run, computed, draw))
-        return names
+        figures = moment_figures(self.settings.magforce_tol)
+        return ["starts.csv", "minima.extxyz", "structures/", *draw_each(run, computed, figures)]
 
 
 def _minimum_entry(minimum: MomentMinimum) -> Entry:

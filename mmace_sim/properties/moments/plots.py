@@ -1,13 +1,14 @@
 """Figures of a minimisation of moments: energy and largest magforce of every start against its steps."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmace_sim.plots import COLORS, REFERENCE, add_legend, new_figure, save_figure
+from mmace_sim.plots import COLORS, REFERENCE, add_legend, new_figure
 from mmace_sim.properties.moments.minimisation import MomentResult, MomentStart
+from mmace_sim.properties.written import Figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,64 +21,39 @@ LEAST_SHOWN: float = 1e-6
 """Energies closer to the end of a start than this are not drawn, in eV/atom."""
 
 
-def energy_figure(result: MomentResult) -> "Figure":
-    """Energy above the lowest minimum against steps, on a logarithmic scale; starts in the lowest one leave below.
+def moment_figures(magforce_tol: float | None = None) -> Figures:
+    """Figures of a structure; none if no start made a step.
 
     Args:
-        result: Starts and minima of one structure.
-
-    Returns:
-        The figure.
+        magforce_tol: Where convergence is marked, in eV/μB.
     """
+    return {"_energy": _energy_figure, "_magforce": partial(_magforce_figure, magforce_tol=magforce_tol)}
+
+
+def _energy_figure(result: MomentResult) -> "Figure | None":
+    """Energy above the lowest minimum against steps, on a logarithmic scale; starts in the lowest one leave below."""
+    lowest = min((np.nanmin(start.descent.energies) for start in _with_steps(result)), default=None)
+    if lowest is None:
+        return None
     figure, axes = new_figure()
-    n_atoms = len(result.atoms)
-    zero = min(np.nanmin(start.descent.energies) for start in _with_steps(result)) / n_atoms
     for start, style in _styled(result):
-        above = start.descent.energies / n_atoms - zero
+        above = (start.descent.energies - lowest) / len(result.atoms)
         shown = np.where(above > LEAST_SHOWN, above, np.nan)
         axes.plot(1000 * shown, linewidth=0.7, alpha=0.7, **style)
-    _finish(axes, "energy above the lowest (meV/atom)")
-    return figure
+    return _finished(figure, axes, "energy above the lowest (meV/atom)")
 
 
-def magforce_figure(result: MomentResult, magforce_tol: float | None = None) -> "Figure":
-    """Largest magforce against steps, on a logarithmic scale.
-
-    Args:
-        result: Starts and minima of one structure.
-        magforce_tol: Where convergence is marked, in eV/μB.
-
-    Returns:
-        The figure.
-    """
+def _magforce_figure(result: MomentResult, magforce_tol: float | None) -> "Figure | None":
+    """Largest magforce against steps, on a logarithmic scale."""
+    styled = list(_styled(result))
+    if not styled:
+        return None
     figure, axes = new_figure()
-    for start, style in _styled(result):
+    for start, style in styled:
         axes.plot(start.descent.magforces.clip(min=1e-16), linewidth=0.7, alpha=0.7, **style)
     if magforce_tol is not None:
         axes.axhline(magforce_tol, color=REFERENCE, linewidth=0.8, linestyle="--")
-    _finish(axes, "largest |∂E/∂m| (eV/μB)")
-    return figure
-
-
-def save_moment_figures(result: MomentResult, stem: Path, magforce_tol: float | None = None) -> list[Path]:
-    """Write the figures of a structure.
-
-    Args:
-        result: Starts and minima of one structure.
-        stem: Path without ending; ``_energy`` and ``_magforce`` are added.
-        magforce_tol: Where convergence is marked, in eV/μB.
-
-    Returns:
-        Files written; none if no start made a step.
-    """
-    if not any(True for _ in _with_steps(result)):
-        return []
-    figures = {"energy": energy_figure(result), "magforce": magforce_figure(result, magforce_tol)}
-    return [
-        path
-        for what, figure in figures.items()
-        for path in save_figure(figure, stem.with_name(f"{stem.name}_{what}"))
-    ]
+    return _finished(figure, axes, "largest |∂E/∂m| (eV/μB)")
 
 
 def _with_steps(result: MomentResult) -> Iterator[MomentStart]:
@@ -106,8 +82,7 @@ def _styled(result: MomentResult) -> Iterator[tuple[MomentStart, dict[str, Any]]
         yield start, style
 
 
-def _finish(axes: "Axes", quantity: str) -> None:
-    axes.set_yscale("log")
-    axes.set_xlabel("step (evaluations of the model)")
-    axes.set_ylabel(quantity)
+def _finished(figure: "Figure", axes: "Axes", quantity: str) -> "Figure":
+    axes.set(yscale="log", xlabel="step (evaluations of the model)", ylabel=quantity)
     add_legend(axes)
+    return figure

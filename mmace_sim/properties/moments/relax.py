@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,15 +13,11 @@ from jaxtyping import Float
 from mmace_sim.base.hosts import ts
 from mmace_sim.engine.batching import Outcomes
 from mmace_sim.engine.outcomes import RelaxResult, StructureResult
-from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, as_atoms
 from mmace_sim.torchsim.freedom import FREE_MOMENTS, MagneticOptimState
 from mmace_sim.torchsim.lbfgs import moment_lbfgs_init, moment_lbfgs_step
 from mmace_sim.torchsim.state import StructuresLike
 from mmace_sim.torchsim.zeeman import ZeemanModel
-
-SOLVERS: tuple[str, ...] = ("lbfgs", "fire")
-"""Ways to go downhill."""
 
 
 @dataclass
@@ -55,26 +51,25 @@ class MomentRelaxation(Relaxation):
 
     Args:
         model: Model, its name or path, or any TorchSim model that gives magforces.
-        solver: One of `SOLVERS`.
+        solver: How to go downhill.
         field: Applied field in tesla; energies and magforces then contain it, see
             :class:`~mmace_sim.torchsim.zeeman.ZeemanModel`.
         **settings: `magforce_tol`, `max_steps`, `collinear`, `fix_magnitude`, `device`, `dtype`, `max_batch_atoms` of
             :class:`~mmace_sim.properties.relax.relaxation.Relaxation`.
 
     Raises:
-        UnsupportedOptionError: If the solver is unknown, a tolerance not positive or the field not a vector.
+        ConfigError: If a setting is unknown or impossible.
+        UnsupportedOptionError: If the field is not a vector.
     """
 
     def __init__(
         self,
         model: ModelLike = "default",
         *,
-        solver: str = "lbfgs",
+        solver: Literal["lbfgs", "fire"] = "lbfgs",
         field: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
         **settings: Any,
     ) -> None:
-        if solver not in SOLVERS:
-            raise UnsupportedOptionError(f"solver = {solver!r}, expected {' or '.join(SOLVERS)}.")
         super().__init__(model, relax_positions=False, **{"relax_cell": False, "stability": False} | settings)
         self.solver, self.field = solver, field
         self.has_field = bool(np.any(np.asarray(field, dtype=float) != 0.0))

@@ -263,7 +263,7 @@ def _named(parent: MagneticParent, patterns: list[_Pattern]) -> list[CollinearOr
         signs = np.zeros((len(parent.atoms), len(cell_points(pattern.matrix))), dtype=int)
         signs[parent.sites] = pattern.signs.reshape(len(parent.sites), -1)
         start = np.where(signs == 0, 1, signs) if pattern.is_ferromagnetic else signs
-        axis = moment_axis(parent, pattern.matrix, pattern.signs)
+        axis = _moment_axis(parent, pattern.matrix, pattern.signs)
         moments = (start * parent.lengths[:, None])[:, :, None] * axis + 0.0
         atoms = build_supercell(parent, pattern.matrix, moments)
         kind = classify_order(moments)
@@ -282,20 +282,12 @@ def _named(parent: MagneticParent, patterns: list[_Pattern]) -> list[CollinearOr
     return orders
 
 
-def moment_axis(
+def _moment_axis(
     parent: MagneticParent, matrix: Int[np.ndarray, "3 3"], signs: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " 3"]:
     """The axis for the moments of a collinear order that keeps most of its symmetry; z if several do.
 
     Without spin–orbit coupling the axis has no effect on the energy, but the magnetic space group depends on it.
-
-    Args:
-        parent: The crystal.
-        matrix: Hermite normal form of the magnetic cell.
-        signs: Sign of each magnetic site.
-
-    Returns:
-        Unit vector.
     """
     operations = np.flatnonzero(keeps_superlattice(parent.rotations, matrix))
     moved = _moved(signs, site_permutations(parent, matrix, operations).reshape(-1, len(signs)))

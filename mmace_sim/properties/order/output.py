@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any, override
+from typing import override
 
 import numpy as np
 
-from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store, Told
+from mmace_sim.engine.computation import Computed, Entry, Part, Told
 from mmace_sim.engine.declaration import Column
-from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, finite_or_none, mean_moments
 from mmace_sim.engine.run import Run
@@ -16,22 +15,24 @@ from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import bare_copy
 from mmace_sim.io.collection import LoadedStructure
 from mmace_sim.io.writing import file_names, write_crystal, write_extxyz
+from mmace_sim.properties.order.plots import FIGURES
 from mmace_sim.properties.order.search import OrderResult, OrderSearch, RelaxedOrder, composition
 from mmace_sim.properties.order.starts import order_starts
 from mmace_sim.properties.relax.relaxation import Status
+from mmace_sim.properties.workflow import WorkflowComputation
 from mmace_sim.properties.written import draw_each, labelled
 
 _log = logging.getLogger(__name__)
 
 
-class OrderComputation(Computation[Any, OrderResult]):
+class OrderComputation(WorkflowComputation[OrderResult]):
     """Searches for the lowest order of the structures of a run."""
 
     verb = "Relaxing"
     counted = "starts"
+    workflow = OrderSearch
+    keeps = ("starts", StructureResult)
     result = OrderResult
-
-    _n_starts = 0  # of the structures of all models up to now
 
     @override
     def total(self, part: Part) -> int | None:
@@ -49,18 +50,6 @@ class OrderComputation(Computation[Any, OrderResult]):
     @override
     def rounds(self, item: LoadedStructure) -> int:
         return min(100, self.settings.max_steps + 1)
-
-    @override
-    def compute(self, part: Part, store: Store[OrderResult], advance: Advance) -> None:
-        before = self._n_starts
-
-        def count(n: int, total: int) -> None:
-            self._n_starts = before + total
-            advance(n, total=self._n_starts)
-
-        search = OrderSearch(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-        with Kept.of(part, "starts", StructureResult) as kept:
-            search.run([item.atoms for item in part.pending], kept=kept, on_finished=store, on_point=count)
 
     @override
     def entry(self, item: LoadedStructure, result: OrderResult) -> Entry:
@@ -111,7 +100,6 @@ class OrderComputation(Computation[Any, OrderResult]):
 
     @override
     def write(self, run: Run, entries: list[Entry], computed: Computed[OrderResult]) -> list[str]:
-        del entries
         images = []
         for item, result in computed:
             for order in sorted(result.orders, key=rank):
@@ -125,12 +113,7 @@ class OrderComputation(Computation[Any, OrderResult]):
                 note = write_crystal(run.folder / "structures" / f"{stem}.mcif", result.best.atoms, "mcif")
                 if note:
                     _log.warning("%s: %s", item.name, note)
-        names = ["relaxed.extxyz", "structures/"]
-        if self.settings.figures:
-            from mmace_sim.properties.order.plots import save_order_figure
-
-            names.append(draw_each(run, computed, save_order_figure))
-        return names
+        return ["relaxed.extxyz", "structures/", *draw_each(run, computed, FIGURES)]
 
 
 def rank(order: RelaxedOrder) -> tuple[bool, bool, float, bool]:

@@ -1,12 +1,12 @@
 """Figure of the energies of competing magnetic orders."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure, save_figure
+from mmace_sim.plots import COLORS, MARKERS, REFERENCE, add_legend, new_figure
 from mmace_sim.properties.order.search import OrderResult
+from mmace_sim.properties.written import Figures
 from mmace_sim.structures.magnetic_order import MagneticOrder
 
 if TYPE_CHECKING:
@@ -24,18 +24,14 @@ _KINDS = (
 )
 
 
-def order_figure(result: OrderResult) -> "Figure":
-    """Energy above the lowest order for each start, from low to high.
+def _order_figure(result: OrderResult) -> "Figure | None":
+    """Energy above the lowest order for each start, from low to high; None if nothing converged.
 
     Colours and markers: the order at the end. Hollow: the start became an order that another start stands for, or did
     not converge.
-
-    Args:
-        result: Orders of one structure.
-
-    Returns:
-        The figure.
     """
+    if result.best is None:
+        return None
     computed = [
         order for order in result.orders if order.order_final is not None and np.isfinite(order.energy)
     ]
@@ -56,21 +52,10 @@ def order_figure(result: OrderResult) -> "Figure":
                 fillstyle="full" if own_state else "none", label=label if places else None,
             )  # fmt: skip
     axes.set_xticks(np.arange(len(orders)), [order.name for order in orders], rotation=90)
-    axes.set_xlim(-0.6, len(orders) - 0.4)
-    axes.set_xlabel("start")
-    axes.set_ylabel("energy above lowest (meV/atom)")
+    axes.set(xlim=(-0.6, len(orders) - 0.4), xlabel="start", ylabel="energy above lowest (meV/atom)")
     add_legend(axes)
     return figure
 
 
-def save_order_figure(result: OrderResult, stem: Path) -> list[Path]:
-    """Write the figure of a structure.
-
-    Args:
-        result: Orders of one structure.
-        stem: Path without ending.
-
-    Returns:
-        Files written; none if nothing converged.
-    """
-    return save_figure(order_figure(result), stem) if result.best is not None else []
+FIGURES: Figures = {"": _order_figure}
+"""Of one structure."""

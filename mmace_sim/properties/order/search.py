@@ -1,9 +1,10 @@
 """Which magnetic order is lowest: many starts of many structures, relaxed in one batch, ranked and compared."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, override
 
 import numpy as np
@@ -12,6 +13,7 @@ from ase.formula import Formula
 from jaxtyping import Float
 
 from mmace_sim.engine.batching import Outcomes, run_groups
+from mmace_sim.engine.computation import Advance
 from mmace_sim.engine.kept import Kept
 from mmace_sim.errors import StructureError
 from mmace_sim.graph.atoms import get_magmoms
@@ -20,14 +22,13 @@ from mmace_sim.properties.order.declaration import OrderSettings
 from mmace_sim.properties.order.starts import OrderStart, order_starts
 from mmace_sim.properties.order.states import cluster_states, keeps_order, state_fingerprint
 from mmace_sim.properties.relax.declaration import RelaxSettings
-from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
-from mmace_sim.properties.workflow import Workflow
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult
+from mmace_sim.properties.workflow import BatchWorkflow
 from mmace_sim.structures.magnetic_order import (
     MagneticOrder,
     MagneticSymmetry,
     classify_order,
 )
-from mmace_sim.torchsim.state import StructuresLike
 
 _SYMPREC_FACTORS = (3.0, 1.0, 6.0)
 """Relaxed positions are less exact than given ones; where spglib names no group, other tolerances are tried."""
@@ -134,7 +135,7 @@ class OrderResult:
         return next(iter(self.states), None)
 
 
-class OrderSearch(Workflow[OrderSettings]):
+class OrderSearch(BatchWorkflow[OrderSettings, OrderResult]):
     """Looks for the lowest magnetic order: settings here, structures in :meth:`run`.
 
     Every structure is reduced to its primitive cell; collinear orders are enumerated, see
@@ -142,7 +143,7 @@ class OrderSearch(Workflow[OrderSettings]):
 
     A collinear order keeps its symmetry while it relaxes: it ends at the best state of this symmetry, which need not be
     stable. With `tilt`, what is unstable leaves it. Without spin–orbit coupling, relaxed moments are turned together to
-    the axes that leave most magnetic symmetry.
+    the axes that leave most magnetic symmetry. Energies relative to other structures are known only when all are there.
 
     Its settings are :class:`~mmace_sim.properties.order.declaration.OrderSettings`.
     """
@@ -157,28 +158,12 @@ class OrderSearch(Workflow[OrderSettings]):
         self.relaxation = Relaxation(model, alike, relax_positions=settings.relax_positions, **where)
         self.spin_orbit = not self.relaxation.rotates_freely
 
-    def run(
-        self,
-        structures: StructuresLike,
-        *,
-        kept: Kept[StructureResult] | None = None,
-        on_finished: Callable[[int, OrderResult], None] | None = None,
-        on_point: Callable[[int, int], None] | None = None,
-    ) -> list[OrderResult]:
-        """Relax all starts of all structures; a start or structure that fails does not stop the others.
-
-        Args:
-            structures: Structures with moments, whose lengths the starts take over.
-            kept: Starts that are relaxed already; takes those that follow.
-            on_finished: Called with the index and the result of each structure as soon as it is finished; energies
-                relative to other structures are known only at the end.
-            on_point: Called after each start with 1 and with the number of all.
-
-        Returns:
-            One result for each structure, in the same order.
-        """
+    @override
+    def _compute(
+        self, images: list[Atoms], finish: Outcomes[OrderResult], kept: Kept[Any], on_point: Advance
+    ) -> None:
         results, starts = [], []
-        for atoms in as_atoms(structures):
+        for atoms in images:
             try:
                 own, note = order_starts(atoms, self.settings)
             except StructureError as error:
@@ -187,7 +172,7 @@ class OrderSearch(Workflow[OrderSettings]):
             else:
                 results.append(OrderResult(atoms, note=note))
             starts.append(own)
-        n_starts, finish = sum(map(len, starts)), Outcomes(len(results), on_finished)
+        n_starts = sum(map(len, starts))
 
         def tell(group: int, k: int, outcome: StructureResult) -> None:
             per_atom, name = outcome.energy / len(outcome.atoms), starts[group][k].name
@@ -195,8 +180,7 @@ class OrderSearch(Workflow[OrderSettings]):
                 "structure %d, %s: %s, %d steps, %.6f eV/atom",
                 group, name, outcome.status, outcome.steps, per_atom,
             )  # fmt: skip
-            if on_point is not None:
-                on_point(1, n_starts)
+            on_point(1, total=n_starts)
 
         def analyse(index: int, outcomes: list[StructureResult]) -> None:
             result = results[index]
@@ -210,9 +194,8 @@ class OrderSearch(Workflow[OrderSettings]):
             finish(index, result)
 
         groups = [[start.atoms for start in own] for own in starts]
-        run_groups((kept or Kept()).around(self.relaxation), groups, analyse, on_each=tell)
+        run_groups(partial(kept.run, self.relaxation.run), groups, analyse, on_each=tell)
         _compare_compositions(results)
-        return results
 
     def _order(self, start: OrderStart, outcome: StructureResult) -> RelaxedOrder:
         """What a relaxation made of a start."""

@@ -1,6 +1,7 @@
 """Paths and points in reciprocal space: bands, and where modes are imaginary."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -76,40 +77,57 @@ def band_path(phonon: "Phonopy", *, n_points: int = 101) -> BandPath:
     References:
         Y. Hinuma et al., Comput. Mater. Sci. 128, 140 (2017), doi:10.1016/j.commatsci.2016.10.015.
     """
-    import seekpath
-
-    primitive = phonon.primitive
-    symprec = phonon.symmetry.tolerance
-    structure = (primitive.cell, primitive.scaled_positions, _magnetic_species(primitive, symprec))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # borderline lattices: any of the valid paths will do
-        found = seekpath.get_path_orig_cell(structure, symprec=symprec)
-    points = {name: np.array(q) for name, q in found["point_coords"].items()}
-    pairs = [(str(start), str(end)) for start, end in found["path"]]
-    reciprocal = np.linalg.inv(primitive.cell)  # as columns
-    lengths = np.array([np.linalg.norm(reciprocal @ (points[b] - points[a])) for a, b in pairs])
-    counts = np.rint(lengths / lengths.max() * n_points).astype(int).clip(min=2)
+    primitive, symprec = phonon.primitive, phonon.symmetry.tolerance
+    species = _magnetic_species(primitive, symprec)
+    pairs, points, segments = zone_path(
+        primitive.cell, primitive.scaled_positions, species, n_points=n_points, symprec=symprec
+    )
     connections = [end == start for (_, end), (start, _) in pairwise(pairs)] + [False]
     labels = []
     for (start, end), goes_on in zip(pairs, connections, strict=True):
-        labels += [pretty(start)] if goes_on else [pretty(start), pretty(end)]
-    return BandPath(
+        labels += [start] if goes_on else [start, end]
+    return BandPath(segments, labels, connections, {name: tuple(q.tolist()) for name, q in points.items()})
+
+
+def zone_path(
+    cell: Float[np.ndarray, "3 3"],
+    positions: Float[np.ndarray, "n_atoms 3"],
+    kinds: Sequence[int],
+    *,
+    n_points: int,
+    symprec: float = 1e-5,
+) -> tuple[list[tuple[str, str]], dict[str, np.ndarray], list[np.ndarray]]:
+    """The path of Hinuma et al. in the basis of a cell, whatever its setting.
+
+    Args:
+        cell: Its vectors as rows.
+        positions: Of atoms, in these vectors.
+        kinds: Number of the kind of each.
+        n_points: Points on the longest segment; the others have the same spacing.
+        symprec: Tolerance of positions, in Å.
+
+    Returns:
+        Names of the ends of each segment, special points by name, and points of each segment.
+    """
+    import seekpath
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # borderline lattices: any of the valid paths will do
+        found = seekpath.get_path_orig_cell((cell, positions, kinds), symprec=symprec)
+    points = {_pretty(name): np.array(q) for name, q in found["point_coords"].items()}
+    pairs = [(_pretty(start), _pretty(end)) for start, end in found["path"]]
+    reciprocal = np.linalg.inv(cell)  # as columns
+    lengths = np.array([np.linalg.norm(reciprocal @ (points[b] - points[a])) for a, b in pairs])
+    counts = np.rint(lengths / lengths.max() * n_points).astype(int).clip(min=2)
+    return (
+        pairs,
+        points,
         [np.linspace(points[a], points[b], n) for (a, b), n in zip(pairs, counts, strict=True)],
-        labels,
-        connections,
-        {pretty(name): tuple(q.tolist()) for name, q in points.items()},
     )
 
 
-def pretty(name: str) -> str:
-    """Name of a point as it is printed.
-
-    Args:
-        name: As seekpath writes it, such as ``GAMMA`` or ``DELTA_0``.
-
-    Returns:
-        Such as ``Γ`` or ``Δ_0``.
-    """
+def _pretty(name: str) -> str:
+    """Name of a point as it is printed, such as ``Γ`` or ``Δ_0`` for seekpath's ``GAMMA`` or ``DELTA_0``."""
     for word, letter in _GREEK.items():
         name = name.replace(word, letter)
     return name

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -75,25 +75,7 @@ def collinear_or_vectors(magmoms: Float[np.ndarray, "n_atoms 3"], *, tolerance: 
     return along if np.abs(magmoms - along[:, None] * axis).max() < tolerance else magmoms
 
 
-class Displaced(Protocol):
-    """What a ``Phonopy`` and a ``Phono3py`` object have in common."""
-
-    forces: Any
-
-    @property
-    def dataset(self) -> Any:
-        """Displacements; None before they are generated."""
-
-    @property
-    def supercell(self) -> Any:
-        """The perfect supercell."""
-
-    @property
-    def supercells_with_displacements(self) -> Any:
-        """Supercells; None in place of one that is left out."""
-
-
-def supercells(phonon: Displaced) -> list[Any]:
+def supercells(phonon: Any) -> list[Any]:
     """The perfect supercell and those with displacements, moments included.
 
     Args:
@@ -113,7 +95,7 @@ def supercells(phonon: Displaced) -> list[Any]:
     return [phonon.supercell, *(cell for cell in displaced if cell is not None)]
 
 
-def restoring_forces(phonon: Displaced, forces: Sequence[Float[np.ndarray, "n_atoms 3"]]) -> np.ndarray:
+def restoring_forces(phonon: Any, forces: Sequence[Float[np.ndarray, "n_atoms 3"]]) -> np.ndarray:
     """Forces of the displacements alone: those of the perfect supercell are subtracted.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from mmace_sim.base.settings import RELAXATION, Flag, Settings
-from mmace_sim.engine.declaration import GOOD, HEAD, Column, OutputFile, Property, fixed, head
+from mmace_sim.engine.declaration import HEAD, Column, OutputFile, Property, fixed, head
 from mmace_sim.engine.settings import (
     ForceTol,
     MagforceTol,
@@ -89,15 +89,6 @@ class PhononsOutput(Settings):
     """Write phonopy's FORCE_SETS or FORCE_CONSTANTS too (may be repeated)."""
     figures: Annotated[bool, Flag(names=("--figures/--no-figures", "--plots/--no-plots"))] = True
     """Draw bands and density of states."""
-
-
-def is_good(row: dict[str, Any]) -> bool:
-    """Whether a crystal is computed and stable.
-
-    Args:
-        row: Values by key.
-    """
-    return row["status"] in GOOD and bool(row.get("stable"))
 
 
 def _status(row: dict[str, Any]) -> str:

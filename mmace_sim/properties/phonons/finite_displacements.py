@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from mmace_sim.base.extras import require
 from mmace_sim.engine.batching import Outcomes
+from mmace_sim.engine.computation import Advance
 from mmace_sim.engine.kept import Kept
 from mmace_sim.engine.outcomes import UNUSABLE
 from mmace_sim.errors import StructureError
@@ -21,15 +22,14 @@ from mmace_sim.properties.phonons.bands import (
     commensurate_points,
     imaginary_modes,
 )
-from mmace_sim.properties.phonons.cells import Displaced, make_phonopy, restoring_forces, supercells
+from mmace_sim.properties.phonons.cells import make_phonopy, restoring_forces, supercells
 from mmace_sim.properties.phonons.declaration import DISPLACEMENT, MAGFORCE_TOL, PhononsSettings
 from mmace_sim.properties.relax.declaration import RelaxSettings
-from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult, as_atoms
+from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, Status, StructureResult
 from mmace_sim.properties.results import known
 from mmace_sim.properties.singlepoint import PointResult, SinglePoint
-from mmace_sim.properties.workflow import Workflow
+from mmace_sim.properties.workflow import BatchWorkflow
 from mmace_sim.structures.supercells import choose_supercell, parse_supercell
-from mmace_sim.torchsim.state import StructuresLike
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
@@ -87,7 +87,7 @@ class _Job:
     points: list[PointResult]
 
 
-class Phonons(Workflow[PhononsSettings]):
+class Phonons(BatchWorkflow[PhononsSettings, PhononResult]):
     """Phonons by finite displacements in batches: settings here, structures in :meth:`run`.
 
     Crystals are relaxed in one batch (positions, cell and moments), then **all** displaced supercells of **all**
@@ -128,34 +128,17 @@ class Phonons(Workflow[PhononsSettings]):
         self.at_rest = None if settings.relax else (10 * settings.force_tol, 10 * settings.stress_tol)
         self.spin_orbit = not self.frozen.relaxation.rotates_freely
 
-    def run(
-        self,
-        structures: StructuresLike,
-        *,
-        on_finished: Callable[[int, PhononResult], None] | None = None,
-        kept: Kept[StructureResult] | None = None,
-    ) -> list[PhononResult]:
-        """Compute the phonons of crystals; one that fails does not stop the others.
-
-        Args:
-            structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
-            on_finished: Called with the index and the result of each crystal as soon as it is finished.
-            kept: Crystals that are relaxed already; takes those that follow.
-
-        Returns:
-            One result for each structure, in the same order.
-        """
-        images = as_atoms(structures)
-        finish = Outcomes(len(images), on_finished)
-
-        jobs = self._prepare(images, finish, kept or Kept())
+    @override
+    def _compute(
+        self, images: list[Atoms], finish: Outcomes[PhononResult], kept: Kept[Any], on_point: Advance
+    ) -> None:
+        jobs = self._prepare(images, finish, kept)
         cells = [supercells(job.result.phonon) for job in jobs]
         if self.adiabatic is None:
             self._evaluate(self.frozen, jobs, cells, lambda job: finish(job.index, self._finish(job)))
         else:
             self._evaluate(self.frozen, jobs, cells, self._keep_frozen)
             self._evaluate(self.adiabatic, jobs, cells, lambda job: finish(job.index, self._finish(job)))
-        return finish.in_order()
 
     def _prepare(
         self,
@@ -268,7 +251,7 @@ class Phonons(Workflow[PhononsSettings]):
 
 
 def phonopy_forces(
-    phonon: Displaced, model: ModelLike = "default", magmoms: str = "fixed", **settings: Any
+    phonon: Any, model: ModelLike = "default", magmoms: str = "fixed", **settings: Any
 ) -> Float[np.ndarray, "n_displacements n_atoms 3"]:
     """Forces for the displacements of a phonopy or phono3py object, in one batch; also stored in the object.
 

@@ -1,25 +1,26 @@
 """Phonons as a run: phonopy's own files, a figure, the entry of the summary."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
 import numpy as np
 from ase import Atoms, units
 
-from mmace_sim.engine.computation import Advance, Computation, Computed, Entry, Part, Store
-from mmace_sim.engine.kept import Kept
+from mmace_sim.engine.computation import Computed, Entry, Part
+from mmace_sim.engine.declaration import GOOD
 from mmace_sim.engine.outcomes import StructureResult
 from mmace_sim.engine.output import entry_head, finite_or_none
 from mmace_sim.engine.run import Run
 from mmace_sim.files import cannot_write, replacing
 from mmace_sim.graph.cells import has_volume
 from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.plots import COLORS, REFERENCE, add_legend, new_figure, save_figure
 from mmace_sim.properties.phonons.bands import IMAGINARY_TOL
-from mmace_sim.properties.phonons.declaration import is_good
 from mmace_sim.properties.phonons.finite_displacements import PhononResult, Phonons
 from mmace_sim.properties.relax.output import output_atoms, summary_entry, write_stored
 from mmace_sim.properties.results import known
+from mmace_sim.properties.workflow import WorkflowComputation
 from mmace_sim.structures.supercells import choose_supercell, parse_supercell
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
@@ -38,10 +39,12 @@ _J_PER_K_MOL: float = units.J / units.mol / BOLTZMANN_EV_PER_K
 ROOM_TEMPERATURE: float = 300.0
 
 
-class PhononsComputation(Computation[Any, PhononResult]):
+class PhononsComputation(WorkflowComputation[PhononResult]):
     """Phonons of the structures of a run."""
 
     verb = "Phonons"
+    workflow = Phonons
+    keeps = ("crystals", StructureResult)
 
     @override
     def evaluations(self, item: LoadedStructure) -> int:
@@ -64,80 +67,75 @@ class PhononsComputation(Computation[Any, PhononResult]):
         return self._steps + (100 if self.settings.relax else 1)
 
     @override
-    def compute(self, part: Part, store: Store[PhononResult], advance: Advance) -> None:
-        workflow = Phonons(part.model, self.settings, max_batch_atoms=self.settings.max_batch_atoms)
-        with Kept.of(part, "crystals", StructureResult) as kept:
-            workflow.run([item.atoms for item in part.pending], on_finished=store, kept=kept)
+    def entry(self, item: LoadedStructure, result: PhononResult) -> Entry:
+        if result.path is None:
+            return entry_head(item, str(result.status), result.message)
+        entry = summary_entry(item, result.crystal) | {
+            "status": str(result.status),
+            "message": result.message,
+        }
+        entry["notes"] = entry["notes"] + result.notes
+        phonon = result.phonon
+        special = phonon.run_qpoints(list(result.path.points.values())).frequencies
+        along = np.concatenate([frequencies.ravel() for frequencies in phonon.band_structure.frequencies])
+        mesh = phonon.mesh.frequencies
+        return entry | {
+            "supercell": phonon.supercell_matrix.tolist(),
+            "n_atoms_primitive": len(phonon.primitive),
+            "n_atoms_supercell": len(phonon.supercell),
+            "n_displacements": len(phonon.supercells_with_displacements),
+            "stable": not result.imaginary,
+            "min_frequency": float(min(along.min(), mesh.min())),
+            "max_frequency": float(max(along.max(), mesh.max())),
+            "frequencies": dict(zip(result.path.points, special.tolist(), strict=True)),
+            "imaginary_modes": [vars(mode) | {"q": list(mode.q)} for mode in result.imaginary],
+            "shift_by_moments": result.largest_shift,
+            **_thermal(phonon),
+        }
 
     @override
     def finish(self, item: LoadedStructure, result: PhononResult, part: Part) -> tuple[Entry, Atoms | None]:
         if result.path is None:
-            return phonon_entry(item, result), None
-        write_phonons(
-            part.folders[item.name], result, plots=self.settings.figures, formats=self.settings.write
-        )
-        return phonon_entry(item, result), output_atoms(item, result.crystal)
+            return self.entry(item, result), None
+        self._write(part.folders[item.name], result)
+        return self.entry(item, result), output_atoms(item, result.crystal)
 
     @override
     def is_good(self, row: Entry) -> bool:
-        return is_good(row)
+        return row["status"] in GOOD and bool(row.get("stable"))
 
     @override
     def write(self, run: Run, entries: list[Entry], computed: Computed[PhononResult]) -> list[str]:
         return [*write_stored(run, entries), "NAME/band.yaml, ..."]
 
+    def _write(self, folder: Path, result: PhononResult) -> None:
+        """Write everything about one crystal into its folder."""
+        from phonopy.file_IO import write_FORCE_CONSTANTS, write_FORCE_SETS
 
-def write_phonons(
-    folder: Path, result: PhononResult, *, plots: bool = True, formats: Iterable[str] = ()
-) -> None:
-    """Write everything about one crystal.
-
-    Args:
-        folder: Its folder, created if it does not exist.
-        result: Phonons that were computed.
-        plots: Draw bands and DOS.
-        formats: Any of "force_sets" and "force_constants": phonopy's text files.
-
-    Raises:
-        OutputError: If a file cannot be written.
-    """
-    from phonopy.file_IO import write_FORCE_CONSTANTS, write_FORCE_SETS
-
-    phonon = result.phonon
-    writers: dict[str, Callable[[Path], Any]] = {
-        "phonopy_params.yaml": phonon.save,
-        "band.yaml": lambda path: phonon.write_yaml_band_structure(filename=path),
-        "total_dos.dat": phonon.write_total_dos,
-        "thermal_properties.yaml": phonon.write_yaml_thermal_properties,
-    }
-    if "force_sets" in formats:
-        writers["FORCE_SETS"] = lambda path: write_FORCE_SETS(phonon.dataset, path)
-    if "force_constants" in formats:
-        writers["FORCE_CONSTANTS"] = lambda path: write_FORCE_CONSTANTS(phonon.force_constants, path)
-    try:
-        folder.mkdir(exist_ok=True)
-        for name, write in writers.items():
-            with replacing(folder / name) as temporary:
-                write(temporary)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    if plots:
-        from mmace_sim.plots import save_figure
-
-        save_figure(plot_phonons(result), folder / "bands")
+        phonon = result.phonon
+        writers: dict[str, Callable[[Path], Any]] = {
+            "phonopy_params.yaml": phonon.save,
+            "band.yaml": lambda path: phonon.write_yaml_band_structure(filename=path),
+            "total_dos.dat": phonon.write_total_dos,
+            "thermal_properties.yaml": phonon.write_yaml_thermal_properties,
+        }
+        if "force_sets" in self.settings.write:
+            writers["FORCE_SETS"] = lambda path: write_FORCE_SETS(phonon.dataset, path)
+        if "force_constants" in self.settings.write:
+            writers["FORCE_CONSTANTS"] = lambda path: write_FORCE_CONSTANTS(phonon.force_constants, path)
+        try:
+            folder.mkdir(exist_ok=True)
+            for name, write in writers.items():
+                with replacing(folder / name) as temporary:
+                    write(temporary)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        if self.settings.figures:
+            save_figure(_figure(result), folder / "bands")
 
 
-def plot_phonons(result: PhononResult) -> "Figure":
-    """Draw bands beside the density of states.
-
-    Args:
-        result: Phonons that were computed; frozen moments are drawn too if both are there.
-
-    Returns:
-        The figure.
-    """
-    from mmace_sim.plots import COLORS, REFERENCE, add_legend, new_figure
-
+def _figure(result: PhononResult) -> "Figure":
+    """Bands beside the density of states; frozen moments are drawn too if both are there."""
     figure, axes = new_figure("page", aspect=0.45)
     bands, dos = result.phonon.band_structure, result.phonon.total_dos
     if result.frozen_frequencies is not None:
@@ -196,8 +194,6 @@ def mark_path(axes: "Axes", bands: "BandStructure") -> None:
         axes: Where bands are drawn.
         bands: phonopy's ``BandStructure`` with labels.
     """
-    from mmace_sim.plots import REFERENCE
-
     names = list(known(bands.labels))
     ticks: dict[float, list[str]] = {}
     for x, goes_on in zip(bands.distances, bands.path_connections, strict=True):
@@ -209,50 +205,6 @@ def mark_path(axes: "Axes", bands: "BandStructure") -> None:
     axes.axhline(0.0, color=REFERENCE, linewidth=0.6)
     axes.set_xticks(list(ticks), ["|".join(dict.fromkeys(here)) for here in ticks.values()])
     axes.set_xlim(min(ticks), max(ticks))
-
-
-def phonon_entry(structure: LoadedStructure, result: PhononResult) -> Entry:
-    """The entry of one crystal in ``summary.json``.
-
-    Args:
-        structure: What was read.
-        result: Its phonons.
-
-    Returns:
-        Plain JSON values in the units of `PHONONS`.
-    """
-    if result.path is None:
-        return entry_head(structure, str(result.status), result.message)
-    entry = summary_entry(structure, result.crystal) | {
-        "status": str(result.status),
-        "message": result.message,
-    }
-    entry["notes"] = entry["notes"] + result.notes
-    phonon = result.phonon
-    special = phonon.run_qpoints(list(result.path.points.values())).frequencies
-    along = np.concatenate([frequencies.ravel() for frequencies in phonon.band_structure.frequencies])
-    mesh = phonon.mesh.frequencies
-    return entry | {
-        "supercell": phonon.supercell_matrix.tolist(),
-        "n_atoms_primitive": len(phonon.primitive),
-        "n_atoms_supercell": len(phonon.supercell),
-        "n_displacements": len(phonon.supercells_with_displacements),
-        "stable": not result.imaginary,
-        "min_frequency": float(min(along.min(), mesh.min())),
-        "max_frequency": float(max(along.max(), mesh.max())),
-        "frequencies": dict(zip(result.path.points, special.tolist(), strict=True)),
-        "imaginary_modes": [
-            {
-                "q": list(mode.q),
-                "label": mode.label,
-                "frequency": mode.frequency,
-                "commensurate": mode.commensurate,
-            }
-            for mode in result.imaginary
-        ],
-        "shift_by_moments": result.largest_shift,
-        **_thermal(phonon),
-    }
 
 
 def _thermal(phonon: "Phonopy") -> dict[str, float | None]:

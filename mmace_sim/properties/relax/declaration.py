@@ -98,22 +98,14 @@ def by_species(row: dict[str, Any]) -> str:
     return " ".join(f"{symbol} {fixed(value, '{:.2f}')}" for symbol, value in species.items()) or "–"
 
 
-def before_and_after(row: dict[str, Any]) -> str:
-    """Magnetic order before and after, for a table.
-
-    Args:
-        row: Values by key.
-    """
+def _before_and_after(row: dict[str, Any]) -> str:
+    """Magnetic order before and after, for a table."""
     before, after = row.get("magnetic_order_initial"), row.get("magnetic_order_final")
     return f"{before}\u00a0→ {after or '–'}" if before else "–"
 
 
-def length_of_total(row: dict[str, Any]) -> str:
-    """Length of the total moment, for a table.
-
-    Args:
-        row: Values by key.
-    """
+def _length_of_total(row: dict[str, Any]) -> str:
+    """Length of the total moment, for a table."""
     total = row.get("total_magmom")
     return fixed(math.hypot(*total) if total else None, "{:.2f}")
 
@@ -153,12 +145,12 @@ RELAX = Property(
         ),
         Column(
             key="total_magmom", text="vector sum of the moments", unit="μB",
-            heading="total m\nμB", show=length_of_total,
+            heading="total m\nμB", show=_length_of_total,
         ),
         Column(
             key="magnetic_order_initial",
             text="FM, AFM, ferri, non-collinear or non-magnetic, of the start",
-            heading="order\nbefore → after", show=before_and_after, left=True, wraps=15,
+            heading="order\nbefore → after", show=_before_and_after, left=True, wraps=15,
         ),
         Column(key="magnetic_order_final", text="the same, of the relaxed structure"),
         Column(key="magnetic_space_group", text="magnetic space group, BNS number"),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmace_sim.base.hosts import ts
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES
-from mmace_sim.engine.batching import Outcomes, RefillingBatch, failure_message
+from mmace_sim.engine.batching import Outcomes, RefillingBatch, failure_message, usable_groups
 from mmace_sim.engine.checkpoint import BatchCheckpoint
 from mmace_sim.engine.outcomes import (
     UNUSABLE,
@@ -39,8 +39,7 @@ from mmace_sim.properties.relax.verdict import (
     residuals,
     volume_note,
 )
-from mmace_sim.structures.checks import check_distances, check_structure
-from mmace_sim.structures.moment_range import check_moment_range
+from mmace_sim.structures.checks import check_distances
 from mmace_sim.torchsim.adiabatic import AdiabaticModel
 from mmace_sim.torchsim.curvature import is_known, lowest_curvature, probing_step
 from mmace_sim.torchsim.doubt import Doubt, doubt_message
@@ -154,46 +153,30 @@ class Relaxation:
         """
         images = as_atoms(structures)
         finish = Outcomes(len(images), on_finished)
-        for indices in self._accepted(images, finish):
-            self._run_alike(images, indices, finish, on_step, checkpoint or BatchCheckpoint())
-        return RelaxResult(finish.in_order())
 
-    def _accepted(
-        self, images: Sequence[Atoms], finish: Callable[[int, StructureResult], None]
-    ) -> list[list[int]]:
-        """Indices of usable structures, grouped by periodicity (a TorchSim batch has only one)."""
-        groups: dict[tuple[bool, ...], list[int]] = {}
-        elements = getattr(getattr(self.bare_model, "model", None), "elements", None)
-        for index, atoms in enumerate(images):
-            try:
-                check_structure(atoms, elements)
-                check_moment_range(atoms, self.bare_model)
-            except StructureError as error:
-                finish(index, StructureResult(atoms, atoms, Status.FAILED, str(error)))
-            else:
-                groups.setdefault(tuple(bool(p) for p in atoms.pbc), []).append(index)
-        return list(groups.values())
+        def refuse(index: int, reason: str) -> None:
+            finish(index, StructureResult(images[index], images[index], Status.FAILED, reason))
+
+        for indices in usable_groups(images, self.bare_model, refuse):
+            self._run_alike(images, indices, finish, refuse, on_step, checkpoint or BatchCheckpoint())
+        return RelaxResult(finish.in_order())
 
     def _run_alike(
         self,
         images: Sequence[Atoms],
         indices: list[int],
         finish: Outcomes[StructureResult],
+        refuse: Callable[[int, str], None],
         on_step: Callable[[RelaxProgress], None] | None,
         checkpoint: BatchCheckpoint,
     ) -> None:
         """Relax structures of one periodicity."""
-
-        def fail(index: int, error: Exception) -> None:
-            atoms = images[index]
-            finish(index, StructureResult(atoms, atoms, Status.FAILED, failure_message(error)))
-
         batch = RefillingBatch(
             indices,
             start=lambda index: self._start(images[index]),
             init=self._init,
             step=self._step,
-            fail=fail,
+            fail=lambda index, error: refuse(index, failure_message(error)),
             max_scaler=estimate_max_memory_scaler(self.bare_model),
             max_atoms=self.max_batch_atoms,
             check=partial(check_memory, model=self.bare_model),

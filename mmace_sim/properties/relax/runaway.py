@@ -91,14 +91,6 @@ class EnergyFloor:
         total = torch.zeros_like(state.energy, dtype=torch.float64).index_add(0, state.system_idx, alone)
         return (state.energy.double() - total) / count_atoms(state)
 
-    def passed(self, state: ts.SimState) -> list[bool]:
-        """Which systems have run away.
-
-        Args:
-            state: State with energies.
-        """
-        return self.confirmed(state, *self.suspects(state).T.tolist())
-
     def suspects(self, state: ts.SimState) -> Bool[Tensor, "n_systems 2"]:
         """Which systems have run away, and which have if their atoms are too close; the host reads nothing.
 
@@ -118,7 +110,7 @@ class EnergyFloor:
             crowded: Second column.
         """
         return [
-            a or (b and bool(self.too_close(_geometry(state[[k]]))))
+            a or (b and bool(self._too_close(_geometry(state[[k]]))))
             for k, (a, b) in enumerate(zip(gone, crowded, strict=True))
         ]
 
@@ -126,12 +118,8 @@ class EnergyFloor:
         volumes = torch.linalg.det(state.cell).abs() / count_atoms(state)
         return (volumes < MIN_VOLUME) & state.pbc.all()
 
-    def too_close(self, atoms: Atoms) -> str:
-        """The closest pair of atoms in words if it is closer than the data know, else "".
-
-        Args:
-            atoms: Structure.
-        """
+    def _too_close(self, atoms: Atoms) -> str:
+        """The closest pair of atoms in words if it is closer than the data know, else ""."""
         pair = closest_pair(atoms, REACH)
         if self.data is None or pair is None:
             return ""
@@ -156,7 +144,7 @@ class EnergyFloor:
         )
         text = f"the energy ran away to {float(self.interaction(state)):.2f} eV/atom{known}"
         atoms = _geometry(state)
-        pair, close = closest_pair(atoms, REACH), self.too_close(atoms)
+        pair, close = closest_pair(atoms, REACH), self._too_close(atoms)
         if low is None and pair is not None:
             close = f"atoms {pair[0]} and {pair[1]} are {pair[2]:.2f} Å apart"
         if not close:
@@ -173,7 +161,7 @@ class EnergyFloor:
         """
         if self.data is None:
             return ""
-        found = [self.too_close(atoms)] if self.too_close(atoms) else []
+        found = [self._too_close(atoms)] if self._too_close(atoms) else []
         alone = float(self.atomic_energies[atoms.numbers].sum())
         interaction, high = (energy - alone) / len(atoms), self.data.interaction_energy_per_atom[1]
         if interaction > high + CROWDED_MARGIN:
