@@ -344,7 +344,8 @@ def _check_zeros(frames: Sequence[Frame], data: DataConfig) -> None:
     if not data.heads:
         return
     heads = summarize(frames).heads
-    given, fitted = {}, {}
+    given: dict[int, str] = {}
+    fitted: dict[int, str] = {}
     for name, source in data.heads.items():
         for z in elements_of(select(frames, heads == name)):
             known = chemical_symbols[z] in (source.atomic_energies or {})
