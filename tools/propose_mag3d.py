@@ -36,8 +36,10 @@ RATTLES, STEP = 3, 0.08
 """Shaken cells of each, by so much in each direction (Å, standard deviation)."""
 STRAIN, DISPLACEMENT = 0.03, 0.1
 SHORT = (1.8, 1.95, 2.1)
+LONG = (1.25, 1.4)
 EXPANDED = (1.5, 2.2, 3.2)
-"""Strains, displacements from ideal sites (Å), distances (Å) where repulsion begins, volumes of torn crystals."""
+"""Strains, displacements from ideal sites (Å), distances (Å) where repulsion begins, lengths of moments in units of
+those at rest, volumes of torn crystals."""
 AXES = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "xy": (0.5**0.5, 0.5**0.5, 0), "xyz": (3**-0.5,) * 3}
 
 
@@ -167,6 +169,18 @@ def later():
             )
 
 
+def long_moments():
+    """Metals with longer moments than they have: oxides of the same elements have such, which must not pull them up."""
+    for name, atoms, _, _, signs in later_phases():
+        if name.endswith("_B1") or not any(signs):
+            continue
+        known = {**MOMENT, **{symbol: moment for symbol, (moment, _) in LATER.items()}}
+        moments = [sign * known[s] for sign, s in zip(signs, atoms.get_chemical_symbols(), strict=True)]
+        for factor in LONG:
+            longer = start(atoms, factor * np.array(moments), held=True)
+            yield f"x_{name}_long_{factor}", f"{name}_len", longer
+
+
 def layers_of_rocksalt():
     """Antiferromagnetic layers along [111], the order of the oxides in experiment, in cells of four atoms."""
     for name, (moment, a) in ROCKSALT.items():
@@ -219,7 +233,7 @@ def paths():
 
 def candidates():
     """Ids, families, and cells with moments to start from, in the order of their value."""
-    yield from chain(bent(), layered(), ends(), later(), paths())
+    yield from chain(long_moments(), bent(), layered(), ends(), later(), paths())
 
 
 def with_moments(atoms, moments, *, held=False):

@@ -118,8 +118,7 @@ def learning() -> str:
     columns = {
         "meV/atom": ("all but torn crystals", "energy"),
         "Fe, Co, Ni, Al alone": ("of these, Fe, Co, Ni, Al alone", "energy"),
-        "metals with Mn, Cr or Pt": ("of these, metals with Mn, Cr or Pt", "energy"),
-        "with N or O": ("of these, with N or O", "energy"),
+        "with Mn, Cr or Pt": ("of these, with Mn, Cr or Pt", "energy"),
         "meV/Å, rattled": ("rattled", "forces"),
         "meV/μB": ("all but torn crystals", "magforces"),
     }

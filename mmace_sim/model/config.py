@@ -230,7 +230,7 @@ class ModelConfig(ArchitectureConfig):
     """Whether the model has a spin–orbit term; without it anisotropies are zero by construction."""
     nonmagnetic: list[Element] = Field(default=[], max_length=118)
     """Elements without moments of their own: the network does not see the moments of their atoms, which cost a spring
-    energy up to a wall, at 0.1 μB or at twice the largest moment that their neighbours give them in the data."""
+    energy up to a wall, at 0.2 μB or at twice the largest moment that their neighbours give them in the data."""
     spin_orbit_channels: Width = 8
     """Channels of the spin–orbit term."""
 
@@ -247,6 +247,14 @@ class ModelConfig(ArchitectureConfig):
         if atomic_number in self.nonmagnetic:
             return max(SMALL_MOMENT, self.max_moment.get(atomic_number, 0.0))
         return super().moment_scale(atomic_number)
+
+    def wall_moments(self) -> list[float]:
+        """Where the walls of `reference_moments` stand: of elements without moments of their own at 0.2 μB at least."""
+        free = [z in self.nonmagnetic for z in self.atomic_numbers] * len(self.heads)
+        return [
+            max(moment, 2.0 * SMALL_MOMENT) if is_free else moment
+            for moment, is_free in zip(self.reference_moments(), free, strict=True)
+        ]
 
     @property
     def convolution_floats(self) -> int:

@@ -94,7 +94,9 @@ class MagneticMACE(SpinSpaceModel):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         n_species, K = len(config.atomic_numbers), config.num_channels
-        self.reference = ReferenceEnergy(config.reference_moments(), config.num_one_body)
+        self.reference = ReferenceEnergy(
+            config.reference_moments(), config.num_one_body, config.wall_moments()
+        )
         self.embedding = nn.Parameter(torch.randn(n_species, K))
         self.embedding_gate = MomentGate(n_species, config.num_moment_basis, K)
         self.radial_basis = RadialBasis(config.r_max, config.num_bessel, config.num_polynomial_cutoff)

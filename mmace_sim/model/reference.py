@@ -33,19 +33,24 @@ class ReferenceEnergy(Float64Module):
     Args:
         max_moment: Moment scale of each element (of each head), in μB.
         num_basis: Number of Chebyshev functions of m·m.
+        wall_moment: Where the wall of each stands, in μB; None: at `max_moment`.
     """
 
     atomic_energies: Tensor
     one_body: Tensor
     max_moment: Tensor
+    wall_moment: Tensor
 
-    def __init__(self, max_moment: Sequence[float], num_basis: int) -> None:
+    def __init__(
+        self, max_moment: Sequence[float], num_basis: int, wall_moment: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.num_basis = num_basis
         n = len(max_moment)
         self.register_buffer("atomic_energies", torch.zeros(n, dtype=torch.float64))
         self.register_buffer("one_body", torch.zeros(n, num_basis, dtype=torch.float64))
-        self.register_buffer("max_moment", torch.tensor(max_moment, dtype=torch.float64), persistent=False)
+        for name, moments in (("max_moment", max_moment), ("wall_moment", wall_moment or max_moment)):
+            self.register_buffer(name, torch.tensor(moments, dtype=torch.float64), persistent=False)
 
     def forward(
         self, magmoms: Float[Tensor, "n_atoms 3"], species: Int[Tensor, " n_atoms"]
@@ -80,7 +85,7 @@ class ReferenceEnergy(Float64Module):
             magmoms: Moments, in μB.
             species: Index of each atom's element in the model's list.
         """
-        square = (magmoms * magmoms).sum(-1) / self.max_moment[species] ** 2
+        square = (magmoms * magmoms).sum(-1) / self.wall_moment[species] ** 2
         return WALL_EV * torch.relu(square - 1.0) ** 3
 
 
