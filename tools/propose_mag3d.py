@@ -36,10 +36,11 @@ RATTLES, STEP = 3, 0.08
 """Shaken cells of each, by so much in each direction (Å, standard deviation)."""
 STRAIN, DISPLACEMENT = 0.03, 0.1
 SHORT = (1.8, 1.95, 2.1)
-LONG = (1.25, 1.4)
+LONG = (0.9, 1.1)
+LONGEST = {"Fe": 3.6, "Co": 2.6, "Ni": 1.6, "Mn": 4.4, "Cr": 3.3}
 EXPANDED = (1.5, 2.2, 3.2)
-"""Strains, displacements from ideal sites (Å), distances (Å) where repulsion begins, lengths of moments in units of
-those at rest, volumes of torn crystals."""
+"""Strains, displacements from ideal sites (Å), distances (Å) where repulsion begins, longest moments of the
+oxides (μB) and held moments in their units, volumes of torn crystals."""
 AXES = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "xy": (0.5**0.5, 0.5**0.5, 0), "xyz": (3**-0.5,) * 3}
 
 
@@ -170,15 +171,14 @@ def later():
 
 
 def long_moments():
-    """Metals with longer moments than they have: oxides of the same elements have such, which must not pull them up."""
-    for name, atoms, _, _, signs in later_phases():
-        if name.endswith("_B1") or not any(signs):
-            continue
-        known = {**MOMENT, **{symbol: moment for symbol, (moment, _) in LATER.items()}}
-        moments = [sign * known[s] for sign, s in zip(signs, atoms.get_chemical_symbols(), strict=True)]
-        for factor in LONG:
-            longer = start(atoms, factor * np.array(moments), held=True)
-            yield f"x_{name}_long_{factor}", f"{name}_len", longer
+    """Metals with moments as long as oxides of the same elements have them, which must not pull those of metals up."""
+    metals = [(name, atoms, (1,) * len(atoms)) for name, atoms, *_ in phases() if "Al" not in name]
+    metals += [(name, atoms, signs) for name, atoms, _, _, signs in later_phases() if name[-2:] != "B1"]
+    for (name, atoms, signs), factor in product(metals, LONG):
+        lengths = [factor * LONGEST.get(s, 0.0) for s in atoms.get_chemical_symbols()]
+        if np.any(np.multiply(signs, lengths)):
+            held = start(atoms, np.multiply(signs, lengths), held=True)
+            yield f"x_{name}_long_{factor}", f"{name}_len", held
 
 
 def layers_of_rocksalt():
