@@ -177,6 +177,15 @@ def test_the_tables_of_the_card_are_those_of_its_file():
     assert card_3d.card(text, CARD) == text, "python docs/models/card_3d.py"
 
 
+@pytest.mark.usefixtures("scripts")
+def test_the_tables_of_the_applications_are_those_of_their_file():
+    import applications_3d
+
+    text = (ROOT / "docs/models/applications.md").read_text(encoding="utf-8")
+    report = json.loads((ROOT / "docs/models/applications.json").read_text(encoding="utf-8"))
+    assert applications_3d.with_tables(text, report) == text, "python docs/models/applications_3d.py"
+
+
 def test_it_is_taken_for_alloys_and_not_for_iron():
     assert choose_model([26]) == "mmace-fe-pbe"
     for numbers in ([28], [27, 26], [13, 28, 26], [13], [25, 78], [24]):

@@ -98,7 +98,7 @@ def test_structures_with_other_elements_are_left_out_and_counted(tmp_path, caplo
     assert f"left out 4 of 10 structures with other elements than {symbol}" in caplog.text
     assert len(read_split(DataConfig(**source, elements=[symbol, "Ni"])).train) > len(split.train)
     with pytest.raises(
-        DataError, match=r"all 10 structures of a set hold other elements than Al \(data.elements\)"
+        DataError, match=r"all 10 structures of a set hold other elements than Al \(elements\)"
     ):
         read_split(DataConfig(**source, elements=["Al"]))
 

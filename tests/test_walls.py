@@ -115,3 +115,22 @@ def test_the_architecture_of_the_paper_has_its_wall_there_too(tmp_path):
     }
     model = prepare(config_for(tmp_path, 0.01, model=section)).model
     assert model.max_moment.tolist()[1] == SMALL_MOMENT
+
+
+def test_moments_that_follow_have_room_in_every_head(tmp_path):
+    config = config_for(tmp_path, 0.2, model={**TINY_MODEL, "nonmagnetic": ["Ge"]})
+    file = {"train_file": config.data.train_file, "valid_fraction": 0.2}
+    rng = np.random.default_rng(1)
+    frames = toy_frames(30, seed=1)
+    for atoms in frames:
+        atoms.numbers[1] = 32
+        atoms.arrays["REF_magmom"][1] = 0.05 * rng.uniform(-1, 1, size=3)
+    write(tmp_path / "small.extxyz", frames, format="extxyz")
+    heads = {"a": file, "b": {"train_file": str(tmp_path / "small.extxyz"), "valid_fraction": 0.2}}
+    section = {**TINY_MODEL, "nonmagnetic": ["Ge"]}
+    settings = {"max_epochs": 1, "device": "cpu", "dtype": "float64", "figures": False}
+    loss = {"magforce_elements": ["Fe"]}
+    both = {"data": {"heads": heads}, "model": section, "trainer": settings, "loss": loss}
+    reference = prepare(load_train_config(None, both)).model.reference
+    assert reference.wall_moment[1] == reference.wall_moment[3] > 0.4
+    assert reference.one_body[1].tolist() == pytest.approx(reference.one_body[3].tolist())

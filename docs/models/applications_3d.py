@@ -34,7 +34,7 @@ CONSTANTS = ((1, 1), (1, 2), (1, 3), (3, 3), (4, 4), (6, 6))
 MN3PT = 3.83
 """Lattice constant of experiment, in Å."""
 TRIANGLE = ((1, 1, -2), (1, -2, 1), (-2, 1, 1))
-RATIOS = np.linspace(0.86, 1.6, 38)
+RATIOS = np.linspace(0.86, 1.72, 44)
 PATHS = {"Fe": (11.4, ("fm", "afm")), "FeNi": (11.3475, ("fm",))}
 """Volumes (Å³ per atom) and states of the paths, as in tools/propose_mag3d.py."""
 NEAR = 0.01
@@ -125,7 +125,7 @@ def random_moments(model: mmace_sim.MagneticMACE) -> dict:
 
 
 def bcc_to_fcc(model: mmace_sim.MagneticMACE, data: list[Atoms]) -> dict:
-    """Energy along c/a at one volume, moments relaxed, of each state, in meV/atom; our calculations beside it."""
+    """Energy along c/a at one volume, moments relaxed, above the ferromagnet at c/a = 1, in meV/atom; DFT beside it."""
     found: dict = {}
     for symbols, (volume, states) in PATHS.items():
         for state in states:
@@ -148,8 +148,8 @@ def bcc_to_fcc(model: mmace_sim.MagneticMACE, data: list[Atoms]) -> dict:
                 "dft": [frame.info["REF_energy"] / 2 for frame in points],
             }
         own = [found[f"{symbols} {state.upper()}"] for state in states]
-        for side in ("model", "dft"):
-            zero = min((energy for row in own for energy in row[side]), default=0.0)
+        for side, ratios in (("model", "c_over_a"), ("dft", "dft_c_over_a")):
+            zero = own[0][side][int(np.argmin(np.abs(np.subtract(own[0][ratios], 1.0))))]
             for row in own:
                 row[side] = [1000 * (energy - zero) for energy in row[side]]
     return found

@@ -119,7 +119,8 @@ def _register() -> None:
     except UnsupportedOptionError as error:  # of another package
         typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
         raise SystemExit(EXIT_USAGE) from error
-    for command in (*_COMMANDS, *(name for name in properties if name not in _COMMANDS)):
+    own = {getattr(command, "__name__", command) for command in _COMMANDS} | {"data", "models"}
+    for command in (*_COMMANDS, *(name for name in properties if name not in own)):
         if isinstance(command, typer.Typer):
             app.add_typer(command)
         else:

@@ -15,7 +15,7 @@ from pydantic import (
 from mmace_sim.base.quantities import DEFAULT_HEAD
 
 SMALL_MOMENT: float = 0.1
-"""An element whose moments stay below this many μB in the data counts as non-magnetic; its wall stands here."""
+"""An element whose moments stay below this many μB in the data counts as non-magnetic."""
 
 
 def atomic_number(value: object) -> Any:
@@ -243,7 +243,7 @@ class ModelConfig(ArchitectureConfig):
         return self
 
     def moment_scale(self, atomic_number: int) -> float:
-        """Largest moment of an element, in μB: where its wall stands."""
+        """Moment that the basis of an element is scaled to, in μB."""
         if atomic_number in self.nonmagnetic:
             return max(SMALL_MOMENT, self.max_moment.get(atomic_number, 0.0))
         return super().moment_scale(atomic_number)

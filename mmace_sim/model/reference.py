@@ -180,9 +180,12 @@ def _springs(
     n_z, n_b = len(elements), reference.num_basis
     springs: dict[int, float] = {}
     for k, z in enumerate(elements):
-        strength = spring if (lengths[numbers == z] <= SMALL_MOMENT).all() else others.get(z)
-        if strength is not None:
-            unit = SATURATION_RATIO * float(reference.max_moment[head * n_z + k])
+        largest = float(reference.max_moment[head * n_z + k])
+        small = bool((lengths[numbers == z] <= SMALL_MOMENT).all())
+        follows = z in others and largest > SMALL_MOMENT  # in the data of one head at least
+        if small or follows:
+            strength = others[z] if follows else spring
+            unit = SATURATION_RATIO * largest
             values = [-0.5 * strength * unit**2] + [0.0] * (n_b - 1)
             springs |= {n_z + k * n_b + b: value for b, value in enumerate(values)}
     return springs

@@ -29,11 +29,14 @@ def declared_properties() -> dict[str, Property]:
     """All properties by name, the package's own first."""
     found = {name: imported(where) for name, where in _OWN.items()}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
+        of = f"property '{entry.name}' of {entry.dist.name if entry.dist else 'a plugin'}"
         try:
-            found.setdefault(entry.name, entry.load())
+            loaded = entry.load()
         except Exception as error:
             raise UnsupportedOptionError(
-                f"property '{entry.name}' of {entry.dist.name if entry.dist else 'a plugin'} cannot be imported: "
-                f"{error}. Reinstall or remove that package."
+                f"{of} cannot be imported: {error}. Reinstall or remove that package."
             ) from error
+        if not isinstance(loaded, Property) or loaded.name != entry.name:
+            raise UnsupportedOptionError(f"{of} is no Property of that name. Remove that package.")
+        found.setdefault(entry.name, loaded)
     return found

@@ -14,7 +14,7 @@ FREE_MAGFORCE: float = 1e-3
 """Magnetic forces below this (eV/μB) say that a moment was free in the calculation."""
 
 FOLLOWERS_ROOM: float = 2.0
-"""Where the wall of moments that only follow stands, in units of the largest of the data."""
+"""Where the wall of moments that only follow stands, in units of the largest of the data (of all heads)."""
 
 
 def with_followers(
@@ -46,6 +46,12 @@ def with_followers(
     room = {
         z: FOLLOWERS_ROOM * moment
         for z, moment in followers.items()
-        if complete.max_moment.get(z, 0.0) <= moment
+        if complete.max_moment.get(z, 0.0) <= moment  # a larger one was given
     }
-    return complete.model_copy(update={"max_moment": {**complete.max_moment, **room}}) if room else complete
+    if not room:
+        return complete
+    heads = {
+        name: {z: moment for z, moment in own.items() if z not in room}
+        for name, own in complete.heads.items()
+    }
+    return complete.model_copy(update={"max_moment": {**complete.max_moment, **room}, "heads": heads})

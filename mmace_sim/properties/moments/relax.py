@@ -13,6 +13,7 @@ from jaxtyping import Float
 from mmace_sim.base.hosts import ts
 from mmace_sim.engine.batching import Outcomes
 from mmace_sim.engine.outcomes import RelaxResult, StructureResult
+from mmace_sim.errors import ConfigError
 from mmace_sim.properties.relax.relaxation import ModelLike, Relaxation, as_atoms
 from mmace_sim.torchsim.freedom import FREE_MOMENTS, MagneticOptimState
 from mmace_sim.torchsim.lbfgs import moment_lbfgs_init, moment_lbfgs_step
@@ -70,6 +71,8 @@ class MomentRelaxation(Relaxation):
         field: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
         **settings: Any,
     ) -> None:
+        if solver not in ("lbfgs", "fire"):
+            raise ConfigError(f"there is no solver {solver!r}; choose lbfgs or fire.")
         super().__init__(model, relax_positions=False, **{"relax_cell": False, "stability": False} | settings)
         self.solver, self.field = solver, field
         self.has_field = bool(np.any(np.asarray(field, dtype=float) != 0.0))

@@ -59,15 +59,15 @@ def read_split(config: DataConfig) -> DataSplit:
 def _read_source(source: DataSource, head: str) -> DataSplit:
     """The three sets of one head."""
     files = (source.train_file, source.valid_file, source.test_file)
+    which = "" if head == DEFAULT_HEAD else f"{head} "
     train, valid, test = (
-        _with_elements(open_frames(paths, source.keys, head, stream=source.stream), source.elements)
+        _with_elements(open_frames(paths, source.keys, head, stream=source.stream), source.elements, which)
         for paths in files
     )
     valid_fraction = 0.0 if valid else source.valid_fraction
     test_fraction = 0.0 if test else source.test_fraction
     n_files = len(train)
     train, more_valid, more_test = split_frames(train, valid_fraction, test_fraction)
-    which = "" if head == DEFAULT_HEAD else f"{head} "
     valid = valid or more_valid
     validates = bool(source.valid_file) or valid_fraction > 0.0
     if not len(train) or (validates and not len(valid)):
@@ -86,7 +86,7 @@ def _read_source(source: DataSource, head: str) -> DataSplit:
     return DataSplit(train, valid, test or more_test)
 
 
-def _with_elements(frames: Frames, elements: list[int]) -> Frames:
+def _with_elements(frames: Frames, elements: list[int], which: str) -> Frames:
     """The structures of a set that hold no other elements; how many do is told in the log.
 
     Raises:
@@ -100,7 +100,7 @@ def _with_elements(frames: Frames, elements: list[int]) -> Frames:
     symbols = ", ".join(chemical_symbols[z] for z in elements)
     if others.all():
         raise DataError(
-            f"all {len(frames)} structures of a set hold other elements than {symbols} (data.elements)"
+            f"all {len(frames)} structures of a {which}set hold other elements than {symbols} (elements)"
         )
     if others.any():
         logger.info(

@@ -26,7 +26,8 @@ def check_moments(base: MagneticModel, sets: Sequence[Sequence[Frame]]) -> None:
         DataError: If its energy grows without bounds above its largest moments, and some structures have larger ones.
     """
     limit = np.zeros(120)
-    limit[base.elements] = base.reference.max_moment.cpu().numpy()
+    reference = base.reference
+    limit[base.elements] = getattr(reference, "wall_moment", reference.max_moment).cpu().numpy()
     n_above = 0
     found: dict[int, float] = {}
     for frames in sets:
