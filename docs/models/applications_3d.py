@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 from card_3d import shears, table
-from measure_3d import DATA, HERE, shear_moduli, start
+from measure_3d import DATA, HERE, free, shear_moduli, start, with_moments_at_rest
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -49,12 +49,6 @@ def crystal(symbols: str, structure: str, volume: float) -> Atoms:
     return atoms
 
 
-def frames() -> list[Atoms]:
-    """All calculations with free moments."""
-    found = [frame for path in sorted(DATA.glob("*.extxyz.xz")) for frame in read(path, ":")]
-    return [frame for frame in found if frame.info["constrained"] in ("F", False)]
-
-
 def iron_nickel(model: mmace_sim.MagneticMACE) -> dict:
     """Lattice, moments and elastic constants (GPa) of each compound, cell and moments relaxed."""
     starts = [crystal(symbols, name.split()[1], 11.3) for name, symbols in PHASES.items()]
@@ -81,15 +75,7 @@ def sheared(model: mmace_sim.MagneticMACE, data: list[Atoms]) -> dict:
     strained = [
         frame for frame in data if re.match(r"strain_\w*(FeNi|Ni3Fe|Fe3Ni)", frame.info["config_type"])
     ]
-    results = mmace_sim.relax(
-        [start(frame) for frame in strained],
-        model,
-        relax_cell=False,
-        relax_positions=False,
-        collinear=True,
-        magforce_tol=1e-4,
-    )
-    return shear_moduli(strained, list(results))
+    return shear_moduli(strained, with_moments_at_rest([start(frame) for frame in strained], model))
 
 
 def random_moments(model: mmace_sim.MagneticMACE) -> dict:
@@ -136,9 +122,7 @@ def bcc_to_fcc(model: mmace_sim.MagneticMACE, data: list[Atoms]) -> dict:
                 atoms.set_cell([edge, edge, ratio * edge], scale_atoms=True)
                 set_magmoms(atoms, get_magmoms(atoms) * [[1.0], [-1.0 if state == "afm" else 1.0]])
                 images.append(atoms)
-            results = mmace_sim.relax(
-                images, model, relax_cell=False, relax_positions=False, collinear=True, magforce_tol=1e-4
-            )
+            results = with_moments_at_rest(images, model)
             points = [frame for frame in data if on_path(frame, symbols, volume, state)]
             found[f"{symbols} {state.upper()}"] = {
                 "c_over_a": RATIOS.tolist(),
@@ -249,7 +233,7 @@ def with_tables(text: str, report: dict) -> str:
 def main() -> None:
     """Measure, write, and draw."""
     model = mmace_sim.load_model(sys.argv[1] if len(sys.argv) > 1 else "mmace-3d-pbe")
-    data = frames()
+    data = free([frame for path in sorted(DATA.glob("*.extxyz.xz")) for frame in read(path, ":")])
     report = {
         "model": model.metadata.get("name"),
         "FeNi": iron_nickel(model),

@@ -87,6 +87,25 @@ def start(frame: Atoms) -> Atoms:
     return atoms
 
 
+def free(frames: list[Atoms]) -> list[Atoms]:
+    """Calculations whose moments were not held."""
+    return [frame for frame in frames if frame.info["constrained"] in ("F", False)]
+
+
+def with_moments_at_rest(images: list[Atoms], model: mmace_sim.MagneticMACE) -> list:
+    """Results at moments relaxed along their axes; atoms and cells stay."""
+    found = mmace_sim.relax(
+        images,
+        model,
+        relax_cell=False,
+        relax_positions=False,
+        collinear=True,
+        magforce_tol=1e-4,
+        max_steps=1000,
+    )
+    return list(found)
+
+
 def minimum(volumes: np.ndarray, energies: np.ndarray) -> dict[str, float] | None:
     """Of a parabola in V^(-2/3) through the three points about the lowest one; None if it lies at the edge."""
     low = int(np.argmin(energies))
@@ -255,16 +274,8 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "mmace-3d-pbe"
     model = mmace_sim.load_model(name)
     sets = {part: read(DATA / f"{part}.extxyz.xz", ":") for part in ("test", "train", "valid")}
-    frames = [a for part in sets.values() for a in part if a.info["constrained"] in ("F", False)]
-    results = mmace_sim.relax(
-        [start(a) for a in frames],
-        model,
-        relax_cell=False,
-        relax_positions=False,
-        collinear=True,
-        magforce_tol=1e-4,
-        max_steps=1000,
-    )
+    frames = free([a for part in sets.values() for a in part])
+    results = with_moments_at_rest([start(a) for a in frames], model)
     at = {id(frame): result for frame, result in zip(frames, results, strict=True)}
     rows = {key: compare(key, curve, [at[id(a)] for a in curve]) for key, curve in states(frames).items()}
     report = {
@@ -273,10 +284,10 @@ def main() -> None:
         "test_errors": test_errors(model),
         "worst": worst(model),
         "states": list(rows.values()),
-        "formation_energies": formation_energies(rows, frames, list(results)),
-        "order": order_of_states(frames, list(results)),
-        "shear_moduli": shear_moduli(frames, list(results)),
-        "restoring_forces": restoring_forces(frames, list(results)),
+        "formation_energies": formation_energies(rows, frames, results),
+        "order": order_of_states(frames, results),
+        "shear_moduli": shear_moduli(frames, results),
+        "restoring_forces": restoring_forces(frames, results),
     }
     path = HERE / f"{report['model']}.json"
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -32,9 +32,8 @@ def check_moments(base: MagneticModel, sets: Sequence[Sequence[Frame]]) -> None:
     found: dict[int, float] = {}
     for frames in sets:
         summary = summarize(frames)
-        owner = np.repeat(np.arange(len(summary)), np.diff(summary.first))
         large = summary.moments > limit[summary.elements] * (1.0 + TOLERANCE)
-        n_above += len(np.unique(owner[large]))
+        n_above += len(np.unique(summary.owners[large]))
         for z in np.unique(summary.elements[large]).tolist():
             found[z] = max(found.get(z, 0.0), summary.largest_moments[z])
     if not n_above:
