@@ -71,6 +71,14 @@ def test_sums_of_parts_give_the_loss_of_the_whole(tmp_path):
     assert loss.total(*sums.T).item() == pytest.approx(loss(shifted(whole, 0.03), whole).item(), rel=1e-12)
 
 
+def test_weights_by_parts_of_names():
+    loss = LossConfig(
+        config_type_weights={"strain_*": 8.0, "strain_Fe_?cc": 4.0, "strain_Fe_bcc": 2.0, "[a]": 3.0}
+    )
+    types = ["strain_Fe_bcc", "strain_Fe_fcc", "Strain", "eos", "[a]"]
+    assert list(loss.weights(types).items()) == list(zip(types, [2.0, 8.0, 1.0, 1.0, 3.0], strict=True))
+
+
 def test_a_second_stage_changes_weights_and_keeps_scales():
     first, second = LossConfig(), build_loss(LossConfig(), {"energy": 50.0, "stress": 0.0})
     assert [(t.label, t.weight, t.scale) for t in second.terms] == [

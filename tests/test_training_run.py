@@ -110,6 +110,9 @@ def test_names_in_the_loss_must_exist(tmp_path, folder, caplog):
     config.loss.config_type_weights = {"evn": 0.1}
     with pytest.raises(ConfigError, match="names evn; the config_types of the data are even, odd"):
         train(config, folder)
+    config.loss.config_type_weights = {"*vn": 0.1, "odd": 1.0}
+    with pytest.raises(ConfigError, match=r"names \*vn; the"):
+        train(config, folder)
     config.loss.config_type_weights = {}
     config.loss.magforce_elements = ["Ni"]
     train(config, folder)

@@ -1,6 +1,7 @@
 """The parts of a training configuration that say what is minimised: the loss, its second stage, and augmentation."""
 
-from collections.abc import Sequence
+import fnmatch
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
 )
 
 from mmace_sim.base.settings import Settings
+from mmace_sim.errors import ConfigError
 
 
 class Section(Settings):
@@ -53,7 +55,31 @@ class LossConfig(Section):
     """Elements whose magnetic forces are labels; default: all. Leave out atoms that the reference did not constrain."""
 
     config_type_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    """Weight of all labels of the structures of a config_type, whatever else is in their batch; 1 where not given."""
+    """Weight of all labels of the structures of a config_type, whatever else is in their batch; 1 where not given. `*`
+    and `?` stand for any characters (`strain_*`); a whole name goes before these, and of these the first that fits."""
+
+    def weights(self, config_types: Iterable[str]) -> dict[str, float]:
+        """Weight of each config_type.
+
+        Raises:
+            ConfigError: If a name of `config_type_weights` fits none: it would be ignored.
+        """
+        known = list(config_types)
+        wrong = [
+            name for name in self.config_type_weights if name not in known and not fnmatch.filter(known, name)
+        ]
+        if wrong:
+            raise ConfigError(
+                f"loss.config_type_weights names {', '.join(sorted(wrong))}; the config_types of the data are "
+                f"{', '.join(known)}"
+            )
+        return {name: self._weight(name) for name in known}
+
+    def _weight(self, config_type: str) -> float:
+        given = self.config_type_weights
+        if config_type in given:
+            return given[config_type]
+        return next((w for name, w in given.items() if fnmatch.fnmatchcase(config_type, name)), 1.0)
 
     @field_validator("kind")
     @classmethod

@@ -48,12 +48,7 @@ def check_names(config: TrainConfig, split: DataSplit) -> None:
     Raises:
         ConfigError: If a config_type is mistyped.
     """
-    wrong = sorted(set(config.loss.config_type_weights) - set(split.config_types))
-    if wrong:
-        raise ConfigError(
-            f"loss.config_type_weights names {', '.join(wrong)}; the config_types of the data are "
-            f"{', '.join(split.config_types)}"
-        )
+    config.loss.weights(split.config_types)
     elements = [chemical_symbols[z] for z in elements_of(split.train)]
     wrong = [symbol for symbol in config.loss.magforce_elements or () if symbol not in elements]
     if wrong:

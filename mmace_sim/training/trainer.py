@@ -266,7 +266,7 @@ def _datasets(config: TrainConfig, split: DataSplit) -> tuple[GraphDataset, Grap
     options: dict[str, Any] = {
         "dtype": getattr(torch, config.trainer.dtype),
         "config_types": split.config_types,
-        "config_type_weights": config.loss.config_type_weights,
+        "config_type_weights": config.loss.weights(split.config_types),
         "magforce_elements": config.loss.magforce_elements,
         "heads": {name: head.weight for name, head in config.data.heads.items()} or None,
     }
