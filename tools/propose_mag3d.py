@@ -32,8 +32,8 @@ ROCKSALT = {"CrN": (2.6, 4.15), "MnN": (3.3, 4.25), "FeN": (1.6, 4.0), "NiO": (1
 PATHS = {"Fe": (11.4, {"fm": (1, 1), "afm": (1, -1)}), "FeNi": (11.3475, {"fm": (1, 1)})}
 RATIOS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.41, 1.55)
 """Volumes (Å³ per atom) and orders of the paths from bcc to fcc, and c/a along them."""
-RATTLES, STEP = 3, 0.08
-"""Shaken cells of each, by so much in each direction (Å, standard deviation)."""
+RATTLES, SHAKEN, STEP = 3, 6, 0.08
+"""Shaken cells of each and of each order of iron, by so much in each direction (Å, standard deviation)."""
 STRAIN, DISPLACEMENT = 0.03, 0.1
 SHORT = (1.8, 1.95, 2.1)
 LONG = (0.9, 1.1)
@@ -231,9 +231,25 @@ def paths():
             yield f"x_{name}_path_{ratio:.2f}_{order}", f"{name}_bain_{order}", start(cell, moments)
 
 
+def iron():
+    """Shaken cells of iron, parallel and antiparallel, with shorter and longer moments; cells with a vacancy."""
+    for lattice, (order, second), k in product(("bcc", "fcc"), {"fm": 1, "afm": -1}.items(), range(SHAKEN)):
+        name = f"x_Fe_{lattice}_{order}_rattled_{k}"
+        rng = np.random.default_rng(list(name.encode()))
+        cell = cubic("Fe2", lattice, VOLUME["Fe"] * rng.uniform(0.92, 1.06))
+        cell.set_cell(cell.cell.array @ (np.eye(3) + rng.normal(scale=0.02, size=(3, 3))), scale_atoms=True)
+        cell.positions += rng.normal(scale=STEP, size=(2, 3))
+        lengths = rng.uniform(0.5, 1.2) * MOMENT["Fe"] * rng.uniform(0.8, 1.0, size=2)
+        yield name, f"rat2_Fe_{lattice}", start(cell, lengths * [1, second], held=True)
+    for factor in (1.0, 0.97):
+        cell = bulk("Fe", "bcc", a=(2 * factor * VOLUME["Fe"]) ** (1 / 3)) * (2, 2, 2)
+        del cell[0]
+        yield f"x_Fe_bcc_vacancy_{factor}", "vac7_Fe", ferromagnet(cell)
+
+
 def candidates():
     """Ids, families, and cells with moments to start from, in the order of their value."""
-    yield from chain(long_moments(), bent(), layered(), ends(), later(), paths())
+    yield from chain(long_moments(), bent(), layered(), iron(), ends(), later(), paths())
 
 
 def with_moments(atoms, moments, *, held=False):
