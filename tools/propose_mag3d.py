@@ -231,6 +231,25 @@ def paths():
             yield f"x_{name}_path_{ratio:.2f}_{order}", f"{name}_bain_{order}", start(cell, moments)
 
 
+def collinear_orders():
+    """Moments held up and down in cells of four and eight atoms: the exchange of more than the nearest neighbours."""
+    bcc = {s: cubic(s * 2, "bcc", VOLUME[s]) for s in ("Fe", "Co")} | {"FeCo": cubic("FeCo", "bcc", 11.5)}
+    cells = {f"{name}_bcc": cell * (2, 1, 1) for name, cell in bcc.items()}
+    cells |= {f"{s}_fcc": cubic(s * 4, "L12", VOLUME[s]) for s in ("Fe", "Co", "Ni")}
+    for (name, cell), order in product(cells.items(), ("-+++", "--++", "-+-+")):
+        if not (name.endswith("fcc") and order == "-+-+"):  # the same as --++
+            yield f"x_{name}_order_{order}", f"order_{name}", ordered(cell, order)
+    eight = bulk("Fe", "bcc", a=(2 * VOLUME["Fe"]) ** (1 / 3)) * (2, 2, 2)
+    for order in ("-+++++++", "--++++++", "-++++++-"):
+        yield f"x_Fe_bcc_order_{order}", "order_Fe_bcc", ordered(eight, order)
+
+
+def ordered(cell, order):
+    """With the moment of each atom held, up or down."""
+    signs = [1 if sign == "+" else -1 for sign in order]
+    return start(cell, [sign * MOMENT[s] for sign, s in zip(signs, cell.symbols, strict=True)], held=True)
+
+
 def iron():
     """Shaken cells of iron, parallel and antiparallel, with shorter and longer moments; cells with a vacancy."""
     for lattice, (order, second), k in product(("bcc", "fcc"), {"fm": 1, "afm": -1}.items(), range(SHAKEN)):
@@ -249,7 +268,7 @@ def iron():
 
 def candidates():
     """Ids, families, and cells with moments to start from, in the order of their value."""
-    yield from chain(long_moments(), bent(), layered(), iron(), ends(), later(), paths())
+    yield from chain(long_moments(), bent(), layered(), collinear_orders(), iron(), ends(), later(), paths())
 
 
 def with_moments(atoms, moments, *, held=False):
