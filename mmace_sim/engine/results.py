@@ -15,7 +15,9 @@ from mmace_sim.engine.records import encode
 from mmace_sim.engine.resume import item_key
 from mmace_sim.errors import OutputError
 from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.model.uncertainty import Domain
 from mmace_sim.structures.domain import domain_entries, domain_entry, farthest
+from mmace_sim.structures.model_choice import beyond_its_data
 
 _COMPUTED = GOOD | {"uncertain"}
 """Statuses at which the structure that was read has been computed."""
@@ -76,6 +78,9 @@ def record_of[R](
             _log.exception("%s: where it lies cannot be told", item.name)
             entry["notes"].append(f"where it lies in the domain of the model cannot be told: {error}")
             _add(entry, domain_entry(None, None))
+        if entry.get("domain") == Domain.OUTSIDE:
+            elements = frozenset(item.atoms.numbers.tolist())
+            entry["notes"].append(beyond_its_data(elements, entry.get("model")))
         stored = None if atoms is None else atoms_to_record(atoms)
         if stored and stored["left_out"]:
             entry["notes"].append(f"left out, neither numbers nor texts: {', '.join(stored['left_out'])}")

@@ -102,6 +102,27 @@ def which_model(numbers: Iterable[int]) -> str:
     )
 
 
+@lru_cache(maxsize=256)
+def beyond_its_data(numbers: frozenset[int], name: str | None) -> str:
+    """What to do where a structure is outside of the data of a model, as a sentence with lines to copy.
+
+    Args:
+        numbers: Atomic numbers.
+        name: Name of the model, or None.
+    """
+    others = [other for other in _fitting(numbers) if other != name]
+    ways = [f"--model {other}" for other in others]
+    with suppress(ModelFileError):  # a broken catalogue is told where it matters
+        remote = fetchable(numbers)
+        if remote not in (None, name, *others):
+            ways.append(f"{fetch_command(remote)}, then --model {remote}")
+    compare = f" Compare with another model: {', or '.join(ways)}." if ways else ""
+    return (
+        f"outside of the data of {name or 'the model'} (column domain), where its errors are not known.{compare} "
+        "`mmace-sim learn` makes a model by DFT."
+    )
+
+
 def fetchable(numbers: Iterable[int]) -> str | None:
     """The model of the catalogue with the fewest elements that knows all of some, if there is one.
 
