@@ -1,7 +1,18 @@
-"""64 and 1,000 small structures in one batch against the 64 one after another with ASE's FIRE and our calculator."""
+"""64 and 1,000 small structures in one batch against the 64 one after another with ASE's FIRE and our calculator.
 
+With MMACE_BENCHMARK_BASELINE=FOLDER, a checkout of an older commit, its relaxation runs in turn with this one (the
+default model of then, in a process of its own):
+
+    git worktree add /tmp/older 80bba42
+    MMACE_BENCHMARK_BASELINE=/tmp/older python -m pytest tests/benchmarks/test_batched_relaxation.py --override-ini addopts=
+"""
+
+import json
 import os
+import pickle
 import statistics
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -21,6 +32,24 @@ N_STRUCTURES = 64
 N_REPEATS = int(os.environ.get("MMACE_BENCHMARK_REPEATS", "3"))
 N_MANY = 1000
 FMAX, STRESS_TOL, MAX_STEPS = 0.01, 0.1, 300
+MODES = ("fixed", "joint", "adiabatic")
+BASELINE = os.environ.get("MMACE_BENCHMARK_BASELINE")
+OLDER = """
+import json, pickle, sys, time
+import torch, mmace_sim
+torch.set_num_threads(1)
+images, modes, settings = pickle.load(sys.stdin.buffer)
+model = mmace_sim.load_model("default")
+mmace_sim.relax(images[:2], model, magmoms="fixed", max_steps=2)
+found = {}
+for name in modes:
+    start = time.process_time()
+    results = mmace_sim.relax(images, model, magmoms=name, **settings)
+    seconds, steps = time.process_time() - start, sorted(r.steps for r in results)
+    found[name] = {"seconds": seconds, "converged": results.n_converged, "median_steps": steps[len(steps) // 2]}
+print(json.dumps(found))
+"""
+"""What the older commit runs."""
 
 
 def structures():
@@ -58,6 +87,18 @@ def one_by_one(images, calculator):
     return n_converged, steps
 
 
+def older(images, modes, settings):
+    """Processor time, converged structures and steps of the older commit, by what becomes of the moments."""
+    done = subprocess.run(
+        [sys.executable, "-c", OLDER],
+        env=os.environ | {"PYTHONPATH": BASELINE, "OMP_NUM_THREADS": "1"},
+        input=pickle.dumps((images, modes, settings)),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
 def test_batched_relaxation():
     """Rounds that run everything one after the other; processor time, as other programs may run beside it."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -90,8 +131,11 @@ def test_batched_relaxation():
             magmoms: run(
                 f"batch_{magmoms}", lambda m=magmoms: mmace_sim.relax(images, model, magmoms=m, **settings)
             )
-            for magmoms in ("fixed", "joint", "adiabatic")
+            for magmoms in MODES
         }
+        for magmoms, row in older(images, MODES, settings).items() if BASELINE else ():
+            seconds.setdefault(f"older_{magmoms}", []).append(row.pop("seconds"))
+            facts[f"older_{magmoms}"] = row
     run("batch_of_1000_fixed", lambda: mmace_sim.relax(many, model, magmoms="fixed", **settings))
     differences = [
         (
@@ -116,6 +160,10 @@ def test_batched_relaxation():
                 "batch_of_1000_fixed": round(
                     middle["one_by_one_fixed"] / N_STRUCTURES / (middle["batch_of_1000_fixed"] / N_MANY), 1
                 ),
+            },
+            "against_older": {
+                magmoms: round(middle[f"older_{magmoms}"] / middle[f"batch_{magmoms}"], 2)
+                for magmoms in (MODES if BASELINE else ())
             },
             "adiabatic_over_joint": round(middle["batch_adiabatic"] / middle["batch_joint"], 2),
             "adiabatic_against_joint": {
