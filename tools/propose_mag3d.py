@@ -181,6 +181,13 @@ def long_moments():
             yield f"x_{name}_long_{factor}", f"{name}_len", held
 
 
+def platinum():
+    """Moments held in platinum, which has none by itself."""
+    for volume, moment in product((15.1, 15.7, 16.6), (0.2, 0.4, 0.8)):
+        cell = cubic("Pt2", "fcc", volume)
+        yield f"x_Pt_fcc_{volume}_held_{moment}", "mscan_Pt", start(cell, [moment, moment], held=True)
+
+
 def layers_of_rocksalt():
     """Antiferromagnetic layers along [111], the order of the oxides in experiment, in cells of four atoms."""
     for name, (moment, a) in ROCKSALT.items():
@@ -268,7 +275,9 @@ def iron():
 
 def candidates():
     """Ids, families, and cells with moments to start from, in the order of their value."""
-    yield from chain(long_moments(), bent(), layered(), collinear_orders(), iron(), ends(), later(), paths())
+    yield from chain(
+        long_moments(), platinum(), bent(), layered(), collinear_orders(), iron(), ends(), later(), paths()
+    )
 
 
 def with_moments(atoms, moments, *, held=False):
