@@ -15,7 +15,7 @@ import pytest
 from cli_tools import bcc, mmace_sim, summary_of
 from test_shards import Lossy, assert_same
 
-from mmace_sim.engine import shards, volumes
+from mmace_sim.engine import pieces, volumes
 from mmace_sim.engine.declaration import GOOD
 from mmace_sim.engine.journal import FILE_NAME, read_journal
 from mmace_sim.engine.lifecycle import run_property
@@ -144,7 +144,7 @@ def test_volumes_that_lose_their_workers(model, inputs, tmp_path, monkeypatch, s
                 if fate == "well":
                     on_result(task, end)
                 else:
-                    waiting += on_failure(task, shards.TaskFailure(RuntimeError("gone"), "worker"))
+                    waiting += on_failure(task, pieces.TaskFailure(RuntimeError("gone"), "worker"))
 
     @contextlib.contextmanager
     def opened(choice, folder):
@@ -153,7 +153,7 @@ def test_volumes_that_lose_their_workers(model, inputs, tmp_path, monkeypatch, s
         yield Fates(seed)
 
     monkeypatch.setattr(volumes, "open_executor", opened)
-    monkeypatch.setattr(shards, "open_executor", opened)
+    monkeypatch.setattr(pieces, "open_executor", opened)
     monkeypatch.setattr(spans, "LIMIT", 100)
     assert mmace_sim("relax", *inputs, "-m", model, *QUICK, "-o", tmp_path / "small").exit_code == 3
     monkeypatch.setattr(spans, "LIMIT", 10)

@@ -28,11 +28,11 @@ from mmace_sim.engine.journal import FILE_NAME, weights_hash
 from mmace_sim.engine.lifecycle import run_property
 from mmace_sim.engine.machine import quiet_imports, use_threads
 from mmace_sim.engine.output import check_versions, versions
+from mmace_sim.engine.pieces import LEAST_LIMIT, MOVES, check_failure
 from mmace_sim.engine.progress import progress, says_what_is_finished
 from mmace_sim.engine.results import EXIT_INCOMPLETE, EXIT_OK, Outcome
 from mmace_sim.engine.resume import Task, open_resumable
 from mmace_sim.engine.settings import NOT_PHYSICS
-from mmace_sim.engine.shards import LEAST_LIMIT, MOVES, check_failure
 from mmace_sim.errors import ModelFileError
 from mmace_sim.executors.interface import TaskFailure, open_executor
 from mmace_sim.files import scratch
