@@ -256,6 +256,8 @@ def test_seeds_belong_to_structures():
     first, second, copy = dynamics.seeds([crystal(), crystal(1), crystal()])
     assert len({first, second, copy}) == 3
     assert dynamics.seeds([crystal(1)]) == [second]
+    apart = dynamics.seeds([crystal(), crystal()], ["a#0", "a#1"])
+    assert dynamics.seeds([crystal()], ["a#1"]) == apart[1:] != apart[:1]
     moving, held = crystal(), crystal()
     moving.set_velocities(np.ones((4, 3)))
     held.set_constraint(FixAtoms([0]))

@@ -39,6 +39,7 @@ class Part(Protocol):
     folder: Path
     identity: str
     scratch: Path | None
+    is_volume: bool
 
     @property
     def model(self) -> Any:

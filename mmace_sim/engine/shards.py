@@ -168,6 +168,17 @@ def compute_shards(run: "Run", computation: Computation, choice: str, *, quiet: 
                 _Shards(run, computation, executor, advance).compute()
 
 
+def estimated_seconds(computation: Computation, item: LoadedStructure) -> float:
+    """About how long a structure takes on one core, in s.
+
+    Args:
+        computation: What is computed.
+        item: The structure, with moments.
+    """
+    work = max(1, computation.evaluations(item)) * len(item.atoms)
+    return SECONDS_PER_ATOM * work + computation.seconds(item)
+
+
 def check_failure(failure: TaskFailure) -> None:
     """End the run for what no other worker can do better: a full disk, a missing model, another environment.
 
@@ -226,8 +237,7 @@ class _Shards:
         """Estimated seconds of a structure; an estimate may take long itself."""
         key = item_key(item)
         if key not in self._costs:
-            work = max(1, self.computation.evaluations(item)) * len(item.atoms)
-            self._costs[key] = SECONDS_PER_ATOM * work + self.computation.seconds(item)
+            self._costs[key] = estimated_seconds(self.computation, item)
         return self._costs[key]
 
     def _cut(self) -> Iterator[Shard]:

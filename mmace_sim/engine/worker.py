@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def compute_shard(shard: Shard) -> ShardEnd:
         with (
             log_to(shard.own / "log.txt"),
             Journal(shard.own / FILE_NAME) as run.journal,
-            _alive(run, shard.own),
+            alive(shard.own / SIGN_OF_LIFE, lambda: {"done": len(run.records), "of": len(run.items)}),
         ):
             if run.journal.path.stat().st_size == 0:
                 run.journal.append({"identity": shard.identity})
@@ -87,18 +87,24 @@ def _loaded(reference: str, settings: str, name: str, weights: str) -> tuple[Any
 
 
 @contextlib.contextmanager
-def _alive(run: Run, own: Path) -> Iterator[None]:
-    """Tell every few seconds, in a file, who computes and how far it is."""
+def alive(path: Path, far: Callable[[], dict[str, Any]]) -> Iterator[None]:
+    """Tell every few seconds, in a file, who computes and how far it is.
+
+    Args:
+        path: The file.
+        far: Says how far it is, in plain JSON.
+
+    Yields:
+        Nothing.
+    """
     over = threading.Event()
     about = {"host": socket.gethostname(), "pid": os.getpid(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
-    path = own / SIGN_OF_LIFE
 
     def tell() -> None:
         while True:
-            far = {"done": len(run.records), "of": len(run.items), "time": time.time()}
             with contextlib.suppress(OSError):
                 new = path.with_suffix(".new")
-                new.write_text(json.dumps(about | far))
+                new.write_text(json.dumps(about | far() | {"time": time.time()}))
                 new.replace(path)
             if over.wait(SIGN_INTERVAL):
                 return
