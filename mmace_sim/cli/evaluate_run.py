@@ -88,10 +88,11 @@ def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
         typer.echo(f"Would write to {config.output}/. Nothing was written.")
         return EXIT_OK
     files = {path: file_sha256(Path(path)) for path in config.data}
-    task = Task("evaluate", config, Path(config.output), files, {config.model: model})
+    n_frames = len(found.frames)
+    task = Task("evaluate", config, Path(config.output), files, {config.model: model}, n_frames)
     with (
         open_resumable(task, resume=switches.resume, force=switches.force) as task.manifest,
-        says_what_is_finished(lambda: kept(task, len(found.frames), "structures")),
+        says_what_is_finished(lambda: kept(task, n_frames, "structures")),
     ):
         known = {int(key): _read_prediction(record) for key, record in task.records.items()}
 
@@ -101,7 +102,7 @@ def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
 
         if config.executor is not None:
             _predict(config, found.frames, known, store, quiet=switches.quiet)
-        with progress("Evaluating", len(found.frames), "structures", quiet=switches.quiet) as advance:
+        with progress("Evaluating", n_frames, "structures", quiet=switches.quiet) as advance:
             result = evaluate_frames(
                 model,
                 found.frames,
