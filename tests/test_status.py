@@ -6,7 +6,7 @@ import time
 import ase.io
 import pytest
 from cli_tools import bcc, mmace_sim, write_tiny_model
-from training_toys import write_toys
+from training_toys import toy_frames
 
 from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, Journal
 from mmace_sim.engine.resume import Task
@@ -66,7 +66,9 @@ def test_a_run_that_is_under_way_then_interrupted_then_finished(start, tmp_path,
 
 
 def test_an_evaluation_knows_its_end(model, tmp_path, monkeypatch):
-    write_toys(tmp_path / "toys.extxyz", 6)
+    frames = toy_frames(7)
+    frames[6].numbers[:] = 79  # unknown to the model
+    ase.io.write(tmp_path / "toys.extxyz", frames, format="extxyz")
     seen, store = [], Task.store
 
     def looked(task, key, record):
@@ -75,7 +77,7 @@ def test_an_evaluation_knows_its_end(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Task, "store", looked)
     options = ("--batch-size", "2", "--no-figures", "--no-report", "-q", "-o", tmp_path / "e")
-    assert mmace_sim("evaluate", model, tmp_path / "toys.extxyz", *options).exit_code == 0
+    assert mmace_sim("evaluate", model, tmp_path / "toys.extxyz", *options).exit_code == 3
     during, text = seen[3]
     assert (during.total, during.done) == (6, 4)
     assert during.seconds_left > 0

@@ -76,7 +76,12 @@ def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
     """
     with quiet_imports():
         from mmace_sim.io.frames import file_sha256, read_frames
-        from mmace_sim.training.evaluation.evaluate import Prediction, evaluate_frames, require_result
+        from mmace_sim.training.evaluation.evaluate import (
+            Prediction,
+            evaluate_frames,
+            require_result,
+            supported,
+        )
         from mmace_sim.training.evaluation.plan import plan_evaluation
         from mmace_sim.training.evaluation.ranking import rank_orders
 
@@ -88,11 +93,11 @@ def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
         typer.echo(f"Would write to {config.output}/. Nothing was written.")
         return EXIT_OK
     files = {path: file_sha256(Path(path)) for path in config.data}
-    n_frames = len(found.frames)
-    task = Task("evaluate", config, Path(config.output), files, {config.model: model}, n_frames)
+    total = len(supported(model, list(enumerate(found.frames)))[0])
+    task = Task("evaluate", config, Path(config.output), files, {config.model: model}, total)
     with (
         open_resumable(task, resume=switches.resume, force=switches.force) as task.manifest,
-        says_what_is_finished(lambda: kept(task, n_frames, "structures")),
+        says_what_is_finished(lambda: kept(task, total, "structures")),
     ):
         known = {int(key): _read_prediction(record) for key, record in task.records.items()}
 
@@ -102,7 +107,7 @@ def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
 
         if config.executor is not None:
             _predict(config, found.frames, known, store, quiet=switches.quiet)
-        with progress("Evaluating", n_frames, "structures", quiet=switches.quiet) as advance:
+        with progress("Evaluating", len(found.frames), "structures", quiet=switches.quiet) as advance:
             result = evaluate_frames(
                 model,
                 found.frames,
