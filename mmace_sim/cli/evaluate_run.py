@@ -73,7 +73,7 @@ def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
     """
     with quiet_imports():
         from mmace_sim.io.frames import file_sha256, read_frames
-        from mmace_sim.training.evaluation.evaluate import evaluate_frames, require_result
+        from mmace_sim.training.evaluation.evaluate import evaluate_frames, require_result, supported
         from mmace_sim.training.evaluation.plan import plan_evaluation
         from mmace_sim.training.evaluation.prediction import Prediction, from_record, to_record
         from mmace_sim.training.evaluation.ranking import rank_orders
@@ -86,10 +86,11 @@ def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
         typer.echo(f"Would write to {config.output}/. Nothing was written.")
         return EXIT_OK
     files = {path: file_sha256(Path(path)) for path in config.data}
-    task = Task("evaluate", config, Path(config.output), files, {config.model: model})
+    total = len(supported(model, list(enumerate(found.frames)))[0])
+    task = Task("evaluate", config, Path(config.output), files, {config.model: model}, total)
     with (
         open_resumable(task, resume=switches.resume, force=switches.force) as task.manifest,
-        says_what_is_finished(lambda: kept(task, len(found.frames), "structures")),
+        says_what_is_finished(lambda: kept(task, total, "structures")),
     ):
         task.records = {key: record for key, record in task.records.items() if "lost" not in record}
         if config.executor is not None:

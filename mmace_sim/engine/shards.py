@@ -53,6 +53,17 @@ def compute_shards(run: "Run", computation: Computation, choice: str, *, quiet: 
         compute_pieces(_Shards(run, computation, advance), choice)
 
 
+def estimated_seconds(computation: Computation, item: LoadedStructure) -> float:
+    """About how long a structure takes on one core, in s.
+
+    Args:
+        computation: What is computed.
+        item: The structure, with moments.
+    """
+    work = max(1, computation.evaluations(item)) * len(item.atoms)
+    return SECONDS_PER_ATOM * work + computation.seconds(item)
+
+
 class _Shards(Pieces[LoadedStructure, Shard]):
     """Structures of one model at a time, the largest first."""
 
@@ -75,8 +86,7 @@ class _Shards(Pieces[LoadedStructure, Shard]):
         """Estimated seconds of a structure; an estimate may take long itself."""
         key = item_key(item)
         if key not in self._seconds:
-            work = max(1, self.computation.evaluations(item)) * len(item.atoms)
-            self._seconds[key] = SECONDS_PER_ATOM * work + self.computation.seconds(item)
+            self._seconds[key] = estimated_seconds(self.computation, item)
         return self._seconds[key]
 
     @override

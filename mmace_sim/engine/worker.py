@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from mmace_sim.engine.declaration import imported
@@ -95,7 +96,7 @@ def at_work(
         with (
             log_to(piece.own / "log.txt"),
             Journal(piece.own / FILE_NAME) as journal,
-            _alive(piece, n_done),
+            alive(piece.own / SIGN_OF_LIFE, lambda: {"done": n_done(), "of": len(piece.items)}),
         ):
             if journal.path.stat().st_size == 0:
                 journal.append({"identity": piece.identity})
@@ -135,18 +136,24 @@ def check_weights(model: Any, name: str, weights: str) -> None:
 
 
 @contextlib.contextmanager
-def _alive(piece: Piece[Any], n_done: Callable[[], int]) -> Iterator[None]:
-    """Tell every few seconds, in a file, who computes and how far it is."""
+def alive(path: Path, far: Callable[[], dict[str, Any]]) -> Iterator[None]:
+    """Tell every few seconds, in a file, who computes and how far it is.
+
+    Args:
+        path: The file.
+        far: Says how far it is, in plain JSON.
+
+    Yields:
+        Nothing.
+    """
     over = threading.Event()
     about = {"host": socket.gethostname(), "pid": os.getpid(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
-    path = piece.own / SIGN_OF_LIFE
 
     def tell() -> None:
         while True:
-            far = {"done": n_done(), "of": len(piece.items), "time": time.time()}
             with contextlib.suppress(OSError):
                 new = path.with_suffix(".new")
-                new.write_text(json.dumps(about | far))
+                new.write_text(json.dumps(about | far() | {"time": time.time()}))
                 new.replace(path)
             if over.wait(SIGN_INTERVAL):
                 return
