@@ -1,15 +1,8 @@
 """``mmace-sim evaluate`` from end to end, with a tiny model."""
 
-from contextlib import contextmanager
-
-import pytest
 from ase.io import write
 from cli_tools import csv_rows, mmace_sim, names_in, summary_of
 from training_toys import toy_frames, write_toys
-
-from mmace_sim.cli import evaluate_run
-from mmace_sim.executors.interface import TaskFailure, ThisProcess
-from mmace_sim.training.evaluation import workers as evaluate_workers
 
 FIGURES = {
     f"{kind}_{label}"
@@ -139,45 +132,6 @@ def test_bad_usage_leaves_no_folder(model, tmp_path, monkeypatch):
         assert result.exit_code == 2
         assert message in result.output
         assert not any(tmp_path.iterdir())
-
-
-def test_workers_give_the_same_errors(model, tmp_path, monkeypatch):
-    start = (
-        "evaluate",
-        model,
-        write_toys(tmp_path / "toys.extxyz", n=6),
-        "--batch-size",
-        "2",
-        "--no-figures",
-        "--no-report",
-    )
-    assert mmace_sim(*start, "-o", tmp_path / "one").exit_code == 0
-    seen, tasks = [], []
-
-    class Lossy(ThisProcess):
-        """Loses every piece once."""
-
-        def map(self, function, source, on_result, on_failure):
-            for task in source:
-                (again,) = on_failure(task, TaskFailure(RuntimeError("gone"), "block"))
-                tasks.append(again)
-                on_result(again, function(again))
-
-    @contextmanager
-    def opened(choice, folder):
-        seen.append((choice, folder.is_dir()))
-        yield Lossy()
-
-    monkeypatch.setattr(evaluate_run, "open_executor", opened)
-    monkeypatch.setattr(evaluate_workers, "BATCHES", 1)
-    result = mmace_sim(*start, "-o", tmp_path / "two", "--executor", "local:2")
-    assert result.exit_code == 0, result.output
-    assert seen == [("local:2", True)]
-    assert len(tasks) == 3
-    one, two = (summary_of(tmp_path / name) for name in ("one", "two"))
-    for label, errors in one["overall"].items():
-        assert two["overall"][label]["rmse"] == pytest.approx(errors["rmse"], rel=1e-9)
-    assert names_in(tmp_path / "one") == names_in(tmp_path / "two")
 
 
 def test_a_dry_run_tells_what_would_be_compared_and_writes_nothing(model, tmp_path):

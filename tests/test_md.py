@@ -1,6 +1,7 @@
 """Molecular dynamics of many structures: frames, failures, checkpoints, spins of each kind."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 
 from mmace_sim.engine.declaration import GOOD
+from mmace_sim.engine.run import Run
 from mmace_sim.errors import ConfigError, OutputError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
-from mmace_sim.properties.md import MDStatus, MolecularDynamics
+from mmace_sim.io.collection import LoadedStructure
+from mmace_sim.properties.md import MD, MDStatus, MolecularDynamics
 from mmace_sim.properties.md.averages import averages, energy_drift
 from mmace_sim.properties.md.files import SimulationFiles
 from mmace_sim.testing import HeisenbergModel
@@ -256,8 +259,24 @@ def test_seeds_belong_to_structures():
     first, second, copy = dynamics.seeds([crystal(), crystal(1), crystal()])
     assert len({first, second, copy}) == 3
     assert dynamics.seeds([crystal(1)]) == [second]
+    apart = dynamics.seeds([crystal(), crystal()], ["a#0", "a#1"])
+    assert dynamics.seeds([crystal()], ["a#1"]) == apart[1:] != apart[:1]
     moving, held = crystal(), crystal()
     moving.set_velocities(np.ones((4, 3)))
     held.set_constraint(FixAtoms([0]))
     assert len({first, copy, *dynamics.seeds([moving, held])}) == 4
     assert torch.tensor([first]).dtype == torch.int64
+
+
+def test_copies_in_other_volumes_have_other_seeds():
+    def seeds(*numbers, is_volume):
+        computation = MD.load()(MD, MD.settings(paths=["a.extxyz"], output="o"))
+        items = [LoadedStructure("a.extxyz", k, f"a#{k}", crystal(), model="toy") for k in numbers]
+        run = Run(MD, computation.settings, Path("o"), {"toy": TOY}, items, is_volume=is_volume)
+        computation.prepare(run)
+        return list(computation.context.values())
+
+    first, second = seeds(0, 1, is_volume=True)
+    assert first != second
+    assert seeds(1, is_volume=True) == [second]
+    assert seeds(1, is_volume=False) == seeds(0, is_volume=False)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ import pytest
 import torch
 from cli_tools import assert_same, bcc, mmace_sim, names_in, summary_of, write_tiny_model
 
-from mmace_sim.engine import shards
+from mmace_sim.engine import pieces
 from mmace_sim.engine.checkpoint import kept_checkpoints
 from mmace_sim.engine.journal import CHECKPOINT, FILE_NAME, read_journal
 from mmace_sim.engine.lifecycle import run_property
@@ -104,7 +105,7 @@ class Lossy:
             if fate in ("well", "after"):
                 end = in_child(function, task)
             elif fate == "half":
-                in_child(function, shards.replace(task, items=task.items[:1]))
+                in_child(function, replace(task, items=task.items[:1]))
             watch()
             if fate == "well":
                 on_result(task, end)
@@ -124,7 +125,7 @@ def lossy(monkeypatch):
         assert folder.is_dir()
         yield executors[-1]
 
-    monkeypatch.setattr(shards, "open_executor", opened)
+    monkeypatch.setattr(pieces, "open_executor", opened)
     return executors
 
 
@@ -185,7 +186,7 @@ def pool(monkeypatch):
             del choice, folder
             yield Pool(0)
 
-        monkeypatch.setattr(shards, "open_executor", opened)
+        monkeypatch.setattr(pieces, "open_executor", opened)
         return Pool.seen
 
     return use
@@ -196,13 +197,13 @@ DEAD = TaskFailure(RuntimeError("gone"), "worker")
 
 @pytest.mark.parametrize("left", ["nothing", "died"])
 def test_what_no_worker_survived_is_tried_again(model, inputs, tmp_path, pool, left):
-    pool(lambda _function, _task: shards.ShardEnd(0, 1.0) if left == "nothing" else DEAD)
+    pool(lambda _function, _task: pieces.PieceEnd(0, 1.0) if left == "nothing" else DEAD)
     start = ("relax", inputs, "-m", model, "-o", tmp_path / "o", *QUICK["relax"])
-    shards.PATIENCE, before = 0.0, shards.PATIENCE
+    pieces.PATIENCE, before = 0.0, pieces.PATIENCE
     try:
         assert mmace_sim(*start, "--executor", "local:1").exit_code == 3
     finally:
-        shards.PATIENCE = before
+        pieces.PATIENCE = before
     entries = summary_of(tmp_path / "o")["structures"]
     assert {entry["status"] for entry in entries} == {"failed"}
     assert (
@@ -213,7 +214,7 @@ def test_what_no_worker_survived_is_tried_again(model, inputs, tmp_path, pool, l
 
 
 def test_one_deadly_structure_is_found_by_halving(model, tmp_path, pool, monkeypatch):
-    monkeypatch.setattr(shards, "FIRST_SECONDS", 1e9)
+    monkeypatch.setattr(pieces, "FIRST_SECONDS", 1e9)
     ase.io.write(tmp_path / "a.extxyz", [bcc(a=2.84 + 0.001 * k) for k in range(64)])
 
     def fate(function, task):
@@ -251,7 +252,7 @@ def test_what_was_under_way_goes_along_with_its_structures(model, inputs, tmp_pa
 
 def twice_with_one_thread(task):
     torch.set_num_threads(2)
-    compute_shard(shards.replace(task, items=task.items[:1]))
+    compute_shard(replace(task, items=task.items[:1]))
     torch.set_num_threads(2)  # what a worker begins each task with
     end = compute_shard(task)
     assert torch.get_num_threads() == 1
@@ -263,15 +264,15 @@ def test_threads_and_limits_reach_every_piece(model, inputs, tmp_path, pool):
     start = ("relax", inputs, "-m", model, "-o", tmp_path / "o", *QUICK["relax"], "--threads", "1")
     assert mmace_sim(*start, "--executor", "local:1").exit_code == 3
     assert "failed" not in {entry["status"] for entry in summary_of(tmp_path / "o")["structures"]}
-    assert {task.limit for task in seen} == {shards.LEAST_LIMIT}
+    assert {task.limit for task in seen} == {pieces.LEAST_LIMIT}
 
 
 def test_limits_of_pieces():
-    pace = shards._Pace(4, 8000.0)
+    pace = pieces._Pace(4, 8000.0)
     assert pace.limit(1000.0, 20.0) == 10 * 20.0 * 1000.0
     pace.measured(20.0, 40.0)
     assert pace.limit(1000.0, 20.0) == pytest.approx(2 * 20.0 * 1000.0)
-    assert pace.limit(1.0, 20.0) == shards.LEAST_LIMIT
+    assert pace.limit(1.0, 20.0) == pieces.LEAST_LIMIT
     assert pace.limit(1000.0, 0.0) is None
 
 
@@ -282,14 +283,14 @@ def test_workers_with_other_packages_are_refused():
 
 
 def test_pieces_shrink_and_follow_what_is_measured():
-    pace = shards._Pace(4, 8000.0)
-    assert pace.next() == shards.FIRST_SECONDS
+    pace = pieces._Pace(4, 8000.0)
+    assert pace.next() == pieces.FIRST_SECONDS
     pace.measured(20.0, 40.0)  # twice as slow as estimated
-    assert pace.next() == pytest.approx(0.5 * shards.SECONDS)
+    assert pace.next() == pytest.approx(0.5 * pieces.SECONDS)
     pace.left = 80.0
     assert pace.next() == pytest.approx(10.0)
     pace.left = 1.0
-    assert pace.next() == pytest.approx(0.5 * shards.LEAST_SECONDS)
+    assert pace.next() == pytest.approx(0.5 * pieces.LEAST_SECONDS)
 
 
 def test_of_what_workers_had_under_way_the_newest_counts(tmp_path):

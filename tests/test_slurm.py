@@ -1,4 +1,7 @@
-"""Runs on a real batch system: Slurm on one node with two pretended GPUs, which `tests/slurm/slurm.sh` starts."""
+"""Runs on a real batch system: Slurm on one node with two pretended GPUs, which `tests/slurm/slurm.sh` starts.
+
+The quickest first: where time is short, `.ci/run` does not come to the last ones.
+"""
 
 import json
 import os
@@ -134,6 +137,26 @@ def test_a_worker_that_is_killed(slurm, model, tmp_path):
     driver.end()
 
 
+def test_a_job_that_is_put_back_into_the_queue(slurm, model, tmp_path):
+    driver = Driver(slurm, model, tmp_path)
+    driver.wait_for(lambda: driver.n_done >= 3)
+    driver.run(f"scontrol requeue {driver.jobs()[0]}")
+    driver.end()
+
+
+def test_a_killed_driver_takes_its_job_along(slurm, model, tmp_path):
+    driver = Driver(slurm, model, tmp_path)
+    driver.wait_for(lambda: driver.n_done >= 3)
+    driver.process.kill()
+    driver.process.communicate()
+    deadline = time.monotonic() + 90
+    while driver.jobs() and time.monotonic() < deadline:
+        time.sleep(1)
+    assert driver.jobs() == []
+    driver.process = driver.start("resume")
+    driver.end()
+
+
 def test_a_node_that_is_drained(slurm, model, tmp_path):
     driver = Driver(slurm, model, tmp_path)
     driver.wait_for(lambda: driver.n_done >= 2)
@@ -151,27 +174,7 @@ def test_a_node_that_is_drained(slurm, model, tmp_path):
     driver.end()
 
 
-def test_a_job_that_is_put_back_into_the_queue(slurm, model, tmp_path):
-    driver = Driver(slurm, model, tmp_path)
-    driver.wait_for(lambda: driver.n_done >= 3)
-    driver.run(f"scontrol requeue {driver.jobs()[0]}")
-    driver.end()
-
-
 def test_the_time_limit_of_a_job(slurm, model, tmp_path):
     driver = Driver(slurm, model, tmp_path, seconds=12.0, walltime="00:01:00")
     entries = driver.end(seconds=600)
     assert len({entry["pid"] for entry in entries}) > 2
-
-
-def test_a_killed_driver_takes_its_job_along(slurm, model, tmp_path):
-    driver = Driver(slurm, model, tmp_path)
-    driver.wait_for(lambda: driver.n_done >= 3)
-    driver.process.kill()
-    driver.process.communicate()
-    deadline = time.monotonic() + 90
-    while driver.jobs() and time.monotonic() < deadline:
-        time.sleep(1)
-    assert driver.jobs() == []
-    driver.process = driver.start("resume")
-    driver.end()

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from cli_tools import bcc
 
 from mmace_sim.graph.atoms import get_magmoms
-from mmace_sim.io import find_bounds, spans
+from mmace_sim.io import find_bounds, parquet, spans
 from mmace_sim.io.collection import FailedStructure, load_structures
 from mmace_sim.io.spans import cut, is_large, read_spans, state_of_spans
 
@@ -68,6 +69,70 @@ def test_a_part_of_a_file_is_read_alone(name, tmp_path, monkeypatch):
     for limit in (6, 7):
         monkeypatch.setattr(spans, "LIMIT", limit)
         assert is_large([tmp_path / name]) == (limit == 6)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_volumes_of_large_cells(name, tmp_path):
+    cells = [
+        bcc(a=2.8 + 0.01 * k).repeat((10, 10, n))
+        for k, n in enumerate((10, 10, 10, 10, 10, 10, 10, 1, 9, 10))
+    ]
+    WRITERS[name](tmp_path / name, cells)
+    volumes = list(cut([tmp_path / name]))
+    assert [[n for span in volume for n in span.sizes] for volume in volumes] == [
+        [2000] * 7 + [200, 1800],
+        [2000],
+    ]
+
+
+def test_atoms_of_rows_that_others_wrote(tmp_path):
+    pytest.importorskip("lmdb")
+    from mmace_sim.io.database import LmdbWriter, atoms_to_row
+
+    rows = [atoms_to_row(bcc().repeat((n, 1, 1)), np.zeros((2 * n, 3)), {}, {}) for n in (1, 2, 3, 2000, 4)]
+    rows[1]["numbers"] = rows[1]["numbers"].tolist()  # as fairchem writes it
+    rows[2] = {"data": {"numbers": [1]}} | {key: value for key, value in rows[2].items() if key != "data"}
+    rows[3]["numbers"] = rows[3]["numbers"].tolist()
+    del rows[4]["numbers"]
+    with LmdbWriter(tmp_path / "a.aselmdb") as writer:
+        for row in rows:
+            writer.write(row)
+    assert list(find_bounds(tmp_path / "a.aselmdb")) == [(0, 0), (1, 2), (2, 4), (3, 6), (4, 4000), (5, 0)]
+    (volume,) = cut([tmp_path / "a.aselmdb"])
+    *good, bad = read_spans(volume, pytest.fail)
+    assert [len(item.atoms) for item in good] == [2, 4, 6, 4000]
+    assert "no numbers" in bad.message
+
+
+def test_nothing_of_a_row_group_is_read_behind_the_last_row(tmp_path, monkeypatch):
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(parquet, "_ROWS_AT_ONCE", 2)
+    write_parquet(tmp_path / "a.parquet", IMAGES)
+    pq.write_table(pq.read_table(tmp_path / "a.parquet"), tmp_path / "one.parquet", row_group_size=100)
+    seen, original = [], pq.ParquetFile.iter_batches
+
+    def counted(*args, **options):
+        for batch in original(*args, **options):
+            seen.append(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    (whole,) = cut([tmp_path / "one.parquet"])
+    seen.clear()
+    items = read_spans([replace(whole[0], first=1, bounds=[1, 2, 3])], pytest.fail)
+    assert all(same(item.atoms, image) for item, image in zip(items, IMAGES[1:3], strict=True))
+    assert seen == [2, 2]
+
+
+def test_atoms_of_a_damaged_parquet_file(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    write_parquet(tmp_path / "a.parquet", IMAGES)
+    place = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(1).column(0)
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    start = place.dictionary_page_offset or place.data_page_offset
+    content[start : start + place.total_compressed_size] = bytes([255]) * place.total_compressed_size
+    (tmp_path / "a.parquet").write_bytes(content)
+    assert [n for _, n in find_bounds(tmp_path / "a.parquet")] == [0, 2, 2, 2, 0, 0, 0, 2]
 
 
 def test_files_of_folders_in_their_order_and_what_is_none(tmp_path, monkeypatch):

@@ -6,8 +6,10 @@ import time
 import ase.io
 import pytest
 from cli_tools import bcc, mmace_sim, write_tiny_model
+from training_toys import toy_frames
 
 from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, Journal
+from mmace_sim.engine.resume import Task
 from mmace_sim.engine.run import Run
 from mmace_sim.engine.status import run_status
 
@@ -61,6 +63,28 @@ def test_a_run_that_is_under_way_then_interrupted_then_finished(start, tmp_path,
     assert sum(told["statuses"].values()) == 4
     assert set(told["failures"]) <= {f"a.extxyz#{k}" for k in (0, 1, 3, 4)}
     assert told["seconds_left"] is None
+
+
+def test_an_evaluation_knows_its_end(model, tmp_path, monkeypatch):
+    frames = toy_frames(7)
+    frames[6].numbers[:] = 79  # unknown to the model
+    ase.io.write(tmp_path / "toys.extxyz", frames, format="extxyz")
+    seen, store = [], Task.store
+
+    def looked(task, key, record):
+        store(task, key, record)
+        seen.append((run_status(tmp_path / "e"), mmace_sim("status", tmp_path / "e").output))
+
+    monkeypatch.setattr(Task, "store", looked)
+    options = ("--batch-size", "2", "--no-figures", "--no-report", "-q", "-o", tmp_path / "e")
+    assert mmace_sim("evaluate", model, tmp_path / "toys.extxyz", *options).exit_code == 3
+    during, text = seen[3]
+    assert (during.total, during.done) == (6, 4)
+    assert during.seconds_left > 0
+    assert "4 of 6 results" in text
+    assert "left." in text
+    after = run_status(tmp_path / "e")
+    assert (after.total, after.done, after.written, after.failures) == (6, 6, True, {})
 
 
 def test_no_run(tmp_path):

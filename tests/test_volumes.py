@@ -15,12 +15,14 @@ import pytest
 from cli_tools import bcc, mmace_sim, summary_of
 from test_shards import Lossy, assert_same
 
-from mmace_sim.engine import shards, volumes
+from mmace_sim.engine import cuts, pieces, volumes
 from mmace_sim.engine.declaration import GOOD
 from mmace_sim.engine.journal import FILE_NAME, read_journal
 from mmace_sim.engine.lifecycle import run_property
+from mmace_sim.engine.run import Run
 from mmace_sim.engine.status import run_status
 from mmace_sim.engine.table import join_tables, write_table
+from mmace_sim.executors.interface import ThisProcess
 from mmace_sim.io import spans
 from mmace_sim.io.collection import find_structures
 
@@ -115,6 +117,60 @@ def test_more_steps_and_other_structures_when_it_is_resumed(model, inputs, tmp_p
 
 
 @pytest.mark.usefixtures("small_volumes")
+def test_cuts_stay_when_others_compute(model, inputs, tmp_path, monkeypatch):
+    """A run that was cut for many workers, then for other sizes of volumes, is resumed without any."""
+    monkeypatch.setattr(cuts, "LEAST_SECONDS", 0.1)
+    monkeypatch.setattr(cuts, "count_workers", lambda _: (2, False))
+    start = ("relax", *inputs, "-m", model, "-o", tmp_path / "o", "--no-stability", "-q")
+    assert mmace_sim(*start, "--max-steps", "2").exit_code == 3
+    n_volumes = summary_of(tmp_path / "o")["n_volumes"]
+    assert n_volumes > 6
+    monkeypatch.setattr(cuts, "count_workers", lambda _: (1, False))
+    monkeypatch.setattr(spans, "MAX_STRUCTURES", 3)
+    assert mmace_sim(*start, "--max-steps", "4", "--resume").exit_code == 3
+    assert summary_of(tmp_path / "o")["n_volumes"] == n_volumes
+    assert [entry["index"] for entry in entries_of(tmp_path / "o")] == [*range(13), 0, 0]
+    assert {entry["steps"] for entry in entries_of(tmp_path / "o")} == {0, 4}
+    ase.io.write(tmp_path / "more" / "c.cif", bcc(magmoms=None))
+    more = mmace_sim(*start, "--max-steps", "4", "--resume")
+    assert more.exit_code == 2
+    assert "cannot be resumed, inputs differs" in more.output
+    monkeypatch.setattr(spans, "LIMIT", 100)
+    assert mmace_sim(*start[:-1], "-q", "--max-steps", "4", "--force").exit_code == 3  # a small run
+    monkeypatch.setattr(spans, "LIMIT", 10)
+    assert "inputs differs" in mmace_sim(*start, "--max-steps", "4", "--resume").output
+
+
+@pytest.mark.usefixtures("small_volumes")
+def test_status_tells_who_computes(model, inputs, tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def opened(choice, folder):
+        del choice, folder
+        yield ThisProcess()
+
+    seen, keep = [], Run.keep
+
+    def looked(run, record):
+        keep(run, record)
+        deadline = time.monotonic() + 10
+        while not list((tmp_path / "o").glob(".mmace-*/volume-*.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        seen.append((run_status(tmp_path / "o"), mmace_sim("status", tmp_path / "o").output))
+
+    monkeypatch.setattr(volumes, "open_executor", opened)
+    monkeypatch.setattr(Run, "keep", looked)
+    result = mmace_sim("relax", *inputs, "-m", model, *QUICK, "-o", tmp_path / "o", "--executor", "local:2")
+    assert result.exit_code == 3, result.output
+    found, text = seen[5]
+    (worker,) = found.workers
+    assert (worker.pid, worker.done, worker.of) == (os.getpid(), 2, 4)
+    assert f"Worker {os.getpid()} on {worker.host}: 2 of 4 of its piece." in text
+    assert found.rate > 0
+    assert found.seconds_left > 0
+    assert run_status(tmp_path / "o").workers == []
+
+
+@pytest.mark.usefixtures("small_volumes")
 def test_without_pyarrow_the_table_is_csv(model, inputs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert mmace_sim("relax", *inputs, "-m", model, *QUICK, "-o", tmp_path / "o").exit_code == 3
@@ -144,7 +200,7 @@ def test_volumes_that_lose_their_workers(model, inputs, tmp_path, monkeypatch, s
                 if fate == "well":
                     on_result(task, end)
                 else:
-                    waiting += on_failure(task, shards.TaskFailure(RuntimeError("gone"), "worker"))
+                    waiting += on_failure(task, pieces.TaskFailure(RuntimeError("gone"), "worker"))
 
     @contextlib.contextmanager
     def opened(choice, folder):
@@ -153,7 +209,7 @@ def test_volumes_that_lose_their_workers(model, inputs, tmp_path, monkeypatch, s
         yield Fates(seed)
 
     monkeypatch.setattr(volumes, "open_executor", opened)
-    monkeypatch.setattr(shards, "open_executor", opened)
+    monkeypatch.setattr(pieces, "open_executor", opened)
     monkeypatch.setattr(spans, "LIMIT", 100)
     assert mmace_sim("relax", *inputs, "-m", model, *QUICK, "-o", tmp_path / "small").exit_code == 3
     monkeypatch.setattr(spans, "LIMIT", 10)

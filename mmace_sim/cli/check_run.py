@@ -73,7 +73,7 @@ def run_check(config: CheckSettings, switches: Switches) -> int:
         single_precision=config.dtype == "float32",
     )
     models = {config.model: target} if hasattr(target, "state_dict") else {}
-    task = Task("check", config, Path(config.output), _identities(structures), models)
+    task = Task("check", config, Path(config.output), _identities(structures), models, len(CHECKS))
     with (
         open_resumable(task, resume=switches.resume, force=switches.force) as task.manifest,
         says_what_is_finished(lambda: kept(task, len(CHECKS), "identities")),

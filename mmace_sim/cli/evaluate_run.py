@@ -1,7 +1,6 @@
 """One run of ``mmace-sim evaluate``: read, compare, write, show."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,12 @@ from mmace_sim.cli.evaluation_tables import print_evaluation, uncertainty_table
 from mmace_sim.cli.options import Switches
 from mmace_sim.engine.folder import now
 from mmace_sim.engine.inputs import load_run_model
-from mmace_sim.engine.journal import decode_array, encode_array
 from mmace_sim.engine.machine import quiet_imports
 from mmace_sim.engine.output import versions, write_csv
 from mmace_sim.engine.progress import progress, says_what_is_finished
 from mmace_sim.engine.results import EXIT_INCOMPLETE, EXIT_OK
 from mmace_sim.engine.resume import Task, kept, open_resumable
-from mmace_sim.executors.interface import open_executor
-from mmace_sim.files import scratch, write_text
+from mmace_sim.files import write_text
 from mmace_sim.report import write_report
 from mmace_sim.training.evaluation.settings import EvaluateSettings
 
@@ -76,8 +73,9 @@ def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
     """
     with quiet_imports():
         from mmace_sim.io.frames import file_sha256, read_frames
-        from mmace_sim.training.evaluation.evaluate import Prediction, evaluate_frames, require_result
+        from mmace_sim.training.evaluation.evaluate import evaluate_frames, require_result, supported
         from mmace_sim.training.evaluation.plan import plan_evaluation
+        from mmace_sim.training.evaluation.prediction import Prediction, from_record, to_record
         from mmace_sim.training.evaluation.ranking import rank_orders
 
         model = load_run_model(config)
@@ -88,19 +86,23 @@ def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
         typer.echo(f"Would write to {config.output}/. Nothing was written.")
         return EXIT_OK
     files = {path: file_sha256(Path(path)) for path in config.data}
-    task = Task("evaluate", config, Path(config.output), files, {config.model: model})
+    total = len(supported(model, list(enumerate(found.frames)))[0])
+    task = Task("evaluate", config, Path(config.output), files, {config.model: model}, total)
     with (
         open_resumable(task, resume=switches.resume, force=switches.force) as task.manifest,
-        says_what_is_finished(lambda: kept(task, len(found.frames), "structures")),
+        says_what_is_finished(lambda: kept(task, total, "structures")),
     ):
-        known = {int(key): _read_prediction(record) for key, record in task.records.items()}
-
-        def store(predictions: dict[int, Prediction]) -> None:
-            for index, prediction in predictions.items():
-                task.store(str(index), {"prediction": {k: encode_array(v) for k, v in prediction.items()}})
-
+        task.records = {key: record for key, record in task.records.items() if "lost" not in record}
         if config.executor is not None:
-            _predict(config, found.frames, known, store, quiet=switches.quiet)
+            from mmace_sim.training.evaluation.workers import predict_all
+
+            predict_all(task, config, found.frames, quiet=switches.quiet)
+        known = {int(key): from_record(record) for key, record in task.records.items()}
+
+        def store(predictions: dict[int, Prediction | str]) -> None:
+            for index, prediction in predictions.items():
+                task.store(str(index), to_record(found.frames[index], prediction))
+
         with progress("Evaluating", len(found.frames), "structures", quiet=switches.quiet) as advance:
             result = evaluate_frames(
                 model,
@@ -128,35 +130,6 @@ def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
         if honest is not None:
             Console(markup=False).print(uncertainty_table(honest))
     return EXIT_INCOMPLETE if result.problems or (relaxed and relaxed.problems) else EXIT_OK
-
-
-def _predict(
-    config: EvaluateSettings,
-    frames: "list[Frame]",
-    known: dict[int, Any],
-    store: Callable[[dict[int, Any]], None],
-    *,
-    quiet: bool,
-) -> None:
-    """Predict what is not known by workers; then it is."""
-    from mmace_sim.training.evaluation.workers import predict_all
-
-    with progress("Predicting", len(frames) - len(known), "structures", quiet=quiet) as advance:
-
-        def take(found: dict[int, Any]) -> None:
-            store(found)
-            known.update(found)
-            advance(len(found))
-
-        with (
-            scratch(Path(config.output).absolute()) as folder,
-            open_executor(config.executor, folder) as executor,
-        ):
-            predict_all(executor, config, frames, dict(known), take)
-
-
-def _read_prediction(record: dict[str, Any]) -> dict[str, Any]:
-    return {label: decode_array(values) for label, values in record["prediction"].items()}
 
 
 def _relaxed(

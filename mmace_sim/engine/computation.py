@@ -39,6 +39,7 @@ class Part(Protocol):
     folder: Path
     identity: str
     scratch: Path | None
+    is_volume: bool
 
     @property
     def model(self) -> Any:
@@ -152,7 +153,7 @@ class Computation[S: RunSettings, R]:
         return len(part.pending)
 
     def evaluations(self, item: LoadedStructure) -> int:
-        """About how many energies with derivatives a structure costs, for the estimate of `--dry-run`.
+        """About how many energies with derivatives a structure costs, for `--dry-run`, and to cut a run.
 
         Args:
             item: The structure.

@@ -33,6 +33,8 @@ CHECKPOINT = "checkpoint.npz"
 """What a batch has under way, see `mmace_sim.engine.checkpoint`."""
 SIGN_OF_LIFE = "worker.json"
 """What a worker says of itself every few seconds, in its own folder."""
+SIGN_OF_VOLUME = "volume-{}.json"
+"""What a worker says of itself that computes a volume, in the folder that vanishes with the workers."""
 WORKER_CHECKPOINTS = f"mmace-*-{CHECKPOINT}"
 """What workers of an earlier run had under way."""
 SYNC_INTERVAL: float = 0.5

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from mmace_sim.base.hosts import ts
 from mmace_sim.base.text import spelled_seconds
 from mmace_sim.engine.computation import Computation
+from mmace_sim.engine.cuts import cut_run
 from mmace_sim.engine.declaration import Property
 from mmace_sim.engine.run import Run
 from mmace_sim.engine.settings import RunSettings
 from mmace_sim.engine.table import FILE_NAME as SUMMARY_TABLE
 from mmace_sim.io.collection import VOLUMES, FailedStructure, LoadedStructure
-from mmace_sim.io.spans import cut, is_large
+from mmace_sim.io.spans import is_large
 from mmace_sim.torchsim.memory import (
     MEASURED_SHARE,
     bytes_per_edge,
@@ -45,7 +46,7 @@ def plan_run(declared: Property, settings: RunSettings) -> str:
     first, large, share = None, "", 1.0
     if computation.reads_files and is_large(settings.paths):
         sizes = []
-        for volume in cut(settings.paths):
+        for volume in cut_run(computation, {}):
             first = first or volume
             sizes.append(sum(span.n_structures for span in volume))
         share = sizes[0] / sum(sizes)

@@ -33,6 +33,7 @@ class Task:
         folder: Folder of the run.
         identities: A hash of each input.
         models: Models whose weights must be the same when it is resumed.
+        total: How many results there will be, if that is not the number of inputs.
         created: When it began.
         records: What is finished.
         identity: Hash of settings and models.
@@ -45,6 +46,7 @@ class Task:
     folder: Path
     identities: dict[str, str]
     models: dict[str, Any] = field(default_factory=dict)
+    total: int | None = None
     created: str = field(default_factory=now)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     identity: str = ""
@@ -169,10 +171,11 @@ def _header(run: "Task | Run", may_differ: frozenset[str]) -> dict[str, Any]:
     for section, _, key in (name.partition(".") for name in may_differ if "." in name):
         config[section] = {k: v for k, v in config[section].items() if k != key}
     config["weights of the model"] = {name: weights_hash(model) for name, model in run.models.items()}
+    total = run.total if isinstance(run, Task) else None
     return {
         "command": run.command,
         "created": run.created,
         "versions": versions(),
         "config": config,
         "inputs": run.identities,
-    }
+    } | ({} if total is None else {"total": total})

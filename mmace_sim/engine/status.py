@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmace_sim.engine.declaration import GOOD
-from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, JournalTail
+from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_LIFE, SIGN_OF_VOLUME, JournalTail
 from mmace_sim.errors import OutputError
 from mmace_sim.files.content import is_locked
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
@@ -117,7 +117,7 @@ def run_status(folder: Path) -> RunStatus:
         folder=str(folder),
         command=str(head.get("command", "")),
         running=running,
-        total=len(inputs) - unusable if set(entries) <= set(inputs) else None,
+        total=head.get("total", len(inputs) - unusable if set(entries) <= set(inputs) else None),
         done=len(results),
         statuses=dict(Counter(str(entry.get("status", "finished")) for entry in entries.values())),
         failures=_failures(entries),
@@ -174,6 +174,7 @@ def _large(
         statuses=dict(statuses),
         failures=_failures_of_volumes(folder, records),
         rate=(done - before) / seconds if running and done > before and math.isfinite(seconds) else None,
+        workers=_workers_of_volumes(folder, under_way, sizes) if running else [],
         volumes=dict(sorted(under_way.items())),
         written=not running and (folder / "summary.json").is_file(),
     )
@@ -185,14 +186,36 @@ def _workers(folder: Path, known: dict[str, Any]) -> tuple[list[Worker], list[di
     for own in sorted(path for path in folder.iterdir() if HOLDER.fullmatch(path.name)):
         try:
             told = json.loads((own / SIGN_OF_LIFE).read_text())
-            silent = time.time() - told["time"] > SILENT
-            worker = Worker(told["host"], told["pid"], told["gpu"], told["done"], told["of"])
+            worker = _worker(told, told["done"], told["of"])
             records = JournalTail(own / FILE_NAME).new()
         except (OSError, ValueError, KeyError):  # no worker, or one that has just ended
             continue
-        workers += [] if silent else [worker]
+        workers += worker
         more += [record for record in records if record.get("key", "") not in known and "key" in record]
     return workers, more
+
+
+def _workers_of_volumes(
+    folder: Path, under_way: dict[str, tuple[int, int]], sizes: dict[str, int]
+) -> list[Worker]:
+    """Workers with a sign of life, of a large run; also those that share a volume which killed its worker."""
+    workers = []
+    for sign in sorted(folder.glob(f".*/{SIGN_OF_VOLUME.format('*')}")):
+        try:
+            told = json.loads(sign.read_text())
+            done, of = under_way.get(told["volume"], (0, sizes[told["volume"]]))
+            workers += _worker(told, done, of)
+        except (OSError, ValueError, KeyError):  # one that has just ended
+            continue
+    for name in sorted(under_way):
+        workers += _workers(folder / VOLUMES / name, {})[0]
+    return workers
+
+
+def _worker(told: dict[str, Any], done: int, of: int) -> list[Worker]:
+    """The worker that a sign of life is of; none if it has been silent for too long."""
+    silent = time.time() - told["time"] > SILENT
+    return [] if silent else [Worker(told["host"], told["pid"], told["gpu"], done, of)]
 
 
 def _rate(folder: Path, times: list[float]) -> float | None:

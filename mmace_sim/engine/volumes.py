@@ -6,39 +6,40 @@ own below ``volumes/``: journal, resume and files are those of `mmace_sim.engine
 started keeps of a volume is how many of its structures ended how.
 """
 
-import json
 import logging
 import os
 import resource
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mmace_sim.engine.computation import Computation
+from mmace_sim.engine.cuts import cut_run, identity_of, n_structures_of
 from mmace_sim.engine.declaration import GOOD, Property, imported
 from mmace_sim.engine.folder import only_warnings
 from mmace_sim.engine.gathered import gathered
 from mmace_sim.engine.inputs import load_run_model
-from mmace_sim.engine.journal import FILE_NAME, weights_hash
+from mmace_sim.engine.journal import FILE_NAME, SIGN_OF_VOLUME, weights_hash
 from mmace_sim.engine.lifecycle import run_property
 from mmace_sim.engine.machine import quiet_imports, use_threads
 from mmace_sim.engine.output import check_versions, versions
+from mmace_sim.engine.pieces import LEAST_LIMIT, MOVES, check_failure
 from mmace_sim.engine.progress import progress, says_what_is_finished
 from mmace_sim.engine.results import EXIT_INCOMPLETE, EXIT_OK, Outcome
 from mmace_sim.engine.resume import Task, open_resumable
 from mmace_sim.engine.settings import NOT_PHYSICS
-from mmace_sim.engine.shards import LEAST_LIMIT, MOVES, check_failure
+from mmace_sim.engine.worker import alive
 from mmace_sim.errors import ModelFileError
 from mmace_sim.executors.interface import TaskFailure, open_executor
 from mmace_sim.files import scratch
 from mmace_sim.files.content import FolderInUseError
 from mmace_sim.io.collection import VOLUMES
-from mmace_sim.io.spans import Span, cut, state_of_spans
+from mmace_sim.io.spans import packed, unpacked
 from mmace_sim.structures.model_choice import AUTO
 
 _DYING: float = 90.0
@@ -69,6 +70,7 @@ class Volume:
         directory: Where relative paths start.
         limit: Seconds after which its worker is ended; None: never.
         executor: Who computes its pieces: as a run of its own, if its workers die.
+        signs: Where its worker says that it lives; None: this process computes it.
         tries: How often it was begun in vain.
     """
 
@@ -81,6 +83,7 @@ class Volume:
     directory: Path
     limit: float | None = None
     executor: str | None = None
+    signs: Path | None = None
     tries: int = 0
 
     @property
@@ -139,7 +142,8 @@ def compute_volume(volume: Volume) -> VolumeEnd:
         begun = (volume.folder / FILE_NAME).is_file()
         force = volume.folder.is_dir() and not begun  # killed before there was anything to go on with
         try:
-            outcome = run_property(declared, settings, resume=begun, force=force, quiet=True, spans=spans)
+            with _told(volume):
+                outcome = run_property(declared, settings, resume=begun, force=force, quiet=True, spans=spans)
             break
         except FolderInUseError:
             if time.monotonic() > deadline:
@@ -155,6 +159,20 @@ def compute_volume(volume: Volume) -> VolumeEnd:
     )
 
 
+@contextmanager
+def _told(volume: Volume) -> Iterator[None]:
+    """Say who computes a volume, as long as a worker does."""
+    if volume.signs is None:
+        yield
+        return
+    sign = volume.signs / SIGN_OF_VOLUME.format(volume.name)
+    try:
+        with alive(sign, lambda: {"volume": volume.name}):
+            yield
+    finally:
+        sign.unlink(missing_ok=True)
+
+
 def _counted(path: Path, before: tuple[int, int]) -> tuple[int, int]:
     """Bytes and lines of a file that grows, from what they were."""
     size, lines = before
@@ -166,16 +184,6 @@ def _counted(path: Path, before: tuple[int, int]) -> tuple[int, int]:
     except OSError:  # not begun
         pass
     return size, lines
-
-
-def packed(spans: list[Span]) -> bytes:
-    """Spans as a few bytes for each structure."""
-    return zlib.compress(json.dumps([list(vars(span).values()) for span in spans]).encode())
-
-
-def unpacked(spans: bytes) -> list[Span]:
-    """What `packed` has packed."""
-    return [Span(*values) for values in json.loads(zlib.decompress(spans))]
 
 
 @dataclass
@@ -203,24 +211,19 @@ class _LargeRun:
     _told: Callable[..., None] = lambda *_, **__: None
 
     @classmethod
-    def read(cls, computation: Computation) -> "_LargeRun":
+    def read(cls, computation: Computation, *, resume: bool) -> "_LargeRun":
         """Find the structures, and load the model once, to see that it can be used."""
-        settings, spans, sizes, states = computation.settings, [], [], []
-        for volume in cut(settings.paths):
-            spans.append(packed(volume))
-            sizes.append(sum(span.n_structures for span in volume))
-            states.append(state_of_spans(volume))
+        settings, spans, inputs = computation.settings, [], {}
         models = {} if settings.model == AUTO else {settings.model: load_run_model(settings)}
         for model in models.values():
             computation.admit(model)
-        inputs = {
-            _volume_name(k): f"{size} {state}"
-            for k, (size, state) in enumerate(zip(sizes, states, strict=True))
-        }
+        for number, volume in enumerate(cut_run(computation, models, resume=resume)):
+            spans.append(packed(volume))
+            inputs[_volume_name(number)] = identity_of(volume)
         task = Task(computation.declared.name, settings, Path(settings.output), inputs, models)
-        return cls(
-            computation, task, spans, sizes, {name: weights_hash(model) for name, model in models.items()}
-        )
+        sizes = [n_structures_of(identity) for identity in inputs.values()]
+        weights = {name: weights_hash(model) for name, model in models.items()}
+        return cls(computation, task, spans, sizes, weights)
 
     @property
     def n_structures(self) -> int:
@@ -233,7 +236,7 @@ class _LargeRun:
         names = self.computation.declared.may_differ - NOT_PHYSICS
         return self.computation.settings.model_dump(mode="json", include=set(names))
 
-    def pending(self, patience: float) -> Iterator[Volume]:
+    def pending(self, patience: float, signs: Path) -> Iterator[Volume]:
         """Volumes that are not finished, in the order of the input, each with a limit by the slowest so far."""
         settings = self.computation.settings
         alike = {
@@ -242,6 +245,7 @@ class _LargeRun:
             | {"output": os.path.abspath(settings.output), "executor": None},
             "versions": versions(),
             "directory": Path.cwd(),
+            "signs": None if settings.executor is None else signs,
         }
         for number, (spans, size) in enumerate(zip(self.spans, self.sizes, strict=True)):
             volume = Volume(number, size, spans, **alike, limit=self._limit(patience))
@@ -265,10 +269,10 @@ class _LargeRun:
             only_warnings()  # each volume has a log of its own
             if n_left:
                 with scratch(self.task.folder.absolute()) as own, open_executor(choice, own) as executor:
-                    pending = self.pending(executor.patience)
+                    pending = self.pending(executor.patience, own)
                     executor.map(compute_volume, pending, self._finished, self._failed, self._look)
             for volume in self.hard:
-                self._finished(volume, compute_volume(replace(volume, executor=choice)))
+                self._finished(volume, compute_volume(replace(volume, executor=choice, signs=None)))
 
     def _finished(self, volume: Volume, end: VolumeEnd) -> None:
         for name, weights in end.weights.items():
@@ -341,7 +345,7 @@ def run_large(
         UnsupportedOptionError: If the model or the machine lacks what an option asks for.
         KeyboardInterrupt: If a signal has come; its notes say what is kept.
     """
-    run = _LargeRun.read(computation)
+    run = _LargeRun.read(computation, resume=resume)
     task, may_differ = run.task, computation.declared.may_differ
     with (
         open_resumable(task, resume=resume, force=force, may_differ=may_differ) as task.manifest,

@@ -119,6 +119,23 @@ class ThisProcess:
                 watch()
 
 
+def count_workers(choice: str | None) -> tuple[int, bool]:
+    """How many workers a setting asks for at most, and whether they have GPUs; nothing is started.
+
+    Args:
+        choice: See `ExecutorChoice`; None: this process.
+
+    Raises:
+        ConfigError: If the setting is no executor.
+    """
+    if choice is None:
+        return ThisProcess.n_workers, False
+    from mmace_sim.executors.settings import pool_settings
+
+    settings = pool_settings(choice)
+    return settings.most_workers, settings.gpus_per_node > 0
+
+
 @contextmanager
 def open_executor(choice: str | None, folder: Path) -> Iterator[Executor]:
     """The executor that a setting names; its workers end with the block.

@@ -6,9 +6,11 @@ unpickled, SQLite files are opened for reading only, and rows are plain data (`m
 """
 
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,6 +46,13 @@ _MAX_SPARSENESS = 1000
 """Largest number of the last row relative to the number of rows: rows can be deleted."""
 
 
+_HEAD = 4096
+"""Bytes of a row, unpacked, in which its atoms are looked for."""
+
+_NUMBERS = re.compile(rb'"numbers":(?:\{"__ndarray__":\[\[(\d+)\]|\[([\d,]+)\])')
+"""Atomic numbers in the JSON of a row: an array, of which the first number is the length, or a list."""
+
+
 class LmdbRows:
     """Rows of an LMDB file as dictionaries."""
 
@@ -72,6 +81,25 @@ class LmdbRows:
         if row is None:
             raise StructureError("the row is missing from the database")
         return plain_values(row)
+
+    def sizes(self) -> Iterator[int]:
+        """Atoms of each row, 0 if it is damaged."""
+        return (self._size(str(number).encode()) for number in self.ids)
+
+    def _size(self, key: bytes) -> int:
+        """Atoms of a row: its first bytes tell, as ASE writes them; of other files the whole row is read."""
+        try:
+            packed = self._file.get(key)
+            if packed is None:
+                return 0
+            head = zlib.decompressobj().decompress(packed, _HEAD)
+            found = _NUMBERS.search(head)
+            if found is not None and _depth(head[: found.start()]) == 1:
+                length, listed = found.groups()
+                return listed.count(b",") + 1 if length is None else int(length)
+            return len(plain_values(self._value(key))["numbers"])
+        except Exception:  # whatever is wrong with the row, who reads it tells
+            return 0
 
     def _value(self, key: bytes) -> Any:
         import orjson
@@ -125,8 +153,8 @@ def _read_rows(rows: Rows, positions: Iterable[int], keys: LabelKeys) -> Iterato
 
 
 def _bounds(path: Path) -> Iterator[tuple[int, int]] | None:
-    """Numbers of rows."""
-    return None if is_compressed(path) else ((k, 0) for k in range(len(_rows(path)) + 1))
+    """Numbers of rows, and atoms of each."""
+    return None if is_compressed(path) else enumerate(chain((0,), _rows(path).sizes()))
 
 
 def _read_between(path: Path, bounds: Sequence[int], keys: LabelKeys) -> Iterator[Item]:
@@ -256,6 +284,11 @@ def _packed(value: object) -> Any:
     if isinstance(value, dict):
         return {str(key): _packed(item) for key, item in value.items()}
     return [_packed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _depth(json: bytes) -> int:
+    """How many dictionaries are open where a piece of JSON ends."""
+    return json.count(b"{") - json.count(b"}")
 
 
 def _decompressed(packed: bytes) -> bytes:

@@ -7,6 +7,7 @@ null. Other columns become entries of ``atoms.info``.
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def _open(path: Path) -> Any:
 
 
 def _rows(file: Any, first: int, last: int) -> Iterator[dict[str, Any]]:
-    """Rows in [first, last); row groups before them are not read."""
+    """Rows in [first, last); row groups before them are not read, and nothing behind them."""
     start = 0
     for group in range(file.num_row_groups):
         end = start + file.metadata.row_group(group).num_rows
@@ -53,7 +54,23 @@ def _rows(file: Any, first: int, last: int) -> Iterator[dict[str, Any]]:
                 if low < high:
                     yield from batch.slice(low, high - low).to_pylist()
                 place += batch.num_rows
+                if place >= last:
+                    return
         start = end
+
+
+def _sizes(file: Any) -> Iterator[int]:
+    """Atoms of each row, 0 if nobody knows: nothing is decoded but the column ``numbers``."""
+    import pyarrow.compute as pc
+
+    for group in range(file.num_row_groups):
+        n_left = file.metadata.row_group(group).num_rows
+        try:
+            for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=["numbers"]):
+                yield from pc.fill_null(pc.list_value_length(batch.column(0)), 0).to_pylist()
+                n_left -= batch.num_rows
+        except Exception:  # whatever is wrong with the rows, who reads them tells
+            yield from repeat(0, n_left)
 
 
 def _structure(row: dict[str, Any]) -> Atoms:
@@ -80,7 +97,7 @@ def _read(path: Path, _keys: LabelKeys) -> Iterator[Item]:
 
 
 def _bounds(path: Path) -> Iterator[tuple[int, int]]:
-    return ((k, 0) for k in range(_open(path).metadata.num_rows + 1))
+    return enumerate(chain((0,), _sizes(_open(path))))
 
 
 def _read_between(path: Path, bounds: Sequence[int], _keys: LabelKeys) -> Iterator[Item]:

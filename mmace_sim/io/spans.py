@@ -1,15 +1,20 @@
 """Structures that are known before they are read: which file they are in, and where in it.
 
-A million of them are cut into *volumes* of some thousand atoms, by nothing but the names of files, their sizes, and
-where in them structures begin: whoever computes a volume reads it. The cuts depend on the files alone.
+A million of them are cut into *volumes* of some thousand atoms at most, by nothing but the names of files, their sizes,
+where in them structures begin, and how many atoms they have: whoever computes a volume reads it. What structures cost,
+and who computes, is a matter of `mmace_sim.engine.cuts`.
 """
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, count, islice, pairwise
 from pathlib import Path
+
+import numpy as np
 
 from mmace_sim.base.text import printable
 from mmace_sim.io import find_bounds
@@ -39,12 +44,14 @@ class Span:
         bounds: Where each begins and the last ends, see `mmace_sim.io.find_bounds`; empty: all structures of a file
             that must be read to know how many there are.
         named: Whether the file was named itself, not found in a folder.
+        sizes: Atoms of each, 0 if nobody knows; a guess for a file that must be read.
     """
 
     file: str
     first: int = 0
     bounds: list[int] = field(default_factory=list)
     named: bool = False
+    sizes: list[int] = field(default_factory=list)
 
     @property
     def n_structures(self) -> int:
@@ -52,8 +59,8 @@ class Span:
         return max(1, len(self.bounds) - 1)
 
 
-def find_spans(paths: Iterable[str | Path]) -> Iterator[tuple[Span, int]]:
-    """Structures behind files and folders, one by one, with their numbers of atoms, or a guess.
+def find_spans(paths: Iterable[str | Path]) -> Iterator[Span]:
+    """Structures behind files and folders, one by one.
 
     Args:
         paths: Files and folders, see `mmace_sim.io.collection.find_structures`.
@@ -66,12 +73,12 @@ def find_spans(paths: Iterable[str | Path]) -> Iterator[tuple[Span, int]]:
     for path in find_structures(given):
         name, bounds = str(path), find_bounds(path)
         if bounds is None:
-            yield Span(name, named=path in named), _guessed_atoms(path)
+            yield Span(name, named=path in named, sizes=[_guessed_atoms(path)])
             continue
         before = None
         for number, (at, n_atoms) in enumerate(bounds):
             if before is not None:
-                yield Span(name, number - 1, [before, at], path in named), n_atoms
+                yield Span(name, number - 1, [before, at], path in named, [n_atoms])
             before = at
 
 
@@ -85,7 +92,7 @@ def is_large(paths: Iterable[str | Path]) -> bool:
 
 
 def cut(paths: Iterable[str | Path]) -> Iterator[list[Span]]:
-    """Structures behind files and folders in volumes.
+    """Structures behind files and folders in volumes as large as they may be.
 
     Args:
         paths: Files and folders.
@@ -93,20 +100,88 @@ def cut(paths: Iterable[str | Path]) -> Iterator[list[Span]]:
     Yields:
         Spans of each volume.
     """
-    volume: list[Span] = []
     n_structures = n_atoms = 0
-    for span, size in find_spans(paths):
-        if volume and (n_structures >= MAX_STRUCTURES or n_atoms + size > MAX_ATOMS):
+
+    def begins(span: Span) -> bool:
+        nonlocal n_structures, n_atoms
+        n_structures, n_atoms = n_structures + 1, n_atoms + span.sizes[0]
+        if n_structures <= MAX_STRUCTURES and n_atoms <= MAX_ATOMS:
+            return False
+        n_structures, n_atoms = 1, span.sizes[0]
+        return True
+
+    return _joined(find_spans(paths), begins)
+
+
+def cut_as_before(paths: Iterable[str | Path], numbers: Sequence[int]) -> Iterator[list[Span]]:
+    """The same in volumes of given numbers of structures; if there are more, a last volume holds them.
+
+    Args:
+        paths: Files and folders.
+        numbers: How many structures each volume has.
+
+    Returns:
+        Spans of each volume.
+    """
+    firsts, number = set(accumulate(numbers)), count()
+    return _joined(find_spans(paths), lambda _: next(number) in firsts)
+
+
+def split(volume: Iterable[Span], work: np.ndarray, n_parts: int) -> Iterator[list[Span]]:
+    """A volume in parts of about equal work.
+
+    Args:
+        volume: Its spans.
+        work: Of each structure.
+        n_parts: How many parts at most: structures stay whole.
+
+    Returns:
+        Spans of each part.
+    """
+    ends = np.cumsum(work)
+    parts = ((ends - work / 2) * n_parts / ends[-1]).astype(int)
+    begins = iter(np.diff(parts, prepend=0) > 0)
+    return _joined(singles(volume), lambda _: bool(next(begins)))
+
+
+def singles(spans: Iterable[Span]) -> Iterator[Span]:
+    """Spans of one structure each, or of one file that must be read.
+
+    Args:
+        spans: Any.
+    """
+    for span in spans:
+        if not span.bounds:
+            yield span
+        for k, (start, end) in enumerate(pairwise(span.bounds)):
+            yield Span(span.file, span.first + k, [start, end], span.named, [span.sizes[k]])
+
+
+def _joined(spans: Iterable[Span], begins: Callable[[Span], bool]) -> Iterator[list[Span]]:
+    """Volumes of spans of one structure each: a new one wherever `begins`, asked once for each span, says so."""
+    volume: list[Span] = []
+    for span in spans:
+        if begins(span) and volume:
             yield volume
-            volume, n_structures, n_atoms = [], 0, 0
+            volume = []
         last = volume[-1] if volume else None
         if last is not None and last.file == span.file and last.bounds and span.bounds:
             last.bounds.append(span.bounds[-1])
+            last.sizes += span.sizes
         else:
             volume.append(span)
-        n_structures, n_atoms = n_structures + 1, n_atoms + size
     if volume:
         yield volume
+
+
+def packed(spans: Iterable[Span]) -> bytes:
+    """Spans as a few bytes for each structure."""
+    return zlib.compress(json.dumps([list(vars(span).values()) for span in spans]).encode())
+
+
+def unpacked(spans: bytes) -> list[Span]:
+    """What `packed` has packed."""
+    return [Span(*values) for values in json.loads(zlib.decompress(spans))]
 
 
 def read_spans(

@@ -3,6 +3,7 @@
 import math
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,15 @@ class SqliteRows:
         row["key_value_pairs"] = _parsed(stored.get("key_value_pairs"))
         row["data"] = _parsed(stored.get("data"))
         return row
+
+    def sizes(self) -> Iterator[int]:
+        """Atoms of each row.
+
+        By the length of the array of their numbers, which SQLite knows from the head of a row. ``natoms`` stands behind
+        all that was computed, which would have to be read, and older databases have no such column.
+        """
+        query = "SELECT ifnull(length(numbers), 0) / 4 FROM systems ORDER BY id"
+        return iter(np.array([row[0] for row in self._open().execute(query)], dtype=int).tolist())
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_database": None, "_pid": -1}

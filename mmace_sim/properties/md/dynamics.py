@@ -158,17 +158,18 @@ class MolecularDynamics(Workflow[MDSettings]):
         )
         return spin_temperature(state, self.model, noise=noise)
 
-    def seeds(self, images: Sequence[Atoms]) -> list[int]:
+    def seeds(self, images: Sequence[Atoms], names: Sequence[str] | None = None) -> list[int]:
         """Seeds of structures: the same in any batch, different for copies.
 
         Args:
             images: Structures.
+            names: What tells copies apart, where not all of them are here; by default, how many there were before.
         """
         seen: Counter[str] = Counter()
         seeds = []
-        for atoms in images:
+        for index, atoms in enumerate(images):
             print_ = fingerprint(atoms)
-            text = f"{self.settings.seed} {print_} {seen[print_]}"
+            text = f"{self.settings.seed} {print_} {seen[print_] if names is None else names[index]}"
             seen[print_] += 1
             seeds.append(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
         return seeds

@@ -51,8 +51,10 @@ class MDComputation(Computation[Any, MDResult]):
         _relax_guesses(part.structures, self.settings, part.model)
         self.preview(part)
         items = part.structures  # a copy's noise depends on the copies before it
-        seeds = self._dynamics(part.model).seeds([item.atoms for item in items])
-        self.context |= dict(zip(map(item_key, items), seeds, strict=True))
+        keys = [item_key(item) for item in items]
+        names = keys if part.is_volume else None  # there may be copies in other volumes
+        seeds = self._dynamics(part.model).seeds([item.atoms for item in items], names)
+        self.context |= dict(zip(keys, seeds, strict=True))
 
     @override
     def preview(self, part: Part) -> None:

@@ -181,9 +181,7 @@ class GraphDataset(Dataset[LabelledBatch]):
         known = config_types or np.unique(summarize(frames).config_types).tolist()
         self.config_types: list[str] = list(known)
         self._weights = config_type_weights or {}
-        self._constrained = (
-            None if magforce_elements is None else [number_of_symbol[s] for s in magforce_elements]
-        )
+        self._constrained = constrained_numbers(magforce_elements)
         self.is_kept = not isinstance(frames, StoredFrames) if keep is None else keep
         self.samples = [self._build(frame) for frame in frames] if self.is_kept else []
 
@@ -219,7 +217,7 @@ class GraphDataset(Dataset[LabelledBatch]):
 
     def _build(self, frame: Frame) -> LabelledBatch:
         r_max, dtype = self._r_max, self._dtype
-        atoms, labels = frame.atoms, dict(frame.labels)
+        atoms = frame.atoms
         graph = build_graph(
             torch.tensor(atoms.positions),
             torch.tensor(atoms.cell.array[None]),
@@ -233,22 +231,45 @@ class GraphDataset(Dataset[LabelledBatch]):
         if self._heads is not None:
             graph = replace(graph, head_idx=torch.tensor([list(self._heads).index(frame.head)]))
             weight *= self._heads[frame.head]
-        if "magforces" in labels and self._constrained is not None:
-            free = ~np.isin(atoms.numbers, self._constrained)
-            labels["magforces"] = np.where(free[:, None], np.nan, labels["magforces"])
-        shapes = {"forces": (len(atoms), 3), "stress": (1, 3, 3), "magforces": (len(atoms), 3)}
-        tensors = {
-            name: torch.tensor(labels.get(name, np.full(shape, np.nan)), dtype=dtype).reshape(shape)
-            for name, shape in shapes.items()
-        }
         return LabelledBatch(
             graph=cast_graph(graph, dtype),
-            energy=torch.tensor(labels.get("energy", np.nan), dtype=torch.float64).reshape(1),
             structure_weight=torch.tensor([weight], dtype=dtype),
             n_atoms=torch.tensor([len(atoms)]),
             config_idx=torch.tensor([self.config_types.index(frame.config_type)]),
-            **tensors,
+            **label_tensors(frame, dtype, self._constrained),
         )
+
+
+def constrained_numbers(symbols: Sequence[str] | None) -> list[int] | None:
+    """Atomic numbers of the elements whose magnetic forces are labels.
+
+    Args:
+        symbols: Their symbols; None means all elements.
+    """
+    return None if symbols is None else [number_of_symbol[symbol] for symbol in symbols]
+
+
+def label_tensors(
+    frame: Frame, dtype: torch.dtype, constrained: Sequence[int] | None = None
+) -> dict[str, Tensor]:
+    """Labels of a structure in the shapes of a batch of one; NaN where there is none.
+
+    Args:
+        frame: The structure.
+        dtype: Floating-point type of everything but the energy.
+        constrained: From `constrained_numbers`.
+    """
+    atoms, labels = frame.atoms, dict(frame.labels)
+    if "magforces" in labels and constrained is not None:
+        free = ~np.isin(atoms.numbers, constrained)
+        labels["magforces"] = np.where(free[:, None], np.nan, labels["magforces"])
+    shapes = {"forces": (len(atoms), 3), "stress": (1, 3, 3), "magforces": (len(atoms), 3)}
+    tensors = {
+        name: torch.tensor(labels.get(name, np.full(shape, np.nan)), dtype=dtype).reshape(shape)
+        for name, shape in shapes.items()
+    }
+    energy = torch.tensor(labels.get("energy", np.nan), dtype=torch.float64).reshape(1)
+    return {"energy": energy} | tensors
 
 
 class EpochShuffle(Sampler[int]):

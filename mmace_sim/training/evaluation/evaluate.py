@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from ase.data import chemical_symbols
-from torch import Tensor
 
 from mmace_sim.base.labels import LabelKeys
 from mmace_sim.errors import DataError
 from mmace_sim.graph.magnetic_order import classify_order
 from mmace_sim.io.frames import LABELS, Frame, read_frames
 from mmace_sim.model.interface import Potential
-from mmace_sim.training.data.dataset import LabelledBatch
+from mmace_sim.training.data.dataset import constrained_numbers, label_tensors
 from mmace_sim.training.evaluation.errors import (
     Compared,
     ErrorSums,
@@ -22,6 +22,7 @@ from mmace_sim.training.evaluation.errors import (
     magforce_errors,
 )
 from mmace_sim.training.evaluation.metrics import ErrorTable, LabelError, table_as_dict
+from mmace_sim.training.evaluation.prediction import Prediction, predict
 from mmace_sim.training.evaluation.timing import Clock, Timing
 
 ANGLE_THRESHOLD: float = 0.01
@@ -83,10 +84,6 @@ class Evaluation:
         }
 
 
-Prediction = dict[str, np.ndarray]
-"""Energy (one value) and derivatives of one structure, by the names of the labels."""
-
-
 def evaluate_frames(
     model: Potential,
     frames: Sequence[Frame],
@@ -95,13 +92,13 @@ def evaluate_frames(
     magforce_elements: Sequence[str] | None = None,
     angle_threshold: float = ANGLE_THRESHOLD,
     on_finished: Callable[[int], None] | None = None,
-    known: Mapping[int, Prediction] | None = None,
-    on_predicted: Callable[[dict[int, Prediction]], None] | None = None,
+    known: Mapping[int, Prediction | str] | None = None,
+    on_predicted: Callable[[dict[int, Prediction | str]], None] | None = None,
 ) -> Evaluation:
     """Errors of a model on labelled structures.
 
-    Structures with elements that the model does not know, and structures whose energy or derivatives come out
-    non-finite, are left out and reported.
+    Structures with elements that the model does not know, structures for which it raises, and those whose energy or
+    derivatives come out non-finite, are left out and reported.
 
     Args:
         model: Magnetic model; its device and precision are used.
@@ -110,32 +107,26 @@ def evaluate_frames(
         magforce_elements: Symbols of the elements whose magnetic forces are labels; None means all.
         angle_threshold: Smallest magnetic force of the reference whose direction is compared, in eV/μB.
         on_finished: Called with the number of structures of a batch when it is done.
-        known: Predictions of an earlier run by the index of the structure; batches of which all are known are not
-            computed again.
-        on_predicted: Called with the predictions of each batch that was computed.
+        known: Predictions of an earlier run by the index of the structure, or why there is none; batches of which all
+            are known are not computed again.
+        on_predicted: Called with the same of each batch that was computed.
 
     Returns:
         Errors, and the values behind them.
     """
-    collector = _Collector(angle_threshold)
+    collector = _Collector(model.dtype, magforce_elements, angle_threshold)
     clock = Clock(model, batch_size)
     for start in range(0, len(frames), batch_size):
         chunk = list(enumerate(frames[start : start + batch_size], start))
         usable, problems = supported(model, chunk)
         collector.problems += problems
-        if usable:
-            batch = clock.graphs(model, [frame for _, frame in usable], magforce_elements)
-            sizes = batch.n_atoms.tolist()
-            predicted = {index: known[index] for index, _ in usable if known and index in known}
-            if len(predicted) < len(usable):
-                values = {label: _split(v, sizes) for label, v in clock.predict(model, batch).items()}
-                predicted = {
-                    index: {label: value[k] for label, value in values.items()}
-                    for k, (index, _) in enumerate(usable)
-                }
-                if on_predicted is not None:
-                    on_predicted(predicted)
-            collector.add(usable, batch, predicted)
+        predicted = {index: known[index] for index, _ in usable if known and index in known}
+        if len(predicted) < len(usable):
+            predicted = predict(model, usable, clock, magforce_elements)
+            if on_predicted is not None:
+                on_predicted(predicted)
+        for index, frame in usable:
+            collector.add(index, frame, predicted[index])
         if on_finished is not None:
             on_finished(len(chunk))
     return collector.result(clock.timing)
@@ -199,7 +190,10 @@ def supported(
 class _Collector:
     """Takes structures with their predictions, and makes the tables."""
 
-    def __init__(self, angle_threshold: float) -> None:
+    def __init__(
+        self, dtype: torch.dtype, magforce_elements: Sequence[str] | None, angle_threshold: float
+    ) -> None:
+        self.dtype, self.constrained = dtype, constrained_numbers(magforce_elements)
         self.angle_threshold = angle_threshold
         self.problems: list[str] = []
         self._all, self._types, self._orders, self._elements = (ErrorSums() for _ in range(4))
@@ -208,19 +202,17 @@ class _Collector:
         self._config_types: dict[str, int] = {}
         self._structures: list[StructureErrors] = []
 
-    def add(
-        self, frames: list[tuple[int, Frame]], batch: LabelledBatch, predictions: Mapping[int, Prediction]
-    ) -> None:
-        """Compare the structures of a batch."""
-        sizes = batch.n_atoms.tolist()
-        references = {label: _split(getattr(batch, label), sizes) for label in LABELS}
-        for k, (index, frame) in enumerate(frames):
-            predicted = {label: predictions[index][label] for label in LABELS if label in predictions[index]}
-            if all(np.isfinite(values).all() for values in predicted.values()):
-                reference = {label: references[label][k] for label in predicted}
-                self._compare(index, frame, reference, predicted)
-            else:
-                self.problems.append(f"{frame.source}: energy or a derivative of it is not finite")
+    def add(self, index: int, frame: Frame, found: Prediction | str) -> None:
+        """Compare a structure."""
+        if isinstance(found, str):
+            self.problems.append(f"{frame.source}: {found}")
+            return
+        predicted = {label: found[label] for label in LABELS if label in found}
+        if not all(np.isfinite(values).all() for values in predicted.values()):
+            self.problems.append(f"{frame.source}: energy or a derivative of it is not finite")
+            return
+        labels = label_tensors(frame, self.dtype, self.constrained)  # as precise as they are for the model
+        self._compare(index, frame, {x: labels[x].double().numpy() for x in predicted}, predicted)
 
     def _compare(
         self, index: int, frame: Frame, reference: dict[str, np.ndarray], predicted: dict[str, np.ndarray]
@@ -315,11 +307,3 @@ class _Collector:
             timing=timing,
             problems=self.problems,
         )
-
-
-def _split(values: Tensor, sizes: list[int]) -> list[np.ndarray]:
-    """Values of each structure of a batch, in float64."""
-    array = values.detach().double().cpu().numpy()
-    if array.ndim == 2:  # of atoms; energies have one axis and stresses three
-        return np.split(array, np.cumsum(sizes)[:-1])
-    return [array[k : k + 1] for k in range(len(array))]

@@ -39,9 +39,9 @@ def plan_evaluation(
     if frames:
         first = max(0, (len(frames) - batch_size) // 2)
         middle = frames[first : first + batch_size]
-        timing = evaluate_frames(
-            model, middle, batch_size=batch_size, magforce_elements=magforce_elements
-        ).timing
+        tried = evaluate_frames(model, middle, batch_size=batch_size, magforce_elements=magforce_elements)
+        lines += [f"skipped: {problem}" for problem in tried.problems]
+        timing = tried.timing
         share = n_atoms / max(timing.n_atoms, 1)
         seconds = share * (timing.model_seconds + timing.graph_seconds)
         lines.append(f"About {spelled_seconds(seconds)} on {timing.device}, {timing.dtype}.")
