@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
@@ -113,8 +114,8 @@ class PretendedGpu(TorchFunctionMode):
             pinned = args[0].clone()
             _pinned[pinned] = True
             return pinned
-        if func is Tensor.__getitem__ and isinstance(args[1], list):
-            args = (args[0], torch.tensor(args[1]))
+        if func is Tensor.__getitem__:
+            args = (args[0], _as_index(args[1]))
         return func(*args, **kwargs)
 
 
@@ -186,6 +187,13 @@ def _compute(func: OpOverload, args: tuple, kwargs: dict[str, Any]) -> Any:
         return known[id(x)] if id(x) in known else PretendedTensor(x)
 
     return tree_map(outer, out)
+
+
+def _as_index(x: Any) -> Any:
+    """An index whose lists and arrays are tensors on the CPU."""
+    if isinstance(x, tuple):
+        return tuple(map(_as_index, x))
+    return torch.as_tensor(x) if isinstance(x, list | np.ndarray) else x
 
 
 def _inner(x: object) -> Any:
