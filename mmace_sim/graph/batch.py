@@ -10,6 +10,7 @@ from ase import Atoms
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmace_sim.base.devices import uploaded
 from mmace_sim.graph.atoms import get_magmoms
 from mmace_sim.graph.neighbors import neighbor_list
 
@@ -111,7 +112,7 @@ class MagneticGraph:
         device = self.positions.device
         place = np.zeros(self.n_atoms, dtype=np.int64)
         place[atoms] = np.arange(len(atoms))
-        rows, columns = torch.as_tensor(atoms, device=device), torch.as_tensor(edges, device=device)
+        rows, columns = uploaded(atoms, device), uploaded(edges, device)
         of_atoms = {
             name: getattr(self, name)[rows]
             for name in ("positions", "magmoms", "atomic_numbers", "system_idx")
@@ -119,7 +120,7 @@ class MagneticGraph:
         return replace(
             self,
             **of_atoms,
-            edge_index=torch.as_tensor(place, device=device)[self.edge_index[:, columns]],
+            edge_index=uploaded(place, device)[self.edge_index[:, columns]],
             edge_shifts=self.edge_shifts[columns],
             reference_lengths=None if self.reference_lengths is None else self.reference_lengths[columns],
             pair_counts=None,

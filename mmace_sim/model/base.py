@@ -5,11 +5,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mmace_sim.base.devices import uploaded
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.model.config import ArchitectureConfig
 from mmace_sim.model.reference import ReferenceEnergy
 from mmace_sim.model.uncertainty import Uncertainty
-from mmace_sim.nn.ops import NeighborLayout
+from mmace_sim.nn.ops import NeighborLayout, inherit_elements
 from mmace_sim.nn.repulsion import NO_CROWD, NO_LIMIT, ShortRange
 
 
@@ -163,22 +164,31 @@ class MagneticModel(nn.Module):
             lambda: reach.close_pairs(lengths, graph.edge_index, self.species_of(graph), margin),
         )
 
-    def inherit(self, graph: MagneticGraph, part: MagneticGraph, edges: Int[np.ndarray, " n_pairs"]) -> None:
+    def inherit(
+        self,
+        graph: MagneticGraph,
+        part: MagneticGraph,
+        atoms: Int[np.ndarray, " n_some"],
+        edges: Int[np.ndarray, " n_pairs"],
+    ) -> None:
         """Let a part of a graph know what is known of the whole, so that the host need not read it again.
 
         Args:
             graph: The whole.
             part: Some of its systems.
-            edges: Numbers of the pairs of the part.
+            atoms: Numbers of the atoms of the part.
+            edges: Numbers of its pairs.
         """
         part.kept.get("known elements", (self.species_table, part.atomic_numbers), lambda: True)
+        inherit_elements(self.species_of(graph), self.species_of(part), atoms)
         close = self._close(graph)
         if close is None or not close.numel() or self.short_range is None:
             return
         known = graph.kept.get("close pairs on the host", (close,), lambda: close.cpu().numpy())
-        mine = torch.as_tensor(np.flatnonzero(np.isin(edges, known)), device=close.device)
         part.kept.get(
-            "close pairs", (part.edge_index, part.atomic_numbers, self.short_range.onsets), lambda: mine
+            "close pairs",
+            (part.edge_index, part.atomic_numbers, self.short_range.onsets),
+            lambda: uploaded(np.flatnonzero(np.isin(edges, known)), close.device),
         )
 
     def seen_vectors(

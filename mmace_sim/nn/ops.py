@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from mmace_sim.base.devices import uploaded
+
 SILU_NORM: float = 1.6790
 """1/sqrt of the second moment of silu under a normal distribution: keeps variances at one."""
 
@@ -30,6 +32,7 @@ class Float64Module(nn.Module):
 
 
 _groups: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_on_host: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def element_groups(species: Int[Tensor, " n_atoms"]) -> list[tuple[int, Int[Tensor, " n_members"]]]:
@@ -43,14 +46,30 @@ def element_groups(species: Int[Tensor, " n_atoms"]) -> list[tuple[int, Int[Tens
     """
     found = _groups.get(species)
     if found is None:
-        values = np.array(species.tolist(), dtype=np.int64)
+        values = _on_host.get(species)
+        if values is None:
+            values = _on_host[species] = np.array(species.tolist(), dtype=np.int64)
         with torch.inference_mode(mode=False):
             found = [
-                (z, torch.as_tensor(np.flatnonzero(values == z), device=species.device))
-                for z in np.unique(values).tolist()
+                (z, uploaded(np.flatnonzero(values == z), species.device)) for z in np.unique(values).tolist()
             ]
         _groups[species] = found
     return found
+
+
+def inherit_elements(
+    species: Int[Tensor, " n_atoms"], part: Int[Tensor, " n_some"], atoms: Int[np.ndarray, " n_some"]
+) -> None:
+    """Let `element_groups` know some atoms of an array that it may have read, so that it need not read them again.
+
+    Args:
+        species: Index of each atom's element.
+        part: The same of some of the atoms.
+        atoms: Their numbers.
+    """
+    values = _on_host.get(species)
+    if values is not None:
+        _on_host[part] = values[atoms]
 
 
 class Modules[M: nn.Module](nn.ModuleList):
@@ -181,9 +200,9 @@ class NeighborLayout:
             masks.append(valid.ravel())
             groups.append((stop - start, width))
         same = len(groups) == 1 and bool((counts == counts[0]).all())
-        order = None if same else torch.as_tensor(np.argsort(rank), device=device)
-        mask = torch.as_tensor(np.concatenate(masks)[:, None], dtype=dtype, device=device)
-        found = torch.as_tensor(np.concatenate(pairs).astype(np.int64), device=device)
+        order = None if same else uploaded(np.argsort(rank), device)
+        mask = uploaded(np.concatenate(masks)[:, None], device, dtype=dtype)
+        found = uploaded(np.concatenate(pairs).astype(np.int64), device)
         return cls(pairs=found, mask=mask, groups=groups, order=order)
 
     def arrange(self, *values: Tensor) -> tuple[Tensor, ...]:

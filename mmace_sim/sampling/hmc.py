@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mmace_sim.base.devices import uploaded
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.sampling.chains import Sampler
 from mmace_sim.sampling.surface import RECORDS, Supercells
@@ -94,6 +95,7 @@ class HybridMonteCarlo(Sampler):
         self.log_step = torch.full((len(cells),), float(np.log(step)), dtype=torch.float64)
         self.log_strain = torch.full((len(cells),), float(np.log(0.01)), dtype=torch.float64)
         self.n_done = 0
+        self._sizes = torch.tensor(cells.sizes, dtype=torch.float64)
         outer = [_OUTER if n >= _MANY else _LEAPFROG for n in cells.sizes]
         self._outer = self._of_atoms(torch.tensor(outer))
 
@@ -131,7 +133,7 @@ class HybridMonteCarlo(Sampler):
         accepted, probability = _decided(change, generators)
         n_warming = self.n_adapt // 2
         if self.n_done < n_warming:
-            accepted = change.abs() < _CALM * torch.tensor(cells.sizes).to(change)
+            accepted = change.abs() < _CALM * uploaded(self._sizes, change.device)
         atoms = accepted[cells.system_idx, None]
         cells.moments = torch.where(atoms, end.moments, cells.moments)
         if self.moving:
@@ -157,7 +159,10 @@ class HybridMonteCarlo(Sampler):
 
     def _of_atoms(self, values: Tensor) -> Tensor:
         """Values of systems at their atoms, as the model takes them."""
-        return values.to(self.cells.moments)[self.cells.system_idx, None]
+        return self._sent(values)[self.cells.system_idx, None]
+
+    def _sent(self, values: Tensor) -> Tensor:
+        return uploaded(values, self.cells.moments.device, dtype=self.cells.moments.dtype)
 
     def _merged(self, old: Point, new: Point, accepted: Tensor) -> Point:
         """New energies and gradients where a move was accepted."""
@@ -173,7 +178,7 @@ class HybridMonteCarlo(Sampler):
         """Random numbers of each supercell, which do not depend on the others."""
         sizes = zip(self.cells.sizes, generators, strict=True)
         parts = [torch.randn((n, 3), generator=g, dtype=torch.float64) for n, g in sizes]
-        return torch.cat(parts).to(self.cells.moments)
+        return self._sent(torch.cat(parts))
 
     def _tangent(self, vectors: Tensor, moments: Tensor) -> Tensor:
         """On spheres, the part perpendicular to the moments; nothing where there is no moment to turn."""
@@ -215,9 +220,9 @@ class HybridMonteCarlo(Sampler):
         shifts = torch.exp(self.log_strain) * torch.stack([torch.randn((), generator=g) for g in generators])
         factors = torch.exp(shifts / 3)
         positions = self._of_atoms(factors) * cells.positions
-        boxes = factors.to(cells.cells)[:, None, None] * cells.cells
+        boxes = self._sent(factors)[:, None, None] * cells.cells
         point = cells.evaluate(cells.moments, positions, boxes)
-        gains = ((torch.tensor(cells.sizes) + 1) * shifts).to(cells.beta)
+        gains = uploaded((self._sizes + 1) * shifts, cells.beta.device)
         accepted, probability = _decided(cells.beta * (point[0] - current[0]) - gains, generators)
         cells.positions = torch.where(accepted[cells.system_idx, None], positions, cells.positions)
         cells.cells = torch.where(accepted[:, None, None], boxes, cells.cells)
@@ -244,4 +249,4 @@ def _decided(
     """Which moves are accepted, where the change is; and their probabilities, on the CPU."""
     probability = torch.exp(-change.nan_to_num(nan=torch.inf)).clamp(max=1.0).cpu()
     uniform = torch.stack([torch.rand((), generator=g) for g in generators])
-    return (uniform < probability).to(change.device), probability
+    return uploaded(uniform < probability, change.device), probability

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmace_sim.base.devices import uploaded
 from mmace_sim.sampling.chains import Sampler
 from mmace_sim.sampling.local_energy import find_colors, local_energies, reach
 from mmace_sim.sampling.surface import RECORDS, Supercells
@@ -90,12 +91,14 @@ class LocalMoves(Sampler):
                 for s, g in zip(steps, own, strict=True)
             ]
             uniform = torch.cat([torch.rand(shape[0], generator=g, dtype=torch.float64) for g in own])
-            new = self._moved(old, torch.cat(noise).to(old), lengths[color.atoms])
+            new = self._moved(
+                old, uploaded(torch.cat(noise), old.device, dtype=old.dtype), lengths[color.atoms]
+            )
             proposal = local.propose(c, new)
             weights = torch.exp(
                 -beta.repeat_interleave(shape[0]) * proposal.changes.nan_to_num(nan=torch.inf)
             )
-            flags = uniform.to(old.device) < weights
+            flags = uploaded(uniform, old.device) < weights
             local.accept(c, new, flags, proposal)
             accepted += flags.view(n, -1).sum(dim=1).cpu()
         return accepted * n / local.graph.n_atoms

@@ -9,6 +9,7 @@ from ase import Atoms
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mmace_sim.base.devices import uploaded
 from mmace_sim.base.hosts import ts
 from mmace_sim.errors import StructureError, UnsupportedElementError
 from mmace_sim.graph.atoms import bare_copy, get_magmoms
@@ -226,9 +227,11 @@ class Supercells:
             whole divided by n: "energy" in eV, "magnetization" |Σ m_i| in μB. "volume" in Å³ per atom, "acceptance".
         """
         rows, moments = [], np.split(self.moments.double().cpu().numpy(), np.cumsum(self.sizes)[:-1])
-        volumes = torch.linalg.det(self.cells.double()).abs().tolist()
-        energies, acceptance = energies.tolist(), acceptance.tolist()
-        for k, (m, signs, n) in enumerate(zip(moments, self._signs, self.sizes, strict=True)):
+        volumes = torch.linalg.det(self.cells.double()).abs()
+        acceptance = uploaded(acceptance.double(), volumes.device)
+        of_systems = torch.stack([energies.double(), acceptance, volumes], dim=1).tolist()
+        of_all = zip(moments, of_systems, self._signs, self.sizes, strict=True)
+        for m, (energy, rate, volume), signs, n in of_all:
             lengths = np.linalg.norm(m, axis=1)
             magnetic = signs != 0
             n_spins = magnetic.sum()
@@ -236,7 +239,7 @@ class Supercells:
             order = np.linalg.norm((signs[magnetic, None] * unit).sum(axis=0)) / n_spins
             total = np.linalg.norm(m.sum(axis=0)) / n_spins
             mean = lengths[magnetic].mean()
-            rows.append([energies[k] / n_spins, order, total, mean, acceptance[k], volumes[k] / n])
+            rows.append([energy / n_spins, order, total, mean, rate, volume / n])
         return np.array(rows).T.reshape(len(RECORDS), len(self.n_atoms), len(self.chains))
 
     def state(self) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
 """Counts how often the host waits for a device: what would stall a GPU, seen on a CPU.
 
-A GPU works through what it is given while Python goes on; it is idle whenever Python must know a number first. The same
-code asks the same questions on a CPU, where they can be counted.
+A GPU works through what it is given while Python goes on; it is idle whenever Python must know a number first, or hands
+it an array of the host's. The same code asks the same questions on a CPU, where they can be counted; copies exist only
+between two devices, of which one may be pretended (`mmace_sim.testing.PretendedGpu`).
 """
 
 import linecache
@@ -16,7 +17,7 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_aten = torch.ops.aten
+from mmace_sim.testing.pretended import is_pinned
 
 READING: frozenset[str] = frozenset(
     {
@@ -31,13 +32,20 @@ READING: frozenset[str] = frozenset(
 _METHODS = (Tensor.tolist, Tensor.cpu)
 """Of these nothing is seen among the operations on a CPU."""
 
+_COPYING = ("_to_copy", "copy_")
+_INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
+_NOT_THE_CALLER = ("testing/host_reads.py", "testing/pretended.py")
+
 
 class HostReads(TorchFunctionMode):
-    """Counts, while it is entered, how often tensors are read by the host.
+    """Counts, while it is entered, how often tensors are read by the host, or copied between it and a device.
 
     Counted are `item`, `bool`, `tolist`, `cpu`, comparisons of whole tensors, and operations whose result has
     a shape that depends on numbers (`nonzero`, masks as an index, `repeat_interleave`) or that check their result
-    (`READING`). Copies to the device are not counted.
+    (`READING`). Copies of ordinary memory to a device wait for it as reads do, and count one each: of tensors that were
+    made on the host, and of its lists and arrays, as numbers or as an index. What is copied from pinned memory, and
+    not waited for, is not counted (`mmace_sim.base.devices.uploaded`). They are seen where there is a device: enter
+    this after a `PretendedGpu`.
 
     Attributes:
         where: How often each line of ours did it.
@@ -115,15 +123,28 @@ class _Operations(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         name = func.overloadpacket.__name__
-        by_mask = name in ("index", "index_put", "index_put_", "_index_put_impl_") and _by_mask(name, args)
+        by_mask = name in _INDEXING and _by_mask(name, args)
         unsized = name == "repeat_interleave" and not _sized(args, kwargs or {})
-        if name in READING or by_mask or unsized:
+        if name in READING or by_mask or unsized or _crosses(name, args, kwargs or {}):
             self.reads.note(name)
         return func(*args, **(kwargs or {}))
 
 
 def _is_ours(file: str) -> bool:
-    return "mmace_sim/" in file.replace("\\", "/") and not file.endswith("host_reads.py")
+    file = file.replace("\\", "/")
+    return "mmace_sim/" in file and not file.endswith(_NOT_THE_CALLER)
+
+
+def _crosses(name: str, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether an operation copies from one device to another, and something waits for it."""
+    if name in _INDEXING:
+        return any(i is not None and i.device != args[0].device for i in args[1])
+    if name not in _COPYING:
+        return False
+    source, target = (args[0], kwargs.get("device")) if name == "_to_copy" else (args[1], args[0].device)
+    if target is None or torch.device(target).type == source.device.type:
+        return False
+    return not (kwargs.get("non_blocking", False) and is_pinned(source))
 
 
 def _by_mask(name: str, args: tuple) -> bool:

@@ -8,18 +8,21 @@ import copy
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.weak import WeakIdKeyDictionary
 
 DEVICE = torch.device("lazy")
 """What pretended tensors say; autograd runs it on the thread of the CPU, as it cannot that of a GPU."""
 
 _aten = torch.ops.aten
 _MOVES = {_aten._to_copy.default, _aten.copy_.default}
+_pinned: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _CPU_INDICES = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 
 
@@ -107,8 +110,12 @@ class PretendedGpu(TorchFunctionMode):
             return made if device is None else made.to(device)
         if func is Tensor.new_tensor and isinstance(args[0], PretendedTensor):
             return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(args[0].device)
-        if func is Tensor.__getitem__ and isinstance(args[1], list):
-            args = (args[0], torch.tensor(args[1]))
+        if func is Tensor.pin_memory:
+            pinned = args[0].clone()
+            _pinned[pinned] = True
+            return pinned
+        if func is Tensor.__getitem__:
+            args = (args[0], _as_index(args[1]))
         return func(*args, **kwargs)
 
 
@@ -123,6 +130,15 @@ class _Operations(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         return _compute(func, args, kwargs or {})
+
+
+def is_pinned(tensor: Tensor) -> bool:
+    """Whether a copy of a tensor to a device need not be waited for.
+
+    Args:
+        tensor: On the CPU.
+    """
+    return tensor in _pinned or tensor.is_pinned()
 
 
 def moved_to_pretended[Module: nn.Module](module: Module) -> Module:
@@ -171,6 +187,13 @@ def _compute(func: OpOverload, args: tuple, kwargs: dict[str, Any]) -> Any:
         return known[id(x)] if id(x) in known else PretendedTensor(x)
 
     return tree_map(outer, out)
+
+
+def _as_index(x: Any) -> Any:
+    """An index whose lists and arrays are tensors on the CPU."""
+    if isinstance(x, tuple):
+        return tuple(map(_as_index, x))
+    return torch.as_tensor(x) if isinstance(x, list | np.ndarray) else x
 
 
 def _inner(x: object) -> Any:

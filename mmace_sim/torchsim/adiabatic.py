@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
+from mmace_sim.base.devices import uploaded
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.errors import UnsupportedOptionError
 from mmace_sim.torchsim.freedom import DegreesOfFreedom, complete, largest_per_system
@@ -137,7 +139,7 @@ class AdiabaticModel(ModelInterface):
             )
         if incomplete:
             complete(inner, self.model, sorted(incomplete))
-            memory.n_evaluations[torch.as_tensor(sorted(incomplete), device=memory.held.device)] += 1
+            memory.n_evaluations[uploaded(np.array(sorted(incomplete)), memory.held.device)] += 1
 
     def _limit(self, inner: MomentLbfgsState) -> Float[Tensor, " n_systems"]:
         """Magforces that need not become smaller, in eV/μB."""

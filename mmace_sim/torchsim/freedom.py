@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.optimizers import OptimState
 from torch_sim.state import SimState
 
+from mmace_sim.base.devices import uploaded
 from mmace_sim.base.quantities import TORCHSIM_MAGFORCES, TORCHSIM_MAGMOMS
 from mmace_sim.torchsim.trial import CountedState, trial_state
 
@@ -227,7 +229,7 @@ def complete(state: MagneticOptimState, model: ModelInterface, systems: list[int
     if not systems:
         return
     chosen = torch.zeros(len(state.cell), dtype=torch.bool, device=state.device)
-    chosen[torch.as_tensor(systems, device=state.device)] = True
+    chosen[uploaded(np.array(systems), state.device)] = True
     out = model(with_moments(state, getattr(state, TORCHSIM_MAGMOMS)), systems=systems)
     rows, magforces = chosen[state.system_idx, None], getattr(state, TORCHSIM_MAGFORCES)
     state.set_constrained_forces(torch.where(rows, out["forces"], state.forces))
@@ -253,7 +255,8 @@ def _axes(magmoms: Tensor, system_idx: Tensor, n_systems: int) -> Tensor:
     """The axis of each moment; of vanishing ones, that of their system: the leading eigenvector of Σ m mᵀ, or z."""
     outer = magmoms[:, :, None] * magmoms[:, None, :]
     moment = magmoms.new_zeros(n_systems, 3, 3).index_add(0, system_idx, outer)
-    tilt = torch.diag(magmoms.new_tensor([0.0, 0.0, 1e-12]))
+    tilt = magmoms.new_zeros(3, 3)
+    tilt[2, 2] = 1e-12
     common = torch.linalg.eigh(moment + tilt)[1][:, :, -1][system_idx]
     lengths = torch.linalg.norm(magmoms, dim=1, keepdim=True)
     return torch.where(lengths > _NO_AXIS, magmoms / lengths.clamp(min=_NO_AXIS), common)

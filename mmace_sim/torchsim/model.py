@@ -76,7 +76,8 @@ class MagneticMaceModel(ModelInterface):
             z: limit * (1.0 + TOLERANCE)
             for z, limit in (getattr(self.model, "moment_limits", None) or {}).items()
         }
-        self._limits = torch.tensor([limits.get(z, float("inf")) for z in range(120)], dtype=torch.float64)
+        of_elements = [limits.get(z, float("inf")) for z in range(120)]
+        self._limits = torch.tensor(of_elements, dtype=torch.float64, device=self._device)
         self._beyond: Tensor | None = None
 
     @ModelInterface.compute_forces.setter  # type: ignore[attr-defined] # an abstract property
@@ -135,16 +136,14 @@ class MagneticMaceModel(ModelInterface):
         self, graph: MagneticGraph, systems: Sequence[int], wanted: dict[str, bool]
     ) -> dict[str, Tensor]:
         """Output for some systems of a graph, in arrays for all."""
-        part, atoms, edges = self.pairs.part(graph, systems)
+        part = self.pairs.part(graph, systems)
         if isinstance(self.model, MagneticModel):
-            self.model.inherit(graph, part, edges)
-        rows = torch.as_tensor(atoms, device=graph.positions.device)
-        numbers = torch.as_tensor(systems, device=graph.positions.device)
+            self.model.inherit(graph, part.graph, part.atoms, part.edges)
         output = {}
-        for name, value in self._evaluate(part, **wanted).items():
+        for name, value in self._evaluate(part.graph, **wanted).items():
             of_atoms = name in ("forces", TORCHSIM_MAGFORCES, "node_energy")
-            n, where = (graph.n_atoms, rows) if of_atoms else (graph.n_systems, numbers)
-            found = value if of_atoms else value[numbers]
+            n, where = (graph.n_atoms, part.rows) if of_atoms else (graph.n_systems, part.numbers)
+            found = value if of_atoms else value[part.numbers]
             output[name] = value.new_full((n, *value.shape[1:]), float("nan")).index_copy(0, where, found)
         return output
 
@@ -179,7 +178,7 @@ class MagneticMaceModel(ModelInterface):
         """Which systems have a moment above what the model was made for: energies are NaN, and a warning says so."""
         if not getattr(self.model, "moment_limits", None):  # toys have none
             return None
-        limits = self._limits.to(magmoms.device)[state.atomic_numbers.long()]
+        limits = self._limits[state.atomic_numbers.long()]
         beyond = torch.linalg.norm(magmoms.detach().double(), dim=1) > limits
         count = torch.zeros(state.cell.shape[0], dtype=torch.int64, device=magmoms.device)
         systems = count.index_add(0, state.system_idx, beyond.long()) > 0

@@ -1,7 +1,7 @@
 """Neighbour pairs that are kept while nothing moves far: the host is asked once for each step, or not at all."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch_sim.state import SimState
 
+from mmace_sim.base.devices import uploaded
 from mmace_sim.graph.batch import MagneticGraph
 from mmace_sim.graph.neighbors import default_backend, neighbor_list, pairs_on_host
 from mmace_sim.model.derivatives import ordinary
@@ -76,6 +77,25 @@ class HostQuestions:
             act()
 
 
+@dataclass(frozen=True)
+class PartOfGraph:
+    """Some systems of a graph.
+
+    Attributes:
+        graph: Their graph.
+        atoms: Numbers of their atoms in the whole one.
+        edges: Numbers of their pairs.
+        rows: The atoms' on the device.
+        numbers: Numbers of the systems on the device.
+    """
+
+    graph: MagneticGraph
+    atoms: Int[np.ndarray, " n_some"]
+    edges: Int[np.ndarray, " n_pairs"]
+    rows: Int[Tensor, " n_some"]
+    numbers: Int[Tensor, " n_chosen"]
+
+
 class PairKeeper:
     """The neighbour graph of a state, with the pairs of the last one while these hold.
 
@@ -100,6 +120,7 @@ class PairKeeper:
         self._counts: np.ndarray = np.zeros(0, dtype=np.int64)
         self._pbc: np.ndarray = np.zeros((0, 3), dtype=bool)
         self._reference: tuple[Tensor, Tensor, Tensor] | None = None
+        self._systems: tuple[int, ...] = ()
 
     def graph(self, state: SimState, magmoms: Float[Tensor, "n_atoms 3"]) -> MagneticGraph:
         """The graph of a state.
@@ -124,18 +145,27 @@ class PairKeeper:
         self._remember(state)
         return graph
 
-    def part(
-        self, graph: MagneticGraph, systems: Sequence[int]
-    ) -> tuple[MagneticGraph, Int[np.ndarray, " n_some"], Int[np.ndarray, " n_pairs"]]:
-        """Some systems of the last graph.
+    def part(self, graph: MagneticGraph, systems: Sequence[int]) -> PartOfGraph:
+        """Some systems of the last graph; what they share is worked out once for those that were asked for last.
 
         Args:
             graph: What `graph` gave last.
             systems: Numbers of the systems, ascending.
-
-        Returns:
-            Their graph, and the numbers of their atoms and pairs in the whole one.
         """
+        asked = tuple(systems)
+        if asked != self._systems:
+            self._systems = asked  # else the very same object, as `Memo` compares
+        of = (graph.edge_index, graph.atomic_numbers, self._systems)
+        found = graph.kept.get("part", of, lambda: self._find_part(graph, asked))
+        now = replace(
+            found.graph,
+            positions=graph.positions[found.rows],
+            cell=graph.cell,
+            magmoms=graph.magmoms[found.rows],
+        )
+        return replace(found, graph=now)
+
+    def _find_part(self, graph: MagneticGraph, systems: tuple[int, ...]) -> PartOfGraph:
         pairs = graph.pair_counts
         if pairs is None:  # once for each search
             receiver, n = graph.edge_index[1], graph.n_atoms
@@ -148,12 +178,19 @@ class PairKeeper:
         atoms = [np.arange(atom_ends[k] - self._counts[k], atom_ends[k]) for k in systems]
         edges = np.concatenate([np.arange(pair_ends[a[0]], pair_ends[a[-1] + 1]) for a in atoms])
         rows = np.concatenate(atoms)
-        return replace(graph.part(rows, edges), pair_counts=pairs[rows]), rows, edges
+        device = graph.positions.device
+        return PartOfGraph(
+            graph=replace(graph.part(rows, edges), pair_counts=pairs[rows]),
+            atoms=rows,
+            edges=edges,
+            rows=uploaded(rows, device),
+            numbers=uploaded(np.array(systems), device),
+        )
 
     def _skin(self, state: SimState) -> float:
         if self.skin is not None:
             return self.skin
-        return GPU_SKIN if state.device.type == "cuda" else CPU_SKIN
+        return CPU_SKIN if state.device.type == "cpu" else GPU_SKIN
 
     def _is_same(self, state: SimState) -> bool:
         now = (state.positions, state.cell, *_atoms(state))
@@ -200,8 +237,9 @@ class PairKeeper:
         where, inverse, box = self._reference
         skin, idx = last.margin, last.system_idx
         unchanged = (cell == box).flatten(1).all(dim=1)
-        change = torch.where(unchanged[:, None, None], torch.eye(3).to(cell), inverse @ cell)
-        strain = (change - torch.eye(3).to(cell)).flatten(1).norm(dim=1)
+        one = _one(cell)
+        change = torch.where(unchanged[:, None, None], one, inverse @ cell)
+        strain = (change - one).flatten(1).norm(dim=1)
         moved = (positions - torch.einsum("na,nab->nb", where, change[idx])).norm(dim=1)
         largest = moved.new_zeros(len(cell)).scatter_reduce(0, idx, moved, "amax", include_self=True)
         needed = strain * (self.r_max + skin) + 2.0 * largest
@@ -262,8 +300,12 @@ class PairKeeper:
 def _inverse(cell: Float[Tensor, "n_systems 3 3"]) -> Float[Tensor, "n_systems 3 3"]:
     """Inverse cells; infinite for those without a volume, which may not change at all."""
     regular = (torch.linalg.det(cell).abs() > 1e-6)[:, None, None]
-    safe = torch.where(regular, cell, torch.eye(3).to(cell))
+    safe = torch.where(regular, cell, _one(cell))
     return torch.where(regular, torch.linalg.inv_ex(safe).inverse, torch.inf)
+
+
+def _one(like: Tensor) -> Float[Tensor, "3 3"]:
+    return torch.eye(3, dtype=like.dtype, device=like.device)
 
 
 def _atoms(state: SimState) -> tuple[Int[Tensor, " n_atoms"], Int[Tensor, " n_atoms"], Bool[Tensor, "..."]]:

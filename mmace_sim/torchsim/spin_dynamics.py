@@ -160,8 +160,7 @@ def spin_lattice_step(
     state = next_state(state)
     state.n_steps = state.n_steps + 1
     like, idx = state.positions, state.system_idx
-    dt = torch.as_tensor(dt, dtype=like.dtype, device=like.device)
-    kT = torch.as_tensor(kT, dtype=like.dtype, device=like.device).expand(state.n_systems)
+    dt, kT = _as_tensor(dt, like), _as_tensor(kT, like).expand(state.n_systems)
     noise, volume_noise = normal_numbers(state.seed, state.n_steps, state.system_idx, _NOISE_COLUMNS, like)
     momentum_step(state, 0.5 * dt)
     position_step(state, 0.5 * dt)
@@ -227,13 +226,18 @@ def _thermal_momenta(state: SimState, kT: float | Tensor, seed: Tensor) -> Float
     """Maxwell's distribution, without total momentum where that is free."""
     counts, like, idx = state.n_atoms_per_system, state.positions, state.system_idx
     noise, _ = normal_numbers(seed, torch.full_like(counts, FIRST_DRAW), idx, _NOISE_COLUMNS, like)
-    kT = torch.as_tensor(kT, dtype=like.dtype, device=like.device).expand(state.n_systems)
+    kT = _as_tensor(kT, like).expand(state.n_systems)
     momenta = (state.masses * kT[idx]).sqrt()[:, None] * noise[:, :3]
     for constraint in state.constraints:
         constraint.adjust_momenta(state, momenta)
     total, mass = (sum_by_system(values, idx, state.n_systems) for values in (momenta, state.masses))
     shift = torch.where(drifts(state)[:, None], total / mass[:, None], 0.0)
     return momenta - state.masses[:, None] * shift[idx]
+
+
+def _as_tensor(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number is made on the device: copied to it, it would be waited for."""
+    return value.to(like) if isinstance(value, Tensor) else like.new_full((), value)
 
 
 def _gyromagnetic(state: SimState, g_factor: float | Mapping[int, float]) -> Float[Tensor, " n_atoms"]:

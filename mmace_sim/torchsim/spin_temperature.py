@@ -1,5 +1,6 @@
 """Temperature of the directions of moments, from a geometric identity: no kinetic energy is needed."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -57,7 +58,7 @@ def spin_temperature(
 
     def along(angle: float) -> tuple[Tensor, Tensor]:
         """Magforces on turned moments, and dE/dangle of each system."""
-        cos, sin = torch.cos(magmoms.new_tensor(angle)), torch.sin(magmoms.new_tensor(angle))
+        cos, sin = math.cos(angle), math.sin(angle)
         trial.magnetic_moments = cos * magmoms + sin * aside
         fields = model(trial, moments_only=True)[TORCHSIM_MAGFORCES]
         return fields, -_sum((fields * (cos * aside - sin * magmoms)).sum(dim=1), state)

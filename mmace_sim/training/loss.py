@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmace_sim.base.devices import uploaded
 from mmace_sim.io.frames import LABELS
 from mmace_sim.training.config_loss import Label, LossConfig, LossTerm
 from mmace_sim.training.data.dataset import LabelledBatch
@@ -50,7 +52,7 @@ class LabelLoss:
             return batch.structure_weight.new_zeros(2)
         penalty = self.penalty(errors.value / self.scale)
         weight = batch.structure_weight[errors.system_idx].to(penalty.dtype)
-        return torch.stack([(penalty * weight).sum(), weight.new_tensor(float(weight.numel()))])
+        return torch.stack([(penalty * weight).sum(), weight.new_full((), weight.numel())])
 
 
 class HuberLoss(LabelLoss):
@@ -116,7 +118,8 @@ class TotalLoss:
             counts: Number of terms of each label.
         """
         means = penalties / counts.clamp(min=1.0)
-        return (means * means.new_tensor([term.weight for term in self.terms])).sum()
+        weights = uploaded(np.array([t.weight for t in self.terms]), means.device, dtype=means.dtype)
+        return (means * weights).sum()
 
     def needs(self, label: str) -> bool:
         """Whether a label takes part."""

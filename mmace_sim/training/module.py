@@ -144,7 +144,7 @@ class MagneticTraining(LightningModule):
         """Loss of one batch: the sum of the processes' parts, each divided by the labels of all of them."""
         prediction = predict(self.model, batch, {t.label for t in self.loss.terms}, training=True)
         sums = self.loss.sums(prediction, batch)
-        counts = torch.cat([sums[:, 1].detach(), sums.new_tensor([batch.n_labelled])])
+        counts = torch.cat([sums[:, 1].detach(), sums.new_full((1,), batch.n_labelled)])
         everywhere = sum_over_processes(counts)
         loss = self.loss.total(sums[:, 0], everywhere[:-1])
         self._sums = self._sums.to(loss.device) + torch.stack([loss.detach() * everywhere[-1], counts[-1]])
