@@ -155,6 +155,13 @@ def alloys() -> dict[str, Atoms]:
         """L1_0 in its cell of two atoms."""
         return Atoms(symbols, scaled_positions=b2, cell=[a / 2**0.5, a / 2**0.5, c], pbc=True)
 
+    def rocksalt(symbol: str, a: float, moment: float) -> Atoms:
+        """An oxide with antiferromagnetic layers along [111], in its cell of four atoms."""
+        cell = np.array([[2, 1, 1], [1, 2, 1], [1, 1, 2]]) * a / 2
+        places = [[0.0] * 3, [0.5] * 3, [0.25] * 3, [0.75] * 3]
+        atoms = Atoms(f"{symbol}2O2", scaled_positions=places, cell=cell, pbc=True)
+        return with_moments(atoms, [moment, -moment, 0.0, 0.0])
+
     b2 = [[0, 0, 0], [0.5] * 3]
     heusler = [[0.25] * 3, [0.75] * 3, [0.0] * 3, [0.5] * 3]
     primitive = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
@@ -178,6 +185,8 @@ def alloys() -> dict[str, Atoms]:
         "pt_fcc.cif": bulk("Pt", "fcc", a=3.924),
         "ni3fe_l12.cif": cubic("FeNi3", 3.553, l12),
         "ni3al_l12.cif": cubic("AlNi3", 3.572, l12),
+        "nio_b1.mcif": rocksalt("Ni", 4.177, 1.6),
+        "mno_b1.mcif": rocksalt("Mn", 4.445, 4.6),
         "co2feal_l21.cif": Atoms("Co2FeAl", scaled_positions=heusler, cell=5.73 * primitive, pbc=True),
     }
 

@@ -35,14 +35,14 @@ def fe_al(cache):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Iron, FeAl, and NiO, which no model at hand knows."""
+    """Iron, FeAl, and EuO, which no model at hand knows."""
     found = tmp_path / "structures"
     found.mkdir()
     bulk("Fe", "bcc", a=2.83, cubic=True).write(found / "a_iron.cif")
     Atoms("FeAl", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=[2.9] * 3, pbc=True).write(
         found / "b_feal.cif"
     )
-    bulk("NiO", "rocksalt", a=4.17).write(found / "c_nio.cif")
+    bulk("EuO", "rocksalt", a=5.14).write(found / "c_euo.cif")
     bulk("Fe", "bcc", a=2.80).write(found / "d_iron.cif")
     return found
 
@@ -56,7 +56,7 @@ def test_the_model_of_the_package_first_then_the_one_with_the_fewest_elements(ca
     (cache / "broken.safetensors").write_bytes(b"nonsense")
     assert choose_model([13]) == "aaa"
     with pytest.raises(UnsupportedElementError, match=r"models get mmace-matpes-pbe.*84 MB, CC-BY-4\.0"):
-        choose_model([8, 28])
+        choose_model([8, 63])
     assert "aaa, fe-al, mmace-3d-pbe (--model NAME)" in which_model([13])
 
 
@@ -131,7 +131,7 @@ def test_missing_models_are_fetched_if_that_is_allowed(way, cache, folder, tmp_p
 
     def get(name, **_):
         fetched.append(name)
-        write_tiny_model(cache / f"{name}.safetensors", elements=[8, 13, 26, 28, 29, 47, 64, 79])
+        write_tiny_model(cache / f"{name}.safetensors", elements=[8, 13, 26, 29, 47, 57, 58, 63, 64, 79])
 
     monkeypatch.setattr(install, "get_model", get)
     flags = [way] if way == "--yes" else []
@@ -157,7 +157,7 @@ def test_what_needs_no_download_is_computed_without_a_connection(folder, tmp_pat
         raise ModelFileError(f"{name} could not be fetched (no connection).")
 
     monkeypatch.setattr(install, "get_model", get)
-    bulk("CoO", "rocksalt", a=4.2).write(folder / "e_coo.cif")
+    bulk("GdN", "rocksalt", a=5.0).write(folder / "e_gdn.cif")
     out = tmp_path / "out"
     result = mmace_sim(
         "relax", folder, "-o", out, "--yes", "--fixed-cell", "--max-steps", "1", "--device", "cpu"
@@ -176,12 +176,12 @@ def test_one_element_and_a_broken_catalogue_in_words(tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text("nonsense")
     monkeypatch.setenv("MMACE_SIM_MODELS", str(tmp_path / "mine.yaml"))
     with pytest.raises(UnsupportedElementError, match=r"can be fetched is not known: .*mine\.yaml"):
-        choose_model([8, 28])
+        choose_model([8, 63])
 
 
 @pytest.mark.usefixtures("fe_al")
 def test_from_python():
-    iron, mixed, unknown = bulk("Fe"), bulk("FeAl", "cesiumchloride", a=2.9), bulk("NiO", "rocksalt", a=4.17)
+    iron, mixed, unknown = bulk("Fe"), bulk("FeAl", "cesiumchloride", a=2.9), bulk("EuO", "rocksalt", a=5.14)
     for atoms in (iron, mixed, unknown):
         set_magmoms(atoms, np.ones(len(atoms)))
     seen = []
@@ -202,7 +202,7 @@ def test_from_python():
 @pytest.mark.usefixtures("cache")
 @pytest.mark.filterwarnings("ignore::mmace_sim.errors.PhysicsWarning")
 def test_magnets_of_any_elements_by_an_installed_model_of_89(tmp_path):
-    """The benchmark's folder (Fe, NiO, FeAl, Mn3Pt, Cr2O3), with the shape of the published model but few channels."""
+    """The benchmark's folder (Fe, NiO, FeAl, Mn3Pt, Cr2O3) and VO, with the shape of the published model but few channels."""
     path = Path(__file__).parent / "benchmarks" / "mixed_folder.py"
     spec = importlib.util.spec_from_file_location("mixed_folder", path)
     benchmark = importlib.util.module_from_spec(spec)
@@ -211,6 +211,7 @@ def test_magnets_of_any_elements_by_an_installed_model_of_89(tmp_path):
     folder.mkdir()
     for name, atoms in benchmark.structures().items():
         atoms.write(folder / f"{name}.cif")
+    bulk("VO", "rocksalt", a=4.06).write(folder / "VO.cif")
     file = save_model(benchmark.published_size(small=True), tmp_path / "any89.safetensors", {"name": "any89"})
     assert mmace_sim("models", "add", file).exit_code == 0
     result = mmace_sim(
@@ -219,10 +220,11 @@ def test_magnets_of_any_elements_by_an_installed_model_of_89(tmp_path):
     assert result.exit_code in (0, 3), result.output
     entries = {Path(entry["file"]).stem: entry for entry in summary_of(tmp_path / "out")["structures"]}
     assert {name: entry["model"] for name, entry in entries.items()} == {
-        "Fe": "mmace-fe-pbe", "NiO": "any89", "FeAl": "mmace-3d-pbe", "Mn3Pt": "mmace-3d-pbe", "Cr2O3": "any89",
-    }  # fmt: skip
+        "Fe": "mmace-fe-pbe", "VO": "any89",
+    } | dict.fromkeys(("NiO", "FeAl", "Mn3Pt", "Cr2O3"), "mmace-3d-pbe")  # fmt: skip
     assert all(np.isfinite(entry["energy"]) for entry in entries.values())
     notes = {name: " ".join(entry["notes"]) for name, entry in entries.items()}
-    assert "Cr 3 μB" in notes["Cr2O3"]
-    assert "Ni 2 μB" in notes["NiO"]
-    assert "Mn 3 μB" in notes["Mn3Pt"]
+    assert "V 2 μB" in notes["VO"]
+    assert "Mn 3" in notes["Mn3Pt"]
+    assert "Compare with another model: --model any89" in notes["Cr2O3"]
+    assert "outside" not in notes["NiO"]

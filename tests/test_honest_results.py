@@ -9,6 +9,7 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.io import read
+from ase.spacegroup import crystal
 from counting import Counting
 from typer.testing import CliRunner
 
@@ -105,9 +106,25 @@ def test_guessed_moments_are_relaxed_before_they_are_frozen(tmp_path):
     assert random["mean_magmom"] == pytest.approx(2.5, abs=1e-6)
 
 
-def test_what_a_model_lacks_comes_with_a_line_to_copy(tmp_path):
+def test_outside_of_the_data_other_models_are_named(tmp_path):
+    """Hematite: its elements are known, its structure is not."""
+    hematite = crystal(
+        ["Fe", "O"], [(0, 0, 0.3553), (0.3059, 0, 0.25)], spacegroup=167, cellpar=[5.035, 5.035, 13.747, 90, 90, 120],
+        primitive_cell=True,
+    )  # fmt: skip
+    hematite.write(tmp_path / "hematite.cif")
     run = CliRunner().invoke(
-        app, ["relax", str(CASES / "NiO.cif"), "-o", str(tmp_path / "r"), "--threads", "1"]
+        app, ["relax", str(tmp_path / "hematite.cif"), "-o", str(tmp_path / "r"), "--max-steps", "1", "--threads", "1"]
+    )  # fmt: skip
+    assert run.exit_code == 3
+    assert "outside of the data of mmace-3d-pbe" in run.output
+    assert "then --model mmace-matpes-pbe" in run.output
+
+
+def test_what_a_model_lacks_comes_with_a_line_to_copy(tmp_path):
+    bulk("EuO", "rocksalt", a=5.14).write(tmp_path / "EuO.cif")
+    run = CliRunner().invoke(
+        app, ["relax", str(tmp_path / "EuO.cif"), "-o", str(tmp_path / "r"), "--threads", "1"]
     )
     assert run.exit_code == 3
     assert (

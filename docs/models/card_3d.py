@@ -9,6 +9,29 @@ HERE = Path(__file__).parent
 NAME = "mmace-3d-pbe"
 BEGIN, END = "<!-- tables of card_3d.py -->", "<!-- end of the tables -->"
 STATES = {"fm": "FM", "afm": "AFM", "nm": "NM"}
+IRON_MODELS = (NAME, "mmace-fe-pbe")
+"""Side by side in docs/models/iron.json."""
+IRON = {
+    "lattice_constant": ("lattice constant (Å)", "{:.3f}", "2.83"),
+    "moment": ("moment (μB; in another sphere each)", "{:.2f}", "2.20"),
+    "bulk_modulus": ("bulk modulus (C11 + 2 C12)/3 (GPa)", "{:.0f}", "175–195"),
+    "C11": ("C11 (GPa)", "{:.0f}", "265–290"),
+    "C12": ("C12 (GPa)", "{:.0f}", "140–155"),
+    "C44": ("C44 (GPa)", "{:.0f}", "95–105"),
+    "N": ("phonons at N (THz)", "", "4.5, 6.5, 9 (experiment)"),
+    "P": ("phonon at P (THz)", "", "7.2 (experiment)"),
+    "H": ("phonon at H (THz)", "", "8.4–8.6"),
+    "bcc_afm": ("bcc AFM above bcc FM (meV/atom)", "{:.0f}", "440"),
+    "bcc_nm": ("bcc NM", "{:.0f}", "470 at fixed volume"),
+    "fcc_afm": ("fcc AFM, tetragonal", "{:.0f}", "100"),
+    "fcc_afmd": ("fcc AFMD, tetragonal", "{:.0f}", "80"),
+    "fcc_nm": ("fcc NM", "{:.0f}", ""),
+    "hcp_nm": ("hcp NM", "{:.0f}", ""),
+    "vacancy": ("vacancy, 15 atoms, relaxed in a fixed cell (eV)", "{:.2f}", "2.1–2.2"),
+    "J1": ("exchange J′ of the nearest neighbours (meV)", "{:.1f}", "36.4"),
+    "J2": ("exchange J′ of the next", "{:.1f}", ""),
+}
+"""Heading, format, and the value of the literature (PBE unless said), by quantity."""
 MODULI = {"yz": "C44", "xy": "C66", "ortho": "(C11 − C12)/2", "tet": "C′"}
 
 
@@ -118,7 +141,8 @@ def learning() -> str:
     columns = {
         "meV/atom": ("all but torn crystals", "energy"),
         "Fe, Co, Ni, Al alone": ("of these, Fe, Co, Ni, Al alone", "energy"),
-        "with Mn, Cr or Pt": ("of these, with Mn, Cr or Pt", "energy"),
+        "metals with Mn, Cr or Pt": ("of these, metals with Mn, Cr or Pt", "energy"),
+        "with N or O": ("of these, with N or O", "energy"),
         "meV/Å, rattled": ("rattled", "forces"),
         "meV/μB": ("all but torn crystals", "magforces"),
     }
@@ -127,6 +151,22 @@ def learning() -> str:
         for row in json.loads((HERE / f"{NAME}-learning.json").read_text(encoding="utf-8"))
     ]
     return table(["trained on", *columns], rows)
+
+
+def iron_cell(value: float | list[float], form: str) -> str:
+    """One value of the table, or several."""
+    text = ", ".join(f"{x:.1f}" for x in value) if isinstance(value, list) else form.format(value)
+    return text.replace("-", "−")
+
+
+def iron() -> str:
+    """Iron by both embedded models."""
+    report = json.loads((HERE / "iron.json").read_text(encoding="utf-8"))
+    rows = [
+        [heading, *(iron_cell(report[name][key], form) for name in IRON_MODELS), literature]
+        for key, (heading, form, literature) in IRON.items()
+    ]
+    return table(["bcc iron, ferromagnetic, at rest", *(f"`{name}`" for name in IRON_MODELS), "PBE"], rows)
 
 
 def tables(report: dict) -> str:
@@ -146,7 +186,7 @@ def tables(report: dict) -> str:
         for part, key in ((shears, "shear_moduli"), (stiffness, "restoring_forces"))
         if report[key]
     ]
-    return "\n".join(parts)
+    return "\n".join([*parts, iron()])
 
 
 def card(text: str, report: dict) -> str:

@@ -246,7 +246,7 @@ def test_errors(model: mmace_sim.MagneticMACE) -> dict[str, dict]:
         "all": frames,
         "all but torn crystals": crystals,
         "of these, Fe, Co, Ni, Al alone": list(compress(crystals, first)),
-        "of these, with Mn, Cr or Pt": list(compress(crystals, metals)),
+        "of these, metals with Mn, Cr or Pt": list(compress(crystals, metals)),
         "of these, with N or O": list(compress(crystals, anions)),
     }
     for name, pattern in FAMILIES.items():
