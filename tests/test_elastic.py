@@ -8,12 +8,17 @@ import torch
 from ase import Atoms
 from ase.build import bulk, make_supercell
 from counting import Counting
+from pymatgen.analysis.elasticity import ElasticTensor
+from pymatgen.core import Lattice, Structure
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from scipy.spatial.transform import Rotation
 
 from mmace_sim.errors import ConfigError, StructureError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.properties.elastic import ElasticStatus, ElasticTensorCalculation
+from mmace_sim.properties.elastic.moduli import ElasticConstants
 from mmace_sim.properties.elastic.symmetry import (
+    MANDEL_WEIGHTS,
     VOIGT,
     elastic_rotations,
     fit_constants,
@@ -28,6 +33,9 @@ from mmace_sim.units import EV_PER_A3_IN_GPA
 
 MAGNETOVOLUME = {"exchange": 0.005, "exchange_decay": 2.5, "landau": (-0.02, 0.004)}
 STRONG = {"fmax": 1e-5, "magforce_tol": 1e-6, "stress_tol": 1e-3, "max_steps": 3000}
+
+
+MANDEL = np.outer(MANDEL_WEIGHTS, MANDEL_WEIGHTS)
 
 
 def toy(**parameters):
@@ -151,6 +159,24 @@ def test_the_standard_axes_do_not_depend_on_how_the_cell_lies():
     np.testing.assert_allclose(a.c_ieee_gpa, b.c_ieee_gpa, atol=0.1)
     assert np.abs(a.c_gpa - b.c_gpa).max() > 1
     assert a.c_ieee_gpa[0, 0] == pytest.approx(a.c_ieee_gpa[0, 1] + 2 * a.c_ieee_gpa[5, 5], abs=0.1)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pymatgen's use of spglib
+@pytest.mark.parametrize("seed", range(3))
+def test_standard_axes_of_cubic_cells_with_displaced_atoms(seed):
+    """Axes of equal lengths at right angles, which symmetry does not ask for: pymatgen tells them apart by both."""
+    atoms = bulk("Fe", "bcc", a=2.83, cubic=True)
+    atoms.rattle(0.02, seed=seed)  # triclinic and monoclinic
+    values = np.random.default_rng(seed).normal(size=(6, 6))
+    structure = Structure(Lattice(atoms.cell.array), atoms.symbols, atoms.get_scaled_positions())
+    tensor = ElasticTensor.from_voigt(values + values.T).fit_to_structure(structure)
+    found = ElasticConstants.from_voigt(np.array(tensor.voigt), atoms, 0.0)
+    assert np.linalg.eigvalsh(found.c_gpa * MANDEL).sum() == pytest.approx(
+        np.linalg.eigvalsh(found.c_ieee_gpa * MANDEL).sum()
+    )
+    if SpacegroupAnalyzer(structure).get_crystal_system() == "monoclinic":  # the twofold axis is y
+        others = found.c_ieee_gpa[np.ix_([0, 1, 2, 4], [3, 5])]
+        assert np.abs(others).max() < 1e-4 * np.abs(found.c_ieee_gpa).max()
 
 
 def test_all_strained_cells_of_all_structures_are_one_batch():

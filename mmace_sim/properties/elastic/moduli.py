@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike
 
 from mmace_sim.properties.elastic.symmetry import MANDEL_WEIGHTS
 
+_SMALL_STRAIN = 1e-6 * np.array([[1.0, 4.0, 2.0], [4.0, 2.0, 5.0], [2.0, 5.0, 3.0]])
+
 
 @dataclass
 class ElasticConstants:
@@ -51,7 +53,7 @@ class ElasticConstants:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pymatgen about its own defaults
-            rotation = _orthonormal(tensor.get_ieee_rotation(structure, refine_rotation=False))
+            rotation = _orthonormal(_to_standard_axes(tensor, structure))
             turned = np.asarray(tensor.rotate(rotation, tol=1e-6).voigt)
         return cls(np.asarray(c_gpa), turned, fit_error_gpa)
 
@@ -109,6 +111,26 @@ class ElasticConstants:
             "poisson_ratio": (3 * bulk - 2 * shear) / (6 * bulk + 2 * shear),
             "universal_anisotropy": float(self.tensor.universal_anisotropy),
         }
+
+
+def _to_standard_axes(tensor: Any, structure: Any) -> np.ndarray:
+    """Rotation to the standard axes by pymatgen, which tells axes apart by lengths and angles that must differ.
+
+    Where they are equal although symmetry does not ask for it (cubic cells with displaced atoms), a strain of the
+    symmetry of the crystal, much too small to be seen, makes them different.
+    """
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    try:
+        return tensor.get_ieee_rotation(structure, refine_rotation=False)
+    except (StopIteration, ValueError):
+        operations = SpacegroupAnalyzer(structure).get_symmetry_operations(cartesian=True)
+        turned = [x.rotation_matrix @ _SMALL_STRAIN @ x.rotation_matrix.T for x in operations]
+        strained = structure.copy()
+        strained.lattice = type(structure.lattice)(
+            structure.lattice.matrix @ (np.eye(3) + np.mean(turned, axis=0))
+        )
+        return tensor.get_ieee_rotation(strained, refine_rotation=False)
 
 
 def _tensor(c_gpa: Float[np.ndarray, "6 6"]) -> Any:
