@@ -92,7 +92,7 @@ def run_evaluate(config: EvaluateSettings, switches: Switches) -> int:
         open_resumable(task, resume=switches.resume, force=switches.force) as task.manifest,
         says_what_is_finished(lambda: kept(task, total, "structures")),
     ):
-        task.records = {key: record for key, record in task.records.items() if "lost" not in record}
+        task.records = {key: record for key, record in task.records.items() if "prediction" in record}
         if config.executor is not None:
             from mmace_sim.training.evaluation.workers import predict_all
 

@@ -118,7 +118,7 @@ def beyond_its_data(numbers: frozenset[int], name: str | None) -> str:
             ways.append(f"{fetch_command(remote)}, then --model {remote}")
     compare = f" Compare with another model: {', or '.join(ways)}." if ways else ""
     return (
-        f"outside of the data of {name or 'the model'} (column domain), where its errors are not known.{compare} "
+        f"outside of the data of {name or 'the model'} (column domain): its errors there are not known.{compare} "
         "`mmace-sim learn` makes a model by DFT."
     )
 

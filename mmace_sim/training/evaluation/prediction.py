@@ -43,10 +43,13 @@ def predict(
             batch = clock.graphs(model, [frame for _, frame in part], magforce_elements)
             sizes = batch.n_atoms.tolist()
             values = {label: _split(v, sizes) for label, v in clock.predict(model, batch).items()}
+        except (ImportError, OSError):  # of this machine, not of a structure
+            raise
         except Exception as error:
             from mmace_sim.engine.batching import failure_message  # brings TorchSim
 
-            _log.warning("a batch of %d structures raised %s: %s", len(part), type(error).__name__, error)
+            which = part[0][1].source if len(part) == 1 else f"a batch of {len(part)} structures"
+            _log.warning("%s raised %s: %s", which, type(error).__name__, error)
             if len(part) == 1:
                 found[part[0][0]] = failure_message(error)
             else:
