@@ -185,6 +185,14 @@ def test_parts_of_a_batch_are_evaluated_without_waiting(n_elements):
     assert reads.total == 0, reads.where
 
 
+def assert_each(cases, total):
+    """Each case is as many reads or copies."""
+    for k, case in enumerate(cases):
+        with HostReads() as reads:
+            case()
+        assert reads.total == total, (k, reads.where)
+
+
 def test_what_counts_as_a_copy():
     x = torch.arange(6.0)
     with PretendedGpu():
@@ -195,19 +203,13 @@ def test_what_counts_as_a_copy():
             lambda: there.clone().copy_(x), lambda: torch.eye(3).to(there), there.cpu, lambda: there.to("cpu"),
             lambda: x.to(DEVICE, non_blocking=True), there[0].item, there.tolist, lambda: there[there > 2],
         ]  # fmt: skip
-        for k, case in enumerate(cases):
-            with HostReads() as reads:
-                case()
-            assert reads.total == 1, (k, reads.where)
+        assert_each(cases, 1)
         quiet = [
             lambda: torch.eye(3, device=DEVICE), lambda: there.new_full((), 3.0), lambda: there.to(DEVICE),
             lambda: there * x[1], lambda: uploaded(x, DEVICE), lambda: uploaded(there, DEVICE), lambda: there[1:],
             there.double, lambda: x.to("cpu"), lambda: uploaded(x.numpy(), DEVICE, dtype=torch.float64),
         ]  # fmt: skip
-        for k, case in enumerate(quiet):
-            with HostReads() as reads:
-                case()
-            assert reads.total == 0, (k, reads.where)
+        assert_each(quiet, 0)
         assert torch.equal(uploaded(x, DEVICE).cpu(), x)
 
 
@@ -219,19 +221,13 @@ def test_what_counts_as_a_read():
         lambda: x.long().unique(), lambda: torch.repeat_interleave(x, x.long()),
         lambda: x.index_put((x > 2,), x[:3].clone()), lambda: torch.linalg.eigh(torch.eye(3)),
     ]  # fmt: skip
-    for k, case in enumerate(cases):
-        with HostReads() as reads:
-            case()
-        assert reads.total == 1, (k, reads.where)
+    assert_each(cases, 1)
     quiet = [
         lambda: x + 1, lambda: torch.where(x > 2, x, 0.0), lambda: x.index_add(0, x.long(), x), lambda: x[2:],
         lambda: x.clone().masked_fill_(x > 2, 0.0), lambda: x[x.long()], lambda: x.repeat_interleave(2),
         lambda: torch.linalg.det(torch.eye(3)), lambda: small_exponential(torch.zeros(2, 3, 3)),
     ]  # fmt: skip
-    for k, case in enumerate(quiet):
-        with HostReads() as reads:
-            case()
-        assert reads.total == 0, (k, reads.where)
+    assert_each(quiet, 0)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Errors of mmace-3d-pbe against the number of calculations: python docs/models/learning_3d.py [FRACTION...].
 
 Trains as `make model` does on parts of the training set (by a hash of each id; the larger ones hold the smaller) and
-writes errors on the test set to docs/models/mmace-3d-pbe-learning.json. A quarter takes three minutes on one core.
+writes errors on the test set to docs/models/mmace-3d-pbe-learning.json.
 """
 
 import hashlib

@@ -6,7 +6,7 @@ computes now: its journal says how many structures each volume has.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
@@ -28,11 +28,11 @@ from mmace_sim.io.spans import (
     Span,
     cut,
     cut_as_before,
+    n_structures_of,
     packed,
     read_spans,
     singles,
     split,
-    state_of_spans,
     unpacked,
 )
 from mmace_sim.structures.initial_moments import initial_magmoms
@@ -47,7 +47,7 @@ PER_WORKER: int = 4
 """Volumes of each worker, if the run has work for so many."""
 
 GPU_SPEED: float = 50.0
-"""So many cores a GPU is held for: its batches must be full."""
+"""So many cores a GPU counts as: its batches must be full."""
 
 MOST_VOLUMES: int = 50_000
 """Folders that a run should have at most."""
@@ -87,29 +87,6 @@ def cut_run(
     most = _most_seconds(settings.executor, settings.device, sum(float(seconds.sum()) for seconds in work))
     for volume, seconds in zip(largest, work, strict=True):
         yield from split(unpacked(volume), seconds, math.ceil(seconds.sum() / most))
-
-
-def identity_of(volume: Iterable[Span]) -> str:
-    """What the journal says of a volume: how many structures it has, and a hash of which.
-
-    Args:
-        volume: Its spans.
-    """
-    volume = list(volume)
-    return f"{sum(span.n_structures for span in volume)} {state_of_spans(volume)}"
-
-
-def n_structures_of(identity: str) -> int:
-    """How many structures a volume has.
-
-    Args:
-        identity: From `identity_of`.
-
-    Raises:
-        ValueError: If it is that of something else.
-    """
-    number, _ = identity.split()
-    return int(number)
 
 
 def _earlier_numbers(folder: Path) -> list[int]:

@@ -17,6 +17,7 @@ from mmace_sim.files.content import is_locked
 from mmace_sim.files.manifest import FILE_NAME as LIST_NAME
 from mmace_sim.files.manifest import HOLDER
 from mmace_sim.io.collection import VOLUMES
+from mmace_sim.io.spans import n_structures_of
 
 RECENT: int = 200
 """Results that the rate is taken from."""
@@ -151,7 +152,7 @@ def _large(
     folder: Path, head: dict[str, Any], records: dict[str, dict[str, Any]], *, running: bool
 ) -> RunStatus:
     """How far a run of volumes is: each of its records counts those of a volume."""
-    sizes = {name: int(identity.split()[0]) for name, identity in head["inputs"].items()}
+    sizes = {name: n_structures_of(identity) for name, identity in head["inputs"].items()}
     under_way: dict[str, tuple[int, int]] = {}
     for name in set(sizes) - set(records):
         journal = folder / VOLUMES / name / FILE_NAME

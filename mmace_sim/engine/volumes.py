@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mmace_sim.engine.computation import Computation
-from mmace_sim.engine.cuts import cut_run, identity_of, n_structures_of
+from mmace_sim.engine.cuts import cut_run
 from mmace_sim.engine.declaration import GOOD, Property, imported
 from mmace_sim.engine.folder import only_warnings
 from mmace_sim.engine.gathered import gathered
@@ -39,7 +39,7 @@ from mmace_sim.executors.interface import TaskFailure, open_executor
 from mmace_sim.files import scratch
 from mmace_sim.files.content import FolderInUseError
 from mmace_sim.io.collection import VOLUMES
-from mmace_sim.io.spans import packed, unpacked
+from mmace_sim.io.spans import identity_of, n_structures_of, packed, unpacked
 from mmace_sim.structures.model_choice import AUTO
 
 _DYING: float = 90.0

@@ -207,6 +207,29 @@ def read_spans(
     return items
 
 
+def identity_of(volume: Iterable[Span]) -> str:
+    """What the journal says of a volume: how many structures it has, and a hash of which.
+
+    Args:
+        volume: Its spans.
+    """
+    volume = list(volume)
+    return f"{sum(span.n_structures for span in volume)} {state_of_spans(volume)}"
+
+
+def n_structures_of(identity: str) -> int:
+    """How many structures a volume has.
+
+    Args:
+        identity: From `identity_of`.
+
+    Raises:
+        ValueError: If it is that of something else.
+    """
+    number, _ = identity.split()
+    return int(number)
+
+
 def state_of_spans(spans: Iterable[Span]) -> str:
     """A hash of which structures there are: names of files, their sizes, when they were changed, and places in them."""
     digest = hashlib.sha256()

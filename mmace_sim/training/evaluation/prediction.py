@@ -61,17 +61,16 @@ def predict(
     return found
 
 
-def to_record(frame: Frame, found: Prediction | str, **more: Any) -> dict[str, Any]:
+def to_record(frame: Frame, found: Prediction | str) -> dict[str, Any]:
     """The line of the journal of a structure.
 
     Args:
         frame: The structure.
         found: Its prediction, or why there is none.
-        **more: What else to keep of it.
     """
     if isinstance(found, str):
-        return {"entry": {"name": frame.source, "status": "failed", "message": found}} | more
-    return {"prediction": {label: encode_array(values) for label, values in found.items()}} | more
+        return {"entry": {"name": frame.source, "status": "failed", "message": found}}
+    return {"prediction": {label: encode_array(values) for label, values in found.items()}}
 
 
 def from_record(record: dict[str, Any]) -> Prediction | str:

@@ -112,4 +112,4 @@ class _Predictions(Pieces[Numbered, Piece[Numbered]]):
 
     @override
     def lost(self, item: Numbered, reason: str) -> dict[str, Any]:
-        return {"key": self.key(item)} | to_record(item[1], reason, lost=True)
+        return {"key": self.key(item)} | to_record(item[1], reason)
