@@ -10,6 +10,7 @@ test are left out.
 """
 
 import argparse
+import re
 from functools import partial
 from itertools import chain, product
 from pathlib import Path
@@ -29,6 +30,15 @@ LATER = {"Mn": (3.3, 11.8), "Cr": (1.2, 11.7), "Pt": (0.3, 15.7), "N": (0.0, 0.0
 ROCKSALT = {"CrN": (2.6, 4.15), "MnN": (3.3, 4.25), "FeN": (1.6, 4.0), "NiO": (1.4, 4.18), "MnO": (4.2, 4.43),
             "FeO": (3.4, 4.30), "CoO": (2.4, 4.25)}  # fmt: skip
 """Moment of the metal (μB) and lattice constant (Å); antiferromagnetic layers along [001]."""
+SCANNED = {
+    "Cr": ("bcc", 11.6, (1.0, 1.6, 2.3)),
+    "Mn": ("bcc", 11.2, (0.6, 1.5, 2.5)),
+    "FeAl": ("bcc", 11.9, (0.4, 0.9, 1.6)),
+    "CoCr": ("bcc", 11.3, (0.7, 1.5)),
+    "CrPt": ("bcc", 13.4, (1.0, 2.2)),
+    "CrFe": ("bcc", 11.4, (1.0, 2.0)),
+}
+"""Lattice, volume per atom (Å³) and moments (μB) that are held at two volumes near it."""
 PATHS = {"Fe": (11.4, {"fm": (1, 1), "afm": (1, -1)}), "FeNi": (11.3475, {"fm": (1, 1)})}
 RATIOS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.41, 1.55)
 """Volumes (Å³ per atom) and orders of the paths from bcc to fcc, and c/a along them."""
@@ -181,11 +191,38 @@ def long_moments():
             yield f"x_{name}_long_{factor}", f"{name}_len", held
 
 
-def platinum():
-    """Moments held in platinum, which has none by itself."""
+def held_moments():
+    """Moments held where few calculations are and the energy is flat or the free calculation has none."""
     for volume, moment in product((15.1, 15.7, 16.6), (0.2, 0.4, 0.8)):
         cell = cubic("Pt2", "fcc", volume)
         yield f"x_Pt_fcc_{volume}_held_{moment}", "mscan_Pt", start(cell, [moment, moment], held=True)
+    for name, (lattice, volume, lengths) in SCANNED.items():
+        symbols = re.findall("[A-Z][a-z]?", name) * (1 if len(name) > 2 else 2)
+        kind = f"{name}_len" if len(name) > 2 else f"mscan_{name}"
+        for stretch, length, sign in product((0.95, 1.04), lengths, (1, -1)):
+            cell = cubic(symbols, lattice, volume * stretch)
+            moments = [length, 0.0 if symbols[1] == "Al" else sign * length]
+            tag = "fm" if sign > 0 else "afm"
+            if sign > 0 or moments[1]:
+                yield (
+                    f"x_{name}_{lattice}_{stretch}_{tag}_held_{length}",
+                    kind,
+                    start(cell, moments, held=True),
+                )
+    for other, (first, second) in product(("Al", "Ni", "Pt", "Co"), ((1.5, 2.5), (-2.0, 2.5), (0.5, 1.5))):
+        volume = (3 * LATER["Mn"][1] + {**VOLUME, "Pt": LATER["Pt"][1]}[other]) / 4
+        cell = Atoms(
+            ["Mn", "Mn", "Mn", other],
+            cell=bulk("Mn", "fcc", a=(16 * volume) ** (1 / 3)).cell,
+            pbc=True,
+            scaled_positions=[[0.5] * 3, [0.25] * 3, [0.75] * 3, [0] * 3],
+        )
+        known = {**MOMENT, "Pt": 0.3}[other]
+        yield (
+            f"x_Mn3{other}_D03_held_{first}_{second}",
+            f"Mn3{other}_len",
+            start(cell, [first, second, second, known], held=True),
+        )
 
 
 def layers_of_rocksalt():
@@ -276,7 +313,15 @@ def iron():
 def candidates():
     """Ids, families, and cells with moments to start from, in the order of their value."""
     yield from chain(
-        long_moments(), platinum(), bent(), layered(), collinear_orders(), iron(), ends(), later(), paths()
+        long_moments(),
+        held_moments(),
+        bent(),
+        layered(),
+        collinear_orders(),
+        iron(),
+        ends(),
+        later(),
+        paths(),
     )
 
 

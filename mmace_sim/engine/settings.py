@@ -123,7 +123,7 @@ class RunSettings(ModelRunSettings):
     """Files and folders with structures: CIF, mCIF, POSCAR, extxyz, JSON of ASE and pymatgen, databases, outputs of
     VASP and other text formats of ASE, compressed or not."""
     model: Annotated[str, Flag(metavar="NAME|FILE", names=("--model", "-m"))] = "auto"
-    """Model: a name (see `mmace-sim models`) or a file. **auto**: for each structure the model of the package if it
+    """Model: a name (see `mmace-sim models`) or a file. **auto**: for each structure the default model if it
     knows all elements, else the installed one with the fewest elements that does."""
     initial_magmoms: InitialMagmoms = None
     spin_orbit: Annotated[bool, Flag(MOMENTS, names=("--spin-orbit",))] = False

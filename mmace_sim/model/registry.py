@@ -11,7 +11,7 @@ ENTRY_POINT_GROUP: str = "mmace_sim.models"
 """Entry points of this group are functions without arguments that return the path of a model file."""
 
 MODEL_FOLDER: Path = Path(__file__).parents[1] / "models"
-DEFAULT_MODEL: str = "mmace-fe-pbe"
+DEFAULT_MODEL: str = "mmace-3d-pbe"
 
 
 def embedded_default() -> Path:

@@ -20,7 +20,7 @@ AUTO: str = "auto"
 
 
 def choose_model(numbers: Iterable[int]) -> str:
-    """The model of the package if it knows all elements, else the one at hand with the fewest elements that does.
+    """The default model if it knows all elements, else the one at hand with the fewest elements that does.
 
     Args:
         numbers: Atomic numbers of a structure.
@@ -34,21 +34,20 @@ def choose_model(numbers: Iterable[int]) -> str:
         symbols = ", ".join(chemical_symbols[z] for z in sorted(wanted))
         together = " together" if len(wanted) > 1 else ""
         raise UnsupportedElementError(f"no model at hand knows {symbols}{together}. {which_model(wanted)}")
-    return DEFAULT_MODEL if DEFAULT_MODEL in fitting else fitting[0]
+    return fitting[0]
 
 
 def one_model(formulas: Iterable[str]) -> str | None:
-    """The model at hand with the fewest elements that knows all elements of some formulas, if there is one."""
+    """The model for all elements of some formulas together, if there is one."""
     symbols = {symbol for formula in formulas for symbol in Formula(formula).count()}
     fitting = _fitting(frozenset(atomic_numbers[symbol] for symbol in symbols))
     return fitting[0] if fitting else None
 
 
 def _fitting(wanted: frozenset[int]) -> list[str]:
-    """Models at hand that know some elements, those with the fewest elements first."""
-    return [
-        name for _, name in sorted((len(known), name) for name, known in models_at_hand() if wanted <= known)
-    ]
+    """Models at hand that know some elements: the default one first, then those with the fewest elements."""
+    fitting = ((name != DEFAULT_MODEL, len(known), name) for name, known in models_at_hand() if wanted <= known)
+    return [name for *_, name in sorted(fitting)]
 
 
 def group_by_model(

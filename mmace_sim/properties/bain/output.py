@@ -32,7 +32,7 @@ class BainComputation(StatesComputation[BainResult]):
     @override
     def build(self, model: Potential) -> list[LoadedStructure]:
         known, symbol = [chemical_symbols[number] for number in model.elements], self.settings.element
-        name = symbol or (known[0] if len(known) == 1 else None)
+        name = symbol or ("Fe" if "Fe" in known else known[0] if len(known) == 1 else None)
         if name is None or name not in known:
             got = "no structures and no element" if name is None else f"element {name!r}"
             raise ConfigError(

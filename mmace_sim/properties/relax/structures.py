@@ -24,8 +24,8 @@ def relax(
 
     Args:
         structures: ASE, pymatgen or phonopy structures, or names of files, one or many, each with moments.
-        model: Model, its name or path, or any TorchSim model that gives magforces; "auto": for each structure the model
-            of the package or the installed one that knows its elements, see `mmace_sim.structures.model_choice`.
+        model: Model, its name or path, or any TorchSim model that gives magforces; "auto": for each structure the
+            default model or the installed one that knows its elements, see `mmace_sim.structures.model_choice`.
         on_finished: Called with the index and the result of each structure as soon as it is finished.
         on_step: Called after every step.
         checkpoint: Keeps what is under way, so that a killed run can go on with it; for one model.
