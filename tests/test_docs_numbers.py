@@ -28,60 +28,6 @@ def first_number(cell):
     return float(re.search(r"[−-]?\d+(\.\d+)?", cell)[0].replace("−", "-"))
 
 
-IRON, EOS, ORDER, CARD = (rows(f"docs/{page}.md") for page in ("iron", "eos", "order", "models/mmace-fe-pbe"))
-MEASURED = json.loads(text("docs/models/mmace-fe-pbe.json"))
-
-
-def test_bulk_modulus():
-    assert first_number(IRON["B₀ (GPa), moments relaxed / fixed"][0]) == 180
-    assert first_number(EOS["bcc FM"][3]) == 180
-    assert "B₀ = 180 GPa" in text("README.md")
-    assert any("`mmace-sim eos` gives 180" in name for name in CARD)
-
-
-@pytest.mark.parametrize("state", ["bcc AFM", "bcc NM", "fcc AFMD", "fcc AFM", "fcc NM", "fcc FM, high spin"])
-def test_states_of_ideal_cells(state):
-    energy, _, _, volume, moment = IRON[state]
-    assert first_number(energy) == first_number(EOS[state][0])
-    assert first_number(volume) == first_number(EOS[state][2])
-    assert first_number(moment) == first_number(EOS[state][4])
-
-
-def test_states_that_are_relaxed():
-    said = dict(
-        re.findall(
-            r"(hcp|(?:fcc|bcc) \w+) (\d+)",
-            re.search(r"Above ferromagnetic bcc:.*?meV", text("README.md"), re.S)[0],
-        )
-    )
-    for name, card, order in (
-        ("fcc AFMD", "fcc AFMD", "fcc AFM-3 (AFMD)"),
-        ("fcc AFM", "fcc AFM", "fcc AFM-1"),
-        ("fcc FM", "fcc FM, high spin", "fcc FM, high spin"),
-        ("bcc AFM", "bcc AFM", "bcc AFM-1"),
-        ("bcc NM", "bcc NM", "bcc NM"),
-    ):
-        assert float(said[name]) == first_number(CARD[card][0]) == first_number(ORDER[order][1]), name
-    assert float(said["hcp"]) == first_number(CARD["hcp NM"][0])
-
-
-def test_elastic_constants_are_those_measured():
-    constants = MEASURED["bcc_fm"]
-    found = {}
-
-    def collect(node):
-        if isinstance(node, dict):
-            for key, value in node.items():
-                if key in ("C11", "C12", "C44") and isinstance(value, float):
-                    found.setdefault(key, []).append(value)
-                collect(value)
-
-    collect(constants)
-    for key in ("C11", "C12", "C44"):
-        relaxed, fixed = re.findall(r"\d+", IRON[f"{key} (GPa), moments relaxed / fixed"][0])[:2]
-        assert {int(relaxed), int(fixed)} == {round(v) for v in found[key]}, key
-
-
 def benchmark(name):
     return json.loads(text(f"docs/benchmarks/{name}.json"))
 
@@ -388,6 +334,32 @@ def test_evaluations_of_the_page_on_moments(row):
     assert f"| {' | '.join(map(str, cells))} |" in text("docs/moments.md")
     assert row["lbfgs_converged"] == row["fire_converged"] == row["starts"]
     assert max(row["lbfgs_spread_mev"], row["fire_spread_mev"]) < 0.1
+
+
+def test_routes_of_the_page_on_exchange():
+    found, page = benchmark("exchange_iron"), " ".join(text("docs/exchange.md").split())
+    first = {name: values[0] for name, values in found["columns"].items()}
+    ours = first["derivatives, rigid"]
+    four, spirals = (first[f"{route}, rigid, 10°"] - ours for route in ("four-state", "spirals"))
+    assert f"by {four:.2f} meV of {ours:.1f} (four states) and {spirals:.2f} meV (spirals) at 10°" in page
+    assert first["four-state, rigid, 90°"] / ours == pytest.approx(2, abs=0.2)
+    gains = {
+        route: 100 * (first[f"{route}, relaxed, 90°"] / first[f"{route}, rigid, 90°"] - 1)
+        for route in ("four-state", "spirals")
+    }
+    assert f"takes {-gains['spirals']:.0f} % off J1 of planar spirals" in page
+    assert f"adds {gains['four-state']:.0f} % to that of four states" in page
+    rigid, relaxed = (
+        found["columns"][f"four-state, {lengths}, 10°"][:-1] for lengths in ("rigid", "relaxed")
+    )
+    assert max(abs(one - other) for one, other in zip(rigid, relaxed, strict=True)) < 0.06
+    seconds = {name: f"{run['seconds']:.0f} s" for name, run in found["runs"].items()}
+    for run, said in (
+        ("rigid, 10°", "take {} of processor time"),
+        ("relaxed, 10°", "{} at 10°;"),
+        ("relaxed, 90°", "at 90° take {}"),
+    ):
+        assert said.format(seconds[run]) in page
 
 
 def test_fuzz_examples_of_the_page_on_limits():

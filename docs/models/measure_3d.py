@@ -24,6 +24,7 @@ from mmace_sim.units import EV_PER_A3_IN_GPA
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "examples" / "data" / "mag3d-gpaw"
+NAME = "mmace-3d-pbe"
 GROUND = {
     "Fe": "eos_Fe_bcc_fm",
     "Co": "eos_Co_hcp_fm",
@@ -269,9 +270,8 @@ def worst(model: mmace_sim.MagneticMACE) -> dict[str, float]:
     return {name: error for name, error in sorted(errors.items()) if error > BAD}
 
 
-def main() -> None:
+def measure(name: str) -> None:
     """Measure and write."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "mmace-3d-pbe"
     model = mmace_sim.load_model(name)
     sets = {part: read(DATA / f"{part}.extxyz.xz", ":") for part in ("test", "train", "valid")}
     frames = free([a for part in sets.values() for a in part])
@@ -281,6 +281,9 @@ def main() -> None:
     report = {
         "model": model.metadata.get("name"),
         "sets": {part: len(members) for part, members in sets.items()},
+        "shaken": sum(frame.info["config_type"].startswith("rat") for frame in sets["train"]),
+        "weights": sum(p.numel() for p in model.parameters()),
+        "calibration": model.metadata.get("uncertainty", {}).get("calibration", {}),
         "test_errors": test_errors(model),
         "worst": worst(model),
         "states": list(rows.values()),
@@ -294,4 +297,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(sys.argv[1] if len(sys.argv) > 1 else NAME)
