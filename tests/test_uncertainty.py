@@ -151,6 +151,26 @@ def test_what_is_unlike_the_data_is_outside(calibrated):
     assert (found["forces_uncertainty"][-4:] > 0).all()
 
 
+def test_collinear_data_do_not_make_rounding_of_directions_strange():
+    """|m_i × m_j| is zero in all of the data; what the runs leave of it must not decide, true angles must."""
+    model = iron_model()
+    model.uncertainty = calibrate(model, toy_set(model, 80, 1, collinear=True)[0])
+    rng = np.random.default_rng(5)
+    straight = rattled(rng, 0.1, collinear=True)
+    tilted = []
+    for angle in (0.0, 1e-6, 1e-3, 1.0):
+        tilted.append(straight.copy())
+        moments = get_magmoms(straight)
+        moments[:, 0] += angle * moments[:, 2] * [1, -1, 1, -1]
+        set_magmoms(tilted[-1], moments)
+    found = estimates(model, tilted)
+    distance, sigma = found["distance"].numpy(), found["energy_uncertainty"].numpy()
+    assert distance[0] <= 1.0
+    np.testing.assert_allclose(distance[:3], distance[0], atol=0.05)
+    np.testing.assert_allclose(sigma[:3], sigma[0], rtol=0.05)
+    assert Domain.at(distance[3]) == Domain.OUTSIDE
+
+
 def test_an_element_without_data_is_far(calibrated):
     atoms = rattled(np.random.default_rng(0), 0.05)
     atoms.numbers[0] = 13

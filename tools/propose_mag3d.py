@@ -283,9 +283,25 @@ def collinear_orders():
     for (name, cell), order in product(cells.items(), ("-+++", "--++", "-+-+")):
         if not (name.endswith("fcc") and order == "-+-+"):  # the same as --++
             yield f"x_{name}_order_{order}", f"order_{name}", ordered(cell, order)
+    for symbol, order in product(("Fe", "Co"), ("++--", "-+++")):  # B32 and D0_3 of one element
+        yield f"x_{symbol}_bcc_diagonal_{order}", f"order_{symbol}_bcc", ordered(diagonal(symbol), order)
+    for symbol in ("Fe", "Co", "Ni"):
+        for order in ("++--", "-+++"):  # layers along [001]
+            stack = cubic(symbol * 2, "fcc", VOLUME[symbol]) * (1, 1, 2)
+            yield f"x_{symbol}_fcc_layers001_{order}", f"order_{symbol}_fcc", ordered(stack, order)
+        layers = zone_boundary(symbol, "fcc", VOLUME[symbol])
+        yield f"x_{symbol}_fcc_layers111_+-", f"order_{symbol}_fcc", ordered(layers, "+-")
     eight = bulk("Fe", "bcc", a=(2 * VOLUME["Fe"]) ** (1 / 3)) * (2, 2, 2)
     for order in ("-+++++++", "--++++++", "-++++++-"):
         yield f"x_Fe_bcc_order_{order}", "order_Fe_bcc", ordered(eight, order)
+
+
+def diagonal(symbol):
+    """Four atoms of bcc along the diagonal of a cube of two lattice constants."""
+    primitive = bulk(symbol, "fcc", a=(16 * VOLUME[symbol]) ** (1 / 3)).cell
+    return Atoms(
+        symbol * 4, cell=primitive, pbc=True, scaled_positions=np.arange(4)[:, None] / 4 * np.ones(3)
+    )
 
 
 def ordered(cell, order):

@@ -98,6 +98,27 @@ def surroundings(
     return torch.cat([*rows, torch.linalg.norm(magmoms, dim=1, keepdim=True)], dim=1)
 
 
+def column_bounds(
+    rows: Float[Tensor, "n_atoms n_surroundings"],
+) -> Float[Tensor, " n_surroundings"]:
+    """How large each number of the rows could be, as a mean over atoms, whether they have any of it or not.
+
+    |Σ φ Y_l| and what is of codes by Σ φ, whatever is of two moments by Σ φ m_j².
+
+    Args:
+        rows: From `surroundings`.
+    """
+    means = rows.abs().mean(dim=0)
+    density, squares = means[:N_SHELLS], means[(2 + MAX_ELL) * N_SHELLS : (3 + MAX_ELL) * N_SHELLS]
+    bounds = [
+        density.repeat(1 + MAX_ELL),
+        squares.repeat(4),
+        density.repeat_interleave(2 * N_CODES),
+        means[-1:],
+    ]
+    return torch.cat(bounds)
+
+
 def _shells(lengths: Float[Tensor, "n_edges 1"], r_max: float) -> Float[Tensor, "n_edges n_shells"]:
     """Gaussians that fade out towards the cutoff."""
     x = lengths / r_max

@@ -46,7 +46,9 @@ def one_model(formulas: Iterable[str]) -> str | None:
 
 def _fitting(wanted: frozenset[int]) -> list[str]:
     """Models at hand that know some elements: the default one first, then those with the fewest elements."""
-    fitting = ((name != DEFAULT_MODEL, len(known), name) for name, known in models_at_hand() if wanted <= known)
+    fitting = (
+        (name != DEFAULT_MODEL, len(known), name) for name, known in models_at_hand() if wanted <= known
+    )
     return [name for *_, name in sorted(fitting)]
 
 

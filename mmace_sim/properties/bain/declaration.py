@@ -47,7 +47,9 @@ class BainInput(Settings):
 
     paths: Annotated[list[str], Flag(metavar="[PATHS]", argument=True)] = Field(default_factory=list)
     """Files and folders with tetragonal or cubic cells; without any, the cell of an element is built."""
-    element: Annotated[str | None, Flag(metavar="SYMBOL", shown="Fe, or that of a model with a single one")] = None
+    element: Annotated[
+        str | None, Flag(metavar="SYMBOL", shown="Fe, or that of a model with a single one")
+    ] = None
     """Element of the cell that is built: body-centred, two atoms, the volume of the known crystal."""
 
     @model_validator(mode="after")

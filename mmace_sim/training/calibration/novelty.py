@@ -4,12 +4,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmace_sim.nn.surroundings import column_bounds
 from mmace_sim.training.calibration.evidence import Evidence
 
 WHITENING: float = 0.3
 """Directions in which the data hardly vary are stretched to unit variance as if they had this share of the largest."""
 SMALLEST_SHARE: float = 0.02
 """Smallest standard deviation of a number of the surroundings, over its mean size."""
+ABSENT: float = 1e-3
+ABSENT_SHARE: float = 0.1
+"""The same, over the size that it could have (`column_bounds`), of a number that the data have less than that share of:
+those of collinear moments tell nothing of how much an angle matters, and rounding is one."""
 CHUNK: int = 2000
 
 
@@ -30,7 +35,8 @@ def fit_coordinates(
     counts = torch.bincount(species).to(rows)[:, None]
     means = torch.zeros(len(elements), rows.shape[1], dtype=rows.dtype).index_add(0, species, rows) / counts
     left = rows - means[species]
-    smallest = SMALLEST_SHARE * rows.abs().mean(dim=0) + 1e-6
+    sizes, bounds = rows.abs().mean(dim=0), column_bounds(rows)
+    smallest = torch.where(sizes > ABSENT * bounds, SMALLEST_SHARE * sizes, ABSENT_SHARE * bounds) + 1e-6
     scale = 1.0 / torch.maximum(left.square().mean(dim=0).sqrt(), smallest)
     scaled = left * scale
     variances, directions = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
