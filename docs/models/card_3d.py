@@ -176,8 +176,8 @@ def tables(report: dict) -> str:
     parts = [
         about(report),
         errors(report["test_errors"]),
-        f"Trained on parts of the training set (with {report['shaken']} shaken cells in all), errors on the same test set "
-        "without torn crystals:\n",
+        f"Trained on parts of the training set (with {report['shaken']} shaken cells in all), errors on the same test "
+        "set without torn crystals:\n",
         learning(report),
         crystals(report),
         f"Of {order['pairs']} pairs of magnetic states of one cell that differ by more than {1000 * order['gap']:.0f} "
