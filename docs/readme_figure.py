@@ -1,4 +1,4 @@
-"""The figure of the README: energy and moment of iron's magnetic states, `mmace-fe-pbe` against its DFT.
+"""The figure of the README: energy and moment of iron's magnetic states, default model against its DFT.
 
 `python docs/readme_figure.py` computes the lines (about 140 structures in one batch) and takes the points from
 docs/models/mmace-fe-pbe.json.
@@ -41,7 +41,7 @@ def crystal(lattice: str, volume: float, magmoms: list[float]) -> Atoms:
 def main() -> None:
     """Compute and draw."""
     starts = [crystal(lattice, v, m) for _, lattice, m in STATES.values() for v in VOLUMES]
-    results = mmace_sim.relax(starts, model="mmace-fe-pbe", relax_cell=False, relax_positions=False)
+    results = mmace_sim.relax(starts, model="default", relax_cell=False, relax_positions=False)
     energies = np.array([r.energy / len(r.atoms) for r in results]).reshape(len(STATES), -1)
     lengths = np.array(
         [

@@ -1,4 +1,4 @@
-"""Exchange of bcc iron with `mmace-fe-pbe` by every route: the table of docs/exchange.md.
+"""Exchange of bcc iron with the default model by every route: the table of docs/exchange.md.
 
 python tests/benchmarks/exchange_iron.py        # some minutes on one core; writes docs/benchmarks/exchange_iron.json
 """
@@ -25,7 +25,7 @@ RUNS = (
 
 def main() -> None:
     """Compute and write the table."""
-    model = mmace_sim.load_model("mmace-fe-pbe")
+    model = mmace_sim.load_model("default")
     iron = bulk("Fe", cubic=True, a=2.83)
     set_magmoms(iron, [2.2, 2.2])
     columns, facts = {}, {}

@@ -4,8 +4,8 @@
 
     python tests/benchmarks/limits.py [interstitials] [random_cells] [curie_grids] [langevin]
 
-Each part takes less than a quarter of an hour on one core and writes ``docs/benchmarks/limits_<part>.json``. Relaxations (of
-iron by `mmace-fe-pbe`) and ordering temperatures are runs of the command line, with its other defaults.
+Each part takes less than a quarter of an hour on one core and writes ``docs/benchmarks/limits_<part>.json``. Relaxations and
+ordering temperatures are runs of the command line, with its defaults.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from mmace_sim.torchsim.langevin_spins import (
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
 A = 2.8289
-"""Å, lattice constant of ferromagnetic bcc iron with `mmace-fe-pbe`, the model of the relaxations."""
+"""Å, lattice constant of ferromagnetic bcc iron with the default model."""
 J = 0.02
 CRITICAL = 1.4429 * J / BOLTZMANN_EV_PER_K
 """K; k_B T_C / J' of the simple cubic Heisenberg model: Chen, Ferrenberg and Landau, 10.1103/PhysRevB.48.3249."""
@@ -69,10 +69,7 @@ def relaxed(images: dict[str, Atoms], *flags: str) -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         for name, atoms in images.items():
             ase.io.write(f"{folder}/{name}.extxyz", atoms)
-        return {
-            Path(entry["file"]).stem: entry
-            for entry in run("relax", folder, "--model", "mmace-fe-pbe", *flags)["structures"]
-        }
+        return {Path(entry["file"]).stem: entry for entry in run("relax", folder, *flags)["structures"]}
 
 
 # --- self-interstitials of iron -----------------------------------------------------------------------------------------

@@ -310,7 +310,7 @@ def files(options: argparse.Namespace, folder: Path) -> None:
 
 
 def real(options: argparse.Namespace, folder: Path) -> None:
-    """`mmace-fe-pbe` to the end, in this process: time of the processor for each structure, whatever else runs."""
+    """The default model to the end, in this process: time of the processor for each structure, whatever else runs."""
     import torch
 
     from mmace_sim.engine.lifecycle import run_property
@@ -319,7 +319,7 @@ def real(options: argparse.Namespace, folder: Path) -> None:
     torch.set_num_threads(1)
     settings = RELAX.settings(
         paths=[str(cells(folder / "a.extxyz", options.structures))], output=str(folder / "o"), threads=1,
-        max_batch_atoms=options.batch, model="mmace-fe-pbe",
+        max_batch_atoms=options.batch,
     )  # fmt: skip
     begun = time.process_time()
     outcome = run_property(RELAX, settings, quiet=True)

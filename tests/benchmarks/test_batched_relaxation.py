@@ -1,7 +1,7 @@
 """64 and 1,000 small structures in one batch against the 64 one after another with ASE's FIRE and our calculator.
 
-With MMACE_BENCHMARK_BASELINE=FOLDER, a checkout of an older commit, its relaxation runs in turn with this one (the
-model of then, in a process of its own):
+With MMACE_BENCHMARK_BASELINE=FOLDER, a checkout of an older commit, its relaxation runs in turn with this one (its
+`mmace-fe-pbe`, in a process of its own):
 
     git worktree add /tmp/older 80bba42
     MMACE_BENCHMARK_BASELINE=/tmp/older python -m pytest tests/benchmarks/test_batched_relaxation.py --override-ini addopts=
@@ -27,7 +27,7 @@ from mmace_sim.base.allocator import keep_freed_memory
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
-MODEL = os.environ.get("MMACE_BENCHMARK_MODEL", "mmace-fe-pbe")
+MODEL = os.environ.get("MMACE_BENCHMARK_MODEL", "default")
 N_STRUCTURES = 64
 N_REPEATS = int(os.environ.get("MMACE_BENCHMARK_REPEATS", "3"))
 N_MANY = 1000

@@ -60,7 +60,7 @@ def ordinary_mace(config):
 
 def simulations(n_atoms):
     """Name, first state, step of each."""
-    model = MagneticMaceModel(mmace_sim.load_model("mmace-fe-pbe"))
+    model = MagneticMaceModel(mmace_sim.load_model("default"))
     state = initialize_state([iron(n_atoms)])
     kT, dt = TEMPERATURE * BOLTZMANN_EV_PER_K, 1.0 / FS_PER_TIME
     mace = ordinary_mace(model.model.config)

@@ -25,7 +25,7 @@ from mmace_sim.properties.phonons.cells import make_phonopy, restoring_forces, s
 from mmace_sim.structures.supercells import choose_supercell
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
-MODEL = os.environ.get("MMACE_BENCHMARK_MODEL", "mmace-fe-pbe")
+MODEL = os.environ.get("MMACE_BENCHMARK_MODEL", "default")
 N_CRYSTALS = int(os.environ.get("MMACE_BENCHMARK_CRYSTALS", "20"))
 N_REPEATS = int(os.environ.get("MMACE_BENCHMARK_REPEATS", "1"))
 MIN_LENGTHS = (8.0, 10.0)

@@ -5,7 +5,7 @@
     python tests/benchmarks/uncertainty.py DATA CACHE [--sets ...]     # writes docs/benchmarks/uncertainty.json
 
 DATA is the folder with one folder for each set, CACHE one for what was evaluated (some minutes per set). Models are those
-of ``docs/accuracy/models`` (seed 0, and seed 1 as the other member of a committee), `mmace-fe-pbe` for `fe-cdft`, and
+of ``docs/accuracy/models`` (seed 0, and seed 1 as the other member of a committee), the default model for `fe-cdft`, and
 for `mag3d` one that is trained into CACHE first. Everything is fitted to training and validation structures and judged on
 test structures.
 """
@@ -75,7 +75,7 @@ def frames_of(data: Path, name: str, part: str) -> list[Frame]:
 def members(cache: Path, name: str) -> list[Path | str]:
     """The model of a set, and the other member of a committee if there is one."""
     if name == "fe-cdft":
-        return ["mmace-fe-pbe"]
+        return ["default"]
     if name == "mag3d":
         return [trained_mag3d(cache)]
     return [MODELS / f"{name}-ours-{seed}.safetensors" for seed in (0, 1)]
@@ -366,14 +366,14 @@ def strangers(found: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def foreign(data: Path) -> dict[str, Any]:
-    """How honest `mmace-fe-pbe` is on other people's calculations of iron: forces and stress of two cells each."""
+    """How honest the default model is on other people's calculations of iron: forces and stress of two cells each."""
     frames = read_frames([data / "fe_snap_npj2021" / "train.extxyz"]).frames
     found = {}
     for kind in ("point_def", "MD_bcc_Te300K", "liquid_nonmag"):
         some = [frame for frame in frames if frame.config_type == kind][:2]
         for frame in some:
             del frame.labels["energy"]
-        found[kind] = judge_uncertainty(load_model("mmace-fe-pbe"), some)
+        found[kind] = judge_uncertainty(load_model("default"), some)
     return found
 
 

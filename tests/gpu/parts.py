@@ -35,8 +35,6 @@ from mmace_sim.torchsim.model import MagneticMaceModel
 from mmace_sim.torchsim.state import initialize_state
 
 TIMES = 5
-MODEL = "mmace-fe-pbe"
-"""The small one: what is compared is machines."""
 ALLOWED_BYTES = 1.5e8
 """Memory left to relaxations that shall run out of it; a quarter of what they take where that is less."""
 
@@ -93,13 +91,13 @@ class Machine:
         return sum("synchroniz" in str(w.message) for w in caught)
 
     def model(self, dtype=torch.float64):
-        return mmace_sim.load_model(MODEL, device=self.device, dtype=dtype)
+        return mmace_sim.load_model("default", device=self.device, dtype=dtype)
 
 
 def same_numbers(machine):
     """Energies and derivatives on the device against the CPU in float64, and of lower precisions."""
     images = structures()[:8]
-    reference = MagneticMaceModel(MODEL)(initialize_state(images, device="cpu"))
+    reference = MagneticMaceModel("default")(initialize_state(images, device="cpu"))
     for dtype in ("float64", "float32"):
         kind = getattr(torch, dtype)
         tsm = MagneticMaceModel(machine.model(kind), skin=0.5, backend="torch")
