@@ -1,4 +1,4 @@
-"""One number for one quantity: what the card and the pages say agrees with the files it comes from."""
+"""One number for one quantity: what the README, the card and the pages say agrees with the files it comes from."""
 
 import json
 import re
@@ -35,6 +35,7 @@ MEASURED = json.loads(text("docs/models/mmace-fe-pbe.json"))
 def test_bulk_modulus():
     assert first_number(IRON["B₀ (GPa), moments relaxed / fixed"][0]) == 180
     assert first_number(EOS["bcc FM"][3]) == 180
+    assert "B₀ = 180 GPa" in text("README.md")
     assert any("`mmace-sim eos` gives 180" in name for name in CARD)
 
 
@@ -47,14 +48,21 @@ def test_states_of_ideal_cells(state):
 
 
 def test_states_that_are_relaxed():
-    for card, order in (
-        ("fcc AFMD", "fcc AFM-3 (AFMD)"),
-        ("fcc AFM", "fcc AFM-1"),
-        ("fcc FM, high spin", "fcc FM, high spin"),
-        ("bcc AFM", "bcc AFM-1"),
-        ("bcc NM", "bcc NM"),
+    said = dict(
+        re.findall(
+            r"(hcp|(?:fcc|bcc) \w+) (\d+)",
+            re.search(r"Above ferromagnetic bcc:.*?meV", text("README.md"), re.S)[0],
+        )
+    )
+    for name, card, order in (
+        ("fcc AFMD", "fcc AFMD", "fcc AFM-3 (AFMD)"),
+        ("fcc AFM", "fcc AFM", "fcc AFM-1"),
+        ("fcc FM", "fcc FM, high spin", "fcc FM, high spin"),
+        ("bcc AFM", "bcc AFM", "bcc AFM-1"),
+        ("bcc NM", "bcc NM", "bcc NM"),
     ):
-        assert first_number(CARD[card][0]) == first_number(ORDER[order][1]), card
+        assert float(said[name]) == first_number(CARD[card][0]) == first_number(ORDER[order][1]), name
+    assert float(said["hcp"]) == first_number(CARD["hcp NM"][0])
 
 
 def test_elastic_constants_are_those_measured():
