@@ -21,7 +21,7 @@ help:
 	@echo "make demo       relax the structures in examples/structures and examples/alloys"
 	@echo "make test       run the test suite"
 	@echo "make stress     run the long forms of tests: more kills, more samples"
-	@echo "make model      train the embedded model mmace-3d-pbe again, and compare it"
+	@echo "make model      train the default model again, and compare it (MODEL=mmace-fe-pbe: the other one)"
 	@echo "make dft        install GPAW and ABINIT for mmace-sim label, and test both"
 	@echo "make lint       ruff check, ruff format --check and mypy"
 	@echo "make reference  write the pages of docs/reference anew"
@@ -58,7 +58,7 @@ test: $(installed)
 stress: $(installed)
 	$(bin)/python -m pytest -n 2 -m stress
 
-# the embedded model from the data beside it, on one thread, and whether its weights are those of the package to the last bit:
+# an embedded model from the data in examples/data, on one thread, and whether its weights are those of the package to the last bit:
 # PyTorch and processor must be those of the card for that
 MODEL ?= mmace-3d-pbe
 model: $(installed)

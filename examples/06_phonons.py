@@ -41,7 +41,7 @@ for name, result in (("ferromagnetic", ferromagnet), ("non-magnetic", nonmagnet)
 # ``result.phonon`` is phonopy's own object, so that any path and any property of phonopy is at hand. Where atoms
 # move towards each other their moments shrink, which costs less than compressing frozen moments: longitudinal
 # waves become softer. At H, P and N nothing changes, because there the displacements around each atom cancel.
-# The points are what is known: H is right, P and N are too stiff, for a reason given on the page on phonons.
+# The points are what is known; how far each of the embedded models is from them, and why, is on the page on phonons.
 
 points = {"Γ": (0, 0, 0), "H": (0.5, -0.5, 0.5), "P": (0.25, 0.25, 0.25), "N": (0, 0, 0.5)}
 labels = ["Γ", "H", "P", "Γ", "N"]

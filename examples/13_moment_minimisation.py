@@ -67,8 +67,8 @@ for solver, (bcc, fcc) in results.items():
             )
 
 # %%
-# fcc iron at this volume takes the tetrahedral order, four moments along the four cube diagonals: Pn-3m′ (224.113). How
-# energy and magforces fall:
+# The magnetic space group tells the order: Pn-3m′ (224.113) is the tetrahedral one of fcc, four moments along the four
+# cube diagonals. Which one is lowest depends on the volume and on the model. How energy and magforces fall:
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
 for (solver, (_, fcc)), color in zip(results.items(), COLORS, strict=False):

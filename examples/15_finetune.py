@@ -2,16 +2,16 @@
 Fine-tune a model without forgetting
 ====================================
 
-The default model of iron learns fcc iron from a code with another zero of energy and a smaller sphere in which
-moments are measured. Trained on the new data alone it forgets bcc; a replay of old data keeps it. Data and
-training are short, so that the page builds in a minute: it shows the steps, not the accuracy. From the command line:
-``mmace-sim finetune default fcc.extxyz --e0 one-body --replay bcc.extxyz``.
+``mmace-fe-pbe``, the embedded model of iron alone, learns fcc iron from a code with another zero of energy and a
+smaller sphere in which moments are measured. Trained on the new data alone it forgets bcc; a replay of old data
+keeps it. Data and training are short, so that the page builds in a minute: it shows the steps, not the accuracy.
+From the command line: ``mmace-sim finetune mmace-fe-pbe fcc.extxyz --e0 one-body --replay bcc.extxyz``.
 """
 
 # %%
 # Old and new data
 # ----------------
-# Old: our constrained DFT of bcc iron, which the default model was trained on. New: that of fcc iron, as another
+# Old: our constrained DFT of bcc iron, which ``mmace-fe-pbe`` was trained on. New: that of fcc iron, as another
 # code might give it: all energies moved by 3300 eV per atom, all moments 0.7 times as long, and magnetic forces
 # −∂E/∂m longer by the same factor.
 
@@ -51,7 +51,7 @@ new = {"train_file": folder / "fcc_train.extxyz", "valid_file": folder / "fcc_te
 runs = {}
 for name, replay in (("new data alone", None), ("with replay", {"file": folder / "bcc_train.extxyz"})):
     settings = {
-        "model": "default",
+        "model": "mmace-fe-pbe",
         "data": new,
         "e0": "one-body",
         "replay": replay,
@@ -68,7 +68,7 @@ for name, replay in (("new data alone", None), ("with replay", {"file": folder /
 # Both files are ordinary models of the new data. To ask for bcc, the old zero and E1 are needed: the file with the
 # replay has them as the head ``#replay``; in the other one we put them back by hand.
 
-base = load_model("default")
+base = load_model("mmace-fe-pbe")
 
 
 def new_errors(errors):

@@ -1,10 +1,12 @@
-"""Model files that are wrong in one place each, made from the embedded model."""
+"""Model files that are wrong in one place each, made from the embedded model of iron."""
 
 import json
 import math
 import struct
 
-from mmace_sim.model.registry import embedded_default
+from embedded import IRON_MODEL
+
+from mmace_sim.model.registry import resolve_model
 
 LONG = "9" * 5000
 WRONG = (None, [], {}, "x", -1, 0.5, 1e9, 1e30, math.nan, math.inf, True)
@@ -40,8 +42,8 @@ BY_FIELD = {
 
 
 def read_embedded():
-    """The header of the embedded model file as safetensors has it, and its data."""
-    raw = embedded_default().read_bytes()
+    """The header of that model file as safetensors has it, and its data."""
+    raw = resolve_model(IRON_MODEL).read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
     return json.loads(raw[8 : 8 + length]), raw[8 + length :]
 

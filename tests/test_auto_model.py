@@ -9,13 +9,15 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from cli_tools import csv_rows, mmace_sim, summary_of, write_tiny_model
+from embedded import IRON_MODEL
 
 import mmace_sim as package
 from mmace_sim.errors import ModelFileError, UnsupportedElementError
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.hub.store import model_folder
 from mmace_sim.interop import install
-from mmace_sim.model.checkpoint import save_model
+from mmace_sim.model.checkpoint import load_model, save_model
+from mmace_sim.model.registry import DEFAULT_MODEL
 from mmace_sim.structures.model_choice import choose_model, which_model
 
 
@@ -28,39 +30,59 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def fe_al(cache):
-    """A tiny model of Fe and Al, installed."""
-    return write_tiny_model(cache / "fe-al.safetensors")
+def fe_cu(cache):
+    """A tiny model of Fe and Cu, installed; the default model does not know Cu."""
+    return write_tiny_model(cache / "fe-cu.safetensors", elements=[26, 29])
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Iron, FeAl, and EuO, which no model at hand knows."""
+    """Iron, FeCu, and EuO, which no model at hand knows."""
     found = tmp_path / "structures"
     found.mkdir()
     bulk("Fe", "bcc", a=2.83, cubic=True).write(found / "a_iron.cif")
-    Atoms("FeAl", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=[2.9] * 3, pbc=True).write(
-        found / "b_feal.cif"
+    Atoms("FeCu", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=[2.9] * 3, pbc=True).write(
+        found / "b_fecu.cif"
     )
     bulk("EuO", "rocksalt", a=5.14).write(found / "c_euo.cif")
     bulk("Fe", "bcc", a=2.80).write(found / "d_iron.cif")
     return found
 
 
-@pytest.mark.usefixtures("fe_al")
-def test_the_model_of_the_package_first_then_the_one_with_the_fewest_elements(cache):
-    assert choose_model([26]) == "mmace-fe-pbe"
-    assert choose_model([26, 13, 13]) == "fe-al"
-    shutil.copy(cache / "fe-al.safetensors", cache / "aaa.safetensors")
-    assert choose_model([13]) == "aaa"  # alphabetical among equals
+@pytest.mark.usefixtures("fe_cu")
+def test_the_default_model_first_then_the_one_with_the_fewest_elements(cache):
+    assert choose_model([26]) == DEFAULT_MODEL
+    assert choose_model([26, 29, 29]) == "fe-cu"
+    shutil.copy(cache / "fe-cu.safetensors", cache / "aaa.safetensors")
+    assert choose_model([29]) == "aaa"  # alphabetical among equals
     (cache / "broken.safetensors").write_bytes(b"nonsense")
-    assert choose_model([13]) == "aaa"
+    assert choose_model([29]) == "aaa"
+    write_tiny_model(cache / "0-with-zinc.safetensors", elements=[26, 29, 30])
+    assert choose_model([29]) == "aaa"  # before a name that comes first and has more elements
     with pytest.raises(UnsupportedElementError, match=r"models get mmace-matpes-pbe.*84 MB, CC-BY-4\.0"):
         choose_model([8, 63])
-    assert "aaa, fe-al, mmace-3d-pbe (--model NAME)" in which_model([13])
+    assert "aaa, fe-cu, 0-with-zinc (--model NAME)" in which_model([29])
 
 
-@pytest.mark.usefixtures("fe_al")
+def test_files_with_fewer_elements_are_not_taken_over_the_default(cache, tmp_path):
+    """Not the embedded model of iron, nor what a user has installed, for iron and for alloys; they are named after it."""
+    write_tiny_model(cache / "aaa.safetensors", elements=[26])
+    write_tiny_model(cache / "bbb.safetensors", elements=[13, 26])
+    known = load_model(DEFAULT_MODEL).elements
+    for elements in ([26], [13, 26], known, *([z] for z in known)):
+        assert choose_model(elements) == DEFAULT_MODEL
+    assert f"{DEFAULT_MODEL}, aaa, {IRON_MODEL}, bbb (--model NAME)" in which_model([26])
+    assert f"{DEFAULT_MODEL}, bbb (--model NAME)" in which_model([13, 26])
+    bulk("Fe", "bcc", a=2.83).write(tmp_path / "iron.cif")
+    out = tmp_path / "out"
+    run = mmace_sim(
+        "relax", tmp_path / "iron.cif", "-o", out, "--fixed-cell", "--max-steps", "1", "--no-stability"
+    )
+    assert run.exit_code in (0, 3), run.output
+    assert [entry["model"] for entry in summary_of(out)["structures"]] == [DEFAULT_MODEL]
+
+
+@pytest.mark.usefixtures("fe_cu")
 def test_a_mixed_folder_is_relaxed_group_by_group(folder, tmp_path):
     out = tmp_path / "out"
     result = mmace_sim("relax", folder, "-o", out, "--fixed-cell", "--max-steps", "2", "--device", "cpu")
@@ -68,17 +90,17 @@ def test_a_mixed_folder_is_relaxed_group_by_group(folder, tmp_path):
     summary = summary_of(out)
     entries = summary["structures"]
     assert [entry["name"][0] for entry in entries] == ["a", "b", "c", "d"]
-    assert [entry["model"] for entry in entries] == ["mmace-fe-pbe", "fe-al", None, "mmace-fe-pbe"]
-    assert list(summary["models"]) == ["mmace-fe-pbe", "fe-al"]
-    assert entries[0]["energy_per_atom"] == pytest.approx(-3386, abs=1)
+    assert [entry["model"] for entry in entries] == [DEFAULT_MODEL, "fe-cu", None, DEFAULT_MODEL]
+    assert list(summary["models"]) == [DEFAULT_MODEL, "fe-cu"]
+    assert entries[0]["energy_per_atom"] == pytest.approx(-9.05, abs=0.05)
     assert "mmace-sim models get mmace-matpes-pbe" in entries[2]["message"]
     models = [row["model"] for row in csv_rows(out / "summary.csv")]
-    assert models == ["mmace-fe-pbe", "fe-al", "", "mmace-fe-pbe"]
+    assert models == [DEFAULT_MODEL, "fe-cu", "", DEFAULT_MODEL]
     said = " ".join(result.output.split())
     assert "Energies of different models are on different zeros" in said
-    assert "fe-al knows all these elements: --model fe-al" in said
+    assert "fe-cu knows all these elements: --model fe-cu" in said
     alone = mmace_sim(
-        "relax", folder / "b_feal.cif", "-o", tmp_path / "alone", "--model", "fe-al", "--fixed-cell",
+        "relax", folder / "b_fecu.cif", "-o", tmp_path / "alone", "--model", "fe-cu", "--fixed-cell",
         "--max-steps", "2", "--device", "cpu",
     )  # fmt: skip
     assert alone.exit_code == 3, alone.output  # two steps are not enough
@@ -87,7 +109,7 @@ def test_a_mixed_folder_is_relaxed_group_by_group(folder, tmp_path):
     )
 
 
-@pytest.mark.usefixtures("fe_al")
+@pytest.mark.usefixtures("fe_cu")
 @pytest.mark.parametrize(
     "command",
     [
@@ -103,10 +125,10 @@ def test_every_command_computes_a_mixed_folder(command, folder, tmp_path):
     result = mmace_sim(command[0], folder, "-o", out, *command[1:], "--device", "cpu", "--threads", "1")
     assert result.exit_code in (0, 3), result.output
     entries = summary_of(out)["structures"]
-    assert [entry["model"] for entry in entries] == ["mmace-fe-pbe", "fe-al", None, "mmace-fe-pbe"]
+    assert [entry["model"] for entry in entries] == [DEFAULT_MODEL, "fe-cu", None, DEFAULT_MODEL]
 
 
-@pytest.mark.usefixtures("fe_al")
+@pytest.mark.usefixtures("fe_cu")
 def test_a_resumed_run_keeps_its_models(folder, tmp_path):
     arguments = [
         "relax",
@@ -144,11 +166,11 @@ def test_missing_models_are_fetched_if_that_is_allowed(way, cache, folder, tmp_p
     assert fetched == ["mmace-matpes-pbe"]
     assert "84 MB, CC-BY-4.0" in result.output
     assert [entry["model"] for entry in summary_of(out)["structures"]] == [
-        "mmace-fe-pbe", "mmace-3d-pbe", "mmace-matpes-pbe", "mmace-fe-pbe",
+        DEFAULT_MODEL, "mmace-matpes-pbe", "mmace-matpes-pbe", DEFAULT_MODEL,
     ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("fe_al")
+@pytest.mark.usefixtures("fe_cu")
 def test_what_needs_no_download_is_computed_without_a_connection(folder, tmp_path, monkeypatch):
     asked = []
 
@@ -179,9 +201,8 @@ def test_one_element_and_a_broken_catalogue_in_words(tmp_path, monkeypatch):
         choose_model([8, 63])
 
 
-@pytest.mark.usefixtures("fe_al")
-def test_from_python():
-    iron, mixed, unknown = bulk("Fe"), bulk("FeAl", "cesiumchloride", a=2.9), bulk("EuO", "rocksalt", a=5.14)
+def test_from_python(fe_cu):
+    iron, mixed, unknown = bulk("Fe"), bulk("FeCu", "cesiumchloride", a=2.9), bulk("EuO", "rocksalt", a=5.14)
     for atoms in (iron, mixed, unknown):
         set_magmoms(atoms, np.ones(len(atoms)))
     seen = []
@@ -195,8 +216,10 @@ def test_from_python():
     assert sorted(seen) == [0, 1, 2]
     assert str(result[0].status) == "failed"
     assert "models get" in result[0].message
-    assert result[2].energy == pytest.approx(-3386, abs=1)
-    assert result[1].energy > -3000
+    for atoms, found, model in ((iron, result[2], DEFAULT_MODEL), (mixed, result[1], fe_cu)):
+        assert str(found.status) != "failed"
+        alone = package.relax(atoms, model, relax_cell=False, max_steps=1)[0]
+        assert found.energy == pytest.approx(alone.energy, rel=1e-10), model
 
 
 @pytest.mark.usefixtures("cache")
@@ -220,8 +243,8 @@ def test_magnets_of_any_elements_by_an_installed_model_of_89(tmp_path):
     assert result.exit_code in (0, 3), result.output
     entries = {Path(entry["file"]).stem: entry for entry in summary_of(tmp_path / "out")["structures"]}
     assert {name: entry["model"] for name, entry in entries.items()} == {
-        "Fe": "mmace-fe-pbe", "VO": "any89",
-    } | dict.fromkeys(("NiO", "FeAl", "Mn3Pt", "Cr2O3"), "mmace-3d-pbe")  # fmt: skip
+        "VO": "any89",
+    } | dict.fromkeys(("Fe", "NiO", "FeAl", "Mn3Pt", "Cr2O3"), DEFAULT_MODEL)  # fmt: skip
     assert all(np.isfinite(entry["energy"]) for entry in entries.values())
     notes = {name: " ".join(entry["notes"]) for name, entry in entries.items()}
     assert "V 2 μB" in notes["VO"]

@@ -9,6 +9,7 @@ from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, names_in, summary_of,
 
 from mmace_sim.errors import ConfigError
 from mmace_sim.graph.atoms import set_magmoms
+from mmace_sim.model.checkpoint import load_model
 from mmace_sim.properties.bain import BainMinimum, BainPath, find_minima, lowest_along_path
 from mmace_sim.properties.bain.plots import FIGURES
 from mmace_sim.properties.eos.birch_murnaghan import EosStatus
@@ -194,7 +195,8 @@ def test_the_command_builds_the_cell_of_an_element(tmp_path):
         f"Fe_{what}.{end}" for what in ("map", "path") for end in ("png", "svg")
     }
     (entry,) = summary_of(out)["structures"]
-    assert entry["file"] == "element Fe"
+    assert entry["file"] == "element Fe"  # of the nine that the model knows
+    assert len(load_model("default").elements) > 1
     assert entry["c_over_a"] == pytest.approx([0.85, 1.05, 1.25, 1.45, 1.65])
     assert np.array(entry["maps"][0]["energies"]).shape == (5, 3)
     assert entry["maps"][0]["minima"][0]["energy_above_lowest"] == 0
@@ -212,13 +214,14 @@ def test_the_command_takes_files_and_refuses_what_is_wrong(tmp_path):
     assert first["name"] == "a.extxyz#0"
     assert first["status"] != "failed"
     assert "tetragonal" in second["message"]
+    write_tiny_model(tmp_path / "no-iron.safetensors", elements=[13, 28])
     for extra, message in (
-        ((), "--element Al|Fe"),
+        (("-m", tmp_path / "no-iron.safetensors"), "--element Al|Ni"),
         (("--element", "Au"), "element 'Au'"),
         ((tmp_path / "a.extxyz", "--element", "Fe"), "use one of them"),
         (("--states", "x"), "unknown magnetic state"),
     ):
-        result = mmace_sim("bain", *extra, "-m", model, "-o", tmp_path / "p")
+        result = mmace_sim("bain", "-m", model, *extra, "-o", tmp_path / "p")
         assert result.exit_code == 2, result.output
         assert message in result.output
     assert "c/a = √2 is fcc" in mmace_sim("bain", "--help").output

@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.io import read
+from embedded import IRON_MODEL
 from typer.testing import CliRunner
 
 import mmace_sim
@@ -172,7 +173,19 @@ def test_a_slab_of_vasp_and_its_twins_on_the_command_line(tmp_path):
     files = [str(CASES / name) for name in ("slab100.vasp", "slab_ttf.extxyz", "nano.xyz")]
     run = CliRunner().invoke(
         app,
-        ["relax", *files, "-o", str(tmp_path / "r"), "--max-steps", "3", "--no-stability", "--threads", "1"],
+        [
+            "relax",
+            *files,
+            "-m",
+            IRON_MODEL,
+            "-o",
+            str(tmp_path / "r"),
+            "--max-steps",
+            "3",
+            "--no-stability",
+            "--threads",
+            "1",
+        ],
     )
     assert run.exit_code == 3, run.output
     entries = json.loads((tmp_path / "r" / "summary.json").read_text())["structures"]

@@ -9,6 +9,7 @@ import torch
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
+from embedded import IRON_MODEL
 from paper_tools import random_paper_model
 
 from mmace_sim.calculator import MMACECalculator
@@ -56,9 +57,10 @@ def test_a_model_as_a_calculator_gives_the_same_numbers():
         "growth_above_max_moment",
         "batch_equals_single",
     ]
-    structures = {"bcc": standard_structures([26], lambda _: 3.01)["bcc"]}
-    model = load_model("default")
-    about = {"elements": [26], "r_max": 5.0, "max_moment": 3.01, "spin_orbit": False}
+    model = load_model(IRON_MODEL)
+    longest = model.config.max_moment[26]
+    structures = {"bcc": standard_structures([26], lambda _: longest)["bcc"]}
+    about = {"elements": [26], "r_max": model.r_max, "max_moment": longest, "spin_orbit": False}
     ours = check_model(model, structures=structures, names=names)
     theirs = check_model(MMACECalculator(model), structures=structures, names=names, **about)
     assert skipped(theirs) == {"batch_equals_single"}

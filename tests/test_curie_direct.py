@@ -7,6 +7,7 @@ import pytest
 import torch
 from ase.build import bulk
 from cli_tools import write_tiny_model
+from embedded import IRON_MODEL
 
 from mmace_sim.errors import OutputError, StructureError, UnsupportedElementError, UnsupportedOptionError
 from mmace_sim.graph.atoms import set_magmoms
@@ -170,7 +171,7 @@ def test_volume_moves_sample_an_ideal_gas():
 
 
 def network(kind):
-    """The default model, one with a spin–orbit term and two elements, one with two layers, which keeps no sums.
+    """The embedded model of iron, one with a spin–orbit term and two elements, one with two layers, which keeps no sums.
 
     With a repulsion, half of the pairs of bcc are below its onset, and some energies below the floor.
     """
@@ -179,8 +180,8 @@ def network(kind):
         model.config = model.config.model_copy(update={"repulsion": {}})
         model.set_limits(repulsion={"Cr-Cr": 2.6, "Cr-Fe": 2.7, "Fe-Fe": 2.6}, energy_floor={26: -0.2})
         return model
-    if kind == "default":
-        return load_model("default")
+    if kind == "iron":
+        return load_model(IRON_MODEL)
     torch.manual_seed(0)
     shared = {"radial_mlp": [8], "max_ell": 2, "MLP_irreps": "4x0e", "spin_channels": 2, "spin_max_ell": 1}
     if kind == "two layers":
@@ -212,10 +213,10 @@ def supercell(model, repeat, *, seed=0):
 @pytest.mark.parametrize(
     ("kind", "repeat"),
     [
-        ("default", (11, 1, 1)),
+        ("iron", (11, 1, 1)),
         ("spin-orbit", (11, 1, 1)),
         ("two layers", (17, 1, 1)),
-        ("default repulsion", (11, 1, 1)),
+        ("iron repulsion", (11, 1, 1)),
         ("spin-orbit repulsion", (11, 1, 1)),
         ("two layers repulsion", (17, 1, 1)),
     ],
@@ -343,7 +344,7 @@ def test_reach_of_models_that_do_not_tell():
     layered = network("two layers")
     wide = supercell(layered, (17, 1, 1))
     assert reach(Bare(layered), wide) == 2
-    assert reach(Bare(network("default")), supercell(network("default"), (9, 1, 1))) == 1
+    assert reach(Bare(network("iron")), supercell(network("iron"), (9, 1, 1))) == 1
     assert reach(Bare(toy()), graph) == 1
     with pytest.raises(UnsupportedOptionError, match="hybrid"):
         reach(Everywhere(), wide)

@@ -6,6 +6,7 @@ import torch
 from ase.build import bulk
 from ase.io import write
 from cli_tools import write_tiny_model
+from embedded import IRON_MODEL
 from test_host_reads import iron
 from test_training_run import tiny_config
 
@@ -64,7 +65,7 @@ for which torch makes no generator where there is none."""
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model("default")
+    return load_model(IRON_MODEL)
 
 
 def both(model, compute):

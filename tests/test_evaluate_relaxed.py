@@ -5,6 +5,7 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 from cli_tools import mmace_sim, summary_of
+from embedded import IRON_MODEL
 
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.properties.singlepoint import SinglePoint
@@ -13,13 +14,13 @@ from mmace_sim.training.evaluation.relaxed import same_order
 
 @pytest.fixture(scope="module")
 def iron(tmp_path_factory):
-    """Iron whose labels are the default model's at relaxed moments, but for moments that are 0.1 μB too long in each."""
+    """Iron whose labels are a model's at relaxed moments, but for moments that are 0.1 μB too long in each."""
     starts = [bulk("Fe", "bcc", a=a, cubic=True) for a in (2.8, 2.86)]
     for atoms in starts:
         atoms.positions[1, 0] += 0.05
         set_magmoms(atoms, [2.2, 2.2])
     labelled = []
-    for point in SinglePoint("default", magmoms="relaxed").run(starts):
+    for point in SinglePoint(IRON_MODEL, magmoms="relaxed").run(starts):
         atoms = point.atoms.copy()
         moments = get_magmoms(atoms)
         set_magmoms(atoms, moments * (1 + 0.1 / np.linalg.norm(moments, axis=1))[:, None])
@@ -34,7 +35,7 @@ def iron(tmp_path_factory):
 def test_errors_are_those_at_the_models_own_moments(iron, tmp_path):
     out = tmp_path / "eval"
     result = mmace_sim(
-        "evaluate", "default", iron, "-o", out, "--relax-moments", "--no-figures", "--device", "cpu"
+        "evaluate", IRON_MODEL, iron, "-o", out, "--relax-moments", "--no-figures", "--device", "cpu"
     )
     assert result.exit_code == 0, result.output
     relaxed = summary_of(out)["relaxed_moments"]
@@ -52,7 +53,7 @@ def test_errors_are_those_at_the_models_own_moments(iron, tmp_path):
 
 def test_without_the_option_nothing_is_relaxed(iron, tmp_path):
     out = tmp_path / "eval"
-    assert mmace_sim("evaluate", "default", iron, "-o", out, "--no-figures", "--no-report").exit_code == 0
+    assert mmace_sim("evaluate", IRON_MODEL, iron, "-o", out, "--no-figures", "--no-report").exit_code == 0
     assert summary_of(out)["relaxed_moments"] is None
 
 

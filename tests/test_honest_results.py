@@ -17,6 +17,7 @@ from mmace_sim.cli.app import app
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.md import MolecularDynamics
 from mmace_sim.properties.phonons import Phonons
+from mmace_sim.properties.singlepoint import SinglePoint
 from mmace_sim.structures.model_choice import which_model
 from mmace_sim.testing import HeisenbergModel
 from mmace_sim.torchsim import MagneticMaceModel
@@ -51,7 +52,12 @@ def test_the_residual_force_is_in_the_summary_of_phonons(tmp_path):
          "-o", str(tmp_path / "p"), "--threads", "1", "--no-plots"],
     )  # fmt: skip
     entry = json.loads((tmp_path / "p" / "summary.json").read_text())["structures"][0]
-    assert entry["max_force"] == pytest.approx(0.835, abs=0.01), run.output
+    rattled = read(CASES / "bcc_rattled.extxyz")
+    (point,) = SinglePoint("default", magmoms="relaxed").run([rattled])
+    assert entry["max_force"] == pytest.approx(np.linalg.norm(point.forces, axis=1).max(), rel=1e-3), (
+        run.output
+    )
+    assert 0.4 < entry["max_force"] < 1.6
     assert "not at rest" in entry["message"]
     assert "not at rest" in run.output
 
@@ -100,7 +106,7 @@ def test_guessed_moments_are_relaxed_before_they_are_frozen(tmp_path):
         return json.loads((tmp_path / name / "summary.json").read_text())["structures"][0]
 
     frozen = run("frozen")
-    assert frozen["mean_magmom"] == pytest.approx(2.3, abs=0.06)  # 2.25 at 2.83 Å; the guess is 2.5
+    assert frozen["mean_magmom"] == pytest.approx(2.27, abs=0.08)  # at 2.87 Å; the guess is 2.5
     assert "relaxed at fixed atoms: Fe 2." in " ".join(frozen["notes"])
     random = run("random", "--initial-magmoms", "random:3")
     assert random["mean_magmom"] == pytest.approx(2.5, abs=1e-6)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from embedded import IRON_MODEL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +48,7 @@ def iron(n=6):
     return images
 
 
-def on_a_gpu(model="default"):
+def on_a_gpu(model=IRON_MODEL):
     """A model on the pretended GPU, to be made while that is entered."""
     return moved_to_pretended(load_model(model) if isinstance(model, str) else model)
 
@@ -86,7 +87,7 @@ def test_waiting_structures_are_not_measured_at_every_step(monkeypatch):
 @pytest.mark.parametrize("stability", [False, True])
 def test_relaxation_waits_at_most_three_times_a_step(load, stability, monkeypatch):
     def run():
-        Relaxation(load("default"), stability=stability, force_tol=1e-9).run(iron())
+        Relaxation(load(IRON_MODEL), stability=stability, force_tol=1e-9).run(iron())
 
     steps, reads = waits_per_step(run, monkeypatch)
     assert np.median(steps) <= 2, reads.where
@@ -167,7 +168,7 @@ def test_a_trajectory_waits_at_most_four_times_and_once_for_each_place_of_the_at
 
 @pytest.mark.parametrize("n_elements", [1, 2])
 def test_parts_of_a_batch_are_evaluated_without_waiting(n_elements):
-    model, images = load_model("default"), iron(4)
+    model, images = load_model(IRON_MODEL), iron(4)
     if n_elements == 2:
         model = MagneticMACE(
             ModelConfig(atomic_numbers=[26, 27], hidden_irreps="2x0e", radial_mlp=[4])
@@ -232,12 +233,12 @@ def test_what_counts_as_a_read():
 
 @pytest.fixture(scope="module")
 def reference():
-    return Relaxation("default", stability=True).run(iron())
+    return Relaxation(IRON_MODEL, stability=True).run(iron())
 
 
 @pytest.mark.parametrize("how", [{}, {"skin": 0.4}, KEPT, {"backend": "torch"}], ids=str)
 def test_relaxations_do_not_depend_on_how_pairs_are_kept(how, reference):
-    model = MagneticMaceModel("default", **how)
+    model = MagneticMaceModel(IRON_MODEL, **how)
     results = Relaxation(model, stability=True).run(iron())
     for a, b in zip(reference, results, strict=True):
         assert a.status == b.status
@@ -284,7 +285,7 @@ def within(graph, r_max):
 
 def test_what_is_changed_in_place_is_seen():
     """The same tensors are not asked about again, unless somebody has written to them."""
-    model = MagneticMaceModel("default", skin=0.3)
+    model = MagneticMaceModel(IRON_MODEL, skin=0.3)
     state = initialize_state(iron(2), device="cpu", dtype=torch.float64)
     first = model(state)["energy"].clone()
     with HostReads() as reads:
@@ -297,16 +298,16 @@ def test_what_is_changed_in_place_is_seen():
     state.positions[0, 0] += 0.5
     third = model(state)["energy"]
     assert model.pairs.n_searches == 2
-    fresh = MagneticMaceModel("default")(state)["energy"]
+    fresh = MagneticMaceModel(IRON_MODEL)(state)["energy"]
     torch.testing.assert_close(third, fresh, rtol=0, atol=1e-9)
     state.cell[0] *= 1.02
     torch.testing.assert_close(
-        model(state)["energy"], MagneticMaceModel("default")(state)["energy"], rtol=0, atol=1e-9
+        model(state)["energy"], MagneticMaceModel(IRON_MODEL)(state)["energy"], rtol=0, atol=1e-9
     )
 
 
 def test_inference_tensors_and_other_batches_are_told_apart():
-    model = MagneticMaceModel("default", skin=0.3)
+    model = MagneticMaceModel(IRON_MODEL, skin=0.3)
     plain = initialize_state(iron(3), device="cpu", dtype=torch.float64)
     expected = model(plain)["energy"]
     with torch.inference_mode():
@@ -314,11 +315,11 @@ def test_inference_tensors_and_other_batches_are_told_apart():
         torch.testing.assert_close(model(inside)["energy"], expected)
         torch.testing.assert_close(model(inside)["energy"], expected)
     for part in (plain[[1]], plain[[2, 0]], plain):
-        torch.testing.assert_close(model(part)["energy"], MagneticMaceModel("default")(part)["energy"])
+        torch.testing.assert_close(model(part)["energy"], MagneticMaceModel(IRON_MODEL)(part)["energy"])
 
 
 def test_moments_alone_give_the_same_magforces():
-    model = MagneticMaceModel("default")
+    model = MagneticMaceModel(IRON_MODEL)
     state = initialize_state(iron(3), device="cpu", dtype=torch.float64)
     full, alone = model(state), model(state, moments_only=True)
     assert "forces" not in alone
@@ -330,7 +331,7 @@ def test_moments_alone_give_the_same_magforces():
 @pytest.mark.parametrize("how", [{}, {"skin": 0.4}, KEPT], ids=str)
 @pytest.mark.parametrize("moments_only", [False, True])
 def test_some_systems_of_a_batch_are_evaluated_as_all_are(how, moments_only):
-    model = MagneticMaceModel("default", **how)
+    model = MagneticMaceModel(IRON_MODEL, **how)
     images = iron(4)
     images[1].positions[1] = images[1].positions[0] + [1.3, 0.2, 0.0]  # closer than the data
     state = initialize_state(images, device="cpu", dtype=torch.float64)
@@ -348,7 +349,7 @@ def test_some_systems_of_a_batch_are_evaluated_as_all_are(how, moments_only):
 
 def test_what_is_kept_belongs_to_its_pairs():
     """A graph made from another by exchanging the pairs or the elements takes nothing over."""
-    model = load_model("default")
+    model = load_model(IRON_MODEL)
     state = initialize_state(iron(3), device="cpu", dtype=torch.float64)
     keeper = PairKeeper(model.r_max)
     graph = keeper.graph(state, state.magnetic_moments)

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 from cli_tools import mmace_sim, write_tiny_model
+from embedded import IRON_MODEL
 from test_published_checkpoints import SHARED, assert_same_results, cases_of, kind_json, write_kind
 
 from mmace_sim.errors import ModelFileError, OutputError, PhysicsWarning
@@ -21,7 +22,7 @@ from mmace_sim.hub.foundations import fetch_foundation, foundation
 from mmace_sim.hub.store import installed_models, model_folder
 from mmace_sim.interop.install import add_model, get_model
 from mmace_sim.model.checkpoint import load_model, read_metadata
-from mmace_sim.model.registry import resolve_model
+from mmace_sim.model.registry import DEFAULT_MODEL, resolve_model
 
 
 class Server(ThreadingHTTPServer):
@@ -279,9 +280,10 @@ def test_add_list_info_and_remove(tmp_path):
     assert mmace_sim("models", "add", file, "--force").exit_code == 0
     rows = json.loads(mmace_sim("models", "list", "--json").output)
     where = {row["names"][0]: row["where"] for row in rows}
+    assert rows[0]["names"] == ["default", DEFAULT_MODEL]  # one file, one row
     assert where == {
         "default": "embedded",
-        "mmace-3d-pbe": "embedded",
+        IRON_MODEL: "embedded",
         "mine": "installed",
         "mmace-matpes-pbe": "to fetch",
         "tiny": "to fetch",
@@ -336,7 +338,7 @@ def test_embedded_models_are_not_shadowed(tmp_path):
         add_model(file)
     model_folder().mkdir(parents=True)
     (model_folder() / "default.safetensors").write_bytes(file.read_bytes())
-    assert load_model("default").elements == [26]
+    assert load_model("default").metadata["name"] == DEFAULT_MODEL
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "x" * 200])

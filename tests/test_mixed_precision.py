@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from embedded import IRON_MODEL
 from test_curie_direct import UNIT, J, cubic
 from torch_sim.integrators.md import MDState
 
@@ -45,7 +46,7 @@ def cells_of(dtype, seed=0):
     rng = np.random.default_rng(seed)
     atoms = cubic((20, 10, 10), name="bcc", moment=2.2, a=2.83)
     atoms.positions += rng.normal(scale=0.03, size=atoms.positions.shape)
-    cells = Supercells(load_model("default", dtype=dtype), [atoms], [Chain(600.0)])
+    cells = Supercells(load_model(IRON_MODEL, dtype=dtype), [atoms], [Chain(600.0)])
     turned = rng.normal((0.0, 0.0, 2.2), 0.4, size=(len(atoms), 3))
     cells.moments = cells.reference = torch.as_tensor(turned).to(dtype)
     return cells

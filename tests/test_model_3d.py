@@ -204,9 +204,8 @@ def test_the_tables_of_the_applications_are_those_of_their_file():
     assert applications_3d.with_tables(text, report) == text, "python docs/models/applications_3d.py"
 
 
-def test_it_is_taken_for_alloys_and_not_for_iron():
-    assert choose_model([26]) == "mmace-fe-pbe"
-    for numbers in ([28], [27, 26], [13, 28, 26], [13], [25, 78], [24]):
+def test_it_is_taken_for_iron_and_its_alloys():
+    for numbers in ([26], [28], [27, 26], [13, 28, 26], [13], [25, 78], [24]):
         assert choose_model(numbers) == NAME
 
 

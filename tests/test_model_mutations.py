@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from embedded import IRON_MODEL
 from model_mutations import encode, mutations, read_embedded
 from typer.testing import CliRunner
 
@@ -39,10 +40,11 @@ def test_refusing_takes_no_memory(tmp_path):
     code = """
         import resource, sys, pathlib
         sys.path.insert(0, sys.argv[2])
+        from embedded import IRON_MODEL
         from model_mutations import mutations
         from mmace_sim.errors import ModelFileError
         from mmace_sim.model.checkpoint import load_model
-        load_model()
+        load_model(IRON_MODEL)
         used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
         path = pathlib.Path(sys.argv[1])
@@ -118,7 +120,7 @@ def test_the_list_survives_strange_descriptions(tmp_path, monkeypatch):
         "citation": "[/red]",
         "errors": {"test": {"energy": {"mae": "small"}}, "x": 3},
     }
-    save_model(load_model(), tmp_path / "[bold].safetensors", strange)
+    save_model(load_model(IRON_MODEL), tmp_path / "[bold].safetensors", strange)
     monkeypatch.setattr(registry, "MODEL_FOLDER", tmp_path)
     result = CliRunner().invoke(app, ["models"])
     assert result.exit_code == 0, result.output

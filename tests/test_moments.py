@@ -6,6 +6,7 @@ import torch
 import torch_sim as ts
 from ase import Atoms
 from ase.build import bulk
+from embedded import IRON_MODEL
 
 import mmace_sim
 from mmace_sim.base.quantities import TORCHSIM_MAGMOMS
@@ -307,7 +308,7 @@ def test_iron_with_the_default_model():
 
 def test_moments_alone_need_no_forces_but_at_the_end():
     """Half the time of a step; forces and stress of the result are those of its moments."""
-    model, asked = MagneticMaceModel("default"), []
+    model, asked = MagneticMaceModel(IRON_MODEL), []
     evaluate = model._evaluate
     model._evaluate = lambda graph, **wanted: asked.append(wanted["lattice"]) or evaluate(graph, **wanted)
     atoms = bulk("Fe", "bcc", a=2.9, cubic=True)
@@ -319,7 +320,7 @@ def test_moments_alone_need_no_forces_but_at_the_end():
         assert result.status == "converged"
         assert asked.count(True) <= 2
         assert len(asked) > 5
-        again = MagneticMaceModel("default")(initialize_state([result.atoms]))
+        again = MagneticMaceModel(IRON_MODEL)(initialize_state([result.atoms]))
         np.testing.assert_allclose(result.atoms.get_forces(), again["forces"].numpy(), atol=1e-10)
         assert abs(result.max_force - again["forces"].norm(dim=1).max()) < 1e-10
         assert result.max_force > 0.1

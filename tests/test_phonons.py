@@ -8,6 +8,7 @@ import torch
 from ase import Atoms, units
 from ase.build import bulk
 from cli_tools import molecule
+from embedded import IRON_MODEL
 from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 from scipy.optimize import brentq
@@ -208,8 +209,8 @@ def hessians(model, atoms):
 
 @pytest.mark.parametrize("kind", ["vacancy", "afm"])
 def test_gamma_against_second_derivatives_by_autograd(kind):
-    """The default model: a vacancy, whose moments couple to the atoms at Γ, and an antiferromagnet."""
-    model = mmace_sim.load_model("default")
+    """Iron: a vacancy, whose moments couple to the atoms at Γ, and an antiferromagnet."""
+    model = mmace_sim.load_model(IRON_MODEL)
     if kind == "vacancy":
         atoms = bulk("Fe", "bcc", a=2.83, cubic=True).repeat((2, 2, 1))[1:]
         set_magmoms(atoms, [2.2] * 7)

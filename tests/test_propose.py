@@ -8,6 +8,7 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.io import write
 from cli_tools import mmace_sim
+from embedded import IRON_MODEL
 
 from mmace_sim.data.candidates import (
     HOLD,
@@ -257,7 +258,7 @@ def test_recipes_that_ask_a_model_need_one(feco):
 def test_snapshots_are_where_the_model_goes():
     iron = bulk("Fe", cubic=True)
     set_magmoms(iron, [2.2, 2.2])
-    found = made(iron, "md:2", "relax:3", model="default", max_atoms=2, temperature=300)
+    found = made(iron, "md:2", "relax:3", model=IRON_MODEL, max_atoms=2, temperature=300)
     kinds = [a.info["config_type"] for a in found.candidates]
     assert kinds.count("feco-md") == 2
     assert kinds.count("feco-relax") >= 1

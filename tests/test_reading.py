@@ -17,6 +17,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled
 from cli_tools import mmace_sim
+from embedded import IRON_MODEL
 from format_files import MAGMOMS, oszicar, outcar
 
 from mmace_sim.base.labels import LabelKeys
@@ -571,7 +572,7 @@ def test_the_summary_lists_what_was_skipped(tmp_path):
     (tmp_path / "in.extxyz").rename(folder / "a.extxyz")
     (folder / "notes.json").write_text("{}")
     run = mmace_sim(
-        "relax", folder, "-o", tmp_path / "out", "--fixed-cell", "--max-steps", "1", "--fmax", "100",
+        "relax", folder, "-m", IRON_MODEL, "-o", tmp_path / "out", "--fixed-cell", "--max-steps", "1", "--fmax", "100",
         "--magforce-tol", "100", "--threads", "1",
     )  # fmt: skip
     assert run.exit_code == 0, run.output

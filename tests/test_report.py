@@ -7,6 +7,7 @@ import ase.io
 import numpy as np
 import pytest
 from cli_tools import bcc, mmace_sim, molecule, summary_of
+from embedded import IRON_MODEL
 
 from mmace_sim.errors import OutputError
 from mmace_sim.report import MAX_BYTES, write_report
@@ -129,7 +130,9 @@ def test_figures_states_and_numbers_of_curves(tmp_path):
     ase.io.write(tmp_path / "iron.extxyz", bcc(a=2.83))
     ase.io.write(tmp_path / "iron_2.extxyz", bcc(a=2.83))
     out = tmp_path / "run"
-    result = mmace_sim("eos", tmp_path, "--states", "fm,nm", "--n-volumes", "7", "-o", out, "--report")
+    result = mmace_sim(
+        "eos", tmp_path, "-m", IRON_MODEL, "--states", "fm,nm", "--n-volumes", "7", "-o", out, "--report"
+    )
     assert result.exit_code in (0, 3), result.output
     page = check_page(out / "report.html", ["iron.extxyz", "iron_2.extxyz"])
     assert len(page.all("img")) == 4

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from embedded import IRON_MODEL
 from test_curie_direct import UNIT, J, compare, cubic, network, sampled, toy
 
 from mmace_sim.graph.atoms import set_magmoms
@@ -59,7 +60,7 @@ def turned(cells, seed=1):
 
 
 @pytest.mark.parametrize("shaken", [False, True])
-@pytest.mark.parametrize("kind", ["default", "spin-orbit", "default repulsion", "spin-orbit repulsion"])
+@pytest.mark.parametrize("kind", ["iron", "spin-orbit", "iron repulsion", "spin-orbit repulsion"])
 def test_resting_atoms_have_the_energies_of_the_model(kind, shaken):
     model = network(kind)
     cells, moments = crystal(model, (2, 2, 2), shaken=shaken)
@@ -89,7 +90,7 @@ def test_resting_atoms_have_the_energies_of_the_model(kind, shaken):
 def test_one_atom_alone(n_atoms, a, monkeypatch):
     """One atom in the cell, or left over where atoms are evaluated in fours; with neighbours and without any."""
     monkeypatch.setattr("mmace_sim.model.pair_sums._CHUNK", 4)
-    model = load_model("default")
+    model = load_model(IRON_MODEL)
     cells = Supercells(model, [cubic((n_atoms, 1, 1), name="bcc", a=a)], [Chain(300.0)])
     for seed in range(3):
         moments = turned(cells, seed)
@@ -107,7 +108,7 @@ def test_one_atom_alone(n_atoms, a, monkeypatch):
 
 
 def single_precision():
-    model = load_model("default", dtype=torch.float32)
+    model = load_model(IRON_MODEL, dtype=torch.float32)
     atoms = cubic(1, name="bcc", a=2.87).repeat(2)
     return HybridMonteCarlo(Supercells(model, [atoms], replicas([300.0], 0, 1, "x")), n_steps=2, n_adapt=3)
 

@@ -9,6 +9,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read
+from embedded import IRON_MODEL
 
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
@@ -150,9 +151,10 @@ def test_interstitials_lie_above_the_crystal_or_fail_with_a_reason(name):
     set_magmoms(atoms, [[0, 0, 2.2]] * len(atoms))
     crystal = bulk("Fe", "bcc", a=2.83)
     set_magmoms(crystal, [[0, 0, 2.2]])
-    if data_range(mmace_sim.load_model("default")) is None:
-        pytest.skip("the default model does not tell its data")
-    perfect, result = mmace_sim.relax([crystal, atoms], stability=False, fmax=0.05, magforce_tol=5e-3)
+    assert data_range(mmace_sim.load_model(IRON_MODEL)) is not None
+    perfect, result = mmace_sim.relax(
+        [crystal, atoms], IRON_MODEL, stability=False, fmax=0.05, magforce_tol=5e-3
+    )
     if result.status is Status.RUNAWAY:
         assert "no result" in result.message
         assert np.isnan(result.energy)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from ase.build import bulk
 from counting import Counting
+from embedded import IRON_MODEL
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -139,7 +140,7 @@ def test_iron_that_hardly_has_moments_is_told_or_found(length):
     ferromagnet = atoms.copy()
     set_magmoms(atoms, [[0, 0, length]] * 2)
     set_magmoms(ferromagnet, [[0, 0, 2.2]] * 2)
-    low, plain = mmace_sim.relax([ferromagnet, atoms])
+    low, plain = mmace_sim.relax([ferromagnet, atoms], IRON_MODEL)
     assert low.status is Status.CONVERGED
     if plain.status is Status.CONVERGED:
         assert plain.energy == pytest.approx(low.energy, abs=1e-4)
@@ -147,7 +148,7 @@ def test_iron_that_hardly_has_moments_is_told_or_found(length):
         assert plain.status is Status.SADDLE
         assert plain.energy - low.energy > 0.6
         assert plain.curvature.lowest < -0.2
-    (pushed,) = mmace_sim.relax(atoms, perturb=True)
+    (pushed,) = mmace_sim.relax(atoms, IRON_MODEL, perturb=True)
     assert pushed.status is Status.CONVERGED
     assert pushed.energy == pytest.approx(low.energy, abs=1e-4)
     np.testing.assert_allclose(
@@ -164,8 +165,10 @@ def test_energies_are_right_to_a_twentieth_of_an_mev_and_moments_to_a_hundredth(
         atoms = bulk("Fe", "bcc", a=a, cubic=True)
         set_magmoms(atoms, [[0, 0, length], [0, 0, -length]])
         structures.append(atoms)
-    (exact,) = mmace_sim.relax(structures[0], fmax=1e-4, stress_tol=1e-3, magforce_tol=1e-5, max_steps=3000)
-    for result in mmace_sim.relax(structures):
+    (exact,) = mmace_sim.relax(
+        structures[0], IRON_MODEL, fmax=1e-4, stress_tol=1e-3, magforce_tol=1e-5, max_steps=3000
+    )
+    for result in mmace_sim.relax(structures, IRON_MODEL):
         assert result.status is Status.SADDLE
         assert "moments turn" in result.message
         assert abs(result.energy - exact.energy) / 2 < 5e-5

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from cli_tools import mmace_sim, write_tiny_model
+from embedded import IRON_MODEL
 
 from mmace_sim.data.candidates import ID, candidate, load_candidates, named
 from mmace_sim.data.propose import propose
@@ -18,7 +19,7 @@ from mmace_sim.model.checkpoint import load_model
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model("default")
+    return load_model(IRON_MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +126,23 @@ def test_unphysical_cells_are_refused(model, pool, monkeypatch):
 def test_the_command_tells_why_and_leaves_out_what_is_known(pool, tmp_path):
     file, known, out = (tmp_path / name for name in ("pool.extxyz", "known.extxyz", "chosen.extxyz"))
     write_extxyz(file, pool)
-    first = mmace_sim("data", "select", "default", file, "-n", 3, "-o", out, "--json")
+    first = mmace_sim("data", "select", IRON_MODEL, file, "-n", 3, "-o", out, "--json")
     assert first.exit_code == 0, first.output
     chosen = [row["candidate"] for row in json.loads(first.stdout)["chosen"]]
     assert [a.info[ID] for a in load_candidates([out])[0]] == chosen
     write_extxyz(known, load_candidates([out])[0])
     again = mmace_sim(
-        "data", "select", "default", file, "-n", 3, "-o", tmp_path / "next.extxyz", "--known", known, "--json"
+        "data",
+        "select",
+        IRON_MODEL,
+        file,
+        "-n",
+        3,
+        "-o",
+        tmp_path / "next.extxyz",
+        "--known",
+        known,
+        "--json",
     )
     assert not set(chosen) & {row["candidate"] for row in json.loads(again.stdout)["chosen"]}
 

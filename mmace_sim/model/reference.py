@@ -25,7 +25,7 @@ SPRING_OF_FOLLOWERS: float = 0.05
 class ReferenceEnergy(Float64Module):
     """E0_z + E1_z(m·m), with E1(0) = 0 and a convex wall above the largest moment of the data.
 
-    Always evaluated in float64, so that all-electron totals (−3386 eV for iron) survive a float32 model.
+    Always evaluated in float64, so that all-electron totals (ABINIT's −3386 eV for iron) survive a float32 model.
 
     A model of several data sets (heads) has one row of every table for each element of each head, one head after the
     other: where this class says "species", that of element k in head h is k + h · n_elements.

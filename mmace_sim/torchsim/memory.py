@@ -21,7 +21,7 @@ CUDA_SHARE: float = 0.7
 """Share of the free memory of a GPU that one batch may take."""
 
 MEASURED_SHARE: float = 0.4
-"""What a step really takes of the estimate of `bytes_per_edge`: measured 0.39–0.51 with the default model on a CPU."""
+"""What a step really takes of the estimate of `bytes_per_edge`: measured 0.39–0.51 with `mmace-fe-pbe` on a CPU."""
 
 ALWAYS_THERE: float = 4e6
 """Bytes that nobody asks the system for."""

@@ -3,8 +3,8 @@
     python tests/benchmarks/mixed_folder.py [--steps N] [--device cpu|cuda] [--small]
 
 What is measured is speed and memory, not physics: the weights are random. The model is installed with `models add` into a
-cache of its own, and every structure is relaxed for the same number of steps: iron by the model of the package, the
-others by the large one. Writes docs/benchmarks/mixed_folder.json.
+cache of its own, and every structure is relaxed for the same number of steps: iron by the default model, the others,
+which have vanadium, by the large one. Writes docs/benchmarks/mixed_folder.json.
 """
 
 import argparse
@@ -62,6 +62,16 @@ def structures():
     }  # fmt: skip
 
 
+def unknown_to_the_package():
+    """These, with vanadium in the place of one element of each but iron: only the large model knows them."""
+    others = {"NiO": ("Ni", "VO"), "FeAl": ("Al", "FeV"), "Mn3Pt": ("Pt", "Mn3V"), "Cr2O3": ("Cr", "V2O3")}
+    found = {"Fe": structures()["Fe"]}
+    for name, (replaced, new) in others.items():
+        found[new] = atoms = structures()[name]
+        atoms.symbols[atoms.symbols == replaced] = "V"
+    return found
+
+
 def run(*arguments, cache):
     """A command of the program in a process of its own: CPU seconds, and the largest memory of any so far (GB)."""
     command = [sys.executable, "-m", "mmace_sim.cli.app", *map(str, arguments)]
@@ -87,7 +97,7 @@ def measure(folder: Path, *, steps: int, device: str, small: bool):
     flags = ["--max-steps", steps, "--device", device, "--threads", 1, "--no-stability", "-q", "--force"]
     (folder / "all").mkdir()
     results["structures"] = {}
-    for name, atoms in structures().items():
+    for name, atoms in unknown_to_the_package().items():
         atoms.write(folder / "all" / f"{name}.cif")
         used, _ = run("relax", folder / "all" / f"{name}.cif", "-o", folder / name, *flags, cache=cache)
         results["structures"][name] = {"n_atoms": len(atoms), "cpu_s": used}

@@ -1,7 +1,7 @@
 """64 and 1,000 small structures in one batch against the 64 one after another with ASE's FIRE and our calculator.
 
-With MMACE_BENCHMARK_BASELINE=FOLDER, a checkout of an older commit, its relaxation runs in turn with this one (the
-default model of then, in a process of its own):
+With MMACE_BENCHMARK_BASELINE=FOLDER, a checkout of an older commit, its relaxation runs in turn with this one (its
+`mmace-fe-pbe`, in a process of its own):
 
     git worktree add /tmp/older 80bba42
     MMACE_BENCHMARK_BASELINE=/tmp/older python -m pytest tests/benchmarks/test_batched_relaxation.py --override-ini addopts=
@@ -39,7 +39,7 @@ import json, pickle, sys, time
 import torch, mmace_sim
 torch.set_num_threads(1)
 images, modes, settings = pickle.load(sys.stdin.buffer)
-model = mmace_sim.load_model("default")
+model = mmace_sim.load_model("mmace-fe-pbe")
 mmace_sim.relax(images[:2], model, magmoms="fixed", max_steps=2)
 found = {}
 for name in modes:

@@ -421,7 +421,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.cache.mkdir(exist_ok=True)
     content = json.loads(OUTPUT.read_text()) if OUTPUT.is_file() else {"sets": {}}
-    content |= {"default model on fe_snap_npj2021": foreign(arguments.data), "environment": environment()}
+    content |= {"mmace-fe-pbe on fe_snap_npj2021": foreign(arguments.data), "environment": environment()}
     OUTPUT.write_text(json.dumps(content, indent=1) + "\n")
     for name in arguments.sets:
         found = gathered(arguments.data, arguments.cache, name)
