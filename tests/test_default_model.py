@@ -156,6 +156,19 @@ def test_bulk_phases_are_inside_of_its_domain(model):
     assert _verdicts(model, structures) == ["inside"] * len(structures)
 
 
+def test_rounding_of_directions_changes_no_verdict(model):
+    """Also in a model whose data are collinear; an angle of a radian is seen by both."""
+    cube = _iron("bcc", 2.25, a=2.83, cubic=True).repeat(2)
+    tilted = []
+    for angle in (1e-5, 1e-3, 1.0):
+        tilted.append(cube.copy())
+        set_magmoms(
+            tilted[-1], 2.25 * np.array([[np.sin(k * angle), 0.0, np.cos(k * angle)] for k in range(16)])
+        )
+    assert _verdicts(model, [cube, *tilted[:2]]) == ["inside"] * 3
+    assert _verdicts(model, tilted[2:]) == ["outside"]
+
+
 def test_defects_are_not_inside(model):
     cube = _iron("bcc", 2.25, a=2.83, cubic=True)
     vacancy, slab, interstitial = cube.repeat(2), cube.repeat((1, 1, 3)), cube.repeat(2)
