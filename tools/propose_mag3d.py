@@ -39,6 +39,15 @@ SCANNED = {
     "CrFe": ("bcc", 11.4, (1.0, 2.0)),
 }
 """Lattice, volume per atom (Å³) and moments (μB) that are held at two volumes near it."""
+PHASES_OF_IRON = {
+    ("fcc", "fm"): ((1, 1), (12.4, 12.9, 13.5)),
+    ("fcc", "afm"): ((1, -1), (10.3, 11.1)),
+    ("fcc", "afmd"): ((1, 1, -1, -1), (10.5, 11.1, 11.8)),
+    ("fcc", "nm"): ((0, 0), (9.8, 10.3, 11.0)),
+    ("hcp", "fm"): ((1, 1), (11.8, 12.6)),
+    ("hcp", "nm"): ((0, 0), (9.8, 10.3)),
+}
+"""Signs of the moments and volumes per atom (Å³) of phases of iron that the first plan has few cells of."""
 PATHS = {"Fe": (11.4, {"fm": (1, 1), "afm": (1, -1)}), "FeNi": (11.3475, {"fm": (1, 1)})}
 RATIOS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.41, 1.55)
 """Volumes (Å³ per atom) and orders of the paths from bcc to fcc, and c/a along them."""
@@ -320,6 +329,13 @@ def iron():
         cell.positions += rng.normal(scale=STEP, size=(2, 3))
         lengths = rng.uniform(0.5, 1.2) * MOMENT["Fe"] * rng.uniform(0.8, 1.0, size=2)
         yield name, f"rat2_Fe_{lattice}", start(cell, lengths * [1, second], held=True)
+    for (lattice, order), (signs, volumes) in PHASES_OF_IRON.items():
+        for volume in volumes:
+            a = (volume * 2 / (1.58 * 3**0.5 / 2)) ** (1 / 3)
+            cell = bulk("Fe", "hcp", a=a, c=1.58 * a) if lattice == "hcp" else cubic("Fe2", "fcc", volume)
+            cell *= (1, 1, len(signs) // 2)
+            moments = [sign * MOMENT["Fe"] for sign in signs]
+            yield f"x_Fe_{lattice}_{volume}_{order}", f"eos_Fe_{lattice}_{order}", start(cell, moments)
     for factor in (1.0, 0.97):
         cell = bulk("Fe", "bcc", a=(2 * factor * VOLUME["Fe"]) ** (1 / 3)) * (2, 2, 2)
         del cell[0]
