@@ -45,7 +45,8 @@ FAMILIES = {
     "bcc to fcc": r"\w+_bain_",
     "rattled": r"rat",
     "strained, displaced": r"strain_|frozen_|layers_",
-    "vacancies, short distances": r"vac4_|short",
+    "collinear orders": r"order_",
+    "vacancies, short distances": r"vac\d_|short",
     "torn crystals": r"expanded",
 }
 """What the data have, by the name of the family."""
