@@ -3,7 +3,7 @@
     python tests/benchmarks/mixed_folder.py [--steps N] [--device cpu|cuda] [--small]
 
 What is measured is speed and memory, not physics: the weights are random. The model is installed with `models add` into a
-cache of its own, and every structure is relaxed for the same number of steps: iron by the model of the package, the
+cache of its own, and every structure is relaxed for the same number of steps: known elements by the default model, the
 others by the large one. Writes docs/benchmarks/mixed_folder.json.
 """
 
