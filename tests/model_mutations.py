@@ -125,6 +125,7 @@ def _metadata(good):
 
 _HARMLESS = (
     ("max_moment", {}),
+    ("nonmagnetic", []),
     ("r_max", 0.5),
     ("avg_num_neighbors", 0.5),
     ("repulsion", {}),

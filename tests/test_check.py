@@ -16,6 +16,7 @@ from mmace_sim.calculator import MMACECalculator
 from mmace_sim.errors import MissingMomentsError, UnsupportedElementError, UnsupportedOptionError
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.model.checkpoint import load_model
+from mmace_sim.model.registry import DEFAULT_MODEL
 from mmace_sim.quality.check import CheckStatus, check_model
 from mmace_sim.quality.check.curves import check_drawings
 from mmace_sim.quality.check.target import make_probe
@@ -42,7 +43,7 @@ def test_default_model_passes(dtype):
     report = check_model("default", dtype=dtype)
     assert report.passed
     assert report.count(CheckStatus.PASSED) == len(IDENTITIES)
-    assert report.model == "mmace-fe-pbe"
+    assert report.model == DEFAULT_MODEL
     assert report.single_precision == (dtype == torch.float32)
     assert any("single precision" in note for note in report.notes) == report.single_precision
     json.dumps(report.as_dict(), allow_nan=False)

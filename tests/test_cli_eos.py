@@ -16,11 +16,11 @@ def test_iron_from_file_to_figures(tmp_path):
         "eos",
         tmp_path / "iron.extxyz",
         "--states",
-        "fm,afm",
+        "fm,nm",
         "--n-volumes",
-        "7",
+        "9",
         "--volume-min",
-        "0.86",
+        "0.8",
         "-o",
         out,
     )
@@ -31,24 +31,24 @@ def test_iron_from_file_to_figures(tmp_path):
     }
     (entry,) = summary_of(out)["structures"]
     assert entry["status"] == "converged"
-    fm, afm = entry["states"]
-    # 11.49 Å³, 190 GPa and 0.417 eV by the DFT of the default model
+    fm, nm = entry["states"]
+    # 11.49 Å³, 190 GPa and 0.447 eV by the DFT of the default model
     assert fm["minima"][0]["volume"] == pytest.approx(11.49, rel=0.016)
     assert fm["minima"][0]["bulk_modulus_gpa"] == pytest.approx(190, rel=0.2)
     assert fm["minima"][0]["energy_above_lowest"] == 0
-    assert [state["minima"][0]["magnetic_order"] for state in (fm, afm)] == ["FM", "AFM"]
-    assert afm["minima"][0]["energy_above_lowest"] == pytest.approx(0.417, abs=0.04)
+    assert [state["minima"][0]["magnetic_order"] for state in (fm, nm)] == ["FM", "non-magnetic"]
+    assert nm["minima"][0]["energy_above_lowest"] == pytest.approx(0.447, abs=0.06)
     rows = csv_rows(out / "summary.csv")
-    assert [row["state"] for row in rows] == ["fm", "afm"]
+    assert [row["state"] for row in rows] == ["fm", "nm"]
     assert float(rows[0]["volume"]) == fm["minima"][0]["volume"]
     points = csv_rows(out / "curves.csv")
-    assert len(points) == 14
+    assert len(points) == 18
     images = ase.io.read(out / "points.extxyz", ":")
     np.testing.assert_allclose(
         [atoms.get_potential_energy() / 2 for atoms in images], [float(p["energy"]) for p in points]
     )
-    assert images[-1].info["state"] == "afm"
-    assert yaml.safe_load((out / "config.yaml").read_text())["states"] == ["fm", "afm"]
+    assert images[-1].info["state"] == "nm"
+    assert yaml.safe_load((out / "config.yaml").read_text())["states"] == ["fm", "nm"]
     assert "1 structure: 1 converged." in result.output
     assert "points.extxyz, figures/" in result.output
     again = mmace_sim("eos", tmp_path / "iron.extxyz", "-o", out)

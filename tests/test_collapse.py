@@ -60,7 +60,7 @@ def test_no_dense_lattice_is_low(name):
     energies = model(graph_from_atoms(found, model.r_max))["energy"]
     volumes = torch.tensor([atoms.get_volume() for atoms in found])
     assert float(energies.min()) > lowest(name)
-    assert float(energies[volumes < 5.0].min()) > lowest(name) + 3.0
+    assert float(energies[volumes < 5.0].min()) > lowest(name) + 20.0
 
 
 def test_an_interstitial_stays_one():

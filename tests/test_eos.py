@@ -182,7 +182,7 @@ HCP, OTHER = (7.3, 168, -56, -18800), (10, -200, -800, 15000)
 def anharmonic(volumes, kink=0.0, terms=HCP):
     """A curve with terms up to the sixth order in the strain from 10 Å³, B₀ = 276 GPa, and its pressures in GPa.
 
-    The terms of hcp iron are those of the default model without moments.
+    The terms of hcp iron are those of a trained model without moments.
 
     With a kink, energies beyond 10.35 Å³ are lower by kink (V − 10.35)^(3/2), as where a moment sets in.
     """

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from ase.build import bulk
+from embedded import BOTH
 
 from mmace_sim.architectures.paper_mmace import PaperConfig, PaperMMACE
 from mmace_sim.errors import ModelFileError
@@ -91,12 +92,13 @@ def test_a_head_has_to_be_chosen(tmp_path):
     assert "heads" not in header["config"]
 
 
-def test_files_without_heads_have_one():
-    model = load_model("default")
+@pytest.mark.parametrize("name", BOTH)
+def test_files_without_heads_have_one(name):
+    model = load_model(name)
     assert model.heads == ["default"]
-    assert "heads" not in read_metadata("default")["config"]  # written before there were heads
+    assert "heads" not in read_metadata(name)["config"]  # as files of older versions
     with pytest.raises(ModelFileError, match="no head 'fcc'"):
-        load_model("default#fcc")
+        load_model(f"{name}#fcc")
 
 
 def test_copies_with_other_heads_start_from_the_old_ones(images):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from ase.build import bulk
 from cli_tools import csv_rows, mmace_sim, summary_of
+from embedded import IRON_MODEL
 
 from mmace_sim.data.candidates import ID, held, load_candidates
 from mmace_sim.data.label.engine import load_engine
@@ -24,7 +25,7 @@ from mmace_sim.graph.magnetic_order import MagneticOrder, classify_order
 from mmace_sim.io.frames import read_frames
 from mmace_sim.model.checkpoint import load_model
 
-LABEL = {"label": {"engine": "model:default"}}
+LABEL = {"label": {"engine": f"model:{IRON_MODEL}"}}
 TINY = {
     "first": 10,
     "batch": 3,

@@ -6,7 +6,7 @@ import torch
 import torch_sim as ts
 from ase import Atoms
 from ase.build import bulk
-from embedded import IRON_MODEL
+from embedded import BOTH, IRON_MODEL
 
 import mmace_sim
 from mmace_sim.base.quantities import TORCHSIM_MAGMOMS
@@ -292,17 +292,23 @@ def test_failures_stay_alone(tmp_path):
             MomentSearch(exchange_only(), **bad)
 
 
-def test_iron_with_the_default_model():
-    """bcc iron is ferromagnetic from every start; the fcc lattice at 3.55 Å takes a tetrahedral order (Pn-3m')."""
+@pytest.mark.parametrize("name", BOTH)
+def test_iron_with_the_embedded_models(name):
+    """bcc iron is ferromagnetic from every start, with the 2.2 μB of DFT; at 3.55 Å no order of the fcc lattice has a moment.
+
+    By both DFTs its layers lie below the ferromagnet there. Which compensated order is lowest differs between the models.
+    """
     cells = [
         with_moments(bulk("Fe", kind, a=a, cubic=True), 2.2) for kind, a in (("bcc", 2.83), ("fcc", 3.55))
     ]
-    bcc, fcc = minimize_moments(cells, mmace_sim.load_model("default"), starts=4, magforce_tol=1e-5)
-    assert [result.n_lowest for result in (bcc, fcc)] == [4, 4]
+    bcc, fcc = minimize_moments(cells, mmace_sim.load_model(name), starts=4, magforce_tol=1e-5)
+    assert bcc.n_lowest == 4
     assert bcc.minima[0].order == "FM"
-    np.testing.assert_allclose(np.linalg.norm(bcc.minima[0].magmoms, axis=1), 2.25, atol=0.05)
-    np.testing.assert_allclose(np.linalg.norm(fcc.minima[0].magmoms, axis=1), 1.545, atol=0.05)
-    assert fcc.minima[0].symmetry.bns_number == "224.113"
+    np.testing.assert_allclose(np.linalg.norm(bcc.minima[0].magmoms, axis=1), 2.2, atol=0.1)
+    lengths = np.linalg.norm(fcc.minima[0].magmoms, axis=1)
+    np.testing.assert_allclose(lengths, lengths.mean(), atol=0.01)
+    assert 1.2 < lengths.mean() < 2.2
+    np.testing.assert_allclose(fcc.minima[0].magmoms.sum(axis=0), 0, atol=0.02)
     assert fcc.minima[0].is_stable
 
 

@@ -515,10 +515,12 @@ def test_commands_tell_what_a_file_says_of_its_uncertainties(tmp_path):
     import json
 
     from cli_tools import mmace_sim, write_tiny_model
+    from embedded import BOTH
 
-    told = json.loads(mmace_sim("models", "info", "default", "--json").stdout)
-    assert told["uncertainty"][0].startswith("calibrated with ")
-    assert any(line.startswith("forces: typical σ ") for line in told["uncertainty"])
+    for name in BOTH:
+        told = json.loads(mmace_sim("models", "info", name, "--json").stdout)
+        assert told["uncertainty"][0].startswith("calibrated with ")
+        assert any(line.startswith("forces: typical σ ") for line in told["uncertainty"])
     write_tiny_model(tmp_path / "tiny.safetensors")
     write(tmp_path / "one.extxyz", rattled(np.random.default_rng(0), 0.05))
     structures = ("--structures", tmp_path / "one.extxyz")

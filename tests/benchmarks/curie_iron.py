@@ -1,8 +1,8 @@
-"""T_C of bcc iron from the energy of the default model: runs of `mmace-sim curie` to docs/benchmarks/curie_iron.json.
+"""T_C of bcc iron from the energy of the embedded model of iron: runs of `mmace-sim curie` to docs/benchmarks/curie_iron.json.
 
 iron.extxyz is the cube of two atoms, a = 2.83 Å, both with 2.249 μB along z. About 45 minutes on a quiet core:
 
-    run="mmace-sim curie iron.extxyz --method direct --dtype float32 --n-steps 6 --seed 1 --threads 1"
+    run="mmace-sim curie iron.extxyz -m mmace-fe-pbe --method direct --dtype float32 --n-steps 6 --seed 1 --threads 1"
     $run -o fixed --sizes 3,4 --temperatures 1000:1500:100 --sweeps 500 --equilibration 80
     $run -o variable --sizes 3 --lengths variable --temperatures 1000,1200,1400 --sweeps 240 --equilibration 60
     $run -o moving --sizes 3 --lattice moving --temperatures 1000,1200,1400 --sweeps 240 --equilibration 60

@@ -3,7 +3,7 @@
 iron.extxyz is the cube of two atoms, a = 2.83 Å, both with 2.249 μB along z. The first run takes half an hour of a free
 core, the second a few minutes:
 
-    run="mmace-sim curie iron.extxyz --method direct --dtype float32 --seed 1 --threads 1"
+    run="mmace-sim curie iron.extxyz -m mmace-fe-pbe --method direct --dtype float32 --seed 1 --threads 1"
     $run -o large --sizes 6,12 --n-steps 24 --temperatures 550,900,1000,1060,1120,1180,1320 \
         --sweeps 100 --equilibration 20
     $run -o local --sizes 3 --moves local --temperatures 1000,1200,1400 --sweeps 250 --equilibration 50
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from record import FOLDER, write
+from record import FOLDER, MODEL, write
 from test_curie import iron, seconds, value
 
 import mmace_sim
@@ -88,7 +88,7 @@ def autocorrelation(series: np.ndarray) -> dict[str, float]:
 def costs(repeat: int, n_steps: int) -> dict[str, Any]:
     """What a trajectory costs in full evaluations: medians of interleaved rounds."""
     torch.set_num_threads(1)
-    model = mmace_sim.load_model("default", dtype=torch.float32)
+    model = mmace_sim.load_model(MODEL, dtype=torch.float32)
     cells = Supercells(model, [iron(repeat)], replicas([1000.0], 0, 1, "iron"))
     sampler = HybridMonteCarlo(cells, n_steps=n_steps, n_adapt=1000)
     graph = cells.batch_graph((0,))

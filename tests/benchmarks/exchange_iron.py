@@ -1,4 +1,4 @@
-"""Exchange of bcc iron with mmace-fe-pbe by every route, for docs/exchange.md.
+"""Exchange of bcc iron with an embedded model by every route: the table of docs/exchange.md.
 
 python tests/benchmarks/exchange_iron.py        # some minutes on one core; writes docs/benchmarks/exchange_iron.json
 """
@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ase.build import bulk
+from record import MODEL
 
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
@@ -25,7 +26,7 @@ RUNS = (
 
 def main() -> None:
     """Compute and write the table."""
-    model = mmace_sim.load_model("mmace-fe-pbe")
+    model = mmace_sim.load_model(MODEL)
     iron = bulk("Fe", cubic=True, a=2.83)
     set_magmoms(iron, [2.2, 2.2])
     columns, facts = {}, {}

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/learning.py CONFIG.yaml -o FOLDER [--choose informative random varied] [--seeds 0 1] [--name learning]
 
-The configuration is one of `mmace-sim learn`. With ``label: {engine: "model:default"}`` the model of the package stands
+The configuration is one of `mmace-sim learn`. With ``label: {engine: "model:mmace-fe-pbe"}`` the model of the package stands
 for the calculations, which takes an hour for three choices and one seed on one core; with a DFT engine every candidate
 that several runs choose is computed once. Runs that are finished are not repeated. Writes docs/benchmarks/NAME.json and
 its figure: the means over the seeds.

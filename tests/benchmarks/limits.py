@@ -24,7 +24,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.neighborlist import neighbor_list
-from record import write
+from record import MODEL, write
 
 from mmace_sim.base.constants import ELECTRON_G
 from mmace_sim.graph.atoms import set_magmoms
@@ -38,7 +38,7 @@ from mmace_sim.torchsim.langevin_spins import (
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
 A = 2.8289
-"""Å, lattice constant of ferromagnetic bcc iron with the default model."""
+"""Å, lattice constant of ferromagnetic bcc iron with the embedded model of iron."""
 J = 0.02
 CRITICAL = 1.4429 * J / BOLTZMANN_EV_PER_K
 """K; k_B T_C / J' of the simple cubic Heisenberg model: Chen, Ferrenberg and Landau, 10.1103/PhysRevB.48.3249."""
@@ -69,7 +69,10 @@ def relaxed(images: dict[str, Atoms], *flags: str) -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         for name, atoms in images.items():
             ase.io.write(f"{folder}/{name}.extxyz", atoms)
-        return {Path(entry["file"]).stem: entry for entry in run("relax", folder, *flags)["structures"]}
+        return {
+            Path(entry["file"]).stem: entry
+            for entry in run("relax", folder, "-m", MODEL, *flags)["structures"]
+        }
 
 
 # --- self-interstitials of iron -----------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
-"""Iron alone and in a bath with the default model: drift, lengths and temperatures (docs/md.md).
+"""Iron alone and in a bath with the embedded model of iron: drift, lengths and temperatures (docs/md.md).
 
 iron.extxyz: bulk("Fe", cubic=True, a=2.83) * 2, moments of 2.25 μB tilted by some 9°.
 
-$ mmace-sim md iron.extxyz -o RUNS/nve --ensemble nve --spins llg -T 600 --steps 1000 --every 5
-$ mmace-sim md iron.extxyz -o RUNS/nvt --spins llg -T 300 --damping 0.2 --steps 800 --every 4 --seed 1
+$ mmace-sim md iron.extxyz -m mmace-fe-pbe -o RUNS/nve --ensemble nve --spins llg -T 600 --steps 1000 --every 5
+$ mmace-sim md iron.extxyz -m mmace-fe-pbe -o RUNS/nvt --spins llg -T 300 --damping 0.2 --steps 800 --every 4 --seed 1
 $ python tests/benchmarks/md_iron.py RUNS       # writes docs/benchmarks/md_iron.*
 """
 

@@ -31,7 +31,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from record import FOLDER, write
+from record import FOLDER, MODEL, write
 
 from mmace_sim.base.text import say
 from mmace_sim.engine.journal import FILE_NAME
@@ -310,7 +310,7 @@ def files(options: argparse.Namespace, folder: Path) -> None:
 
 
 def real(options: argparse.Namespace, folder: Path) -> None:
-    """The default model to the end, in this process: time of the processor for each structure, whatever else runs."""
+    """An embedded model to the end, in this process: time of the processor for each structure, whatever else runs."""
     import torch
 
     from mmace_sim.engine.lifecycle import run_property
@@ -318,7 +318,7 @@ def real(options: argparse.Namespace, folder: Path) -> None:
 
     torch.set_num_threads(1)
     settings = RELAX.settings(
-        paths=[str(cells(folder / "a.extxyz", options.structures))], output=str(folder / "o"), threads=1,
+        paths=[str(cells(folder / "a.extxyz", options.structures))], output=str(folder / "o"), model=MODEL, threads=1,
         max_batch_atoms=options.batch,
     )  # fmt: skip
     begun = time.process_time()

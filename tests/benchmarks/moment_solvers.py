@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk
-from record import write
+from record import MODEL, write
 
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
@@ -76,7 +76,7 @@ def main() -> None:
             ),
             row("triangular lattice, 36 spins, lengths relax too", triangular(6, 2.0), soft, tolerance, 256),
         ]
-    model = mmace_sim.load_model("mmace-fe-pbe")
+    model = mmace_sim.load_model(MODEL)
     bcc = with_moments(bulk("Fe", "bcc", 2.83, cubic=True), 2.2)
     fcc = with_moments(bulk("Fe", "fcc", 3.55, cubic=True), 2.0)
     rows += [row("bcc iron, 2 atoms", bcc, model, 1e-6, 12), row("fcc iron, 4 atoms", fcc, model, 1e-6, 12)]

@@ -20,14 +20,13 @@ import torch
 from ase.build import bulk
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
-from record import write
+from record import MODEL, write
 
 import mmace_sim
 from mmace_sim.base.allocator import keep_freed_memory
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
-MODEL = os.environ.get("MMACE_BENCHMARK_MODEL", "default")
 N_STRUCTURES = 64
 N_REPEATS = int(os.environ.get("MMACE_BENCHMARK_REPEATS", "3"))
 N_MANY = 1000

@@ -1,4 +1,4 @@
-"""Ordering temperatures of Heisenberg lattices against the literature, cost of sweeps, iron with the default model.
+"""Ordering temperatures of Heisenberg lattices against the literature, cost of sweeps, iron with an embedded model.
 
 Run it with JAXTYPING_DISABLE=1: checks of annotations cost more than small tensors.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from record import write
+from record import MODEL, write
 
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
@@ -160,19 +160,19 @@ def sweep_costs(model, repeat, n_chains, n_rounds):
 
 
 def test_cost_of_sweeps():
-    """What moves of every atom cost, in energies and in full evaluations of the whole cell, for the default model."""
+    """What moves of every atom cost, in energies and in full evaluations of the whole cell, for an embedded model."""
     n_rounds = int(os.environ.get("MMACE_BENCHMARK_ROUNDS", "5"))
     rows = []
     for repeat, n_chains in ((12, 1), (6, 6), (6, 1)):
         for dtype in (torch.float32, torch.float64):
-            rows.append(sweep_costs(mmace_sim.load_model("default", dtype=dtype), repeat, n_chains, n_rounds))
-            write("curie_cost", {"model": "default (one interaction, 5 Å)", "rows": rows})
+            rows.append(sweep_costs(mmace_sim.load_model(MODEL, dtype=dtype), repeat, n_chains, n_rounds))
+            write("curie_cost", {"model": f"{MODEL} (one interaction, 5 Å)", "rows": rows})
 
 
 def test_cost_of_independent_samples():
     """Cost of a sweep of one chain times its autocorrelation time: four chains of 128 atoms at 900 K, kinds in turn."""
     n_sweeps, n_chains = int(os.environ.get("MMACE_BENCHMARK_SWEEPS", "240")), 4
-    model = mmace_sim.load_model("default", dtype=torch.float32)
+    model = mmace_sim.load_model(MODEL, dtype=torch.float32)
     kinds = {"local": (LocalMoves, {"step": 0.7}), "hybrid, 6 steps": (HybridMonteCarlo, {"n_steps": 6}),
              "hybrid, 10 steps": (HybridMonteCarlo, {"n_steps": 10})}  # fmt: skip
     chains = replicas([900.0], 0, n_chains, "iron")
@@ -194,7 +194,7 @@ def test_cost_of_independent_samples():
                 name: sample_cost(parts[name], times[name], energies, (block + 1) * 5 // 6) for name in kinds
             }
             record = {
-                "model": "default, float32",
+                "model": f"{MODEL}, float32",
                 "n_atoms": 128,
                 "temperature": 900.0,
                 "sweeps": 5 * (block + 1),
@@ -226,7 +226,7 @@ def test_iron(lengths):
     temperatures = temperatures or [400.0, 700.0, 950.0, 1150.0, 1350.0, 1600.0]
     sizes = [int(n) for n in os.environ.get("MMACE_BENCHMARK_SIZES", "2,3").split(",")]
     n_eq, n = (int(k) for k in os.environ.get("MMACE_BENCHMARK_TRAJECTORIES", "16,64").split(","))
-    model = mmace_sim.load_model("default", dtype=torch.float32)
+    model = mmace_sim.load_model(MODEL, dtype=torch.float32)
     chains = replicas(temperatures, 0, 1, "iron")
     cells = Supercells(model, [iron(size) for size in sizes], chains)
     sampler = HybridMonteCarlo(cells, lengths=lengths, n_steps=6, n_adapt=n_eq)
@@ -238,7 +238,7 @@ def test_iron(lengths):
     write(
         f"curie_iron_{lengths}",
         {
-            "model": "default, float32, bcc a = 2.83 Å, lattice fixed",
+            "model": f"{MODEL}, float32, bcc a = 2.83 Å, lattice fixed",
             "lengths": lengths,
             "trajectories": n,
             "equilibration": n_eq,

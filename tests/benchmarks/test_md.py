@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch_sim as ts
 from ase.build import bulk
-from record import write
+from record import MODEL, write
 
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
@@ -60,7 +60,7 @@ def ordinary_mace(config):
 
 def simulations(n_atoms):
     """Name, first state, step of each."""
-    model = MagneticMaceModel(mmace_sim.load_model("default"))
+    model = MagneticMaceModel(mmace_sim.load_model(MODEL))
     state = initialize_state([iron(n_atoms)])
     kT, dt = TEMPERATURE * BOLTZMANN_EV_PER_K, 1.0 / FS_PER_TIME
     mace = ordinary_mace(model.model.config)

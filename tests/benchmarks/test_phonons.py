@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
-from record import write
+from record import MODEL, write
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -25,7 +25,6 @@ from mmace_sim.properties.phonons.cells import make_phonopy, restoring_forces, s
 from mmace_sim.structures.supercells import choose_supercell
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
-MODEL = os.environ.get("MMACE_BENCHMARK_MODEL", "mmace-fe-pbe")
 N_CRYSTALS = int(os.environ.get("MMACE_BENCHMARK_CRYSTALS", "20"))
 N_REPEATS = int(os.environ.get("MMACE_BENCHMARK_REPEATS", "1"))
 MIN_LENGTHS = (8.0, 10.0)

@@ -9,14 +9,13 @@ import torch
 from ase.build import bulk
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
-from record import write
+from record import MODEL, write
 
 import mmace_sim
 from mmace_sim.graph.atoms import set_magmoms
 from mmace_sim.properties.elastic import ElasticTensorCalculation
 from mmace_sim.units import EV_PER_A3_IN_GPA
 
-MODEL = os.environ.get("MMACE_BENCHMARK_MODEL", "mmace-fe-pbe")
 N_STRUCTURES = int(os.environ.get("MMACE_BENCHMARK_N", "200"))
 N_ONE_BY_ONE = int(os.environ.get("MMACE_BENCHMARK_N_ONE_BY_ONE", "40"))
 FMAX, STRESS_TOL, MAGFORCE_TOL, MAX_STEPS = 1e-3, 0.05, 2e-4, 500

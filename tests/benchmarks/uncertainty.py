@@ -5,7 +5,7 @@
     python tests/benchmarks/uncertainty.py DATA CACHE [--sets ...]     # writes docs/benchmarks/uncertainty.json
 
 DATA is the folder with one folder for each set, CACHE one for what was evaluated (some minutes per set). Models are those
-of ``docs/accuracy/models`` (seed 0, and seed 1 as the other member of a committee), the default model for `fe-cdft`, and
+of ``docs/accuracy/models`` (seed 0, and seed 1 as the other member of a committee), the embedded model of iron for `fe-cdft`, and
 for `mag3d` one that is trained into CACHE first. Everything is fitted to training and validation structures and judged on
 test structures.
 """
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from record import environment
+from record import MODEL, environment
 from strange import STRANGE
 from torch import Tensor
 
@@ -75,7 +75,7 @@ def frames_of(data: Path, name: str, part: str) -> list[Frame]:
 def members(cache: Path, name: str) -> list[Path | str]:
     """The model of a set, and the other member of a committee if there is one."""
     if name == "fe-cdft":
-        return ["default"]
+        return [MODEL]
     if name == "mag3d":
         return [trained_mag3d(cache)]
     return [MODELS / f"{name}-ours-{seed}.safetensors" for seed in (0, 1)]
@@ -366,14 +366,14 @@ def strangers(found: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def foreign(data: Path) -> dict[str, Any]:
-    """How honest the default model is on other people's calculations of iron: forces and stress of two cells each."""
+    """How honest the embedded model of iron is on other people's calculations of iron: forces and stress of two cells each."""
     frames = read_frames([data / "fe_snap_npj2021" / "train.extxyz"]).frames
     found = {}
     for kind in ("point_def", "MD_bcc_Te300K", "liquid_nonmag"):
         some = [frame for frame in frames if frame.config_type == kind][:2]
         for frame in some:
             del frame.labels["energy"]
-        found[kind] = judge_uncertainty(load_model("default"), some)
+        found[kind] = judge_uncertainty(load_model(MODEL), some)
     return found
 
 
@@ -421,7 +421,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.cache.mkdir(exist_ok=True)
     content = json.loads(OUTPUT.read_text()) if OUTPUT.is_file() else {"sets": {}}
-    content |= {"mmace-fe-pbe on fe_snap_npj2021": foreign(arguments.data), "environment": environment()}
+    content |= {f"{MODEL} on fe_snap_npj2021": foreign(arguments.data), "environment": environment()}
     OUTPUT.write_text(json.dumps(content, indent=1) + "\n")
     for name in arguments.sets:
         found = gathered(arguments.data, arguments.cache, name)

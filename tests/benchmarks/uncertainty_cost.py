@@ -1,4 +1,4 @@
-"""What uncertainties cost: evaluations of the default model, and what uncertainties add to one, in turn, in CPU time.
+"""What uncertainties cost: evaluations of an embedded model, and what uncertainties add to one, in turn, in CPU time.
 
 ::
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase.build import bulk
+from record import MODEL as NAME
 from record import environment
 
 from mmace_sim.graph.atoms import set_magmoms
@@ -66,11 +67,11 @@ def main() -> None:
             }
         )
         print(rows[-1])  # noqa: T201
-    told = {"unit": "s of CPU time, one thread, medians", "model": "default", "tries": N_TRIES, "rows": rows}
+    told = {"unit": "s of CPU time, one thread, medians", "model": NAME, "tries": N_TRIES, "rows": rows}
     OUTPUT.write_text(json.dumps(told | {"environment": environment()}, indent=1, ensure_ascii=False) + "\n")
 
 
-MODEL: MagneticModel = load_model("default")
+MODEL: MagneticModel = load_model(NAME)
 
 if __name__ == "__main__":
     main()

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase.build import bulk
-from record import environment
+from record import MODEL, environment
 from test_batched_relaxation import structures
 
 import mmace_sim
@@ -91,13 +91,13 @@ class Machine:
         return sum("synchroniz" in str(w.message) for w in caught)
 
     def model(self, dtype=torch.float64):
-        return mmace_sim.load_model("default", device=self.device, dtype=dtype)
+        return mmace_sim.load_model(MODEL, device=self.device, dtype=dtype)
 
 
 def same_numbers(machine):
     """Energies and derivatives on the device against the CPU in float64, and of lower precisions."""
     images = structures()[:8]
-    reference = MagneticMaceModel("default")(initialize_state(images, device="cpu"))
+    reference = MagneticMaceModel(MODEL)(initialize_state(images, device="cpu"))
     for dtype in ("float64", "float32"):
         kind = getattr(torch, dtype)
         tsm = MagneticMaceModel(machine.model(kind), skin=0.5, backend="torch")
