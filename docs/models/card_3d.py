@@ -22,6 +22,8 @@ AIMS = {
 AIM = {"energy": 25, "forces": 80}
 FORMATION, SHEAR = 60, 20
 """Differences from the DFT that are named: of formation energies (meV/atom) and of shear moduli (GPa)."""
+MEASURED_TC = {"Fe bcc": "1043", "Co hcp": "fcc by then", "Co fcc": "1388", "Ni fcc": "627"}
+"""Of the ferromagnetic elements, in K."""
 MODULI = {"yz": "C44", "xy": "C66", "ortho": "(C11 − C12)/2", "tet": "C′"}
 
 
@@ -114,6 +116,22 @@ def stiffness(report: dict) -> str:
     return table(["restoring force (eV/Å²)", "DFT", "model"], rows)
 
 
+def magnets(report: dict) -> str:
+    """Exchange of the ferromagnetic elements."""
+    rows = [
+        [
+            name,
+            number(of["J1"], 1),
+            number(of["stiffness"]),
+            number(of["mean_field_temperature"]),
+            MEASURED_TC[name],
+        ]
+        for name, of in report["magnets"].items()
+    ]
+    head = ["ferromagnet", "J1′ (meV)", "spin stiffness (meV Å²)", "mean-field T_C (K)", "T_C, measured (K)"]
+    return table(head, rows)
+
+
 def learning(report: dict) -> str:
     """Errors against the number of calculations; those of the whole training set are the model's own."""
     columns = {
@@ -186,7 +204,7 @@ def tables(report: dict) -> str:
     ]
     parts += [
         part(report)
-        for part, key in ((shears, "shear_moduli"), (stiffness, "restoring_forces"))
+        for part, key in ((shears, "shear_moduli"), (stiffness, "restoring_forces"), (magnets, "magnets"))
         if report[key]
     ]
     return "\n".join([*parts, off(report), sigmas(report["calibration"])])

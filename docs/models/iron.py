@@ -90,9 +90,9 @@ def special_points(model: mmace_sim.MagneticMACE, bcc: Atoms) -> dict[str, list[
     return {name: np.unique(np.round(values, 2)).tolist() for name, values in zip(points, found, strict=True)}
 
 
-def exchange(model: mmace_sim.MagneticMACE, bcc: Atoms) -> dict[str, Any]:
+def exchange(model: mmace_sim.MagneticMACE, crystal: Atoms) -> dict[str, Any]:
     """Exchange by second derivatives, in meV, and what follows: stiffness (meV Å²) and mean-field temperature (K)."""
-    (found,) = Exchange(model, cutoff=6.0, routes=("derivatives",), lengths="rigid").run([bcc])
+    (found,) = Exchange(model, cutoff=6.0, routes=("derivatives",), lengths="rigid").run([crystal])
     shells = found.pairs.representatives()[:SHELLS]
     return {
         "distances": found.pairs.distances[shells].tolist(),

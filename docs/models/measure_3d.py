@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.build import bulk
 from ase.io import read
+from iron import TIGHT, exchange
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
@@ -54,6 +56,13 @@ CURVE = re.compile(r"(eos_|[A-Z]\w*_(B2|L10|L12|B1)_)\w*(fm|afm|nm)$")
 """Families that are ideal cells at several volumes."""
 STRAIN, DISPLACEMENT = 0.03, 0.1
 """Of the strained and displaced cells, as in tools/propose_mag3d.py; displacements in Å."""
+MAGNETS = (
+    ("Fe bcc", ("bcc", 2.84), 2.2),
+    ("Co hcp", ("hcp", 2.50, None, 4.05), 1.7),
+    ("Co fcc", ("fcc", 3.53), 1.7),
+    ("Ni fcc", ("fcc", 3.53), 0.65),
+)
+"""Name, crystal to start from and moment (μB) of the elements that are ferromagnets."""
 SIDES = ("dft", "model")
 FIRST = {"Fe", "Co", "Ni", "Al"}
 """Elements that most calculations are of."""
@@ -271,6 +280,20 @@ def worst(model: mmace_sim.MagneticMACE) -> dict[str, float]:
     return {name: error for name, error in sorted(errors.items()) if error > BAD}
 
 
+def magnets(model: mmace_sim.MagneticMACE) -> dict[str, dict[str, float]]:
+    """Exchange of ferromagnetic elements at rest: first neighbours (meV), stiffness (meV Å²), mean-field T_C (K)."""
+    cells = [bulk(name[:2], *shape) for name, shape, _ in MAGNETS]
+    for (_, _, moment), atoms in zip(MAGNETS, cells, strict=True):
+        set_magmoms(atoms, [[0.0, 0.0, moment]] * len(atoms))
+    at_rest = mmace_sim.relax(cells, model, **TIGHT)
+    found = [exchange(model, result.atoms) for result in at_rest]
+    keys = ("stiffness", "mean_field_temperature")
+    return {
+        name: {"J1": one["J"][0], **{key: one[key] for key in keys}}
+        for (name, *_), one in zip(MAGNETS, found, strict=True)
+    }
+
+
 def measure(name: str) -> None:
     """Measure and write."""
     model = mmace_sim.load_model(name)
@@ -292,6 +315,7 @@ def measure(name: str) -> None:
         "order": order_of_states(frames, results),
         "shear_moduli": shear_moduli(frames, results),
         "restoring_forces": restoring_forces(frames, results),
+        "magnets": magnets(model),
     }
     path = HERE / f"{report['model']}.json"
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

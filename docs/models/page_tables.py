@@ -9,7 +9,7 @@ SIGMA = {
     "forces": "forces (meV/Å)",
     "stress": "stress (meV/Å³)",
     "magforces_length": "magnetic forces along the moment (meV/μB)",
-    "magforces_turn": "magnetic forces across it (meV/μB)",
+    "magforces_transverse": "magnetic forces across it (meV/μB)",
 }
 """What the predicted errors are of."""
 
