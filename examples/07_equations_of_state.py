@@ -84,7 +84,7 @@ plt.show()
 # The Bain path
 # -------------
 # A body-centred tetragonal cell is bcc at c/a = 1 and fcc at c/a = √2. The maps show the energy over c/a and volume;
-# crosses are minima. The antiferromagnets of iron are not cubic: their minimum is beyond √2.
+# crosses are minima. The antiferromagnets of iron are not cubic: their minimum is not at √2.
 
 (path,) = BainPath(model, states=states, n_ratios=13, n_volumes=7).run([bcc])
 figure, axes = plt.subplots(1, 4, figsize=(9, 2.8), sharex=True, sharey=True, layout="constrained")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import yaml
 from cli_tools import RUN_FILES, bcc, csv_rows, mmace_sim, molecule, names_in, summary_of
+from embedded import IRON_MODEL
 
 FILES = RUN_FILES | {"curves.csv", "points.extxyz", "figures"}
 
@@ -59,6 +60,18 @@ def test_iron_from_file_to_figures(tmp_path):
     assert (again.exit_code, again.output) == (0, "")
     assert names_in(out) == FILES
     assert list((out / "figures").iterdir()) == []
+
+
+def test_an_antiferromagnet_keeps_its_order_along_its_curve(tmp_path):
+    """bcc iron by `mmace-fe-pbe`: 398 meV/atom above the ferromagnet at 10.98 Å³ by its DFT."""
+    ase.io.write(tmp_path / "iron.extxyz", bcc(a=2.83))
+    out = tmp_path / "out"
+    options = ("--states", "fm,afm", "--n-volumes", "7", "--volume-min", "0.86", "-m", IRON_MODEL)
+    mmace_sim("eos", tmp_path / "iron.extxyz", *options, "-o", out)
+    fm, afm = summary_of(out)["structures"][0]["states"]
+    assert [state["minima"][0]["magnetic_order"] for state in (fm, afm)] == ["FM", "AFM"]
+    assert afm["minima"][0]["energy_above_lowest"] == pytest.approx(0.398, abs=0.04)
+    assert {image.info["state"] for image in ase.io.read(out / "points.extxyz", ":")} == {"fm", "afm"}
 
 
 def test_bad_structures_are_named_and_do_not_stop_others(model, tmp_path):

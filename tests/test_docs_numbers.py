@@ -1,4 +1,4 @@
-"""One number for one quantity: what the README, the card and the pages say agrees with the files it comes from."""
+"""One number for one quantity: what the pages say agrees with the files it comes from."""
 
 import json
 import re
@@ -394,3 +394,18 @@ def test_measured_loops_of_the_page_on_learning():
     last = loop["rounds"][-1]
     told = f"{last['n_calculations']} calculations (14 the test) took {last['cpu_hours']:.2f} CPU hours"
     assert told in page
+
+
+IDENTITIES = (
+    "joint_rotation", "inversion", "time_reversal", "no_field_without_moments", "spin_rotation", "no_jump_at_cutoff",
+    "isolated_atom", "translation", "permutation", "supercell", "batch_equals_single", "forces", "stress", "magforces",
+    "smooth_through_zero", "smooth_rotation", "training_gradient", "growth_above_max_moment",
+)  # fmt: skip
+
+
+def test_identities_of_the_page_on_theory():
+    table = text("docs/theory.md").split("| Identity | Holds |")[1].splitlines()[2 : 2 + len(IDENTITIES)]
+    measured = json.loads(text("docs/models/mmace-fe-pbe.json"))["identities"]
+    assert set(IDENTITIES) == set(measured)
+    for line, name in zip(table, IDENTITIES, strict=True):
+        assert float(line.split(" | ")[-2]) == pytest.approx(measured[name], rel=0.05), line

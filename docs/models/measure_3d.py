@@ -75,15 +75,20 @@ GAP = 0.010
 def states(frames: list[Atoms]) -> dict[str, list[Atoms]]:
     """Curves of at least three volumes, by name, in the order of the volumes, of frames whose moments are free.
 
-    L1_0 in a cell of four atoms has moments that alternate within the planes of an element.
+    L1_0 in a cell of four atoms has moments that alternate within the planes of an element. Of cells of
+    several shapes (hcp) those that are most count.
     """
-    found: dict[str, list[Atoms]] = defaultdict(list)
+    found: dict[str, dict[float, list[Atoms]]] = defaultdict(lambda: defaultdict(list))
     for frame in frames:
         name = frame.info["config_type"]
         if CURVE.match(name):
-            found[name.replace("_L10_", "_L10_planes_") if len(frame) == 4 else name].append(frame)
-    found = {name: sorted(curve, key=lambda a: a.get_volume()) for name, curve in sorted(found.items())}
-    return {name: curve for name, curve in found.items() if len(curve) >= 3}
+            name = name.replace("_L10_", "_L10_planes_") if len(frame) == 4 else name
+            lengths = frame.cell.lengths()
+            found[name][round(lengths[2] / lengths[0], 2)].append(frame)
+    curves = {name: max(shapes.values(), key=len) for name, shapes in sorted(found.items())}
+    return {
+        name: sorted(curve, key=lambda a: a.get_volume()) for name, curve in curves.items() if len(curve) >= 3
+    }
 
 
 def moments_of(atoms: Atoms) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Measure embedded models and write every table of them: python docs/models/refresh.py [MODEL...].
 
 After a training of a model this is the one command: it measures the models that are named (both without names, none
-with `--pages`), and writes docs/models/*.json, the two cards and docs/iron.md. docs/readme_figure.py draws
-the figure of the README anew.
+with `--pages`), and writes docs/models/*.json, the two cards and docs/iron.md. Not written here: the figure of the
+README (docs/readme_figure.py), docs/models/applications.md (applications_3d.py), the learning curve (learning_3d.py),
+the output of `make demo` in the README and that of `relax` in docs/uncertainty.md, numbers of calculations in the
+CHANGELOG and in examples/data/mag3d-gpaw.
 """
 
 import sys

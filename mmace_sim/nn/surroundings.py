@@ -98,12 +98,12 @@ def surroundings(
     return torch.cat([*rows, torch.linalg.norm(magmoms, dim=1, keepdim=True)], dim=1)
 
 
-def column_bounds(
+def column_sizes(
     rows: Float[Tensor, "n_atoms n_surroundings"],
 ) -> Float[Tensor, " n_surroundings"]:
-    """How large each number of the rows could be, as a mean over atoms, whether they have any of it or not.
+    """An order of magnitude for each number of the rows, as a mean over atoms, whether they have any of it or not.
 
-    |Σ φ Y_l| and what is of codes by Σ φ, whatever is of two moments by Σ φ m_j².
+    Of |Σ φ Y_l| and of codes Σ φ, of whatever is of two moments Σ φ m_j².
 
     Args:
         rows: From `surroundings`.

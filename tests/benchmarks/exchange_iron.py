@@ -1,4 +1,4 @@
-"""Exchange of bcc iron with an embedded model by every route: the table of docs/exchange.md.
+"""Exchange of bcc iron with an embedded model by every route: the numbers of docs/exchange.md.
 
 python tests/benchmarks/exchange_iron.py        # some minutes on one core; writes docs/benchmarks/exchange_iron.json
 """

@@ -38,7 +38,7 @@ from mmace_sim.torchsim.langevin_spins import (
 from mmace_sim.units import BOLTZMANN_EV_PER_K
 
 A = 2.8289
-"""Å, lattice constant of ferromagnetic bcc iron with the embedded model of iron."""
+"""Å, lattice constant of ferromagnetic bcc iron with `mmace-fe-pbe`, weights of version 0.2 (docs/models/iron.json has that of others)."""
 J = 0.02
 CRITICAL = 1.4429 * J / BOLTZMANN_EV_PER_K
 """K; k_B T_C / J' of the simple cubic Heisenberg model: Chen, Ferrenberg and Landau, 10.1103/PhysRevB.48.3249."""

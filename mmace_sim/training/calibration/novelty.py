@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmace_sim.nn.surroundings import column_bounds
+from mmace_sim.nn.surroundings import column_sizes
 from mmace_sim.training.calibration.evidence import Evidence
 
 WHITENING: float = 0.3
@@ -13,8 +13,9 @@ SMALLEST_SHARE: float = 0.02
 """Smallest standard deviation of a number of the surroundings, over its mean size."""
 ABSENT: float = 1e-3
 ABSENT_SHARE: float = 0.1
-"""The same, over the size that it could have (`column_bounds`), of a number that the data have less than that share of:
-those of collinear moments tell nothing of how much an angle matters, and rounding is one."""
+"""The same, over its order of magnitude (`column_sizes`), of a number that the data have less than that share of:
+collinear data say nothing of how much an angle matters, and measured by their own spread, which is rounding, any angle
+would be far."""
 CHUNK: int = 2000
 
 
@@ -35,8 +36,8 @@ def fit_coordinates(
     counts = torch.bincount(species).to(rows)[:, None]
     means = torch.zeros(len(elements), rows.shape[1], dtype=rows.dtype).index_add(0, species, rows) / counts
     left = rows - means[species]
-    sizes, bounds = rows.abs().mean(dim=0), column_bounds(rows)
-    smallest = torch.where(sizes > ABSENT * bounds, SMALLEST_SHARE * sizes, ABSENT_SHARE * bounds) + 1e-6
+    sizes, usual = rows.abs().mean(dim=0), column_sizes(rows)
+    smallest = torch.where(sizes > ABSENT * usual, SMALLEST_SHARE * sizes, ABSENT_SHARE * usual) + 1e-6
     scale = 1.0 / torch.maximum(left.square().mean(dim=0).sqrt(), smallest)
     scaled = left * scale
     variances, directions = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
