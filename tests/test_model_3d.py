@@ -137,11 +137,11 @@ def test_errors_on_the_test_set_are_those_of_the_card(model):
         assert error.mae == pytest.approx(said[label], rel=1e-6), label
     crystals = CARD["test_errors"]["all but torn crystals"]
     assert crystals["count"] > 0.9 * len(frames)
-    assert crystals["energy"] < 18  # meV/atom
+    assert crystals["energy"] < 15  # meV/atom
     assert crystals["forces"] < 80  # meV/Å
     assert crystals["magforces"] < 40  # meV/μB
     assert CARD["test_errors"]["of these, Fe, Co, Ni, Al alone"]["energy"] < 10
-    assert CARD["test_errors"]["of these, metals with Mn, Cr or Pt"]["energy"] < 28  # the aim is 25
+    assert CARD["test_errors"]["of these, metals with Mn, Cr or Pt"]["energy"] < 25
     assert CARD["test_errors"]["of these, with N or O"]["energy"] < 25
     assert CARD["test_errors"]["rattled"]["forces"] < 95  # the aim is 80
 
@@ -152,7 +152,6 @@ def test_what_the_card_says_of_the_data_and_of_its_errors(model):
     assert f"from {sum(CARD['sets'].values())} GPAW calculations" in (ROOT / "CHANGELOG.md").read_text(
         encoding="utf-8"
     )
-    assert CARD["shaken"] == sum(a.info["config_type"].startswith("rat") for a in sizes["train"])
     assert CARD["weights"] == sum(p.numel() for p in model.parameters())
     assert CARD["calibration"] == model.metadata["uncertainty"]["calibration"]
 

@@ -39,7 +39,14 @@ SCANNED = {
     "CrFe": ("bcc", 11.4, (1.0, 2.0)),
 }
 """Lattice, volume per atom (Å³) and moments (μB) that are held at two volumes near it."""
+MANGANESE = {
+    "111": [[0, 1, 1], [1, 0, 1], [1, 1, 0]],
+    "001": [[1, 0, 0], [0, 1, 0], [0, 0, 2]],
+    "011": [[1, 0, 0], [0, 1, 1], [0, -1, 1]],
+}
+"""Cells of L1_0 whose manganese alternates along [111], [001] and [011] of the primitive cell."""
 PHASES_OF_IRON = {
+    ("bcc", "nm"): ((0, 0), (9.3, 9.8, 10.2)),
     ("fcc", "fm"): ((1, 1), (12.4, 12.9, 13.5)),
     ("fcc", "afm"): ((1, -1), (10.3, 11.1)),
     ("fcc", "afmd"): ((1, 1, -1, -1), (10.5, 11.1, 11.8)),
@@ -300,6 +307,14 @@ def collinear_orders():
             yield f"x_{symbol}_fcc_layers001_{order}", f"order_{symbol}_fcc", ordered(stack, order)
         layers = zone_boundary(symbol, "fcc", VOLUME[symbol])
         yield f"x_{symbol}_fcc_layers111_+-", f"order_{symbol}_fcc", ordered(layers, "+-")
+    for name, (a, c) in {"MnPt": (4.0, 3.67), "MnNi": (3.74, 3.52)}.items():
+        alloy = Atoms(
+            [name[:2], name[2:]], scaled_positions=[[0] * 3, [0.5] * 3], cell=[a / 2**0.5] * 2 + [c], pbc=True
+        )
+        for tag, shape in MANGANESE.items():
+            cell = make_supercell(alloy, shape)
+            cell = cell[np.argsort(cell.numbers != atomic_numbers["Mn"], kind="stable")]
+            yield f"x_{name}_L10_order_{tag}", f"order_{name}", start(cell, [3.2, -3.2, 0.0, 0.0])
     eight = bulk("Fe", "bcc", a=(2 * VOLUME["Fe"]) ** (1 / 3)) * (2, 2, 2)
     for order in ("-+++++++", "--++++++", "-++++++-"):
         yield f"x_Fe_bcc_order_{order}", "order_Fe_bcc", ordered(eight, order)
@@ -332,7 +347,7 @@ def iron():
     for (lattice, order), (signs, volumes) in PHASES_OF_IRON.items():
         for volume in volumes:
             a = (volume * 2 / (1.58 * 3**0.5 / 2)) ** (1 / 3)
-            cell = bulk("Fe", "hcp", a=a, c=1.58 * a) if lattice == "hcp" else cubic("Fe2", "fcc", volume)
+            cell = bulk("Fe", "hcp", a=a, c=1.58 * a) if lattice == "hcp" else cubic("Fe2", lattice, volume)
             cell *= (1, 1, len(signs) // 2)
             moments = [sign * MOMENT["Fe"] for sign in signs]
             yield f"x_Fe_{lattice}_{volume}_{order}", f"eos_Fe_{lattice}_{order}", start(cell, moments)

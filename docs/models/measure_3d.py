@@ -310,7 +310,6 @@ def measure(name: str) -> None:
     report = {
         "model": model.metadata.get("name"),
         "sets": {part: len(members) for part, members in sets.items()},
-        "shaken": sum(frame.info["config_type"].startswith("rat") for frame in sets["train"]),
         "weights": sum(p.numel() for p in model.parameters()),
         "calibration": model.metadata.get("uncertainty", {}).get("calibration", {}),
         "test_errors": test_errors(model),
