@@ -31,6 +31,8 @@ from mmace_sim.training.loss import HuberLoss, MSELoss
 U = 2.0**-24
 OPERATIONS = 64
 """Roundings in a row from coordinates to an energy: radial and angular functions, network, product, readout."""
+OF_KT = 5e-3
+"""Error of an energy of 2000 atoms over kT at 600 K, and so of an acceptance: 10⁻⁷ eV per atom, by these weights."""
 MANY = 2**20
 
 
@@ -84,14 +86,14 @@ def test_evaluations_of_large_cells():
 
 
 def test_resting_atoms_of_large_cells():
-    """Energies that Monte Carlo compares are within a thousandth of kT, and directions of fields as those of float64."""
+    """Energies that Monte Carlo compares are within a two-hundredth of kT, and directions of fields as those of float64."""
     single, double = (cells_of(dtype) for dtype in (torch.float32, torch.float64))
     for same_lengths in (False, True):
         energies, gradients = zip(
             *(cells.evaluate(cells.moments, same_lengths=same_lengths)[:2] for cells in (single, double)),
             strict=True,
         )
-        assert float((energies[0] - energies[1]).abs()) < 1e-3 / float(double.beta)
+        assert float((energies[0] - energies[1]).abs()) < OF_KT / float(double.beta)
         turning = [
             torch.linalg.cross(g.double(), c.moments.double())
             for g, c in zip(gradients, (single, double), strict=True)
@@ -101,7 +103,7 @@ def test_resting_atoms_of_large_cells():
 
 
 def test_changes_of_energy_that_moves_are_judged_by():
-    """Hybrid moves of 2000 atoms and local moves decide by the same numbers as float64, to a thousandth of kT."""
+    """Hybrid moves of 2000 atoms and local moves decide by the same numbers as float64, to a two-hundredth of kT."""
     changes = []
     for dtype in (torch.float32, torch.float64):
         cells = cells_of(dtype)
@@ -114,7 +116,7 @@ def test_changes_of_energy_that_moves_are_judged_by():
             energies.append(float(sampler._evaluate(cells.moments, cells.positions)[0] - current[0]))
         changes.append(np.array(energies))
     assert np.abs(changes[1]).min() > 1.0
-    assert np.abs(changes[0] - changes[1]).max() < 1e-3 / float(cells.beta)
+    assert np.abs(changes[0] - changes[1]).max() < OF_KT / float(cells.beta)
 
     local = []
     for dtype in (torch.float32, torch.float64):
@@ -124,7 +126,7 @@ def test_changes_of_energy_that_moves_are_judged_by():
         local.append(part.propose(0, moments).changes)
     assert local[0].dtype == torch.float64
     assert local[1].abs().max() > 1e-2
-    assert (local[0] - local[1]).abs().max() < 1e-3 / float(cells.beta)
+    assert (local[0] - local[1]).abs().max() < OF_KT / float(cells.beta)
 
 
 def test_sums_over_many_numbers_leave_one_rounding():
