@@ -27,6 +27,9 @@ VOLUME = {"Fe": 11.4, "Co": 10.9, "Ni": 10.9, "Al": 16.5}
 """Moments (μB) and volumes (Å³) to start with."""
 LATER = {"Mn": (3.3, 11.8), "Cr": (1.2, 11.7), "Pt": (0.3, 15.7), "N": (0.0, 0.0), "O": (0.0, 0.0)}
 """The same of elements that came later."""
+MOMENTS = MOMENT | {symbol: moment for symbol, (moment, _) in LATER.items()}
+VOLUMES = VOLUME | {symbol: volume for symbol, (_, volume) in LATER.items()}
+"""Of all."""
 ROCKSALT = {"CrN": (2.6, 4.15), "MnN": (3.3, 4.25), "FeN": (1.6, 4.0), "NiO": (1.4, 4.18), "MnO": (4.2, 4.43),
             "FeO": (3.4, 4.30), "CoO": (2.4, 4.25)}  # fmt: skip
 """Moment of the metal (μB) and lattice constant (Å); antiferromagnetic layers along [001]."""
@@ -71,7 +74,7 @@ AXES = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "xy": (0.5**0.5, 0.5**0.
 
 
 def cubic(symbols, lattice, volume, c_over_a=1.0):
-    """Two atoms of bcc or fcc type (a tetragonal cell along the axes), four of L1_2, or the primitive cell of D0_3."""
+    """Two atoms of bcc or fcc type (a tetragonal cell along the axes), or four of L1_2."""
     if lattice == "L12":
         a = (4 * volume) ** (1 / 3)
         return Atoms(
@@ -148,14 +151,14 @@ def strained_and_displaced(name, atoms, isotropic, axes, magnetic):
 def later_phases():
     """As `phases`, with a sign for the moment of each atom."""
     for symbol, lattice, signs in (("Cr", "bcc", (1, -1)), ("Mn", "fcc", (1, -1)), ("Pt", "fcc", (0, 0))):
-        cell = cubic(symbol * 2, lattice, LATER[symbol][1])
+        cell = cubic(symbol * 2, lattice, VOLUMES[symbol])
         yield f"{symbol}_{lattice}", cell, symbol != "Mn", "z" if lattice == "bcc" else "xz", signs
     for pair in ("FePt", "CoPt"):
-        volume = (VOLUME[pair[:2]] + LATER["Pt"][1]) / 2
+        volume = (VOLUMES[pair[:2]] + VOLUMES["Pt"]) / 2
         yield f"{pair}_L10", cubic(pair, "fcc", volume, 0.97), False, "xz", (1, 1)
     for pair in ("MnPt", "MnNi"):
         other = pair[2:]
-        volume = (13.0 + {**VOLUME, "Pt": LATER["Pt"][1]}[other]) / 2
+        volume = (13.0 + VOLUMES[other]) / 2
         cell = cubic(["Mn", "Mn", other, other], "L12", volume)
         cell.set_cell(cell.cell.array * [1.02, 1.02, 0.96], scale_atoms=True)
         yield f"{pair}_L10afm", cell, False, "xz", (1, -1, 0, 0)
@@ -177,7 +180,7 @@ def rocksalt(name, a):
 def later():
     """Phases of the later elements, strained, displaced, and shaken nitrides and oxides."""
     for name, atoms, isotropic, axes, signs in later_phases():
-        known = {**MOMENT, **{symbol: moment for symbol, (moment, _) in LATER.items()}}
+        known = dict(MOMENTS)
         if name.endswith("_B1"):
             known[name[:2]] = ROCKSALT[name.removesuffix("_B1")][0]
         moments = [sign * known[s] for sign, s in zip(signs, atoms.get_chemical_symbols(), strict=True)]
@@ -226,19 +229,9 @@ def held_moments():
                     start(cell, moments, held=True),
                 )
     for other, (first, second) in product(("Al", "Ni", "Pt", "Co"), ((1.5, 2.5), (-2.0, 2.5), (0.5, 1.5))):
-        volume = (3 * LATER["Mn"][1] + {**VOLUME, "Pt": LATER["Pt"][1]}[other]) / 4
-        cell = Atoms(
-            ["Mn", "Mn", "Mn", other],
-            cell=bulk("Mn", "fcc", a=(16 * volume) ** (1 / 3)).cell,
-            pbc=True,
-            scaled_positions=[[0.5] * 3, [0.25] * 3, [0.75] * 3, [0] * 3],
-        )
-        known = {**MOMENT, "Pt": 0.3}[other]
-        yield (
-            f"x_Mn3{other}_D03_held_{first}_{second}",
-            f"Mn3{other}_len",
-            start(cell, [first, second, second, known], held=True),
-        )
+        cell = diagonal(["Mn", "Mn", "Mn", other], (3 * VOLUMES["Mn"] + VOLUMES[other]) / 4, (2, 1, 3, 0))
+        moments = [first, second, second, MOMENTS[other]]
+        yield f"x_Mn3{other}_D03_held_{first}_{second}", f"Mn3{other}_len", start(cell, moments, held=True)
 
 
 def layers_of_rocksalt():
@@ -300,7 +293,11 @@ def collinear_orders():
         if not (name.endswith("fcc") and order == "-+-+"):  # the same as --++
             yield f"x_{name}_order_{order}", f"order_{name}", ordered(cell, order)
     for symbol, order in product(("Fe", "Co"), ("++--", "-+++")):  # B32 and D0_3 of one element
-        yield f"x_{symbol}_bcc_diagonal_{order}", f"order_{symbol}_bcc", ordered(diagonal(symbol), order)
+        yield (
+            f"x_{symbol}_bcc_diagonal_{order}",
+            f"order_{symbol}_bcc",
+            ordered(diagonal(symbol * 4, VOLUMES[symbol]), order),
+        )
     for symbol in ("Fe", "Co", "Ni"):
         for order in ("++--", "-+++"):  # layers along [001]
             stack = cubic(symbol * 2, "fcc", VOLUME[symbol]) * (1, 1, 2)
@@ -320,12 +317,10 @@ def collinear_orders():
         yield f"x_Fe_bcc_order_{order}", "order_Fe_bcc", ordered(eight, order)
 
 
-def diagonal(symbol):
-    """Four atoms of bcc along the diagonal of a cube of two lattice constants."""
-    primitive = bulk(symbol, "fcc", a=(16 * VOLUME[symbol]) ** (1 / 3)).cell
-    return Atoms(
-        symbol * 4, cell=primitive, pbc=True, scaled_positions=np.arange(4)[:, None] / 4 * np.ones(3)
-    )
+def diagonal(symbols, volume, places=(0, 1, 2, 3)):
+    """Four atoms along the diagonal of a cube of two lattice constants of bcc, a quarter apart: B32, D0_3."""
+    primitive = bulk("Fe", "fcc", a=(16 * volume) ** (1 / 3)).cell
+    return Atoms(symbols, cell=primitive, pbc=True, scaled_positions=np.outer(places, np.ones(3)) / 4)
 
 
 def ordered(cell, order):

@@ -15,9 +15,9 @@ from measure import STATES
 
 import mmace_sim
 from mmace_sim.graph.atoms import get_magmoms, set_magmoms
+from mmace_sim.properties.elastic import ElasticTensorCalculation
 from mmace_sim.properties.exchange import Exchange
 from mmace_sim.properties.phonons import Phonons
-from mmace_sim.units import EV_PER_A3_IN_GPA
 
 PATH = Path(__file__).parent / "iron.json"
 MODELS = ("mmace-3d-pbe", "mmace-fe-pbe")
@@ -36,7 +36,6 @@ VOLUMES = {
     "hcp_nm": 10.2,
 }
 """Volumes to start from, in Å³ per atom."""
-STRAIN = 0.005
 SHELLS = 4
 """Neighbours whose exchange is listed."""
 
@@ -54,22 +53,15 @@ def cell(state: str, volume: float) -> Atoms:
     return layers_111(volume) if state == "fcc_111" else STATES[state][1](volume)
 
 
-def elastic_constants(model: mmace_sim.MagneticMACE, crystal: Atoms, magmoms: str) -> dict[str, float]:
-    """Constants of a cubic crystal whose atoms no strain moves, from stresses at strains of both signs, in GPa."""
-    strains = (
-        np.diag([STRAIN, 0, 0]),
-        np.array([[0, 0, 0], [0, 0, STRAIN / 2], [0, STRAIN / 2, 0]]),
-    )
-    images = []
-    for strain in strains:
-        for sign in (1, -1):
-            images.append(crystal.copy())
-            images[-1].set_cell(crystal.cell.array @ (np.eye(3) + sign * strain), scale_atoms=True)
-    found = mmace_sim.relax(images, model, relax_cell=False, magmoms=magmoms, **TIGHT)
-    stress = [r.atoms.get_stress(voigt=True) * EV_PER_A3_IN_GPA for r in found]
-    normal, shear = (stress[0] - stress[1]) / (2 * STRAIN), (stress[2] - stress[3]) / (2 * STRAIN)
-    constants = {"C11": float(normal[0]), "C12": float(normal[1]), "C44": float(shear[3])}
-    return {"B": (constants["C11"] + 2 * constants["C12"]) / 3, **constants}
+def elastic_constants(model: mmace_sim.MagneticMACE, bcc: Atoms) -> dict[str, dict[str, float]]:
+    """Constants in GPa, with moments that follow the strain ("relaxed") and that stay ("fixed")."""
+    (found,) = ElasticTensorCalculation(model, magmoms="both", relax=False).run([bcc])
+    told = {}
+    for moments in ("relaxed", "fixed"):
+        c = found.constants[moments].c_ieee_gpa
+        c11, c12, c44 = float(c[0, 0]), float(c[0, 1]), float(c[3, 3])
+        told[moments] = {"B": (c11 + 2 * c12) / 3, "C11": c11, "C12": c12, "C44": c44}
+    return told
 
 
 def vacancy(model: mmace_sim.MagneticMACE, bcc: Atoms) -> float:
@@ -125,10 +117,7 @@ def iron(model: mmace_sim.MagneticMACE) -> dict[str, Any]:
     return {
         "lattice_constant": float(bcc.cell.lengths()[0]),
         "moment": float(np.abs(get_magmoms(bcc)[0]).max()),
-        "elastic": {
-            name: elastic_constants(model, bcc, how)
-            for name, how in (("relaxed", "joint"), ("fixed", "fixed"))
-        },
+        "elastic": elastic_constants(model, bcc),
         "phonons": special_points(model, bcc),
         "states": {name: state(result, ground) for name, result in found.items()},
         "bcc_nm_at_the_volume_of_fm": 1000 * (squeezed.energy / len(squeezed.atoms) - ground),

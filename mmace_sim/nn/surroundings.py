@@ -110,13 +110,13 @@ def column_sizes(
     """
     means = rows.abs().mean(dim=0)
     density, squares = means[:N_SHELLS], means[(2 + MAX_ELL) * N_SHELLS : (3 + MAX_ELL) * N_SHELLS]
-    bounds = [
+    columns = [
         density.repeat(1 + MAX_ELL),
         squares.repeat(4),
         density.repeat_interleave(2 * N_CODES),
         means[-1:],
     ]
-    return torch.cat(bounds)
+    return torch.cat(columns)
 
 
 def _shells(lengths: Float[Tensor, "n_edges 1"], r_max: float) -> Float[Tensor, "n_edges n_shells"]:
